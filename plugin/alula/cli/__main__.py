@@ -1,0 +1,5 @@
+"""``python -m alula.cli``."""
+
+from alula.cli import main
+
+main()

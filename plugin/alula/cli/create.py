@@ -1,0 +1,122 @@
+"""``alula create``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import click
+
+from alula.cli.options import connection_options, encoder_option, index_type_options
+from alula.collections import DEFAULT_FIELD, DEFAULT_KEY, Collection
+from alula.errors import UsageError
+from alula.ingest.sources import open_source
+from alula.schema import ScalarField
+from alula.servers import Server
+
+
+@click.command("create")
+@click.argument("name")
+@click.option("--index-type", required=True, help="FLOPS_SPARSE, DRQ, or another one of 'alula index-types'.")
+@encoder_option
+@connection_options(must_exist=False)
+@click.option(
+    "--like",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="A Parquet or JSON lines file: its scalar columns become the fields, its ids set the key's type.",
+)
+@click.option("--primary-key", default=DEFAULT_KEY, show_default=True, help="NAME, NAME:INT64 or NAME:VARCHAR(64).")
+@click.option(
+    "--column", "columns", multiple=True, help="A scalar field, NAME:TYPE, e.g. word:VARCHAR(64); repeatable."
+)
+@click.option("--field", default=DEFAULT_FIELD, show_default=True, help="Name of the vector field.")
+@click.option("--vector-column", help="With --like: the column that holds the vectors.")
+@click.option(
+    "--metric",
+    type=click.Choice(["COSINE", "IP", "L2"]),
+    help="The metric; it must be the encoder's, which is the default.",
+)
+@click.option(
+    "--drop-vectors",
+    is_flag=True,
+    help="Do not keep the vectors: least memory, scores become estimates and results are not re-ranked exactly.",
+)
+@click.option("--description", default="", help="A text for people.")
+@click.option(
+    "--consistency",
+    type=click.Choice(["Strong", "Bounded", "Session", "Eventually"]),
+    help="The collection's default consistency level; Milvus's own default is Bounded.",
+)
+@index_type_options("create_options")
+def command(
+    *,
+    name: str,
+    index_type: str,
+    encoder: Path,
+    server: Server,
+    like: Path | None,
+    primary_key: str,
+    columns: tuple[str, ...],
+    field: str,
+    vector_column: str | None,
+    metric: str | None,
+    drop_vectors: bool,
+    description: str,
+    consistency: str | None,
+    options: Mapping[str, Any],
+) -> None:
+    """Create the collection NAME with an index type on its vector field.
+
+    \b
+    alula create words --uri ./words.db --index-type DRQ --encoder words-drq.onnx --like words.parquet
+    """
+    if like is not None:
+        primary_key, columns = _from_file(like, vector_column, primary_key, columns)
+    collection = Collection.create(
+        server,
+        name,
+        encoder=encoder,
+        index_type=index_type,
+        field=field,
+        primary_key=primary_key,
+        columns=columns,
+        metric=metric,
+        keep_vectors=not drop_vectors,
+        description=description,
+        consistency_level=consistency,
+        options=options,
+    )
+    settings = collection.lowering.settings
+    layout = f", layout {settings['layout']}" if "layout" in settings else ""
+    kept = sum(spec.bytes_per_row for spec in collection.lowering.fields)
+    click.echo(
+        f"Created {name} with {settings['type']}{layout}, metric {settings['metric']}: at most {kept} bytes of index "
+        f"per row, beside {4 * collection.lowering.field.dim} bytes per vector that "
+        f"{'is dropped' if drop_vectors else 'is kept for exact re-ranking'}."
+    )
+    shown = ", ".join(map(str, (collection.primary_key, *collection.fields)))
+    click.echo(f"Fields: {shown}.")
+    click.echo(f"Next: alula load {name} {like or 'FILE'} --uri {server.uri} --encoder {encoder}")
+
+
+def _from_file(
+    like: Path, vector_column: str | None, primary_key: str, columns: tuple[str, ...]
+) -> tuple[str, tuple[str, ...]]:
+    source = open_source(like, vector_column)
+    named = {column.partition(":")[0] for column in columns}
+    key_name = primary_key.partition(":")[0]
+    fields = list(columns)
+    for name, arrow_type in source.scalars.items():
+        inferred = ScalarField.infer(name, arrow_type)
+        if name == key_name:
+            if inferred is None or inferred.data_type not in ("INT8", "INT16", "INT32", "INT64", "VARCHAR"):
+                raise UsageError(f"The ids of {like} ({name!r}) are {arrow_type}; Milvus takes integers or strings.")
+            if ":" not in primary_key:
+                primary_key = f"{name}:{'VARCHAR' if inferred.data_type == 'VARCHAR' else 'INT64'}"
+        elif name not in named:
+            if inferred is None:
+                click.echo(f"Left out the column {name} ({arrow_type}): Milvus has no scalar type for it.", err=True)
+            else:
+                fields.append(str(inferred))
+    return primary_key, tuple(fields)

@@ -1,0 +1,22 @@
+"""``alula drop``."""
+
+from __future__ import annotations
+
+import click
+
+from alula.cli.options import connection_options
+from alula.collections import describe, drop
+from alula.servers import Server
+
+
+@click.command("drop")
+@click.argument("name")
+@connection_options()
+@click.option("--yes", is_flag=True, help="Do not ask.")
+def command(name: str, server: Server, yes: bool) -> None:
+    """Drop the collection NAME with all its rows; only collections that Alula created."""
+    about = describe(server, name)
+    if not yes:
+        click.confirm(f"Drop {name} at {server.uri} with {about.rows:,} rows? This cannot be undone.", abort=True)
+    drop(server, name)
+    click.echo(f"Dropped {name}.")

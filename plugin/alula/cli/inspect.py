@@ -1,0 +1,68 @@
+"""``alula inspect``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import click
+
+from alula.cli.options import format_option, show_json, show_pairs
+from alula.encoders import load_encoder
+
+
+@click.command("inspect")
+@click.argument("file", type=click.Path(path_type=Path, exists=True, dir_okay=False))
+@format_option
+def command(file: Path, output_format: str) -> None:
+    """Check the encoder FILE against the contract and show what it says of itself.
+
+    It is safe to inspect a stranger's file: an encoder holds standard ONNX operators only, and nothing in it is code.
+    """
+    encoder = load_encoder(file)
+    info = encoder.info
+    if output_format == "json":
+        show_json({"file": str(file), "sha256": encoder.sha256, **asdict(info)})
+        return
+    shape = (
+        {"sparse dimensions": f"{info.dim:,}", "most non-zeros": info.max_nnz}
+        if info.kind == "flops"
+        else {"code": f"{info.max_bits} bits ({info.levels} levels of 8)", "sign bits": info.sign_bits}
+    )
+    fits = {"flops": "FLOPS_SPARSE", "drq": "DRQ"}[info.kind]
+    normalized = "scaled to unit length inside" if info.normalized else "used as they are"
+    show_pairs(
+        {
+            "file": f"{file} ({file.stat().st_size / 1e6:.1f} MB)",
+            "fingerprint (sha256)": encoder.sha256,
+            "kind": f"{info.kind}, for index type {fits}",
+            "input": f"vectors of {info.input_dim} float32, {normalized}",
+            "metric": info.metric,
+            **shape,
+            "contract": f"format {info.format_version}, kept: standard operators, one file, test vectors encode well",
+        }
+    )
+    for title, values in (("Training", info.training), ("Parity with the trained model", info.parity)):
+        if values:
+            click.echo()
+            show_pairs(dict(_flat(values)), title)
+    if info.versions:
+        click.echo()
+        show_pairs(info.versions, "Made with")
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
+    """Nested names as ``outer.inner``, numbers in a readable length."""
+    pairs: list[tuple[str, Any]] = []
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            pairs += _flat(value, f"{prefix}{name}.")
+        elif isinstance(value, float):
+            pairs.append((prefix + name, f"{value:.6g}"))
+        elif isinstance(value, list) and value and all(isinstance(item, float) for item in value):
+            pairs.append((prefix + name, ", ".join(f"{item:.4g}" for item in value)))
+        else:
+            pairs.append((prefix + name, value))
+    return pairs

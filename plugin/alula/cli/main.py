@@ -1,0 +1,111 @@
+"""The command group: finds commands, and turns errors into one sentence and an exit code."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+import traceback
+from importlib.metadata import entry_points, version
+from typing import Any
+
+import click
+
+from alula.errors import AlulaError
+
+GROUP = "alula.commands"
+# imported when called, so that 'alula --help' does not wait for onnxruntime and pymilvus
+COMMANDS = {
+    "create": "Create a collection with an index type.",
+    "load": "Load rows from a file into a collection.",
+    "search": "Search a collection.",
+    "describe": "Show what a collection is.",
+    "drop": "Drop a collection.",
+    "inspect": "Show what an encoder file is.",
+    "index-types": "List the index types, and which of them a server can hold.",
+    "doctor": "Show what a server can do for Alula, and why not.",
+}
+
+
+class _Commands(click.Group):
+    """Alula's own commands, and those that installed packages register under ``alula.commands``."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        del ctx
+        return [*COMMANDS, *sorted(point.name for point in entry_points(group=GROUP))]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        del ctx
+        if cmd_name in COMMANDS:
+            module = importlib.import_module(f"alula.cli.{cmd_name.replace('-', '_')}")
+            command: click.Command = module.command
+            return command
+        for point in entry_points(group=GROUP):
+            if point.name == cmd_name:
+                loaded: click.Command = point.load()
+                return loaded
+        return None
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        rows = list(COMMANDS.items())
+        for name in self.list_commands(ctx)[len(COMMANDS) :]:
+            command = self.get_command(ctx, name)
+            rows.append((name, command.get_short_help_str(90) if command else ""))
+        with formatter.section("Commands"):
+            formatter.write_dl(rows)
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "auto_envvar_prefix": "ALULA"})
+@click.version_option(version("alula"), prog_name="alula")
+@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+def cli(debug: bool) -> None:
+    """Learned sparse and binary-code index types for Milvus.
+
+    \b
+    1. alula train     learn an encoder from your vectors (one ONNX file)
+    2. alula create    a collection with index type FLOPS_SPARSE or DRQ
+    3. alula load      your vectors, encoded on the way
+    4. alula search    with your vectors; the rest is Alula's business
+
+    Options of all commands can be set in the environment: ALULA_URI, ALULA_ENCODER, ALULA_TOKEN, ...
+    """
+    del debug
+
+
+def main(args: list[str] | None = None) -> None:
+    """Run the command line and exit: 0, 1 for a failure, 2 for wrong usage, 130 when interrupted."""
+    args = sys.argv[1:] if args is None else args
+    debug = "--debug" in args
+    # --debug works in any place, as people append it to the call that failed
+    args = [arg for arg in args if arg != "--debug"]
+    try:
+        code: Any = cli.main(args, standalone_mode=False)
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message(), err=True)
+        sys.exit(2)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except AlulaError as error:
+        _show(error, debug=debug)
+        click.echo(f"Error: {error}", err=True)
+        sys.exit(error.exit_code)
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("Stopped.", err=True)
+        sys.exit(130)
+    except BrokenPipeError:
+        sys.stderr.close()  # the reader of our output has gone: nothing to say, and nobody to say it to
+        sys.exit(1)
+    except Exception as error:  # the last door: people get a sentence, and we get a report
+        _show(error, debug=debug)
+        click.echo(
+            f"Error: unexpected {type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no message'}. "
+            "Run it again with --debug and report what it shows.",
+            err=True,
+        )
+        sys.exit(1)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _show(error: BaseException, *, debug: bool) -> None:
+    if debug:
+        traceback.print_exception(error)

@@ -1,0 +1,168 @@
+"""Options that several commands share."""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+import click
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+from alula.index_types import Option, index_types
+from alula.servers import connect
+
+Command = Callable[..., Any]
+
+
+def connection_options(*, must_exist: bool = True, required: bool = True) -> Callable[[Command], Command]:
+    """Add the options that say where Milvus is; the command gets a connected ``server``, closed afterwards.
+
+    Args:
+        must_exist: Refuse a local database that is not there.
+        required: Whether ``--uri`` must be given; without it ``server`` is None.
+    """
+
+    def decorate(command: Command) -> Command:
+        @functools.wraps(command)
+        def run(*args: Any, uri: str | None, **options: Any) -> Any:
+            login = {name: options.pop(name) for name in ("user", "password", "token", "database")}
+            rest = {name: options.pop(name) for name in ("ca_file", "server_name", "timeout")}
+            if uri is None:
+                return command(*args, server=None, **options)
+            given: Any = {name: value or "" for name, value in login.items()}
+            with connect(uri, **given, **rest, must_exist=must_exist) as server:
+                return command(*args, server=server, **options)
+
+        for option in reversed(
+            (
+                click.option(
+                    "--uri",
+                    required=required,
+                    envvar="ALULA_URI",
+                    help="http://HOST:19530, https://HOST, or a local file ending in .db for embedded Milvus Lite.",
+                ),
+                click.option("--user", envvar="ALULA_USER", help="User name."),
+                click.option("--password", envvar="ALULA_PASSWORD", help="Password; better set ALULA_PASSWORD."),
+                click.option("--token", envvar="ALULA_TOKEN", help="API key, or user:password."),
+                click.option("--database", envvar="ALULA_DATABASE", help="Database of the server."),
+                click.option(
+                    "--ca-file",
+                    envvar="ALULA_CA_FILE",
+                    type=click.Path(exists=True, dir_okay=False),
+                    help="PEM file of the authority that signed the server's certificate.",
+                ),
+                click.option("--server-name", envvar="ALULA_SERVER_NAME", help="Name in the server's certificate."),
+                click.option(
+                    "--timeout",
+                    envvar="ALULA_TIMEOUT",
+                    type=click.FloatRange(min=0.1),
+                    default=10.0,
+                    show_default=True,
+                    help="Seconds to wait for the server to answer at first.",
+                ),
+            )
+        ):
+            run = option(run)
+        return run
+
+    return decorate
+
+
+encoder_option = click.option(
+    "--encoder",
+    required=True,
+    envvar="ALULA_ENCODER",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="The encoder file (.onnx), as 'alula train' writes it.",
+)
+
+format_option = click.option(
+    "--format",
+    "output_format",
+    type=click.Choice(["table", "json"]),
+    default="table",
+    show_default=True,
+    help="json: for scripts.",
+)
+
+
+def index_type_options(which: Literal["create_options", "search_options"]) -> Callable[[Command], Command]:
+    """Add an option for each parameter of each registered index type; the command gets those given in ``options``."""
+    declared: dict[str, Option] = {}
+    owners: dict[str, list[str]] = {}
+    for name, kind in index_types().items():
+        for option in getattr(kind, which):
+            declared.setdefault(option.name, option)
+            owners.setdefault(option.name, []).append(f"{name}: {option.default}" if option.default else name)
+
+    def decorate(command: Command) -> Command:
+        @functools.wraps(command)
+        def run(*args: Any, **given: Any) -> Any:
+            options = {name: given.pop(name) for name in declared}
+            options = {name: value for name, value in options.items() if value is not None}
+            return command(*args, options=options, **given)
+
+        for option in reversed(declared.values()):
+            kind = click.Choice(option.choices) if option.choices else option.value_type
+            note = f"{option.help} [{', '.join(owners[option.name])}]"
+            run = click.option(f"--{option.name.replace('_', '-')}", option.name, type=kind, help=note)(run)
+        return run
+
+    return decorate
+
+
+def show_json(value: Any) -> None:
+    """Print a value as one line of JSON."""
+    click.echo(json.dumps(value, ensure_ascii=False, default=str))
+
+
+def show_pairs(pairs: Mapping[str, Any], title: str | None = None) -> None:
+    """Print names and values as two columns."""
+    table = Table(show_header=False, box=None, title=title, title_justify="left", pad_edge=False)
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, value in pairs.items():
+        table.add_row(name, Text(str(value)))
+    console().print(table)
+
+
+def console() -> Console:
+    """Standard output, as wide as the terminal or 120 columns in a pipe."""
+    plain = Console()
+    return plain if plain.is_terminal else Console(width=120)
+
+
+class _RowsPerSecond(ProgressColumn):
+    def render(self, task: Task) -> Text:
+        return Text(f"{task.speed:,.0f} rows/s" if task.speed else "", style="cyan")
+
+
+@contextmanager
+def row_progress() -> Iterator[Callable[[str, int, int | None], None]]:
+    """A progress bar for stages of a load, on standard error, and only where that is a terminal."""
+    screen = Console(stderr=True)
+    bar = Progress(
+        TextColumn("{task.description:>9}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        _RowsPerSecond(),
+        TimeRemainingColumn(),
+        console=screen,
+        disable=not screen.is_terminal,
+    )
+    tasks: dict[str, Any] = {}
+    with bar:
+
+        def report(stage: str, done: int, total: int | None) -> None:
+            if stage not in tasks:
+                tasks[stage] = bar.add_task(stage, total=total)
+            bar.update(tasks[stage], completed=done, total=total)
+
+        yield report

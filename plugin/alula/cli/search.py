@@ -1,0 +1,132 @@
+"""``alula search``."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+from rich.table import Table
+from rich.text import Text
+
+from alula.cli.options import (
+    connection_options,
+    console,
+    encoder_option,
+    format_option,
+    index_type_options,
+    show_json,
+)
+from alula.collections import Collection
+from alula.errors import UsageError
+from alula.ingest.sources import read_vectors
+from alula.search import Hit, Id
+from alula.servers import Server
+
+
+@click.command("search")
+@click.argument("name")
+@click.option("--id", "like", help="Find rows like the one with this id.")
+@click.option("--vector", help="One query vector as a JSON list; - reads it from standard input.")
+@click.option(
+    "--vectors",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="Many query vectors: a .npy, Parquet or JSON lines file.",
+)
+@click.option("--vector-column", help="With --vectors: the column that holds them.")
+@encoder_option
+@connection_options()
+@click.option("--limit", default=10, show_default=True, help="Results per query.")
+@click.option("--offset", default=0, show_default=True, help="Results to leave out at the start.")
+@click.option("--filter", "expression", default="", help="Scalar filter in Milvus's words, e.g. 'year > 2020'.")
+@click.option("--output-field", "-o", "output_fields", multiple=True, help="Field to show with each hit; repeatable.")
+@click.option("--partition", "partitions", multiple=True, help="Partition to search; repeatable, all by default.")
+@click.option(
+    "--consistency",
+    type=click.Choice(["Strong", "Bounded", "Session", "Eventually"]),
+    help="Consistency level; the collection's own by default.",
+)
+@click.option(
+    "--rerank",
+    type=click.IntRange(min=0),
+    help="How many of the candidates to score by their exact vectors: all by default, 0 for none.",
+)
+@index_type_options("search_options")
+@format_option
+def command(
+    *,
+    name: str,
+    like: str | None,
+    vector: str | None,
+    vectors: Path | None,
+    vector_column: str | None,
+    encoder: Path,
+    server: Server,
+    expression: str,
+    consistency: str | None,
+    options: Mapping[str, Any],
+    output_format: str,
+    **arguments: Any,
+) -> None:
+    """Search the collection NAME, by a row's id or by vectors.
+
+    \b
+    alula search words --id cat -o word --uri ./words.db --encoder words-drq.onnx
+    alula search words --vectors queries.npy --limit 20 --bits 64 --format json
+    """
+    if sum(value is not None for value in (like, vector, vectors)) != 1:
+        raise UsageError("Say what to search for: one of --id, --vector or --vectors.")
+    arguments = {**arguments, "filter": expression, "consistency_level": consistency, **options}
+    collection = Collection.open(server, name, encoder=encoder)
+    if like is not None:
+        results = [collection.search_like(_key(collection, like), **arguments)]
+    else:
+        queries = read_vectors(vectors, vector_column) if vectors is not None else _parse(str(vector))
+        results = collection.search(queries, **arguments)
+    if output_format == "json":
+        for number, hits in enumerate(results):
+            show_json({"query": number, "hits": [_plain(hit) for hit in hits]})
+        return
+    for number, found in enumerate(results):
+        title = f"query {number}" if len(results) > 1 else None
+        _show(found, collection.lowering.field.metric, arguments["output_fields"], title)
+
+
+def _key(collection: Collection, text: str) -> Id:
+    if collection.primary_key.data_type == "VARCHAR":
+        return text
+    try:
+        return int(text)
+    except ValueError:
+        raise UsageError(f"The ids of {collection.name!r} are whole numbers, and {text!r} is none.") from None
+
+
+def _parse(text: str) -> Any:
+    try:
+        return np.array(json.loads(sys.stdin.read() if text == "-" else text), np.float32)
+    except (ValueError, TypeError):
+        raise UsageError("--vector is not a JSON list of numbers, e.g. '[0.1, 0.2, 0.3]'.") from None
+
+
+def _plain(hit: Hit) -> dict[str, Any]:
+    return {"id": hit.id, "score": hit.score, "exact": hit.exact, "fields": dict(hit.fields)}
+
+
+def _show(hits: Sequence[Hit], metric: str, fields: Sequence[str], title: str | None) -> None:
+    if not hits:
+        click.echo(f"{title or 'The search'}: no row matches.")
+        return
+    table = Table(title=title, title_justify="left")
+    table.add_column("#", justify="right")
+    table.add_column("id", overflow="fold")
+    table.add_column(("squared L2" if metric == "L2" else metric) if hits[0].exact else "estimate", justify="right")
+    for name in fields:
+        table.add_column(Text(name), overflow="fold")
+    for rank, hit in enumerate(hits, 1):
+        values = [Text(str(hit.fields.get(name, ""))) for name in fields]
+        table.add_row(str(rank), Text(str(hit.id)), f"{hit.score:.4f}", *values)
+    console().print(table)

@@ -1,0 +1,447 @@
+"""Create, open and describe Alula collections in Milvus."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy.typing as npt
+from pymilvus import DataType
+
+from alula.encoders import DrqEncoder, Encoder, FlopsEncoder, load_encoder
+from alula.errors import AlulaError, EncoderError, UsageError
+from alula.index_types import (
+    FieldSpec,
+    Lowering,
+    VectorField,
+    check_options,
+    choose_storage,
+    index_type,
+    vector_index,
+    vector_spec,
+)
+from alula.ingest.pipeline import LoadReport, Progress, Target, load
+from alula.ingest.sources import ArraySource, FileSource, open_source
+from alula.schema import MAX_VARCHAR, ScalarField, check_distinct, check_name
+from alula.search import Hit, Id, Scope, Searcher
+from alula.servers import Server, any_of, ask, connect, milvus_errors
+
+PREFIX = "alula."
+FORMAT = "1"
+DEFAULT_FIELD = "embedding"
+DEFAULT_KEY = "id"
+
+
+@dataclass(frozen=True)
+class Description:
+    """What is known of an Alula collection without its encoder.
+
+    Args:
+        name: The collection.
+        server: The server's address.
+        rows: Rows in it.
+        settings: What Alula stored with it: index type, encoder fingerprint, layout, metric, ...
+        primary_key: Its primary key field.
+        fields: Its scalar fields.
+        companions: Fields that Alula keeps, with Milvus's type names.
+        text: The user's description.
+    """
+
+    name: str
+    server: str
+    rows: int
+    settings: Mapping[str, str]
+    primary_key: ScalarField
+    fields: tuple[ScalarField, ...]
+    companions: Mapping[str, str]
+    text: str
+
+
+class Collection:
+    """A Milvus collection with one of Alula's index types on a vector field.
+
+    Use `create` or `open`; both take a connected `Server` or an address for `alula.connect`.
+    """
+
+    def __init__(
+        self, server: Server, name: str, primary_key: ScalarField, fields: tuple[ScalarField, ...], lowering: Lowering
+    ) -> None:
+        self.server = server
+        self.name = name
+        self.primary_key = primary_key
+        self.fields = fields
+        self.lowering = lowering
+        kind = index_type(lowering.settings["type"])
+        self._searcher = Searcher(server, name, primary_key.name, kind, lowering)
+
+    @classmethod
+    def create(
+        cls,
+        server: Server | str,
+        name: str,
+        *,
+        encoder: Encoder | str | Path,
+        index_type: str,
+        field: str = DEFAULT_FIELD,
+        primary_key: str = f"{DEFAULT_KEY}:INT64",
+        columns: Sequence[str] = (),
+        metric: str | None = None,
+        keep_vectors: bool = True,
+        description: str = "",
+        consistency_level: str | None = None,
+        options: Mapping[str, Any] | None = None,
+    ) -> Collection:
+        """Create a collection with an index type on its vector field.
+
+        Args:
+            server: Where.
+            name: Its name.
+            encoder: The encoder, or its file.
+            index_type: Name of a registered index type, e.g. ``"DRQ"``.
+            field: Name of the vector field.
+            primary_key: ``name:INT64`` or ``name:VARCHAR(n)``.
+            columns: Scalar fields, each ``name:TYPE``.
+            metric: The encoder's metric by default; another one is refused.
+            keep_vectors: Keep the vectors for exact re-ranking.
+            description: A text for people.
+            consistency_level: The collection's default consistency, as in Milvus.
+            options: Create options of the index type.
+
+        Raises:
+            UsageError: If a name, type or option is wrong, or the collection exists.
+            Unsupported: If the server cannot hold the index type.
+            EncoderError: If the encoder cannot be used.
+            ServerError: If Milvus fails; nothing is left behind.
+        """
+        server = _server(server)
+        encoder = _encoder(encoder)
+        kind = _index_type_for(index_type, encoder)
+        checked = check_options(kind.create_options, options or {}, kind.name)
+        key, fields = _fields(name, field, primary_key, columns)
+        if metric not in (None, encoder.info.metric):
+            raise UsageError(
+                f"The encoder {encoder.path.name} was trained for {encoder.info.metric}, not {metric}; train one with "
+                f"'alula train {kind.encoder_kind} --metric {metric}', or leave --metric out."
+            )
+        if server.has_collection(name):
+            raise UsageError(f"The collection {name!r} exists at {server.uri}; drop it with 'alula drop {name}' first.")
+        capabilities = ask(server)
+        chosen = kind.choose(capabilities, checked)
+        storage = choose_storage(keep_vectors, capabilities)
+        vector_field = VectorField(field, encoder.info.input_dim, encoder.info.metric, storage)
+        settings = {
+            "format": FORMAT,
+            "type": kind.name,
+            "field": field,
+            "dim": str(vector_field.dim),
+            "metric": vector_field.metric,
+            "vectors": storage,
+            "encoder": encoder.sha256,
+            **chosen,
+        }
+        lowering = kind.lowering(vector_field, encoder, settings)
+        settings["bytes_per_row"] = str(sum(spec.bytes_per_row for spec in lowering.fields))
+        check_distinct([key.name, field, *(f.name for f in fields), *(f.name for f in lowering.fields)])
+        _create(
+            server,
+            name,
+            key,
+            fields,
+            lowering,
+            settings=settings,
+            description=description,
+            consistency_level=consistency_level,
+        )
+        return cls(server, name, key, fields, lowering)
+
+    @classmethod
+    def open(cls, server: Server | str, name: str, *, encoder: Encoder | str | Path) -> Collection:
+        """Open a collection with the encoder that it was created with.
+
+        Raises:
+            UsageError: If there is no such collection, or it is not one of Alula's.
+            EncoderError: If the encoder is another one; both fingerprints are named.
+        """
+        server = _server(server, must_exist=True)
+        encoder = _encoder(encoder)
+        about = describe(server, name)
+        settings = about.settings
+        if settings["encoder"] != encoder.sha256:
+            raise EncoderError(
+                f"The collection {name!r} was created with the encoder {settings['encoder'][:16]}, and "
+                f"{encoder.path} is {encoder.sha256[:16]}; another encoder cannot read its rows."
+            )
+        kind = _index_type_for(settings["type"], encoder)
+        vector_field = VectorField(settings["field"], int(settings["dim"]), settings["metric"], settings["vectors"])  # type: ignore[arg-type]
+        with milvus_errors(f"load the collection {name!r}"):
+            server.client.load_collection(name)
+        return cls(server, name, about.primary_key, about.fields, kind.lowering(vector_field, encoder, settings))
+
+    def load(
+        self,
+        source: str | Path | FileSource | ArraySource,
+        *,
+        vector_column: str | None = None,
+        partition: str | None = None,
+        progress: Progress | None = None,
+    ) -> LoadReport:
+        """Load rows from a file; rows whose id is there already are replaced.
+
+        Args:
+            source: A ``.npy``, Parquet or JSON lines file.
+            vector_column: The column with the vectors; by default the only list of numbers.
+            partition: Partition to write to; it must exist.
+            progress: Called with the stage, the rows done and the rows in all.
+
+        Raises:
+            UsageError, DataError: If the file or a row cannot be used; nothing was written.
+            ServerError: If Milvus refuses rows.
+        """
+        if isinstance(source, str | Path):
+            source = open_source(source, vector_column)
+        target = Target(self.server, self.name, self.primary_key, self.fields, self.lowering, self.count)
+        return load(target, source, partition=partition, progress=progress)
+
+    def insert(self, vectors: npt.ArrayLike, columns: Mapping[str, Sequence[Any]]) -> LoadReport:
+        """Load rows from memory: vectors (n, d) and columns of length n, the primary key among them."""
+        return self.load(ArraySource(vectors, columns))
+
+    def search(
+        self,
+        queries: npt.ArrayLike,
+        *,
+        limit: int = 10,
+        offset: int = 0,
+        filter: str = "",
+        output_fields: Sequence[str] = (),
+        partitions: Sequence[str] = (),
+        consistency_level: str | None = None,
+        rerank: int | None = None,
+        timeout: float | None = None,
+        **options: Any,
+    ) -> list[list[Hit]]:
+        """The best rows for each query vector.
+
+        Args:
+            queries: (n, d) vectors, or one vector (d,).
+            limit: Results per query.
+            offset: Results to leave out at the start.
+            filter: A scalar filter in Milvus's expression language.
+            output_fields: Fields to return with each hit.
+            partitions: Partitions to search; all by default.
+            consistency_level: As in Milvus; the collection's own by default.
+            rerank: How many candidates to score by exact vectors: all by default, 0 for none.
+            timeout: Seconds for one call to the server.
+            options: Search options of the index type, e.g. ``bits=64`` or ``candidates=1000``.
+
+        Returns:
+            One list of hits per query, best first.
+
+        Raises:
+            DataError: If the queries have another dimension, or NaN or infinite values.
+            UsageError: If an option, the limit or the filter is wrong.
+            ServerError: If Milvus fails.
+        """
+        checked = self.lowering.encoder.check_vectors(queries, what="queries")
+        scope = Scope(filter, partitions, consistency_level, timeout)
+        return self._searcher.search(
+            checked,
+            limit=limit,
+            offset=offset,
+            output_fields=output_fields,
+            rerank=rerank,
+            scope=scope,
+            options=options,
+        )
+
+    def search_like(self, id_: Id, *, limit: int = 10, **arguments: Any) -> list[Hit]:
+        """Rows like one that is in the collection, which is itself left out; arguments as `search`.
+
+        Raises:
+            UsageError: If there is no row of that id, or the vectors were dropped.
+        """
+        vector = self._searcher.vector_of(id_, Scope(consistency_level=arguments.get("consistency_level")))
+        (hits,) = self.search(vector, limit=limit + 1, **arguments)
+        return [hit for hit in hits if hit.id != id_][:limit]
+
+    def count(self) -> int:
+        """The number of rows, every acknowledged one counted."""
+        return _count(self.server, self.name)
+
+    def delete(self, ids: Sequence[Id]) -> None:
+        """Delete rows by id."""
+        with milvus_errors(f"delete rows of {self.name!r}"):
+            for start in range(0, len(ids), 1000):
+                chosen = any_of(self.primary_key.name, ids[start : start + 1000])
+                self.server.client.delete(self.name, filter=chosen)
+
+    def describe(self) -> Description:
+        """See `describe`."""
+        return describe(self.server, self.name)
+
+    def drop(self) -> None:
+        """Drop the collection with all its rows."""
+        drop(self.server, self.name)
+
+
+def describe(server: Server | str, name: str) -> Description:
+    """What is known of an Alula collection without its encoder.
+
+    Raises:
+        UsageError: If there is no such collection, or it is not one of Alula's.
+    """
+    server = _server(server, must_exist=True)
+    if not server.has_collection(name):
+        with milvus_errors("list the collections"):
+            others = sorted(server.client.list_collections())
+        raise UsageError(f"There is no collection {name!r} at {server.uri}; there are: {', '.join(others) or 'none'}.")
+    with milvus_errors(f"describe the collection {name!r}"):
+        about = server.client.describe_collection(name)
+        indexes = [server.client.describe_index(name, index) for index in server.client.list_indexes(name)]
+    text, stored = _split_description(about.get("description", ""))
+    settings = next(filter(None, map(_settings_of, indexes)), stored)
+    if not settings:
+        raise UsageError(f"The collection {name!r} has no Alula index type; create one with 'alula create'.")
+    if settings.get("format") != FORMAT:
+        raise AlulaError(
+            f"The collection {name!r} has Alula's collection format {settings.get('format')}, and this version reads "
+            f"{FORMAT}; update Alula."
+        )
+    kept = [entry for entry in about["fields"] if not entry.get("is_primary")]
+    own = settings["field"]
+    mine = {f["name"]: DataType(f["type"]).name for f in kept if f["name"] == own or f["name"].startswith(f"{own}__")}
+    (key,) = (_scalar(entry) for entry in about["fields"] if entry.get("is_primary"))
+    fields = tuple(_scalar(entry) for entry in kept if entry["name"] not in mine)
+    return Description(name, server.uri, _count(server, name), settings, key, fields, mine, text)
+
+
+def drop(server: Server | str, name: str) -> None:
+    """Drop a collection of Alula's with all its rows.
+
+    Raises:
+        UsageError: If there is no such collection, or it is not one of Alula's.
+    """
+    server = _server(server, must_exist=True)
+    describe(server, name)
+    with milvus_errors(f"drop the collection {name!r}"):
+        server.client.drop_collection(name)
+
+
+def _server(server: Server | str, *, must_exist: bool = False) -> Server:
+    return connect(server, must_exist=must_exist) if isinstance(server, str) else server
+
+
+def _encoder(encoder: Encoder | str | Path) -> Encoder:
+    return encoder if isinstance(encoder, FlopsEncoder | DrqEncoder | Encoder) else load_encoder(encoder)
+
+
+def _index_type_for(name: str, encoder: Encoder) -> Any:
+    kind = index_type(name)
+    if kind.encoder_kind != encoder.kind:
+        raise EncoderError(
+            f"{name} needs an encoder of the kind {kind.encoder_kind!r}, and {encoder.path} is of the kind "
+            f"{encoder.kind!r}; train one with 'alula train {kind.encoder_kind}'."
+        )
+    return kind
+
+
+def _fields(
+    name: str, field: str, primary_key: str, columns: Sequence[str]
+) -> tuple[ScalarField, tuple[ScalarField, ...]]:
+    check_name(name, "collection")
+    check_name(field, "field")
+    key = ScalarField.parse(primary_key if ":" in primary_key else f"{primary_key}:INT64")
+    if key.data_type not in ("INT64", "VARCHAR"):
+        raise UsageError(f"The primary key is {key}; Milvus takes INT64 or VARCHAR.")
+    return key, tuple(map(ScalarField.parse, columns))
+
+
+def _create(
+    server: Server,
+    name: str,
+    key: ScalarField,
+    fields: Sequence[ScalarField],
+    lowering: Lowering,
+    *,
+    settings: Mapping[str, str],
+    description: str,
+    consistency_level: str | None,
+) -> None:
+    client = server.client
+    stored = json.dumps(settings, sort_keys=True)
+    schema = client.create_schema(auto_id=False, description=f"{description} [alula {stored}]".strip())
+    _add(schema, key, is_primary=True)
+    for field in fields:
+        _add(schema, field)
+    for spec in filter(None, (*lowering.fields, vector_spec(lowering.field))):
+        _add_spec(schema, spec)
+    params = client.prepare_index_params()
+    flat = {PREFIX + name: value for name, value in settings.items()}
+    native = lowering.index
+    params.add_index(
+        native.field, index_type=native.index_type, metric_type=native.metric, params={**native.params, **flat}
+    )
+    kept = vector_index(lowering.field)
+    if kept is not None:
+        params.add_index(kept.field, index_type=kept.index_type, metric_type=kept.metric, params=dict(kept.params))
+    extra = {"consistency_level": consistency_level} if consistency_level else {}
+    made = False
+    try:
+        with milvus_errors(f"create the collection {name!r}"):
+            client.create_collection(name, schema=schema, **extra)
+            made = True
+            client.create_index(name, params)
+            client.load_collection(name)
+    except BaseException:
+        if made:
+            with contextlib.suppress(Exception):
+                client.drop_collection(name)
+        raise
+
+
+def _add(schema: Any, field: ScalarField, **extra: Any) -> None:
+    length = {"max_length": field.max_length} if field.data_type == "VARCHAR" else {}
+    schema.add_field(field.name, DataType[field.data_type], **length, **extra)
+
+
+def _add_spec(schema: Any, spec: FieldSpec) -> None:
+    params = dict(spec.params)
+    if "element_type" in params:
+        params["element_type"] = DataType[params["element_type"]]
+    schema.add_field(spec.name, DataType[spec.data_type], **params)
+
+
+def _scalar(entry: Mapping[str, Any]) -> ScalarField:
+    data_type = DataType(entry["type"]).name
+    return ScalarField(entry["name"], data_type, int(entry.get("params", {}).get("max_length", MAX_VARCHAR)))
+
+
+def _settings_of(index: Mapping[str, Any]) -> dict[str, str]:
+    """What Alula stored in an index's parameters: flat keys (pymilvus) or inside a JSON text (other clients)."""
+    nested = index.get("params")
+    if isinstance(nested, str):
+        with contextlib.suppress(json.JSONDecodeError):
+            nested = json.loads(nested)
+    everything = {**(nested if isinstance(nested, dict) else {}), **index}
+    return {key.removeprefix(PREFIX): str(value) for key, value in everything.items() if key.startswith(PREFIX)}
+
+
+def _split_description(description: str) -> tuple[str, dict[str, str]]:
+    """A collection's description as the user's text and what Alula stored behind it."""
+    text, found, tail = description.rpartition("[alula ")
+    if not found:
+        return description, {}
+    with contextlib.suppress(json.JSONDecodeError):
+        return text.strip(), dict(json.loads(tail.removesuffix("]")))
+    return description, {}
+
+
+def _count(server: Server, name: str) -> int:
+    with milvus_errors(f"count the rows of {name!r}"):
+        server.client.load_collection(name)
+        rows = server.client.query(name, filter="", output_fields=["count(*)"], consistency_level="Strong")
+    return int(rows[0]["count(*)"])

@@ -1,0 +1,225 @@
+"""The encoder file: what an ONNX encoder says of itself, and what its graph must look like.
+
+One ``.onnx`` file, standard operators only, no external data, a dynamic first axis. ``metadata_props["alula"]`` holds
+the JSON of `EncoderInfo`. An encoder file is data: nothing in it is executed but the ONNX graph, nothing is unpickled.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import onnx
+
+from alula.errors import EncoderError
+
+METADATA_KEY = "alula"
+FORMAT_VERSION = 1
+INPUT_NAME = "vectors"
+MAX_FILE_BYTES = 2 << 30  # protobuf's own limit; a larger file cannot be one message
+
+Kind = Literal["flops", "drq"]
+Metric = Literal["COSINE", "IP", "L2"]
+
+ROW_OUTPUTS: Mapping[str, tuple[str, ...]] = {
+    "flops": ("rows", "dims", "weights"),
+    "drq": ("codes", "norms", "signs"),
+}
+QUERY_OUTPUTS: Mapping[str, tuple[str, ...]] = {
+    "flops": ("rows", "dims", "weights"),
+    "drq": ("lut", "query_signs"),
+}
+
+
+@dataclass(frozen=True)
+class EncoderInfo:
+    """What an encoder file says of itself (the JSON under ``alula`` in ``metadata_props``).
+
+    Args:
+        kind: ``flops`` (sparse rows) or ``drq`` (codes).
+        metric: The metric it was trained for; a collection that uses it has this metric.
+        input_dim: Length d of an input vector (float32).
+        normalized: Whether the graph scales its input to unit length itself.
+        scale: What the graph divides its input by when it does not normalise (the root mean square norm of the
+            training rows), so that norms and look-up tables are near 1 for any data. 1.0 when normalised.
+        dim: ``flops``: number of sparse dimensions; ``drq``: 0.
+        max_nnz: ``flops``: most non-zeros in a row; ``drq``: 0.
+        levels: ``drq``: number of levels M, one byte each; ``flops``: 0.
+        sign_bits: ``drq``: number of sign bits S, a multiple of 8; ``flops``: 0.
+        training: Training summary: rows, data fingerprint, recipe, seed, loss, achieved FLOPs / nnz / distortion.
+        versions: Versions of the packages that made the file.
+        parity: Agreement of the ONNX graph with the trained module, measured at export.
+    """
+
+    kind: Kind
+    metric: Metric
+    input_dim: int
+    normalized: bool
+    scale: float = 1.0
+    dim: int = 0
+    max_nnz: int = 0
+    levels: int = 0
+    sign_bits: int = 0
+    training: Mapping[str, Any] = field(default_factory=dict)
+    versions: Mapping[str, str] = field(default_factory=dict)
+    parity: Mapping[str, Any] = field(default_factory=dict)
+    format_version: int = FORMAT_VERSION
+
+    @property
+    def max_bits(self) -> int:
+        """Longest code length in bits (``drq``)."""
+        return 8 * self.levels
+
+    def to_json(self) -> str:
+        """The JSON text that goes into ``metadata_props``."""
+        return json.dumps(asdict(self), sort_keys=True)
+
+    @classmethod
+    def from_json(cls, text: str) -> EncoderInfo:
+        """Parse and check the JSON text.
+
+        Raises:
+            EncoderError: If a field is missing, of the wrong type or out of range; the message names it.
+        """
+        try:
+            data = json.loads(text)
+        except json.JSONDecodeError as error:
+            raise EncoderError(f"its '{METADATA_KEY}' metadata is not JSON ({error})") from None
+        if not isinstance(data, dict):
+            raise EncoderError(f"its '{METADATA_KEY}' metadata is not a JSON object")
+        version = data.get("format_version")
+        if version != FORMAT_VERSION:
+            raise EncoderError(
+                f"it has encoder format {version!r} and this Alula reads format {FORMAT_VERSION}; "
+                "export it again or update Alula"
+            )
+        known = {name: data[name] for name in cls.__dataclass_fields__ if name in data}
+        missing = {"kind", "metric", "input_dim", "normalized"} - known.keys()
+        if missing:
+            raise EncoderError(f"its metadata lacks {', '.join(sorted(missing))}")
+        info = cls(**known)
+        info._check()
+        return info
+
+    def _check(self) -> None:
+        _require(self.kind in get_args(Kind), f"kind is {self.kind!r}, not one of {', '.join(get_args(Kind))}")
+        _require(
+            self.metric in get_args(Metric), f"metric is {self.metric!r}, not one of {', '.join(get_args(Metric))}"
+        )
+        for name in ("input_dim", "dim", "max_nnz", "levels", "sign_bits"):
+            value = getattr(self, name)
+            _require(isinstance(value, int) and 0 <= value < 2**31, f"{name} is {value!r}, not a count")
+        _require(isinstance(self.normalized, bool), "normalized is not true or false")
+        _require(isinstance(self.scale, int | float) and 0 < self.scale < float("inf"), "scale is not positive")
+        for name in ("training", "versions", "parity"):
+            _require(isinstance(getattr(self, name), dict), f"{name} is not an object")
+        _require(self.input_dim > 0, "input_dim is 0")
+        if self.kind == "flops":
+            _require(self.dim > 0 and 0 < self.max_nnz <= self.dim, "dim and max_nnz do not fit a sparse encoder")
+        else:
+            _require(0 < self.levels <= 256, "levels is not between 1 and 256")
+            _require(self.sign_bits > 0 and self.sign_bits % 8 == 0, "sign_bits is not a positive multiple of 8")
+
+
+def _require(condition: bool, message: str) -> None:
+    if not condition:
+        raise EncoderError(f"its metadata is wrong: {message}")
+
+
+def read_model(path: Path) -> tuple[onnx.ModelProto, EncoderInfo]:
+    """Read an encoder file and check it against the contract without running it.
+
+    Args:
+        path: The ``.onnx`` file.
+
+    Returns:
+        The parsed model and what it says of itself.
+
+    Raises:
+        EncoderError: One sentence naming the file, what breaks the contract and what to do.
+    """
+    try:
+        if not path.is_file():
+            raise EncoderError("there is no such file")
+        size = path.stat().st_size
+        if size == 0:
+            raise EncoderError("the file is empty")
+        if size > MAX_FILE_BYTES:
+            raise EncoderError("the file is larger than 2 GiB, which no encoder in one file can be")
+        model = onnx.load(str(path), load_external_data=False)
+        return model, check_model(model)
+    except EncoderError as error:
+        raise EncoderError(f"Cannot use the encoder {path}: {error}.") from None
+    except Exception as error:  # protobuf's decode errors have no common base that is public
+        raise EncoderError(
+            f"Cannot use the encoder {path}: it is not an ONNX file, or it is truncated ({type(error).__name__})."
+        ) from None
+
+
+def check_model(model: onnx.ModelProto) -> EncoderInfo:
+    """Check a parsed model against the contract.
+
+    Raises:
+        EncoderError: What breaks the contract (without the file's name).
+    """
+    metadata = {entry.key: entry.value for entry in model.metadata_props}
+    if METADATA_KEY not in metadata:
+        raise EncoderError(f"it has no '{METADATA_KEY}' metadata; make one with 'alula train'")
+    info = EncoderInfo.from_json(metadata[METADATA_KEY])
+    for domain in {opset.domain for opset in model.opset_import} | {function.domain for function in model.functions}:
+        if domain not in ("", "ai.onnx"):
+            raise EncoderError(f"it uses operators of the domain '{domain}'; only standard ONNX operators are allowed")
+    for graph in _graphs(model):
+        for node in graph.node:
+            if node.domain not in ("", "ai.onnx"):
+                raise EncoderError(
+                    f"it uses the operator {node.domain}::{node.op_type}; only standard ONNX operators are allowed"
+                )
+        for tensor in _tensors(graph):
+            if tensor.data_location == onnx.TensorProto.EXTERNAL or tensor.external_data:
+                raise EncoderError(f"its tensor '{tensor.name}' lies outside the file; an encoder is one file")
+    inputs = {value.name for value in model.graph.input} - {tensor.name for tensor in model.graph.initializer}
+    if inputs != {INPUT_NAME}:
+        raise EncoderError(f"its inputs are {sorted(inputs)}, not ['{INPUT_NAME}']")
+    outputs = {value.name for value in model.graph.output}
+    wanted = {*ROW_OUTPUTS[info.kind], *QUERY_OUTPUTS[info.kind]}
+    if not wanted <= outputs:
+        raise EncoderError(f"it lacks the output {', '.join(sorted(wanted - outputs))} of a '{info.kind}' encoder")
+    return info
+
+
+def write_info(model: onnx.ModelProto, info: EncoderInfo) -> None:
+    """Put ``info`` into the model's ``metadata_props``, replacing what was there."""
+    others = [entry for entry in model.metadata_props if entry.key != METADATA_KEY]
+    kept = [(entry.key, entry.value) for entry in others]
+    del model.metadata_props[:]
+    for key, value in [*kept, (METADATA_KEY, info.to_json())]:
+        model.metadata_props.add(key=key, value=value)
+
+
+def _graphs(model: onnx.ModelProto) -> Iterator[onnx.GraphProto | onnx.FunctionProto]:
+    """Every graph of the model: its own, its functions' and those inside If, Loop and Scan."""
+    todo: list[Any] = [model.graph, *model.functions]
+    while todo:
+        graph = todo.pop()
+        yield graph
+        for node in graph.node:
+            for attribute in node.attribute:
+                todo.extend(attribute.graphs)
+                if attribute.HasField("g"):
+                    todo.append(attribute.g)
+
+
+def _tensors(graph: Any) -> Iterator[onnx.TensorProto]:
+    yield from getattr(graph, "initializer", ())
+    for sparse in getattr(graph, "sparse_initializer", ()):
+        yield sparse.values
+        yield sparse.indices
+    for node in graph.node:
+        for attribute in node.attribute:
+            yield from attribute.tensors
+            if attribute.HasField("t"):
+                yield attribute.t

@@ -1,0 +1,40 @@
+"""Index types: named recipes for storing, searching and ranking encoded vectors in Milvus."""
+
+from alula.index_types.base import (
+    MAX_RESULTS,
+    Candidates,
+    Capabilities,
+    Column,
+    FieldSpec,
+    IndexType,
+    Lowering,
+    NativeIndex,
+    Option,
+    SearchPlan,
+    VectorField,
+    check_options,
+    choose_storage,
+    vector_index,
+    vector_spec,
+)
+from alula.index_types.registry import index_type, index_types
+
+__all__ = [
+    "MAX_RESULTS",
+    "Candidates",
+    "Capabilities",
+    "Column",
+    "FieldSpec",
+    "IndexType",
+    "Lowering",
+    "NativeIndex",
+    "Option",
+    "SearchPlan",
+    "VectorField",
+    "check_options",
+    "choose_storage",
+    "index_type",
+    "index_types",
+    "vector_index",
+    "vector_spec",
+]

@@ -1,0 +1,298 @@
+"""The contract of an index type: what it needs, how it is stored in Milvus, searched and ranked.
+
+Everything here is plain data on numpy and scipy. Nothing knows pymilvus, so the same index type serves the Python
+client, the bulk writer and, one day, a gateway.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+import scipy.sparse as sp
+
+from alula.encoders import Encoder, Metric
+from alula.errors import Unsupported, UsageError
+
+F32 = npt.NDArray[np.float32]
+Column: TypeAlias = "npt.NDArray[Any] | sp.csr_array"
+NativeQuery: TypeAlias = "bytes | dict[int, float]"
+Storage = Literal["field", "column", "dropped"]
+
+MAX_RESULTS = 16384  # Milvus: "top k should be in range [1, 16384]"
+
+
+@dataclass(frozen=True)
+class Capabilities:
+    """What one server can do, found by asking it (`alula.servers.capabilities.ask`).
+
+    Args:
+        server: The server in words, with its version.
+        sparse_index: Whether SPARSE_FLOAT_VECTOR can be indexed with SPARSE_INVERTED_INDEX.
+        binary_indexes: Index types that BINARY_VECTOR can have.
+        several_vector_fields: Whether a collection may have more than one vector field.
+        array_field: Whether ARRAY fields exist.
+        reasons: For each of the above that is missing, the server's own words.
+    """
+
+    server: str
+    sparse_index: bool
+    binary_indexes: frozenset[str]
+    several_vector_fields: bool
+    array_field: bool
+    reasons: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Option:
+    """One parameter of an index type, given when a collection is created or when it is searched.
+
+    Args:
+        name: Its name in Python; the command line spells it ``--name`` with dashes.
+        value_type: ``int`` or ``str``.
+        help: One sentence for ``--help``.
+        default: The value when it is not given; None when the index type decides.
+        minimum: Least value of an ``int``.
+        choices: Allowed values of a ``str``.
+    """
+
+    name: str
+    value_type: type[int] | type[str]
+    help: str
+    default: int | str | None = None
+    minimum: int = 1
+    choices: tuple[str, ...] = ()
+
+    def check(self, value: Any) -> Any:
+        """The value, converted.
+
+        Raises:
+            UsageError: If it is not of the type, under the minimum or not a choice.
+        """
+        if value is None:
+            return self.default
+        if self.value_type is int:
+            if isinstance(value, bool) or not isinstance(value, int | np.integer):
+                raise UsageError(f"{self.name} is {value!r}, and a whole number is needed.")
+            if value < self.minimum:
+                raise UsageError(f"{self.name} is {value}, and must be at least {self.minimum}.")
+            return int(value)
+        if self.choices and value not in self.choices:
+            raise UsageError(f"{self.name} is {value!r}; choose one of {', '.join(self.choices)}.")
+        return str(value)
+
+
+@dataclass(frozen=True)
+class VectorField:
+    """The user's vector field.
+
+    Args:
+        name: The field's name.
+        dim: Its dimension d.
+        metric: The user's metric.
+        storage: Where the vectors themselves are: a FLOAT_VECTOR ``field``, an ARRAY ``column`` (servers with one
+            vector field per collection), or ``dropped``.
+    """
+
+    name: str
+    dim: int
+    metric: Metric
+    storage: Storage
+
+    def companion(self, suffix: str) -> str:
+        """The name of a companion field."""
+        return f"{self.name}__{suffix}"
+
+
+@dataclass(frozen=True)
+class FieldSpec:
+    """A field to create: a Milvus type's name, its parameters, and what it costs.
+
+    Args:
+        name: The field's name.
+        data_type: Name of a Milvus data type, e.g. ``SPARSE_FLOAT_VECTOR``.
+        bytes_per_row: Bytes that Milvus holds for one row of it.
+        params: Parameters of the type, e.g. ``dim``.
+    """
+
+    name: str
+    data_type: str
+    bytes_per_row: int
+    params: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class NativeIndex:
+    """A native index to create on a field."""
+
+    field: str
+    index_type: str
+    metric: str
+    params: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class SearchPlan:
+    """A search in the server's native terms.
+
+    Args:
+        field: The field that is searched.
+        metric: Its native metric.
+        queries: One native query for each of the user's.
+        params: Native search parameters.
+        candidates: How many candidates to ask for (R).
+        estimate_metric: The metric of what `Lowering.estimate` returns, which says whether larger is better.
+        columns: Companion fields that `Lowering.estimate` needs of each candidate.
+        state: What `Lowering.estimate` needs of the queries.
+    """
+
+    field: str
+    metric: str
+    queries: Sequence[NativeQuery]
+    candidates: int
+    estimate_metric: str
+    params: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    columns: tuple[str, ...] = ()
+    state: Any = None
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """The candidates of one query.
+
+    Args:
+        scores: float32 (n,): the native scores.
+        columns: The companion fields that the plan asked for, each an array (n,).
+    """
+
+    scores: F32
+    columns: Mapping[str, npt.NDArray[Any]]
+
+
+class Lowering(ABC):
+    """An index type on one field, in one server's native terms.
+
+    Args:
+        field: The user's vector field.
+        encoder: The encoder that the collection was created with.
+        settings: What `IndexType.choose` chose, as stored with the collection.
+    """
+
+    def __init__(self, field: VectorField, encoder: Encoder, settings: Mapping[str, str]) -> None:
+        self.field = field
+        self.encoder = encoder
+        self.settings = dict(settings)
+
+    @property
+    @abstractmethod
+    def fields(self) -> tuple[FieldSpec, ...]:
+        """The companion fields."""
+
+    @property
+    @abstractmethod
+    def index(self) -> NativeIndex:
+        """The native index that is searched; it also carries what `alula` stores about the collection."""
+
+    @abstractmethod
+    def encode_rows(self, vectors: F32) -> dict[str, Column]:
+        """The companion fields of vectors (n, d): arrays of length n, uint8 (n, bytes) for binary, CSR for sparse."""
+
+    @abstractmethod
+    def plan_search(self, queries: F32, options: Mapping[str, Any], limit: int) -> SearchPlan:
+        """The native search for queries (n, d).
+
+        Args:
+            queries: float32 (n, d).
+            options: Checked search options of the index type, each present.
+            limit: How many results the user needs, offset included.
+        """
+
+    def estimate(self, plan: SearchPlan, query: int, candidates: Candidates) -> F32:
+        """Scores of one query's candidates without exact vectors, in the plan's ``estimate_metric``.
+
+        The base returns the native scores as they are.
+        """
+        del plan, query
+        return candidates.scores
+
+
+class IndexType(ABC):
+    """A named recipe that users ask for with ``index_type="..."``; register it in ``alula.index_types``."""
+
+    name: ClassVar[str]
+    encoder_kind: ClassVar[str]
+    summary: ClassVar[str]
+    create_options: ClassVar[tuple[Option, ...]] = ()
+    search_options: ClassVar[tuple[Option, ...]] = ()
+
+    @abstractmethod
+    def choose(self, capabilities: Capabilities, options: Mapping[str, Any]) -> dict[str, str]:
+        """Choose how this server will hold the index type.
+
+        Args:
+            capabilities: What the server can do.
+            options: Checked create options, each present.
+
+        Returns:
+            The settings to store with the collection, flat strings.
+
+        Raises:
+            Unsupported: If the server cannot hold it; the message says what to do.
+        """
+
+    @abstractmethod
+    def lowering(self, field: VectorField, encoder: Encoder, settings: Mapping[str, str]) -> Lowering:
+        """The lowering of a field with settings that `choose` made, now or when the collection was created."""
+
+
+def check_options(declared: Sequence[Option], given: Mapping[str, Any], what: str) -> dict[str, Any]:
+    """The declared options with the given values, checked, defaults filled in.
+
+    Raises:
+        UsageError: If an option is unknown or its value wrong.
+    """
+    unknown = sorted(set(given) - {option.name for option in declared})
+    if unknown:
+        known = ", ".join(option.name for option in declared) or "none"
+        raise UsageError(f"{what} has no option {', '.join(unknown)}; it has: {known}.")
+    return {option.name: option.check(given.get(option.name)) for option in declared}
+
+
+def choose_storage(keep_vectors: bool, capabilities: Capabilities) -> Storage:
+    """Where the user's own vectors go.
+
+    Raises:
+        Unsupported: If they are to be kept and the server has no place for them.
+    """
+    if not keep_vectors:
+        return "dropped"
+    if capabilities.several_vector_fields:
+        return "field"
+    if capabilities.array_field:
+        return "column"
+    raise Unsupported(
+        f"{capabilities.server} holds one vector field per collection and has no ARRAY fields, so the vectors cannot "
+        "be kept beside the index; create the collection without them (--drop-vectors)."
+    )
+
+
+def vector_spec(field: VectorField) -> FieldSpec | None:
+    """The field that keeps the user's own vectors, None when they are dropped."""
+    if field.storage == "field":
+        return FieldSpec(field.name, "FLOAT_VECTOR", 4 * field.dim, {"dim": field.dim})
+    if field.storage == "column":
+        params = {"element_type": "FLOAT", "max_capacity": field.dim}
+        return FieldSpec(field.name, "ARRAY", 4 * field.dim, params)
+    return None
+
+
+def vector_index(field: VectorField) -> NativeIndex | None:
+    """The index of kept vectors: exact, and memory-mapped by servers that can, so that they cost disk and not RAM."""
+    if field.storage != "field":
+        return None
+    return NativeIndex(field.name, "FLAT", field.metric, {"mmap.enabled": "true"})

@@ -1,0 +1,263 @@
+"""DRQ: codes of which every prefix is a code, searched by Hamming distance or, one-hot, by Milvus's inverted index.
+
+Song et al., Deep Recurrent Quantization for Generating Sequential Binary Codes, IJCAI 2019.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, cast
+
+import numpy as np
+import scipy.sparse as sp
+
+from alula.encoders import DrqEncoder, DrqQueries, DrqRows, Encoder
+from alula.errors import Unsupported, UsageError
+from alula.index_types.base import (
+    F32,
+    Candidates,
+    Capabilities,
+    Column,
+    FieldSpec,
+    IndexType,
+    Lowering,
+    NativeIndex,
+    Option,
+    SearchPlan,
+    VectorField,
+)
+from alula.index_types.flops_sparse import POSTING_BYTES
+from alula.kernels import adc_inner_products, adc_scores, pack_bytes, pack_norms, unpack_bytes, unpack_norms
+
+BINARY_INDEXES = ("BIN_FLAT", "BIN_IVF_FLAT")
+
+
+class Drq(IndexType):
+    """The index type DRQ, with its layouts ``hamming`` and ``adc``."""
+
+    name = "DRQ"
+    encoder_kind = "drq"
+    summary = "Short binary codes of any length from one encoder; the length is chosen when searching."
+    create_options = (
+        Option(
+            "layout",
+            str,
+            "hamming: sign bits in a binary index, ranked by code distance (least memory). "
+            "adc: Milvus's sparse index computes the code distance itself. Default: hamming where the server has "
+            "binary vectors.",
+            choices=("hamming", "adc"),
+        ),
+        Option(
+            "binary_index",
+            str,
+            "Layout hamming: the native index of the sign bits. BIN_IVF_FLAT visits a part of the rows; for 10 million "
+            "rows and more.",
+            "BIN_FLAT",
+            choices=BINARY_INDEXES,
+        ),
+    )
+    search_options = (
+        Option("bits", int, "Code length used for ranking, a multiple of 8; the longest by default.", minimum=8),
+        Option("candidates", int, "Candidates to take from the native index and rank.", 1000),
+        Option("nprobe", int, "Layout hamming with BIN_IVF_FLAT: clusters to visit.", 16),
+    )
+
+    def choose(self, capabilities: Capabilities, options: Mapping[str, Any]) -> dict[str, str]:
+        """See `IndexType.choose`."""
+        layout, binary_index = options["layout"], options["binary_index"]
+        if layout is None:
+            layout = "hamming" if binary_index in capabilities.binary_indexes else "adc"
+        if layout == "adc":
+            if not capabilities.sparse_index:
+                raise Unsupported(
+                    f"{capabilities.server} cannot index sparse vectors "
+                    f"({capabilities.reasons.get('sparse_index', 'no reason given')}), which DRQ's layout adc needs; "
+                    + ("use --layout hamming." if capabilities.binary_indexes else "use Milvus 2.4 or later.")
+                )
+            return {"layout": "adc"}
+        if binary_index not in capabilities.binary_indexes:
+            have = ", ".join(sorted(capabilities.binary_indexes))
+            todo = f"use --binary-index {have}" if have else "use --layout adc" if capabilities.sparse_index else ""
+            raise Unsupported(
+                f"{capabilities.server} has no {binary_index} "
+                f"({capabilities.reasons.get(binary_index, 'no reason given')}), which DRQ's layout hamming was to "
+                f"use; {todo or 'use Milvus 2.3 or later, or Milvus Lite 2.5'}."
+            )
+        return {"layout": "hamming", "binary_index": binary_index}
+
+    def lowering(self, field: VectorField, encoder: Encoder, settings: Mapping[str, str]) -> Lowering:
+        """See `IndexType.lowering`."""
+        return (_AdcLowering if settings["layout"] == "adc" else _HammingLowering)(field, encoder, settings)
+
+
+class _DrqLowering(Lowering):
+    """What both layouts share: the encoder, the prefix, and the estimate's units."""
+
+    @property
+    def drq(self) -> DrqEncoder:
+        return cast(DrqEncoder, self.encoder)
+
+    def prefix(self, bits: int | None) -> int:
+        """The number of levels of a code of so many bits."""
+        longest = self.drq.info.max_bits
+        if bits is None:
+            return self.drq.info.levels
+        if bits % 8 or bits > longest:
+            raise UsageError(f"bits is {bits}; this encoder's codes have a multiple of 8 bits up to {longest}.")
+        return bits // 8
+
+
+class _HammingLowering(_DrqLowering):
+    """Sign bits in a BINARY_VECTOR; codes and prefix norms in INT64 columns beside it, eight and four to a column.
+
+    INT64 columns are exact, are the cheapest scalar to hold and to send, and only those that a prefix needs are read.
+    """
+
+    @property
+    def fields(self) -> tuple[FieldSpec, ...]:
+        info = self.drq.info
+        signs = FieldSpec(self.index.field, "BINARY_VECTOR", info.sign_bits // 8, {"dim": info.sign_bits})
+        columns = [self._code(i) for i in range(-(-info.levels // 8))] + (
+            [self._norm(i) for i in range(-(-info.levels // 4))] if self.field.metric != "IP" else []
+        )
+        return (signs, *(FieldSpec(name, "INT64", 8) for name in columns))
+
+    @property
+    def index(self) -> NativeIndex:
+        index_type = self.settings["binary_index"]
+        params = {"nlist": 1024} if index_type == "BIN_IVF_FLAT" else {}
+        return NativeIndex(self.field.companion("drq_sign"), index_type, "HAMMING", params)
+
+    def _code(self, i: int) -> str:
+        return self.field.companion(f"drq_code_{i}")
+
+    def _norm(self, i: int) -> str:
+        return self.field.companion(f"drq_norm_{i}")
+
+    def encode_rows(self, vectors: F32) -> dict[str, Column]:
+        rows = self.drq.encode_rows(vectors)
+        columns: dict[str, Column] = {self.index.field: rows.signs}
+        columns |= {self._code(i): column for i, column in enumerate(pack_bytes(rows.codes))}
+        if self.field.metric != "IP":
+            columns |= {self._norm(i): column for i, column in enumerate(pack_norms(rows.norms))}
+        return columns
+
+    def plan_search(self, queries: F32, options: Mapping[str, Any], limit: int) -> SearchPlan:
+        levels = self.prefix(options["bits"])
+        encoded = self.drq.encode_queries(queries)
+        columns = [self._code(i) for i in range(-(-levels // 8))]
+        if self.field.metric != "IP":
+            columns.append(self._norm((levels - 1) // 4))
+        ivf = self.settings["binary_index"] == "BIN_IVF_FLAT"
+        return SearchPlan(
+            self.index.field,
+            "HAMMING",
+            [signs.tobytes() for signs in encoded.signs],
+            max(options["candidates"], limit),
+            self.field.metric,
+            {"nprobe": options["nprobe"]} if ivf else {},
+            tuple(columns),
+            (encoded, levels),
+        )
+
+    def estimate(self, plan: SearchPlan, query: int, candidates: Candidates) -> F32:
+        encoded, levels = cast("tuple[DrqQueries, int]", plan.state)
+        codes = unpack_bytes([candidates.columns[self._code(i)] for i in range(-(-levels // 8))], levels)
+        products = adc_inner_products(codes, encoded.lut[query])
+        norms = products
+        if self.field.metric != "IP":
+            norms = unpack_norms(candidates.columns[self._norm((levels - 1) // 4)], levels - 1)
+        return adc_scores(products, norms, float(encoded.norms[query]), self.field.metric, self.drq.info.scale)
+
+
+class _AdcLowering(_DrqLowering):
+    """One-hot codes in a SPARSE_FLOAT_VECTOR, so that the inverted index computes the asymmetric distance exactly.
+
+    A row holds 1 at ``256 t + b_t`` for each level t. The query holds each level's look-up table. Both must be
+    non-negative, so each level's table is shifted to start at 0, which moves all rows' scores alike.
+
+    COSINE and L2 rank by ``2 <q, x_t> - |x_t|^2`` (for COSINE on unit vectors). The norm of each prefix that can be
+    asked for lies in a dimension of its own, as ``bound - |x_t|^2``, and the query picks the one it wants.
+    """
+
+    @property
+    def lengths(self) -> tuple[int, ...]:
+        """The prefixes (in levels) that a search may ask for: with norms stored, the powers of two and the longest."""
+        levels = self.drq.info.levels
+        if self.field.metric == "IP":
+            return tuple(range(1, levels + 1))
+        return tuple(sorted({t for t in (1, 2, 4, 8, 16, 32, 64, 128) if t < levels} | {levels}))
+
+    @property
+    def norm_bound(self) -> float:
+        """More than any squared norm in practice: unit vectors' reconstructions stay under length 2.
+
+        Without normalisation it is eight times the training rows' length; longer rows are held for that long.
+        """
+        return 4.0 if self.drq.info.normalized else 64.0
+
+    @property
+    def fields(self) -> tuple[FieldSpec, ...]:
+        nonzeros = self.drq.info.levels + (len(self.lengths) if self.field.metric != "IP" else 0)
+        return (FieldSpec(self.index.field, "SPARSE_FLOAT_VECTOR", POSTING_BYTES * nonzeros),)
+
+    @property
+    def index(self) -> NativeIndex:
+        params = {"inverted_index_algo": "TAAT_NAIVE"}
+        return NativeIndex(self.field.companion("drq_onehot"), "SPARSE_INVERTED_INDEX", "IP", params)
+
+    def prefix(self, bits: int | None) -> int:
+        """See `_DrqLowering.prefix`; only lengths whose norms are stored can be asked for."""
+        levels = super().prefix(bits)
+        if levels not in self.lengths:
+            stored = ", ".join(str(8 * t) for t in self.lengths)
+            raise UsageError(
+                f"bits is {bits}; layout adc with {self.field.metric} holds the lengths {stored}. "
+                "Choose one of them, or create the collection with --layout hamming."
+            )
+        return levels
+
+    def encode_rows(self, vectors: F32) -> dict[str, Column]:
+        return {self.index.field: self.one_hot(self.drq.encode_rows(vectors))}
+
+    def one_hot(self, rows: DrqRows) -> sp.csr_array:
+        """The sparse rows (n, 256 M + M) of codes."""
+        n, levels = rows.codes.shape
+        dims = rows.codes.astype(np.int32) + 256 * np.arange(levels, dtype=np.int32)
+        weights = np.ones((n, levels), np.float32)
+        if self.field.metric != "IP":
+            at = np.array(self.lengths, np.int32) - 1
+            room = self.norm_bound - np.square(rows.norms[:, at])
+            dims = np.hstack([dims, np.broadcast_to(256 * levels + at, (n, len(at)))])
+            weights = np.hstack([weights, np.maximum(room, np.float32(1e-6))]).astype(np.float32)
+        indptr = np.arange(n + 1) * dims.shape[1]
+        return sp.csr_array((weights.ravel(), dims.ravel(), indptr), shape=(n, 257 * levels))
+
+    def plan_search(self, queries: F32, options: Mapping[str, Any], limit: int) -> SearchPlan:
+        levels = self.prefix(options["bits"])
+        encoded = self.drq.encode_queries(queries)
+        lut = encoded.lut[:, :levels, :]
+        factor = np.float32(1.0 if self.field.metric == "IP" else 2.0)
+        lowest = lut.min(axis=2, keepdims=True)
+        shifted = (factor * (lut - lowest)).reshape(len(lut), -1)
+        native = []
+        for row in shifted:
+            dims = np.flatnonzero(row)
+            query = dict(zip(dims.tolist(), row[dims].tolist(), strict=True))
+            if self.field.metric != "IP":
+                query[256 * self.drq.info.levels + levels - 1] = 1.0
+            # a table of one value says nothing of any row; an empty query would be an error
+            native.append(query or {0: 1.0})
+        shifts = factor * lowest[:, :, 0].sum(axis=1)
+        candidates = max(options["candidates"], limit)
+        state = (shifts, encoded.norms)
+        return SearchPlan(self.index.field, "IP", native, candidates, self.field.metric, state=state)
+
+    def estimate(self, plan: SearchPlan, query: int, candidates: Candidates) -> F32:
+        shifts, query_norms = plan.state
+        native = candidates.scores + shifts[query]
+        scale = np.float32(self.drq.info.scale)
+        if self.field.metric == "IP":
+            return cast(F32, native * scale * scale)
+        squared = np.float32(query_norms[query] ** 2 + self.norm_bound) - native
+        return cast(F32, 1.0 - squared / 2.0 if self.field.metric == "COSINE" else squared * scale * scale)

@@ -1,0 +1,82 @@
+"""FLOPS_SPARSE: learned sparse rows in Milvus's sparse inverted index, re-ranked by the exact vectors.
+
+Paria et al., Minimizing FLOPs to Learn Efficient Sparse Representations, ICLR 2020.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, cast
+
+import numpy as np
+
+from alula.encoders import Encoder, FlopsEncoder
+from alula.errors import Unsupported
+from alula.index_types.base import (
+    F32,
+    Capabilities,
+    Column,
+    FieldSpec,
+    IndexType,
+    Lowering,
+    NativeIndex,
+    Option,
+    SearchPlan,
+    VectorField,
+)
+
+POSTING_BYTES = 8  # an id and a float32 weight
+
+
+class FlopsSparse(IndexType):
+    """The index type FLOPS_SPARSE."""
+
+    name = "FLOPS_SPARSE"
+    encoder_kind = "flops"
+    summary = "Learned sparse vectors in an inverted index whose cost per query is a number you ask for in training."
+    search_options = (
+        Option("candidates", int, "Candidates (R) to take from the inverted index and score exactly.", 500),
+        Option("terms", int, "Send only the query's heaviest terms, so many; all by default. Fewer is faster."),
+    )
+
+    def choose(self, capabilities: Capabilities, options: Mapping[str, Any]) -> dict[str, str]:
+        """See `IndexType.choose`."""
+        del options
+        if not capabilities.sparse_index:
+            raise Unsupported(
+                f"{capabilities.server} cannot index sparse vectors "
+                f"({capabilities.reasons.get('sparse_index', 'no reason given')}), which FLOPS_SPARSE needs; use "
+                "Milvus 2.4 or later or Milvus Lite, or a DRQ encoder with --index-type DRQ."
+            )
+        return {}
+
+    def lowering(self, field: VectorField, encoder: Encoder, settings: Mapping[str, str]) -> Lowering:
+        """See `IndexType.lowering`."""
+        return _FlopsLowering(field, encoder, settings)
+
+
+class _FlopsLowering(Lowering):
+    @property
+    def fields(self) -> tuple[FieldSpec, ...]:
+        name = self.field.companion("flops")
+        return (FieldSpec(name, "SPARSE_FLOAT_VECTOR", POSTING_BYTES * self.encoder.info.max_nnz),)
+
+    @property
+    def index(self) -> NativeIndex:
+        # Milvus's skipping algorithms lose to the plain one here: the terms are balanced, so nothing can be skipped
+        params = {"inverted_index_algo": "TAAT_NAIVE"}
+        return NativeIndex(self.fields[0].name, "SPARSE_INVERTED_INDEX", "IP", params)
+
+    def encode_rows(self, vectors: F32) -> dict[str, Column]:
+        return {self.fields[0].name: cast(FlopsEncoder, self.encoder).encode_rows(vectors)}
+
+    def plan_search(self, queries: F32, options: Mapping[str, Any], limit: int) -> SearchPlan:
+        rows = cast(FlopsEncoder, self.encoder).encode_queries(queries)
+        native = []
+        for start, end in zip(rows.indptr[:-1], rows.indptr[1:], strict=True):
+            dims, weights = rows.indices[start:end], rows.data[start:end]
+            if options["terms"] is not None and options["terms"] < len(dims):
+                kept = np.sort(np.argsort(-weights, kind="stable")[: options["terms"]])
+                dims, weights = dims[kept], weights[kept]
+            native.append(dict(zip(dims.tolist(), weights.tolist(), strict=True)))
+        return SearchPlan(self.index.field, "IP", native, max(options["candidates"], limit), "IP")

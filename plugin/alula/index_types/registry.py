@@ -1,0 +1,45 @@
+"""Find index types by name through the entry-point group ``alula.index_types``; the built-ins come the same way."""
+
+from __future__ import annotations
+
+from functools import cache
+from importlib.metadata import entry_points
+
+from alula.errors import AlulaError, UsageError
+from alula.index_types.base import IndexType
+
+GROUP = "alula.index_types"
+
+
+@cache
+def index_types() -> dict[str, IndexType]:
+    """Every registered index type by name.
+
+    Raises:
+        AlulaError: If a registered type cannot be imported, is no `IndexType`, or two packages claim one name.
+    """
+    found: dict[str, IndexType] = {}
+    for point in sorted(entry_points(group=GROUP), key=lambda point: point.name):
+        package = point.dist.name if point.dist else "an unknown package"
+        try:
+            cls = point.load()
+        except Exception as error:  # a stranger's module may fail in any way
+            raise AlulaError(f"The index type {point.name} of {package} cannot be imported: {error}.") from error
+        if not (isinstance(cls, type) and issubclass(cls, IndexType)) or cls.name != point.name:
+            raise AlulaError(f"The entry point {point.name} of {package} is not an IndexType of that name.")
+        if point.name in found:
+            raise AlulaError(f"Two installed packages register the index type {point.name}; uninstall one of them.")
+        found[point.name] = cls()
+    return found
+
+
+def index_type(name: str) -> IndexType:
+    """The index type of that name.
+
+    Raises:
+        UsageError: If there is none; the message lists those there are.
+    """
+    types = index_types()
+    if name not in types:
+        raise UsageError(f"There is no index type {name!r}; there are: {', '.join(sorted(types))}.")
+    return types[name]

@@ -1,0 +1,1 @@
+"""Ingestion: rows out of sources, encoded, into a collection."""

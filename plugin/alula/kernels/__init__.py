@@ -1,0 +1,16 @@
+"""The few numeric loops: exact scores, asymmetric distances, top-k."""
+
+from alula.kernels.adc import adc_inner_products, adc_scores, pack_bytes, pack_norms, unpack_bytes, unpack_norms
+from alula.kernels.exact import better_is_larger, exact_scores, top_k
+
+__all__ = [
+    "adc_inner_products",
+    "adc_scores",
+    "better_is_larger",
+    "exact_scores",
+    "pack_bytes",
+    "pack_norms",
+    "top_k",
+    "unpack_bytes",
+    "unpack_norms",
+]

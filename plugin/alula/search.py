@@ -1,0 +1,251 @@
+"""Search an Alula collection: encode the queries, search natively, rank again, fetch what the user asked to see."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from alula.errors import UsageError
+from alula.index_types import MAX_RESULTS, Candidates, IndexType, Lowering, SearchPlan, check_options
+from alula.kernels import better_is_larger, exact_scores, top_k
+from alula.servers import Server, any_of, milvus_errors
+
+F32 = npt.NDArray[np.float32]
+Id = int | str
+
+# Exact re-ranking fetches the candidates' vectors with the search up to this many bytes per query, and otherwise has
+# Milvus score the candidates in a second search. Measured on Milvus Lite 2.5 by `make bench` (section "re-ranking").
+FETCH_BYTES = 600_000
+# What the answers to one native search may hold: far below gRPC's limit on both ends.
+ANSWER_BYTES = 16 << 20
+
+
+@dataclass(frozen=True)
+class Hit:
+    """One result.
+
+    Args:
+        id: The row's primary key.
+        score: In the user's metric as Milvus reports it: cosine, inner product, or squared Euclidean distance.
+        exact: False when no exact vector was scored: ``score`` is then an estimate from the codes, or the inner
+            product of the sparse vectors.
+        fields: The output fields that were asked for.
+    """
+
+    id: Id
+    score: float
+    exact: bool
+    fields: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Scope:
+    """Which rows a search sees, in Milvus's own terms.
+
+    Args:
+        filter: A scalar filter expression.
+        partitions: Partition names; all by default.
+        consistency_level: ``Strong``, ``Bounded``, ``Session`` or ``Eventually``; the collection's own by default.
+        timeout: Seconds to wait for one call.
+    """
+
+    filter: str = ""
+    partitions: Sequence[str] = ()
+    consistency_level: str | None = None
+    timeout: float | None = None
+
+    def arguments(self) -> dict[str, Any]:
+        """As keyword arguments of pymilvus."""
+        given: dict[str, Any] = {"timeout": self.timeout}
+        if self.partitions:
+            given["partition_names"] = list(self.partitions)
+        if self.consistency_level:
+            given["consistency_level"] = self.consistency_level
+        return given
+
+
+class Searcher:
+    """Searches one collection.
+
+    Args:
+        server: The connected server.
+        name: The collection.
+        primary_key: Name of its primary key field.
+        index_type: Its index type.
+        lowering: How that is stored there.
+    """
+
+    def __init__(self, server: Server, name: str, primary_key: str, index_type: IndexType, lowering: Lowering) -> None:
+        self._server = server
+        self._name = name
+        self._primary_key = primary_key
+        self._index_type = index_type
+        self._lowering = lowering
+        self._field = lowering.field
+
+    def search(
+        self,
+        queries: F32,
+        *,
+        limit: int = 10,
+        offset: int = 0,
+        output_fields: Sequence[str] = (),
+        rerank: int | None = None,
+        scope: Scope | None = None,
+        options: Mapping[str, Any] | None = None,
+    ) -> list[list[Hit]]:
+        """The best rows for each query.
+
+        Args:
+            queries: float32 (n, d), checked.
+            limit: Results per query.
+            offset: Results to leave out at the start.
+            output_fields: Fields to return with each hit.
+            rerank: How many candidates to score by their exact vectors: all by default, 0 for none.
+            scope: Filter, partitions, consistency.
+            options: Search options of the index type.
+
+        Raises:
+            UsageError: If an option, the limit or the filter is wrong.
+            ServerError: If Milvus fails.
+        """
+        scope = scope or Scope()
+        checked = check_options(self._index_type.search_options, options or {}, self._index_type.name)
+        wanted = _check_limit(limit, offset)
+        if rerank is not None and rerank < 0:
+            raise UsageError(f"rerank is {rerank}, and must be 0 (none) or more.")
+        if rerank and self._field.storage == "dropped":
+            raise UsageError("The vectors of this collection were dropped, so nothing can be re-ranked exactly.")
+        plan = self._lowering.plan_search(queries, checked, wanted)
+        if plan.candidates > MAX_RESULTS:
+            raise UsageError(f"candidates is {plan.candidates}, and Milvus returns at most {MAX_RESULTS} per query.")
+        exact = 0 if self._field.storage == "dropped" else plan.candidates if rerank is None else rerank
+        if exact:
+            exact = min(max(exact, wanted), plan.candidates)
+        larger = better_is_larger(self._field.metric if exact else plan.estimate_metric)
+        best = []
+        for ids, scores in self._ranked(plan, queries, exact, scope):
+            order = top_k(scores, wanted, larger=larger)[offset:]
+            best.append([(ids[i], float(scores[i])) for i in order])
+        shown = self._fetch_fields({id_ for hits in best for id_, _ in hits}, output_fields, scope)
+        return [[Hit(id_, score, exact > 0, shown.get(id_, {})) for id_, score in hits] for hits in best]
+
+    def vector_of(self, id_: Id, scope: Scope) -> F32:
+        """The kept vector of one row, for a "more like this" search.
+
+        Raises:
+            UsageError: If the vectors were dropped or there is no such row.
+        """
+        if self._field.storage == "dropped":
+            raise UsageError("The vectors of this collection were dropped, so it cannot tell a row's; give the vector.")
+        rows = self._fetch_fields({id_}, [self._field.name], scope)
+        if id_ not in rows:
+            raise UsageError(f"The collection {self._name!r} has no row with the id {id_!r}.")
+        return np.asarray(rows[id_][self._field.name], np.float32)
+
+    def _ranked(
+        self, plan: SearchPlan, queries: F32, exact: int, scope: Scope
+    ) -> Iterator[tuple[list[Id], npt.NDArray[np.float32]]]:
+        """Ids and scores of each query's candidates: exact scores of the best `exact`, or estimates if that is 0."""
+        field = self._field
+        all_exact = exact == plan.candidates
+        fetch = all_exact and (field.storage == "column" or exact * 4 * field.dim <= FETCH_BYTES)
+        columns = (field.name,) if fetch else () if all_exact else plan.columns
+        width = 4 * field.dim if fetch else 16 + 8 * len(columns)
+        step = max(1, ANSWER_BYTES // (plan.candidates * width))
+        for start in range(0, len(queries), step):
+            for i, hits in enumerate(self._native(plan, slice(start, start + step), columns, scope), start):
+                ids: list[Id] = list(hits.ids)
+                if not ids:
+                    yield [], np.empty(0, np.float32)
+                elif fetch:
+                    yield ids, exact_scores(queries[i], _vectors(hits, field.name), field.metric)
+                elif all_exact:
+                    yield self._score_exactly(queries[i], ids, scope)
+                else:
+                    scores = np.fromiter(hits.distances, np.float32, len(ids))
+                    held = {name: np.array([hit["entity"][name] for hit in hits]) for name in columns}
+                    estimates = self._lowering.estimate(plan, i, Candidates(scores, held))
+                    if exact:
+                        kept = top_k(estimates, exact, larger=better_is_larger(plan.estimate_metric))
+                        yield self._score_exactly(queries[i], [ids[k] for k in kept], scope)
+                    else:
+                        yield ids, estimates
+
+    def _native(self, plan: SearchPlan, span: slice, columns: Sequence[str], scope: Scope) -> Any:
+        with milvus_errors(f"search the collection {self._name!r}", filter=scope.filter):
+            return self._server.client.search(
+                self._name,
+                data=list(plan.queries[span]),
+                anns_field=plan.field,
+                limit=plan.candidates,
+                filter=scope.filter,
+                output_fields=list(columns),
+                search_params={"metric_type": plan.metric, "params": dict(plan.params)},
+                **scope.arguments(),
+            )
+
+    def _score_exactly(self, query: F32, ids: list[Id], scope: Scope) -> tuple[list[Id], F32]:
+        """Exact scores of some rows: by a second search that sees only them, or by fetching the vectors."""
+        field = self._field
+        if field.storage == "column":
+            rows = self._fetch_fields(set(ids), [field.name], scope)
+            ids = [id_ for id_ in ids if id_ in rows]
+            vectors = np.array([rows[id_][field.name] for id_ in ids], np.float32).reshape(len(ids), field.dim)
+            return ids, exact_scores(query, vectors, field.metric)
+        with milvus_errors(f"score the candidates in {self._name!r}"):
+            (hits,) = self._server.client.search(
+                self._name,
+                data=[query],
+                anns_field=field.name,
+                limit=len(ids),
+                filter=any_of(self._primary_key, ids),
+                search_params={"metric_type": field.metric},
+                **scope.arguments(),
+            )
+        return list(hits.ids), np.fromiter(hits.distances, np.float32, len(hits))
+
+    def _fetch_fields(self, ids: set[Id], fields: Sequence[str], scope: Scope) -> dict[Id, dict[str, Any]]:
+        """Some fields of some rows, by id."""
+        if not fields:
+            return {}
+        found = {}
+        ordered = list(ids)
+        for start in range(0, len(ordered), 1000):  # keeps the expression far below the server's limit
+            with milvus_errors(f"read the fields {', '.join(fields)} of {self._name!r}"):
+                rows = self._server.client.query(
+                    self._name,
+                    filter=any_of(self._primary_key, ordered[start : start + 1000]),
+                    output_fields=list({*fields, self._primary_key}),
+                    **scope.arguments(),
+                )
+            for row in rows:
+                found[row[self._primary_key]] = {name: value for name, value in row.items() if name in fields}
+        return found
+
+
+def _check_limit(limit: int, offset: int) -> int:
+    if limit < 1:
+        raise UsageError(f"limit is {limit}, and must be at least 1.")
+    if offset < 0:
+        raise UsageError(f"offset is {offset}, and must be at least 0.")
+    if limit + offset > MAX_RESULTS:
+        raise UsageError(f"limit plus offset is {limit + offset}, and Milvus returns at most {MAX_RESULTS} per query.")
+    return limit + offset
+
+
+def _vectors(hits: Any, name: str) -> F32:
+    """The vectors of a field of pymilvus's hits: float32 (n, d).
+
+    Reads the answer's flat array where pymilvus keeps it, since its own decoding makes a list of each vector.
+    """
+    for data in getattr(hits, "lazy_field_data", ()):
+        if data.field_name == name and data.vectors.dim:
+            dim, start = data.vectors.dim, hits.start
+            flat = data.vectors.float_vector.data[start * dim : (start + len(hits)) * dim]
+            return np.array(flat, np.float32).reshape(len(hits), dim)
+    return np.array([hit["entity"][name] for hit in hits], np.float32)

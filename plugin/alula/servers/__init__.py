@@ -1,0 +1,7 @@
+"""Servers: connect, ask what they can do, and speak their dialect."""
+
+from alula.servers.capabilities import ask, version
+from alula.servers.connection import Server, connect, is_local, milvus_errors
+from alula.servers.filters import any_of, literal
+
+__all__ = ["Server", "any_of", "ask", "connect", "is_local", "literal", "milvus_errors", "version"]
