@@ -1,0 +1,62 @@
+# Every target makes the environment it needs in .venv: a fresh clone needs Python 3.10 or newer (with venv) and git.
+#
+#   make PYTHON3=python3.12 test     another Python for .venv
+#   make TORCH_INDEX=URL test        another package index for torch alone, for instance PyTorch's own CPU index:
+#                                    https://download.pytorch.org/whl/cpu (without it, Linux gets the CUDA build)
+#   PIP_EXTRA_INDEX_URL, PIP_FIND_LINKS and pip's other variables and settings are honoured in every step.
+
+PYTHON3 ?= python3
+VENV ?= .venv
+TORCH_INDEX ?=
+
+PYTHON := $(VENV)/bin/python
+PIP := $(PYTHON) -m pip install --disable-pip-version-check -c constraints.txt
+STAMP := $(VENV)/.installed
+
+export QUICK
+
+.DEFAULT_GOAL := help
+.PHONY: help env demo test lint lint-style lint-format lint-types format bench clean
+
+help:  ## List the targets
+	@grep -hE '^[a-z-]+:.*## ' Makefile | awk 'BEGIN {FS = ":.*## "} {printf "  make %-12s %s\n", $$1, $$2}'
+
+env: $(STAMP)  ## Make .venv with everything that the other targets need
+
+demo: $(STAMP)  ## Train, load and search real vectors in a real Milvus, from nothing
+	$(PYTHON) demo/demo.py
+
+test: $(STAMP)  ## Run the tests, real Milvus servers included (ARGS="-k name" passes options to pytest)
+	$(PYTHON) -m pytest $(ARGS)
+
+lint: lint-style lint-format lint-types  ## Run every check of style, format and types
+
+lint-style: $(STAMP)  ## Check the style (ruff check)
+	$(PYTHON) -m ruff check .
+
+lint-format: $(STAMP)  ## Check the format (ruff format --check)
+	$(PYTHON) -m ruff format --check .
+
+lint-types: $(STAMP)  ## Check the types of plugin/ and exporters/ (mypy, strict)
+	$(PYTHON) -m mypy
+
+format: $(STAMP)  ## Repair style and format where ruff can
+	$(PYTHON) -m ruff check --fix .
+	$(PYTHON) -m ruff format .
+
+bench: $(STAMP)  ## Measure everything that the README reports (QUICK=1 for a short run)
+	$(PYTHON) -m tests.benchmarks.main_job
+
+clean:  ## Remove .venv, caches and build outputs
+	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# torch goes first and alone: constraints.txt pins its version, so the second step finds it there and takes no other.
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON3) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { \
+	  echo 'Alula needs Python 3.10 or newer, and "$(PYTHON3)" is older or missing.' \
+	       'Name another one: make PYTHON3=/path/to/python3 ...' >&2; exit 1; }
+	test -x $(PYTHON) || $(PYTHON3) -m venv $(VENV)
+	$(PIP) $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) torch
+	$(PIP) -e '.[dev]'
+	@touch $@

@@ -1,0 +1,1 @@
+"""Real Milvus servers for tests, the demo and the benchmarks."""
