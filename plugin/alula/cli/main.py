@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import sys
 import traceback
-from importlib.metadata import entry_points, version
+from importlib.metadata import EntryPoint, entry_points, version
 from typing import Any
 
 import click
@@ -41,8 +41,7 @@ class _Commands(click.Group):
             return command
         for point in entry_points(group=GROUP):
             if point.name == cmd_name:
-                loaded: click.Command = point.load()
-                return loaded
+                return _load(point)
         return None
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -52,6 +51,22 @@ class _Commands(click.Group):
             rows.append((name, command.get_short_help_str(90) if command else ""))
         with formatter.section("Commands"):
             formatter.write_dl(rows)
+
+
+def _load(point: EntryPoint) -> click.Command:
+    """A stranger's command, or one that says why it cannot be loaded: the others must work without it."""
+    try:
+        loaded: click.Command = point.load()
+    except Exception as error:  # a stranger's module may fail in any way
+        reason = f"The command {point.name!r} cannot be loaded: {error}. Reinstall or remove the package it is from."
+
+        def fail(**_: object) -> None:
+            raise AlulaError(reason)
+
+        return click.Command(
+            point.name, callback=fail, short_help=f"(cannot be loaded: {error})", add_help_option=False
+        )
+    return loaded
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "auto_envvar_prefix": "ALULA"})

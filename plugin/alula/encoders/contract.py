@@ -20,6 +20,7 @@ METADATA_KEY = "alula"
 FORMAT_VERSION = 1
 INPUT_NAME = "vectors"
 MAX_FILE_BYTES = 2 << 30  # protobuf's own limit; a larger file cannot be one message
+MAX_DIM = 32768  # Milvus's longest FLOAT_VECTOR
 
 Kind = Literal["flops", "drq"]
 Metric = Literal["COSINE", "IP", "L2"]
@@ -111,12 +112,12 @@ class EncoderInfo:
         )
         for name in ("input_dim", "dim", "max_nnz", "levels", "sign_bits"):
             value = getattr(self, name)
-            _require(isinstance(value, int) and 0 <= value < 2**31, f"{name} is {value!r}, not a count")
+            _require(type(value) is int and 0 <= value < 2**31, f"{name} is {value!r}, not a count")
         _require(isinstance(self.normalized, bool), "normalized is not true or false")
         _require(isinstance(self.scale, int | float) and 0 < self.scale < float("inf"), "scale is not positive")
         for name in ("training", "versions", "parity"):
             _require(isinstance(getattr(self, name), dict), f"{name} is not an object")
-        _require(self.input_dim > 0, "input_dim is 0")
+        _require(0 < self.input_dim <= MAX_DIM, f"input_dim is {self.input_dim}, not between 1 and {MAX_DIM}")
         if self.kind == "flops":
             _require(self.dim > 0 and 0 < self.max_nnz <= self.dim, "dim and max_nnz do not fit a sparse encoder")
         else:
@@ -206,20 +207,29 @@ def _graphs(model: onnx.ModelProto) -> Iterator[onnx.GraphProto | onnx.FunctionP
     while todo:
         graph = todo.pop()
         yield graph
-        for node in graph.node:
-            for attribute in node.attribute:
-                todo.extend(attribute.graphs)
-                if attribute.HasField("g"):
-                    todo.append(attribute.g)
+        for attribute in _attributes(graph):
+            todo.extend(attribute.graphs)
+            if attribute.HasField("g"):
+                todo.append(attribute.g)
+
+
+def _attributes(graph: Any) -> Iterator[onnx.AttributeProto]:
+    """The attributes of a graph's nodes, and a function's defaults for those of its calls."""
+    yield from getattr(graph, "attribute_proto", ())
+    for node in graph.node:
+        yield from node.attribute
 
 
 def _tensors(graph: Any) -> Iterator[onnx.TensorProto]:
     yield from getattr(graph, "initializer", ())
-    for sparse in getattr(graph, "sparse_initializer", ()):
+    sparse_tensors = list(getattr(graph, "sparse_initializer", ()))
+    for attribute in _attributes(graph):
+        yield from attribute.tensors
+        sparse_tensors.extend(attribute.sparse_tensors)
+        if attribute.HasField("t"):
+            yield attribute.t
+        if attribute.HasField("sparse_tensor"):
+            sparse_tensors.append(attribute.sparse_tensor)
+    for sparse in sparse_tensors:
         yield sparse.values
         yield sparse.indices
-    for node in graph.node:
-        for attribute in node.attribute:
-            yield from attribute.tensors
-            if attribute.HasField("t"):
-                yield attribute.t

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -12,7 +13,6 @@ import numpy.typing as npt
 import onnx
 import onnxruntime
 import scipy.sparse as sp
-from onnx.utils import Extractor
 
 from alula.encoders.contract import INPUT_NAME, QUERY_OUTPUTS, ROW_OUTPUTS, EncoderInfo, read_model
 from alula.errors import DataError, EncoderError
@@ -83,8 +83,12 @@ class Encoder:
             DataError: If they are not numbers, have another dimension, or hold NaN or infinite values.
         """
         try:
-            array = np.ascontiguousarray(vectors, dtype=np.float32)
-        except (ValueError, TypeError):
+            given = np.asarray(vectors)
+            if given.dtype.kind in "bcmMSU":  # numpy would convert them without a word
+                raise TypeError
+            with np.errstate(over="ignore"):  # what is too large becomes infinite, and is refused below
+                array = np.ascontiguousarray(given, dtype=np.float32)
+        except (ValueError, TypeError, OverflowError):
             raise DataError(f"The {what} are not an array of numbers of one length.") from None
         if array.ndim == 1:
             array = array[None, :]
@@ -108,16 +112,21 @@ class Encoder:
             options.intra_op_num_threads = self._threads
             options.log_severity_level = 3
             try:
-                graph = Extractor(self._model).extract_model([INPUT_NAME], list(outputs))
                 self._sessions[outputs] = onnxruntime.InferenceSession(
-                    graph.SerializeToString(), options, providers=["CPUExecutionProvider"]
+                    _cut(self._model, outputs).SerializeToString(), options, providers=["CPUExecutionProvider"]
                 )
             except Exception as error:  # onnxruntime's errors have no public base class
-                raise EncoderError(f"Cannot use the encoder {self.path}: onnxruntime refuses it ({error}).") from None
+                raise EncoderError(
+                    f"Cannot use the encoder {self.path}: onnxruntime refuses it ({_one_line(error)})."
+                ) from None
         try:
-            return list(self._sessions[outputs].run(list(outputs), {INPUT_NAME: vectors}))
+            arrays = list(self._sessions[outputs].run(list(outputs), {INPUT_NAME: vectors}))
         except Exception as error:
-            raise EncoderError(f"The encoder {self.path} failed while encoding ({error}).") from None
+            raise EncoderError(f"The encoder {self.path} failed while encoding ({_one_line(error)}).") from None
+        for name, array in zip(outputs, arrays, strict=True):
+            if not isinstance(array, np.ndarray):
+                raise self._broken(f"{name} is not a tensor")
+        return arrays
 
     def _broken(self, detail: str) -> EncoderError:
         return EncoderError(f"The encoder {self.path} breaks the contract: {detail}.")
@@ -144,6 +153,11 @@ class FlopsEncoder(Encoder):
         rows, dims, weights = self._run(ROW_OUTPUTS["flops"], array)
         if not (rows.ndim == dims.ndim == weights.ndim == 1 and len(rows) == len(dims) == len(weights)):
             raise self._broken("rows, dims and weights are not three lists of one length")
+        if (rows.dtype.kind, dims.dtype.kind, weights.dtype.kind) != ("i", "i", "f"):
+            raise self._broken(
+                f"rows, dims and weights are {rows.dtype}, {dims.dtype} and {weights.dtype}, and int64, int64 and "
+                "float32 were expected"
+            )
         if len(rows) and (rows.min() < 0 or rows.max() >= len(array) or dims.min() < 0 or dims.max() >= self.info.dim):
             raise self._broken("a non-zero lies outside the sparse matrix")
         if not np.isfinite(weights).all() or (weights < 0).any():
@@ -164,7 +178,9 @@ class FlopsEncoder(Encoder):
 
     def self_test(self) -> None:
         """See `Encoder.self_test`."""
-        self.encode_rows(_probe_vectors(self.info.input_dim))
+        vectors = _probe_vectors(self.info.input_dim)
+        for some in (vectors, vectors[:1]):  # a graph of a fixed batch takes only one of them
+            self.encode_rows(some)
 
 
 class DrqEncoder(Encoder):
@@ -213,8 +229,9 @@ class DrqEncoder(Encoder):
     def self_test(self) -> None:
         """See `Encoder.self_test`."""
         vectors = _probe_vectors(self.info.input_dim)
-        self.encode_rows(vectors)
-        self.encode_queries(vectors)
+        for some in (vectors, vectors[:1]):  # a graph of a fixed batch takes only one of them
+            self.encode_rows(some)
+            self.encode_queries(some)
 
 
 _CLASSES: dict[str, type[FlopsEncoder | DrqEncoder]] = {cls.kind: cls for cls in (FlopsEncoder, DrqEncoder)}
@@ -241,3 +258,38 @@ def _probe_vectors(dim: int) -> F32:
     vectors = np.random.default_rng(0).standard_normal((4, dim)).astype(np.float32)
     vectors[-1] = 0.0
     return vectors
+
+
+def _cut(model: onnx.ModelProto, outputs: tuple[str, ...]) -> onnx.ModelProto:
+    """The part of a model that computes some outputs.
+
+    Unlike `onnx.utils.Extractor` this follows what branches (If, Loop, Scan) read of the graph around them.
+    """
+    needed, nodes = set(outputs), []
+    for node in reversed(model.graph.node):  # ONNX graphs are in topological order
+        if not needed.isdisjoint(node.output):
+            needed.update(_read_by(node))
+            nodes.append(node)
+    part = onnx.ModelProto(ir_version=model.ir_version, opset_import=model.opset_import, functions=model.functions)
+    graph = part.graph
+    graph.name = model.graph.name or "encoder"
+    graph.node.extend(reversed(nodes))
+    graph.input.extend(value for value in model.graph.input if value.name == INPUT_NAME)
+    graph.output.extend(value for value in model.graph.output if value.name in outputs)
+    graph.initializer.extend(tensor for tensor in model.graph.initializer if tensor.name in needed)
+    graph.sparse_initializer.extend(sparse for sparse in model.graph.sparse_initializer if sparse.values.name in needed)
+    return part
+
+
+def _read_by(node: onnx.NodeProto) -> Iterator[str]:
+    """Names of the tensors that a node reads, those that its branches read among them."""
+    yield from node.input
+    for attribute in node.attribute:
+        for graph in (attribute.g, *attribute.graphs):
+            yield from (value.name for value in graph.output)
+            for inner in graph.node:
+                yield from _read_by(inner)
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split()).rstrip(".")
