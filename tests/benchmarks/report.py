@@ -1,0 +1,104 @@
+"""What every benchmark ends with: figures against targets, said to be met or missed, and written down."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import sys
+import time
+from dataclasses import asdict, dataclass, field
+from datetime import datetime, timezone
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+BUILD = Path("build/bench")
+
+
+def quick() -> bool:
+    """Whether a short run on a subset was asked for (QUICK=1)."""
+    return os.environ.get("QUICK", "") not in ("", "0")
+
+
+def say(text: str = "") -> None:
+    """Print a line at once."""
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()
+
+
+@dataclass
+class Report:
+    """The figures of one benchmark.
+
+    Args:
+        name: The benchmark; its figures go to ``build/bench/NAME.json``.
+        seeds: Seeds that the figures depend on.
+    """
+
+    name: str
+    seeds: dict[str, int]
+    targets: list[dict[str, Any]] = field(default_factory=list)
+    tables: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+    figures: dict[str, Any] = field(default_factory=dict)
+    started: float = field(default_factory=time.perf_counter)
+
+    def target(self, what: str, figure: float, wanted: str, met: bool) -> None:
+        """Record a figure that has a target."""
+        self.targets.append({"what": what, "figure": figure, "wanted": wanted, "met": bool(met)})
+
+    def at_least(self, what: str, figure: float, least: float) -> None:
+        """Record a figure that must not fall under a bound."""
+        self.target(what, figure, f">= {least:g}", figure >= least)
+
+    def row(self, table: str, **cells: Any) -> None:
+        """Add a row to a table, and print it at once."""
+        self.tables.setdefault(table, []).append(cells)
+        say("  " + "  ".join(f"{name} {_cell(value)}" for name, value in cells.items()))
+
+    def finish(self) -> int:
+        """Print tables and verdicts, write the JSON; the exit status (1 if a target was missed)."""
+        for title, rows in self.tables.items():
+            say(f"\n### {title}\n")
+            say(markdown(rows))
+        about = {
+            "date": datetime.now(timezone.utc).strftime("%Y-%m-%d"),
+            "machine": machine(),
+            "seeds": self.seeds,
+            "quick": quick(),
+            "seconds": round(time.perf_counter() - self.started),
+            "versions": {name: version(name) for name in ("alula", "pymilvus", "onnxruntime", "numpy", "milvus-lite")},
+        }
+        BUILD.mkdir(parents=True, exist_ok=True)
+        path = BUILD / f"{self.name}{'-quick' if quick() else ''}.json"
+        path.write_text(json.dumps(asdict(self) | about, indent=1, default=float) + "\n")
+        say(f"\n{about['date']}, {about['machine']}, seeds {self.seeds}, {about['seconds']} s. Figures: {path}\n")
+        for entry in self.targets:
+            verdict = "met" if entry["met"] else "MISSED"
+            say(f"{verdict:<7} {entry['what']}: {_cell(entry['figure'])} (target {entry['wanted']})")
+        return 0 if all(entry["met"] for entry in self.targets) else 1
+
+
+def markdown(rows: list[dict[str, Any]]) -> str:
+    """Rows as a Markdown table; cells that a row lacks stay empty."""
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    lines = ["| " + " | ".join(names) + " |", "|" + "---|" * len(names)]
+    lines += ["| " + " | ".join(_cell(row.get(name, "")) for name in names) + " |" for row in rows]
+    return "\n".join(lines)
+
+
+def machine() -> str:
+    """The machine in words: processor, cores, memory."""
+    model = platform.machine()
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        names = [line.split(":", 1)[1].strip() for line in cpuinfo.read_text().splitlines() if "model name" in line]
+        model = names[0] if names else model
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    return f"{os.cpu_count()} cores ({model}), {memory:.0f} GiB, Python {platform.python_version()}"
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.4f}" if abs(value) < 1 else f"{value:.2f}" if abs(value) < 100 else f"{value:,.0f}"
+    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
