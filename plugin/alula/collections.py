@@ -28,7 +28,7 @@ from alula.ingest.pipeline import LoadReport, Progress, Target, load
 from alula.ingest.sources import ArraySource, FileSource, open_source
 from alula.schema import MAX_VARCHAR, ScalarField, check_distinct, check_name
 from alula.search import Hit, Id, Scope, Searcher
-from alula.servers import Server, any_of, ask, connect, milvus_errors
+from alula.servers import Server, ask, connect, delete_rows, milvus_errors
 
 PREFIX = "alula."
 FORMAT = "1"
@@ -274,10 +274,7 @@ class Collection:
 
     def delete(self, ids: Sequence[Id]) -> None:
         """Delete rows by id."""
-        with milvus_errors(f"delete rows of {self.name!r}"):
-            for start in range(0, len(ids), 1000):
-                chosen = any_of(self.primary_key.name, ids[start : start + 1000])
-                self.server.client.delete(self.name, filter=chosen)
+        delete_rows(self.server, self.name, self.primary_key.name, ids)
 
     def describe(self) -> Description:
         """See `describe`."""

@@ -13,6 +13,12 @@ class UsageError(AlulaError):
     exit_code = 2
 
 
+class InterruptedLoadError(AlulaError):
+    """The user stopped a load; the message says how far it came and how to go on."""
+
+    exit_code = 130
+
+
 class EncoderError(AlulaError):
     """An encoder file cannot be read, breaks the contract, or is not the one a collection was made with."""
 

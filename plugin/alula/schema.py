@@ -65,7 +65,9 @@ class ScalarField:
     @classmethod
     def infer(cls, name: str, arrow_type: pa.DataType) -> ScalarField | None:
         """The field for a file's column, None when Milvus has no scalar type for it."""
-        if pa.types.is_large_string(arrow_type) or pa.types.is_dictionary(arrow_type):
+        if pa.types.is_dictionary(arrow_type):
+            arrow_type = arrow_type.value_type
+        if pa.types.is_large_string(arrow_type):
             arrow_type = pa.string()
         if pa.types.is_unsigned_integer(arrow_type):
             arrow_type = pa.int64()

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 import pyarrow as pa
 
-from alula.errors import AlulaError, DataError, ServerError
+from alula.errors import AlulaError, DataError, InterruptedLoadError, ServerError
 from alula.index_types import Lowering
 from alula.ingest.sink import InsertSink
 from alula.ingest.sources import Batch, check_finite
@@ -97,11 +97,10 @@ def load(
             with milvus_errors(f"flush {target.name!r}"):
                 target.server.client.flush(target.name)
     except (AlulaError, KeyboardInterrupt) as error:
-        if sink.written == 0 or isinstance(error, KeyboardInterrupt):
-            raise
-        raise type(error)(
-            f"{error} {sink.written} of {rows} rows were written before; load the file again to go on: rows that are "
-            "there already are replaced, not doubled."
+        kind = InterruptedLoadError if isinstance(error, KeyboardInterrupt) else type(error)
+        raise kind(
+            f"{error or 'Stopped.'} {sink.written:,} of {rows:,} rows were written; load the file again to go on: rows "
+            "that are there already are replaced, not doubled."
         ) from error
     seconds = time.perf_counter() - started
     total, expected = target.count(), before + rows - sink.replaced

@@ -10,7 +10,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from alula.index_types import Column
-from alula.servers import Server, any_of, milvus_errors
+from alula.servers import Server, any_of, delete_rows, milvus_errors
 
 # Milvus refuses requests over 64 MB, and Milvus Lite 2.5 slows down 60-fold above 4 MB; about 1.5 MB was fastest.
 REQUEST_BYTES = 1_500_000
@@ -58,9 +58,9 @@ class InsertSink:
         if not self._server.embedded:
             client.upsert(self._name, rows, **self._partition)
             return
-        # Milvus Lite 2.5 cannot upsert a key with a quote in it
+        # Milvus Lite 2.5's upsert is a delete that fails on some ids, with no word of why
         if there:
-            client.delete(self._name, filter=same)
+            delete_rows(self._server, self._name, self._primary_key, [row[self._primary_key] for row in there])
         client.insert(self._name, rows, **self._partition)
 
 

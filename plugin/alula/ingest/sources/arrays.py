@@ -29,13 +29,13 @@ class ArraySource:
         self.path = Path("the given rows")
         try:
             self._vectors = np.asarray(vectors, np.float32)
-        except (ValueError, TypeError):
+        except (ValueError, TypeError, OverflowError):
             raise DataError("The vectors are not an array of numbers of one length.") from None
         if self._vectors.ndim != 2:
             raise DataError(f"The vectors have shape {self._vectors.shape}; (rows, d) is needed.")
         try:
             self._columns = {name: pa.array(values) for name, values in columns.items()}
-        except (pa.ArrowException, TypeError) as error:
+        except (pa.ArrowException, TypeError, OverflowError) as error:
             raise DataError(f"The columns cannot be read: {error}.") from None
         self.rows: int | None = len(self._vectors)
         for name, column in self._columns.items():

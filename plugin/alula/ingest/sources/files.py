@@ -59,6 +59,12 @@ class FileSource:
         elif path.suffix in FORMATS:
             self._dataset = _open_dataset(path, FORMATS[path.suffix])
             self.vector = _vector_column(path, self._dataset.schema, vector)
+            if FORMATS[path.suffix] == "json":
+                # the types are those of the first block, whose numbers may all be whole
+                doubles = pa.field(self.vector, pa.list_(pa.float64()))
+                schema = self._dataset.schema
+                schema = schema.set(schema.get_field_index(self.vector), doubles)
+                self._dataset = _open_dataset(path, "json", schema)
             self.scalars = {field.name: field.type for field in self._dataset.schema if field.name != self.vector}
             self.rows = self._dataset.count_rows() if path.suffix in (".parquet", ".pq") else None
         else:
@@ -139,17 +145,19 @@ def _open_npy(path: Path) -> npt.NDArray[Any]:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
     except (ValueError, OSError, EOFError) as error:
         raise DataError(f"The file {path} is not a .npy array, or it is truncated ({_first_line(error)}).") from None
-    if not isinstance(array, np.ndarray) or array.ndim != 2 or array.dtype.kind not in "fiu" or array.shape[1] == 0:
-        shape = getattr(array, "shape", "?")
+    if not isinstance(array, np.ndarray):
+        array.close()
+        raise DataError(f"The file {path} is an archive of arrays; save the vectors alone with numpy.save.")
+    if array.ndim != 2 or array.dtype.kind not in "fiu" or array.shape[1] == 0:
         raise DataError(
-            f"The file {path} holds {array.dtype} of shape {shape}; vectors are numbers of shape (rows, d)."
+            f"The file {path} holds {array.dtype} of shape {array.shape}; vectors are numbers of shape (rows, d)."
         )
     return array
 
 
-def _open_dataset(path: Path, file_format: str) -> Any:
+def _open_dataset(path: Path, file_format: str, schema: pa.Schema | None = None) -> Any:
     try:
-        return ds.dataset(path, format=file_format)
+        return ds.dataset(path, schema=schema, format=file_format)
     except (pa.ArrowException, OSError) as error:
         raise DataError(
             f"The file {path} is not {'Parquet' if file_format == 'parquet' else 'JSON lines'}, or it is truncated "
@@ -193,6 +201,8 @@ def _to_matrix(column: pa.Array, path: Path, name: str, start: int) -> F32:
             raise DataError(
                 f"The vectors of {path} differ in length: {dim} in row {start}, {lengths[row]} in {start + row}."
             )
+    if dim == 0:
+        raise DataError(f"The vectors of {path} in the column {name!r} are empty from row {start} on.")
     values = column.flatten()
     if values.null_count:
         raise DataError(f"A vector of {path} among the rows {start} to {start + len(column) - 1} has a missing number.")
