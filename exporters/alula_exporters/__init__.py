@@ -1,0 +1,38 @@
+"""Train sparse and binary-code encoders and export them to ONNX.
+
+Names are handed on lazily, so that ``alula --help`` (which loads `alula_exporters.cli`) never waits for torch.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from alula_exporters.data import TrainingData, load_training_data, make_training_data
+    from alula_exporters.drq import DrqConfig, export_drq, train_drq
+    from alula_exporters.flops import FlopsConfig, export_flops, train_flops
+
+__all__ = [
+    "DrqConfig",
+    "FlopsConfig",
+    "TrainingData",
+    "export_drq",
+    "export_flops",
+    "load_training_data",
+    "make_training_data",
+    "train_drq",
+    "train_flops",
+]
+
+_HOMES = {
+    **dict.fromkeys(("TrainingData", "load_training_data", "make_training_data"), "alula_exporters.data"),
+    **dict.fromkeys(("DrqConfig", "export_drq", "train_drq"), "alula_exporters.drq"),
+    **dict.fromkeys(("FlopsConfig", "export_flops", "train_flops"), "alula_exporters.flops"),
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)

@@ -1,0 +1,291 @@
+"""The commands ``alula train flops`` and ``alula train drq``.
+
+Torch takes seconds to import and is an extra, so nothing here imports it (or onnx) before a training command runs.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, fields
+from functools import wraps
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from alula.errors import AlulaError, UsageError
+from alula_exporters.output_file import check_out_path
+
+if TYPE_CHECKING:
+    from alula.encoders import EncoderInfo, Metric
+    from alula_exporters.data import TrainingData
+    from alula_exporters.training import Progress as ProgressCallback
+
+
+@click.group()
+def train() -> None:
+    """Train an encoder from your own vectors; the result is one ONNX file.
+
+    Training needs the vectors only: no labels, no texts, no GPU. It learns from a sample, so minutes are enough for
+    any size. Which one?
+
+    \b
+    flops  sparse rows; search cost is a number you ask for. Best recall per millisecond with your vectors kept.
+    drq    compact codes; one file serves every code length. Best recall per byte of memory.
+    """
+
+
+@dataclass(frozen=True)
+class _Job:
+    """What both commands take: the vectors, the file to write and how to train.
+
+    Args:
+        vectors: The file of vectors.
+        out: The ``.onnx`` file to write.
+        field: The column that holds the vectors.
+        metric: COSINE, IP or L2.
+        force: Replace an existing file.
+        seed: Seed of everything random.
+        max_rows: Most rows to learn from.
+        opset: Version of the ONNX operators; None for the newest.
+    """
+
+    vectors: Path
+    out: Path
+    field: str | None
+    metric: Metric
+    force: bool
+    seed: int
+    max_rows: int
+    opset: int | None
+
+
+_COMMON_OPTIONS = (
+    click.argument("vectors", type=click.Path(path_type=Path, exists=True, dir_okay=False)),
+    click.option("--out", required=True, type=click.Path(path_type=Path), help="The .onnx file to write."),
+    click.option(
+        "--field", "--vector-column", "field", help="Column that holds the vectors, for files with columns (Parquet)."
+    ),
+    click.option(
+        "--metric",
+        type=click.Choice(["COSINE", "IP", "L2"], case_sensitive=False),
+        metavar="[COSINE|IP|L2]",
+        default="COSINE",
+        show_default=True,
+        help="The metric you search with. A collection that uses the file has this metric.",
+    ),
+    click.option("--force", is_flag=True, help="Replace the file if it exists."),
+    click.option(
+        "--seed",
+        type=click.IntRange(min=0),
+        default=0,
+        show_default=True,
+        help="Same seed, data and machine: the same file.",
+    ),
+    click.option(
+        "--max-rows",
+        default=500_000,
+        show_default=True,
+        help="Most rows to learn from; more are sampled at random. 100,000 are usually enough.",
+    ),
+    click.option(
+        "--opset",
+        type=int,
+        show_default="the newest",
+        help="Version of the ONNX operators; a lower one for an older onnxruntime (21 for 1.20).",
+    ),
+)
+
+
+def _common(command: Callable[..., None]) -> Callable[..., None]:
+    """Add the argument and options of `_Job`, and hand them to the command as one."""
+
+    @wraps(command)
+    def run(**options: Any) -> None:
+        command(_Job(**{field.name: options.pop(field.name) for field in fields(_Job)}), **options)
+
+    for option in reversed(_COMMON_OPTIONS):
+        run = option(run)
+    return run
+
+
+@train.command()
+@_common
+@click.option(
+    "--dim",
+    default=4096,
+    show_default=True,
+    help="Sparse dimensions. More make search cheaper at the same recall, and encoding slower.",
+)
+@click.option(
+    "--nnz",
+    default=32,
+    show_default=True,
+    help="Most non-zeros in a row. More find more, and cost more memory and time.",
+)
+@click.option(
+    "--flops",
+    type=float,
+    help="The search cost to train for: how many dimensions two random rows have in common, on average. A "
+    "query against a million rows then costs a million times this many multiplications. It cannot be lower than "
+    "nnz^2 / dim.",
+    show_default="1.12 x nnz^2 / dim",
+)
+@click.option(
+    "--steps", default=800, show_default=True, help="Training steps. Fewer are faster; under 200 recall suffers."
+)
+def flops(job: _Job, **options: Any) -> None:
+    """Train a FLOPS_SPARSE encoder on VECTORS (.npy, Parquet, ...).
+
+    A row becomes a few dozen non-zeros in a few thousand dimensions. FLOPs is what a search costs: the number of
+    multiplications that a pair of rows takes. Training spreads the rows evenly over the dimensions until the cost is
+    what you asked for, and keeps near rows near.
+
+    \b
+    alula train flops words.npy --out words-flops.onnx
+    alula train flops docs.parquet --field embedding --nnz 64 --flops 1.1 --out docs-flops.onnx
+    """
+    with _needs_torch():
+        from alula_exporters.flops import FlopsConfig, export_flops, train_flops  # noqa: PLC0415 (torch)
+    config = FlopsConfig(metric=job.metric, seed=job.seed, **options)
+    data = _read(job)
+    with _bar() as progress:
+        trained = train_flops(data, config, progress=progress)
+    _summarise(job.out, export_flops(trained, job.out, force=job.force, opset=job.opset), _flops_lines)
+
+
+@train.command()
+@_common
+@click.option("--levels", type=int, show_default="16 bytes", help="Bytes of the longest code.")
+@click.option("--bits", type=int, show_default="128 bits", help="The same in bits, a multiple of 8.")
+@click.option(
+    "--sign-bits",
+    default=256,
+    show_default=True,
+    help="Bits for candidates by Hamming distance, a multiple of 8. More find more, and are searched more slowly.",
+)
+@click.option("--epochs", default=8, show_default=True, help="Passes over the rows. 4 are nearly as good.")
+@click.option(
+    "--beam",
+    default=5,
+    show_default=True,
+    help="Codes tried side by side while encoding a row; 1 is five times as fast and clearly worse.",
+)
+def drq(job: _Job, *, levels: int | None, bits: int | None, **options: Any) -> None:
+    """Train a DRQ encoder on VECTORS (.npy, Parquet, ...).
+
+    A row becomes a code of a byte per level (16 levels: 128 bits), and every shorter prefix is a code too: choose the
+    length when you search, not when you train. 32 bits find candidates, 128 bits rank nearly as the vectors do.
+
+    \b
+    alula train drq words.npy --out words-drq.onnx
+    alula train drq docs.parquet --field embedding --bits 256 --metric IP --out docs-drq.onnx
+    """
+    with _needs_torch():
+        from alula_exporters.drq import DrqConfig, export_drq, train_drq  # noqa: PLC0415 (torch)
+    config = DrqConfig(metric=job.metric, seed=job.seed, levels=_levels(levels, bits), **options)
+    data = _read(job)
+    with _bar() as progress:
+        trained = train_drq(data, config, progress=progress)
+    _summarise(job.out, export_drq(trained, job.out, force=job.force, opset=job.opset), _drq_lines)
+
+
+def _levels(levels: int | None, bits: int | None) -> int:
+    if levels is not None and bits is not None:
+        raise UsageError("Give --levels or --bits, not both: a level is 8 bits.")
+    if bits is not None:
+        if bits % 8:
+            raise UsageError(f"--bits is {bits}; it must be a multiple of 8, because a level of the code is one byte.")
+        return bits // 8
+    return 16 if levels is None else levels
+
+
+@contextmanager
+def _needs_torch() -> Iterator[None]:
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if (error.name or "").split(".")[0] in ("alula", "alula_exporters"):
+            raise
+        raise AlulaError(
+            f"Training needs the package '{error.name}', which is not installed; install it with: "
+            "pip install 'alula[train]'"
+        ) from None
+
+
+def _read(job: _Job) -> TrainingData:
+    """Read the vectors; whatever can be refused is refused before minutes are spent."""
+    from alula_exporters.data import load_training_data  # noqa: PLC0415 (heavy, only when needed)
+    from alula_exporters.onnx_export import check_opset  # noqa: PLC0415
+
+    check_out_path(job.out, force=job.force)
+    check_opset(job.opset)
+    data = load_training_data(job.vectors, field=job.field, max_rows=job.max_rows, seed=job.seed)
+    click.echo(
+        f"{data.total_rows:,} rows of {data.dim} numbers; learning from {len(data.train):,}, "
+        f"judging with {len(data.held_out):,} others.",
+        err=True,
+    )
+    return data
+
+
+@contextmanager
+def _bar() -> Iterator[ProgressCallback]:
+    """A progress bar on stderr, or nothing where stderr is not a terminal."""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.completed}/{task.total}"),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[figures]}"),
+    )
+    with Progress(*columns, console=Console(stderr=True), disable=not sys.stderr.isatty()) as bar:
+        tasks: dict[str, Any] = {}
+
+        def report(stage: str, done: int, total: int, figures: Mapping[str, float]) -> None:
+            if stage not in tasks:
+                tasks[stage] = bar.add_task(stage, total=total, figures="")
+            shown = "  ".join(f"{name} {value:.3g}" for name, value in figures.items())
+            bar.update(tasks[stage], completed=done, figures=shown)
+
+        yield report
+
+
+def _flops_lines(info: EncoderInfo) -> list[tuple[str, str]]:
+    training = info.training
+    achieved, requested = training["flops_achieved"], training["flops_requested"]
+    missed = abs(achieved / requested - 1) > 0.1
+    return [
+        ("sparse rows", f"{training['nnz_mean']:.1f} non-zeros on average, in {info.dim:,} dimensions"),
+        ("FLOPs", f"{achieved:.3g} (asked for {requested:.3g}: {achieved / requested - 1:+.1%})"),
+        *([("note", "FLOPs are off by more than 10%; train with more --steps")] if missed else []),
+        ("evenness", f"{training['r_sub']:.2f} (1 is perfect); {training['dead_dims']} dimensions are never used"),
+    ]
+
+
+def _drq_lines(info: EncoderInfo) -> list[tuple[str, str]]:
+    distortion, variance = info.training["distortion"], info.training["variance"]
+    shown = [level for level in (4, 8, 16, 32, 64) if level < info.levels] + [info.levels]
+    explained = ", ".join(f"{1 - distortion[level - 1] / variance:.1%} at {8 * level} bits" for level in shown)
+    return [
+        ("codes", f"{info.max_bits} bits in {info.levels} levels, {info.sign_bits} sign bits"),
+        ("variance kept", explained),
+    ]
+
+
+def _summarise(out: Path, info: EncoderInfo, lines: Callable[[EncoderInfo], list[tuple[str, str]]]) -> None:
+    quality = dict(info.training["quality"])
+    sample = f"{quality.pop('queries')} held-out queries, {quality.pop('rows'):,} rows"
+    found = [(name, f"{value:.3f}") for name, value in quality.items()]
+    parity = ", ".join(f"{name.replace('_', ' ')} {value:.4g}" for name, value in info.parity.items())
+    table = [*lines(info), *found, ("judged with", sample), ("ONNX against torch", parity)]
+    width = max(len(name) for name, _ in table)
+    click.echo(f"Wrote {out} ({out.stat().st_size / 1e6:.1f} MB), metric {info.metric}.")
+    for name, value in table:
+        click.echo(f"  {name:<{width}}  {value}")
+    click.echo(f"Next: alula inspect {out}")

@@ -1,0 +1,188 @@
+"""Export a recurrent quantiser to one ONNX file, and check that the file computes what the torch module does."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from alula.encoders import DrqEncoder, EncoderInfo, FlopsEncoder
+from alula.errors import EncoderError
+from alula_exporters.drq.model import CODEWORDS, RecurrentQuantizer, pack_signs
+from alula_exporters.inputs import add_unit_rows
+from alula_exporters.onnx_export import GraphBuilder, export_encoder, versions
+from alula_exporters.training import Trained
+
+MIN_SAME_CODES = 0.995  # rows for which two codes are nearly as good may get either
+MIN_SAME_SIGNS = 0.999
+MAX_ERROR = 1e-4  # of norms and tables, in units of the encoder's scale
+
+
+def export_drq(
+    trained: Trained[RecurrentQuantizer], path: Path, *, force: bool = False, opset: int | None = None
+) -> EncoderInfo:
+    """Write a trained quantiser as an ``.onnx`` file (atomically), with its parity figures.
+
+    Args:
+        trained: From `train_drq`.
+        path: The file to write.
+        force: Replace an existing file.
+        opset: Version of the ONNX operator set, for an older onnxruntime; None for the newest.
+
+    Returns:
+        What the file says of itself.
+
+    Raises:
+        UsageError: If the file exists and ``force`` is not set, or its folder is missing.
+        EncoderError: If the file and the torch module disagree.
+    """
+    model = trained.model
+    beam = int(trained.training["recipe"]["beam"])
+    bits, dim = model.projection.shape
+    info = EncoderInfo(
+        kind="drq",
+        metric=model.metric,
+        input_dim=dim,
+        normalized=model.metric == "COSINE",
+        scale=model.scale,
+        levels=model.levels,
+        sign_bits=bits,
+        training=trained.training,
+        versions=versions(),
+    )
+    # a zero vector among them: the row that most easily goes wrong
+    vectors = np.concatenate([trained.held_out, np.zeros((1, dim), np.float32)])
+
+    def check(encoder: FlopsEncoder | DrqEncoder) -> dict[str, Any]:
+        assert isinstance(encoder, DrqEncoder)  # noqa: S101 (for the type checker)
+        return _parity(model, encoder, vectors, beam)
+
+    return export_encoder(build_graph(model, beam), info, path, check=check, force=force, opset=opset)
+
+
+@torch.no_grad()
+def build_graph(model: RecurrentQuantizer, beam: int) -> GraphBuilder:
+    """The graph of a quantiser: codes, prefix norms and sign bits of rows; look-up tables and sign bits of queries.
+
+    Args:
+        model: The quantiser.
+        beam: Prefixes kept while encoding a row.
+    """
+    bits, dim = model.projection.shape
+    graph = GraphBuilder("drq", dim)
+    if model.metric == "COSINE":
+        prepared = add_unit_rows(graph, graph.vectors)[0]
+    else:
+        prepared = graph.node("Div", graph.vectors, graph.constant(np.float32(model.scale)))
+    # stored once; what is derived from it below is constant, so onnxruntime computes it once at load
+    codewords = graph.constant(model.codewords().numpy(), "codewords")
+    levels = [graph.gather(codewords, graph.constant(np.int64(level))) for level in range(model.levels)]
+
+    codes = _add_beam_search(graph, prepared, levels, dim, beam)
+    norms, x_hat = [], ""
+    for level, code in zip(levels, codes, strict=True):
+        part = graph.gather(level, graph.reshape(code, -1))
+        x_hat = graph.node("Add", x_hat, part) if x_hat else part
+        norms.append(graph.node("ReduceL2", x_hat, graph.constant(np.array([1], np.int64)), keepdims=1))
+    packed_codes = graph.node("Cast", graph.node("Concat", *codes, axis=1), to=_UINT8)
+    graph.output("codes", packed_codes, np.uint8, ["n", model.levels])
+    graph.output("norms", graph.node("Concat", *norms, axis=1), np.float32, ["n", model.levels])
+    graph.output("signs", _add_signs(graph, x_hat, model), np.uint8, ["n", bits // 8])
+
+    flat = graph.node("Transpose", graph.reshape(codewords, model.levels * CODEWORDS, dim), perm=[1, 0])
+    tables = graph.reshape(graph.node("MatMul", prepared, flat), 0, model.levels, CODEWORDS)
+    graph.output("lut", tables, np.float32, ["n", model.levels, CODEWORDS])
+    graph.output("query_signs", _add_signs(graph, prepared, model), np.uint8, ["n", bits // 8])
+    return graph
+
+
+_UINT8 = 2  # onnx.TensorProto.UINT8
+_FLOAT = 1
+
+
+def _add_beam_search(graph: GraphBuilder, prepared: str, levels: list[str], dim: int, beam: int) -> list[str]:
+    """The nodes of `RecurrentQuantizer.encode`: one int64 (n, 1) tensor of codeword numbers for each level."""
+    minus_two = graph.constant(np.float32(-2))
+    count = graph.constant(np.int64(CODEWORDS))
+    axis = graph.constant(np.array([1], np.int64))
+    last_axis = graph.constant(np.array([2], np.int64))
+    residuals, errors, width = graph.reshape(prepared, -1, 1, dim), "", 1
+    parents, words = [], []
+    for level in levels:
+        products = graph.node("MatMul", residuals, graph.node("Transpose", level, perm=[1, 0]))
+        squares = graph.node("ReduceSumSquare", level, axis, keepdims=0)
+        if errors:
+            squares = graph.node("Add", graph.node("Unsqueeze", errors, last_axis), squares)
+        costs = graph.reshape(graph.node("Add", squares, graph.node("Mul", products, minus_two)), -1, width * CODEWORDS)
+        width = min(beam, width * CODEWORDS)
+        errors, picked = graph.nodes(
+            "TopK", costs, graph.constant(np.array([width], np.int64)), count=2, axis=1, largest=0
+        )
+        parents.append(graph.node("Div", picked, count))
+        words.append(graph.node("Mod", picked, count))
+        kept = graph.node("GatherND", residuals, graph.node("Unsqueeze", parents[-1], last_axis), batch_dims=1)
+        residuals = graph.node("Sub", kept, graph.gather(level, words[-1]))
+    # from the best end back to the first level, instead of carrying every prefix's codes forward
+    position = graph.node("Slice", graph.node("Mul", parents[-1], graph.constant(np.int64(0))), *_first_column(graph))
+    codes = []
+    for parent, word in zip(reversed(parents), reversed(words), strict=True):
+        codes.append(graph.node("GatherElements", word, position, axis=1))
+        position = graph.node("GatherElements", parent, position, axis=1)
+    return codes[::-1]
+
+
+def _first_column(graph: GraphBuilder) -> tuple[str, str, str]:
+    start, end = np.array([0], np.int64), np.array([1], np.int64)
+    return graph.constant(start), graph.constant(end), graph.constant(end)
+
+
+def _add_signs(graph: GraphBuilder, vectors: str, model: RecurrentQuantizer) -> str:
+    """The nodes of `RecurrentQuantizer.signs` and `pack_signs`: uint8 (n, S / 8)."""
+    mean, projection = graph.constant(model.direction_mean.numpy()), graph.constant(model.projection.T.numpy())
+    centred = graph.node("Sub", add_unit_rows(graph, vectors)[0], mean)
+    positive = graph.node("Greater", graph.node("MatMul", centred, projection), graph.constant(np.float32(0)))
+    bits = graph.reshape(graph.node("Cast", positive, to=_FLOAT), 0, len(model.projection) // 8, 8)
+    weights = graph.constant(2.0 ** np.arange(7, -1, -1, dtype=np.float32))
+    return graph.node("Cast", graph.node("MatMul", bits, weights), to=_UINT8)
+
+
+@torch.no_grad()
+def _parity(
+    model: RecurrentQuantizer, encoder: DrqEncoder, vectors: npt.NDArray[np.float32], beam: int
+) -> dict[str, Any]:
+    prepared = model.prepare(torch.from_numpy(vectors))
+    codes = model.encode(prepared, beam)
+    reconstructions = model(codes)
+    rows, queries = encoder.encode_rows(vectors), encoder.encode_queries(vectors)
+    same = (rows.codes == codes.numpy()).all(1)
+    norm_error = float(np.abs(rows.norms - reconstructions.norm(dim=2).numpy())[same].max(initial=0))
+    table_error = float(np.abs(queries.lut - model.tables(prepared).numpy()).max())
+    # a projection that is zero but for rounding may fall on either side
+    signs = _same_bits(rows.signs[same], pack_signs(model.signs(reconstructions[:, -1])).numpy()[same])
+    query_signs = _same_bits(queries.signs, pack_signs(model.signs(prepared)).numpy())
+    share = float(same.mean())
+    if (
+        share < MIN_SAME_CODES
+        or min(signs, query_signs) < MIN_SAME_SIGNS
+        or not max(norm_error, table_error) < MAX_ERROR
+    ):
+        raise EncoderError(
+            f"The ONNX graph does not compute what the trained module does: {share:.2%} of rows have the same code, "
+            f"{min(signs, query_signs):.2%} of sign bits agree, norms differ by up to {norm_error:.2g} and look-up "
+            f"tables by up to {table_error:.2g}. Nothing was written; please report this."
+        )
+    return {
+        "rows": len(vectors),
+        "same_codes": share,
+        "max_norm_error": norm_error,
+        "max_lut_error": table_error,
+        "same_sign_bits": signs,
+        "same_query_sign_bits": query_signs,
+    }
+
+
+def _same_bits(left: npt.NDArray[np.uint8], right: npt.NDArray[np.uint8]) -> float:
+    return 1.0 - float(np.unpackbits(left ^ right).mean()) if left.size else 0.0

@@ -1,0 +1,170 @@
+"""Train a recurrent quantiser: one run gives every code length from 8 bits to 8 M."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from alula.encoders import Metric
+from alula.errors import UsageError
+from alula_exporters.data import TrainingData, check_distinct, input_scale
+from alula_exporters.drq.losses import prefix_distortions
+from alula_exporters.drq.model import CODEWORDS, RecurrentQuantizer, reconstruct
+from alula_exporters.drq.start import random_orthogonal, start_from_data
+from alula_exporters.inputs import unit_rows
+from alula_exporters.quality import QUERIES, ROWS, exact_neighbours, share_found
+from alula_exporters.training import Progress, Trained, fit, reproducible, silent
+
+_REPORTED_BITS = (32, 64, 128)
+_BATCH_NUMBERS = 1 << 25
+
+
+@dataclass(frozen=True)
+class DrqConfig:
+    """How a recurrent quantiser is trained.
+
+    Args:
+        metric: COSINE, IP or L2.
+        levels: Number of levels M; the longest code has 8 M bits.
+        sign_bits: Number of sign bits S for Hamming search, a multiple of 8.
+        beam: Prefixes kept while encoding a row; 1 is greedy, fast and worse.
+        epochs: Passes over the training rows.
+        batch: Rows per step (fewer for long vectors with many levels, to bound memory).
+        learning_rate: Highest of the one-cycle schedule.
+        clip: Largest norm of the gradient.
+        seed: Seed of everything random.
+
+    Raises:
+        UsageError: If a number is out of range.
+    """
+
+    metric: Metric = "COSINE"
+    levels: int = 16
+    sign_bits: int = 256
+    beam: int = 5
+    epochs: int = 8
+    batch: int = 2_048
+    learning_rate: float = 5e-3
+    clip: float = 5.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name, largest in (("levels", 256), ("beam", 64), ("epochs", 10_000), ("batch", 1 << 20)):
+            if not 1 <= getattr(self, name) <= largest:
+                raise UsageError(f"{name} is {getattr(self, name)}; it must be between 1 and {largest:,}.")
+        if self.sign_bits < 8 or self.sign_bits % 8:
+            raise UsageError(f"sign_bits is {self.sign_bits}; it must be a positive multiple of 8.")
+
+
+def train_drq(data: TrainingData, config: DrqConfig, *, progress: Progress = silent) -> Trained[RecurrentQuantizer]:
+    """Train a recurrent quantiser (Song et al., IJCAI 2019) on the distortion of all its prefixes.
+
+    Args:
+        data: The rows.
+        config: How.
+        progress: Told about every step.
+
+    Returns:
+        The quantiser, its training summary (distortion of each prefix, recall by code distance on held-out queries)
+        and the held-out rows.
+
+    Raises:
+        DataError: If the rows cannot be learned from (fewer than 256 differ).
+        AlulaError: If training diverges.
+    """
+    scale = input_scale(data.train, config.metric)
+    with reproducible(config.seed) as generator:
+        model = RecurrentQuantizer(data.dim, config.levels, config.sign_bits, config.metric, scale)
+        rows = model.prepare(torch.from_numpy(data.train))
+        check_distinct(rows.numpy(), CODEWORDS)
+        start_from_data(model, rows, generator, progress=progress)
+        loss = _optimise(model, rows, config, generator, progress)
+        model.requires_grad_(False).eval()
+        _set_signs(model, rows, generator)
+        summary = {
+            "rows": len(rows),
+            "total_rows": data.total_rows,
+            "fingerprint": data.fingerprint,
+            "recipe": asdict(config),
+            "seed": config.seed,
+            "loss": loss,
+            **_judge(model, torch.from_numpy(data.train), torch.from_numpy(data.held_out), config, generator),
+        }
+    return Trained(model, summary, data.held_out)
+
+
+def _optimise(
+    model: RecurrentQuantizer, rows: Tensor, config: DrqConfig, generator: torch.Generator, progress: Progress
+) -> float:
+    # long vectors and many levels take fewer rows at once: the reconstructions of all prefixes must fit in memory
+    size = min(config.batch, max(CODEWORDS, _BATCH_NUMBERS // (model.levels * rows.shape[1])))
+    per_epoch = math.ceil(len(rows) / size)
+    steps = config.epochs * per_epoch
+    optimizer = torch.optim.Adam(model.parameters(), lr=config.learning_rate)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, config.learning_rate, total_steps=steps + 1)
+    order = torch.empty(0, dtype=torch.int64)
+    loss_mean = math.nan
+
+    def step(number: int) -> tuple[Tensor, Mapping[str, float]]:
+        nonlocal order, loss_mean
+        if number % per_epoch == 0:
+            order = torch.randperm(len(rows), generator=generator)
+        start = number % per_epoch * size
+        batch = rows[order[start : start + size]]
+        codewords = model.codewords()
+        codes = model.assign(batch, codewords.detach())
+        distortions = prefix_distortions(batch, reconstruct(codes, codewords))
+        loss = distortions.sum()
+        value = float(loss.detach())
+        loss_mean = value if math.isnan(loss_mean) else 0.95 * loss_mean + 0.05 * value
+        return loss, {"loss": loss_mean, f"distortion at {8 * model.levels} bits": float(distortions[-1].detach())}
+
+    def back_to_orthogonal() -> None:
+        # one Newton-Schulz step towards the nearest orthogonal matrix: exact enough after each small update
+        with torch.no_grad():
+            turns = model.rotations
+            turns.copy_(1.5 * turns - 0.5 * turns @ turns.transpose(1, 2) @ turns)
+
+    fit(optimizer, schedule, step, steps=steps, clip=config.clip, after_step=back_to_orthogonal, progress=progress)
+    return loss_mean
+
+
+def _set_signs(model: RecurrentQuantizer, rows: Tensor, generator: torch.Generator) -> None:
+    model.direction_mean.copy_(unit_rows(rows)[0].mean(0))
+    bits, dim = model.projection.shape
+    blocks = [random_orthogonal(dim, generator) for _ in range(math.ceil(bits / dim))]
+    model.projection.copy_(torch.cat(blocks)[:bits])
+
+
+@torch.no_grad()
+def _judge(
+    model: RecurrentQuantizer, rows: Tensor, held_out: Tensor, config: DrqConfig, generator: torch.Generator
+) -> dict[str, Any]:
+    """The figures that the file carries: distortion of each prefix, and recall by code distance alone."""
+    sample = rows[torch.randperm(len(rows), generator=generator)[:ROWS]]
+    prepared, queries = model.prepare(sample), model.prepare(held_out[:QUERIES])
+    codes = model.encode(prepared, config.beam)
+    truth = exact_neighbours(held_out[:QUERIES], sample, config.metric)
+    codewords = model.codewords()
+    x_hat = torch.zeros_like(prepared)
+    distortion, quality = [], {}
+    for level in range(model.levels):
+        x_hat += codewords[level][codes[:, level]]
+        distortion.append(float((prepared - x_hat).square().sum(1).mean()))
+        bits = 8 * (level + 1)
+        if bits in _REPORTED_BITS or level + 1 == model.levels:
+            scores = queries @ x_hat.T
+            if config.metric != "IP":  # L2 between query and reconstruction, which ranks COSINE's unit vectors too
+                scores -= 0.5 * x_hat.square().sum(1)
+            quality[f"recall@10 by {bits}-bit codes"] = share_found(truth, scores, truth.shape[1])
+    mean = prepared.mean(0)
+    return {
+        "variance": float((prepared - mean).square().sum(1).mean()),
+        "distortion": distortion,
+        "quality": {"queries": len(queries), "rows": len(sample), **quality},
+    }

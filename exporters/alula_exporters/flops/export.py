@@ -1,0 +1,117 @@
+"""Export a sparse encoder to one ONNX file, and check that the file computes what the torch module does."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import scipy.sparse as sp
+import torch
+
+from alula.encoders import DrqEncoder, EncoderInfo, FlopsEncoder
+from alula.errors import EncoderError
+from alula_exporters.flops.model import FLOOR, LONGEST, SparseEncoder
+from alula_exporters.inputs import TINY, add_unit_rows
+from alula_exporters.onnx_export import GraphBuilder, export_encoder, versions
+from alula_exporters.training import Trained
+
+MIN_SAME_DIMS = 0.99  # rows whose k-th and k+1-th activation nearly tie may keep either
+MAX_WEIGHT_ERROR = 1e-4
+
+
+def export_flops(
+    trained: Trained[SparseEncoder], path: Path, *, force: bool = False, opset: int | None = None
+) -> EncoderInfo:
+    """Write a trained sparse encoder as an ``.onnx`` file (atomically), with its parity figures.
+
+    Args:
+        trained: From `train_flops`.
+        path: The file to write.
+        force: Replace an existing file.
+        opset: Version of the ONNX operator set, for an older onnxruntime; None for the newest.
+
+    Returns:
+        What the file says of itself.
+
+    Raises:
+        UsageError: If the file exists and ``force`` is not set, or its folder is missing.
+        EncoderError: If the file and the torch module disagree.
+    """
+    model = trained.model
+    info = EncoderInfo(
+        kind="flops",
+        metric=model.metric,
+        input_dim=model.weight.shape[1],
+        normalized=model.metric == "COSINE",
+        scale=model.scale,
+        dim=model.dim,
+        max_nnz=model.nnz,
+        training=trained.training,
+        versions=versions(),
+    )
+    # a zero vector among them: the row that most easily goes wrong
+    vectors = np.concatenate([trained.held_out, np.zeros((1, info.input_dim), np.float32)])
+
+    def check(encoder: FlopsEncoder | DrqEncoder) -> dict[str, Any]:
+        assert isinstance(encoder, FlopsEncoder)  # noqa: S101 (for the type checker)
+        return _parity(model, encoder, vectors)
+
+    return export_encoder(build_graph(model), info, path, check=check, force=force, opset=opset)
+
+
+def build_graph(model: SparseEncoder) -> GraphBuilder:
+    """The graph of `SparseEncoder.forward`, with its non-zeros in COO order (row by row, heaviest first)."""
+    graph = GraphBuilder("flops", model.weight.shape[1])
+    prepared, lengths = add_unit_rows(graph, graph.vectors)
+    if model.metric == "L2":
+        prepared = graph.node("Div", graph.vectors, graph.constant(np.float32(model.scale)))
+    weight, bias = (tensor.detach().numpy() for tensor in (model.weight, model.bias))
+    # stored transposed: onnxruntime then packs it once, at load
+    head = graph.node("Gemm", prepared, graph.constant(np.ascontiguousarray(weight.T), "weight"), graph.constant(bias))
+    values, dims = graph.nodes("TopK", head, graph.constant(np.array([model.nnz], np.int64)), count=2, axis=1)
+    floor = np.zeros(model.nnz, np.float32)
+    floor[0] = FLOOR  # ReLU and the floor of the largest activation in one operator
+    kept = graph.node("Max", values, graph.constant(floor))
+    weights = graph.node("Div", kept, graph.node("ReduceL2", kept, graph.constant(np.array([1], np.int64)), keepdims=1))
+    if model.metric != "COSINE":
+        shortest, longest, tiny = (graph.constant(np.float32(x)) for x in (model.shortest, LONGEST, TINY))
+        scaled = graph.node("Div", lengths, graph.constant(np.float32(model.scale)))
+        scaled = graph.node("Clip", scaled, shortest, longest)
+        powers = graph.node("Pow", scaled, graph.constant(np.float32(model.length_power.item())))
+        weights = graph.node("Mul", weights, graph.node("Max", powers, tiny))
+    used = graph.node("Greater", weights, graph.constant(np.float32(0)))
+    rows = graph.gather(graph.node("NonZero", used), graph.constant(np.int64(0)))
+    flat = graph.reshape(used, -1)
+    graph.output("rows", rows, np.int64, ["nnz"])
+    graph.output("dims", graph.node("Compress", graph.reshape(dims, -1), flat, axis=0), np.int64, ["nnz"])
+    graph.output("weights", graph.node("Compress", graph.reshape(weights, -1), flat, axis=0), np.float32, ["nnz"])
+    return graph
+
+
+@torch.no_grad()
+def _parity(model: SparseEncoder, encoder: FlopsEncoder, vectors: npt.NDArray[np.float32]) -> dict[str, Any]:
+    weights, dims = (tensor.numpy() for tensor in model(torch.from_numpy(vectors)))
+    rows = np.repeat(np.arange(len(vectors)), model.nnz)
+    expected = sp.csr_array((weights.ravel(), (rows, dims.ravel())), shape=(len(vectors), model.dim))
+    expected.eliminate_zeros()
+    expected.sort_indices()
+    found = encoder.encode_rows(vectors)
+    same = np.array([np.array_equal(*pair) for pair in zip(_dims(expected), _dims(found), strict=True)])
+    # a dimension that only one side kept lost a near-tie, or is a rounding above 0: its weight is not compared
+    error = float("inf")
+    if same.any():
+        differences, largest = (rows[same].max(axis=1).toarray().ravel() for rows in (abs(found - expected), expected))
+        error = float((differences / np.maximum(1, largest)).max())  # long rows have large weights for IP
+    share = float(same.mean())
+    if share < MIN_SAME_DIMS or not error <= MAX_WEIGHT_ERROR:
+        raise EncoderError(
+            f"The ONNX graph does not compute what the trained module does: {share:.2%} of rows have the same "
+            f"dimensions, and their weights differ by up to {error:.2g}. Nothing was written; please report this."
+        )
+    return {"rows": len(vectors), "same_dims": share, "max_weight_error": error}
+
+
+def _dims(rows: sp.csr_array) -> list[npt.NDArray[np.integer[Any]]]:
+    return np.split(rows.indices, rows.indptr[1:-1])

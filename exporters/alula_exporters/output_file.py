@@ -1,0 +1,50 @@
+"""The file that a training run ends with: written whole or not at all, and refused early if it cannot be."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from alula.errors import UsageError
+
+
+def check_out_path(path: Path, *, force: bool) -> None:
+    """Refuse a path that could not be written in the end (asked before training, not after).
+
+    Args:
+        path: The file to be written.
+        force: Whether an existing file may be replaced.
+
+    Raises:
+        UsageError: If the folder is missing or not writable, or the file exists.
+    """
+    if path.is_dir():
+        raise UsageError(f"{path} is a folder; give the name of the .onnx file to write.")
+    if not path.parent.is_dir():
+        raise UsageError(f"The folder {path.parent} does not exist; make it first.")
+    if not os.access(path.parent, os.W_OK):
+        raise UsageError(f"The folder {path.parent} is not writable.")
+    if path.exists() and not force:
+        raise UsageError(f"{path} exists already; give another name, or --force to replace it.")
+
+
+@contextmanager
+def atomic_file(path: Path) -> Iterator[Path]:
+    """Write beside ``path``, then rename: a reader sees the old file or the whole new one.
+
+    Args:
+        path: The file to be written.
+
+    Yields:
+        A path in the same folder; what lies there is renamed at the end, or removed on any error, Ctrl-C included.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        yield temporary
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)

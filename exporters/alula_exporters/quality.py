@@ -1,0 +1,54 @@
+"""How good an encoder is on rows it has not seen: exact neighbours, and how many of them were found."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from alula.encoders import Metric
+from alula_exporters.inputs import unit_rows
+
+# Enough queries for two digits, few enough that judging is a small part of the time of training.
+QUERIES = 200
+ROWS = 20_000
+NEIGHBOURS = 10
+
+
+def similarity(queries: Tensor, rows: Tensor, metric: Metric) -> Tensor:
+    """The metric as a similarity: larger is nearer.
+
+    L2 gives minus *half* the squared distance, which for unit vectors is the cosine less 1: so one temperature fits
+    all three metrics.
+
+    Args:
+        queries: float32 (m, d).
+        rows: float32 (n, d).
+        metric: COSINE, IP or L2.
+
+    Returns:
+        float32 (m, n).
+    """
+    if metric == "COSINE":
+        queries, rows = unit_rows(queries)[0], unit_rows(rows)[0]
+    products = queries @ rows.T
+    if metric != "L2":
+        return products
+    return products - 0.5 * (rows.square().sum(1)[None, :] + queries.square().sum(1)[:, None])
+
+
+def exact_neighbours(queries: Tensor, rows: Tensor, metric: Metric, count: int = NEIGHBOURS) -> Tensor:
+    """Numbers of the ``count`` nearest rows, int64 (m, count)."""
+    return similarity(queries, rows, metric).topk(min(count, len(rows)), dim=1).indices
+
+
+def share_found(truth: Tensor, scores: Tensor, candidates: int) -> float:
+    """Share of the true neighbours among the rows with the highest scores (recall@k after exact re-ranking).
+
+    Args:
+        truth: int64 (m, k): numbers of the true neighbours.
+        scores: float32 (m, n): larger is nearer.
+        candidates: How many of the best rows count.
+    """
+    best = scores.topk(min(candidates, scores.shape[1]), dim=1).indices
+    marked = torch.zeros(scores.shape, dtype=torch.bool).scatter_(1, best, True)
+    return float(marked.gather(1, truth).float().mean())

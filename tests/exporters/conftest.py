@@ -1,0 +1,50 @@
+"""Small clustered vectors and small encoders trained on them, made once."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from alula_exporters.data import make_training_data
+from alula_exporters.drq import DrqConfig, train_drq
+from alula_exporters.flops import FlopsConfig, train_flops
+
+# small matrices: a second thread only waits, and on a busy machine it waits long
+torch.set_num_threads(1)
+
+SMALL_FLOPS = {"dim": 256, "nnz": 8, "flops": 0.3, "steps": 120, "anchors": 32, "batch": 256}
+SMALL_DRQ = {"levels": 6, "sign_bits": 64, "epochs": 2, "batch": 256, "beam": 3}
+
+
+def clustered(rows=3000, dim=24, seed=1):
+    """Rows around 40 centres off the origin, of lengths between 1 and 5."""
+    rng = np.random.default_rng(seed)
+    centres = rng.standard_normal((40, dim)) + 0.5
+    points = centres[rng.integers(40, size=rows)] + 0.6 * rng.standard_normal((rows, dim))
+    return (points * rng.uniform(0.2, 1.0, (rows, 1))).astype(np.float32)
+
+
+@pytest.fixture(scope="session")
+def vectors():
+    return clustered()
+
+
+@pytest.fixture(scope="session")
+def data(vectors):
+    return make_training_data(vectors)
+
+
+@pytest.fixture(scope="session", params=["COSINE", "IP", "L2"])
+def metric(request):
+    return request.param
+
+
+@pytest.fixture(scope="session")
+def trained_flops(data, metric):
+    return train_flops(data, FlopsConfig(metric=metric, **SMALL_FLOPS))
+
+
+@pytest.fixture(scope="session")
+def trained_drq(data, metric):
+    return train_drq(data, DrqConfig(metric=metric, **SMALL_DRQ))

@@ -1,0 +1,106 @@
+from __future__ import annotations
+
+import hashlib
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+
+from alula.encoders import load_encoder
+from alula.errors import EncoderError
+from alula_exporters.drq import DrqConfig, export_drq, train_drq
+from alula_exporters.drq import export as export_module
+
+from ..conftest import SMALL_DRQ
+
+
+@pytest.fixture(scope="module")
+def exported(trained_drq, tmp_path_factory):
+    path = tmp_path_factory.mktemp("drq") / "e.onnx"
+    return path, export_drq(trained_drq, path), trained_drq
+
+
+def _prepared(info, vectors):
+    x = vectors.astype(np.float64)
+    return x / np.linalg.norm(x, axis=1, keepdims=True) if info.normalized else x / info.scale
+
+
+def test_codes_norms_and_signs_against_numpy(exported):
+    path, info, trained = exported
+    vectors, model = trained.held_out, trained.model
+    rows = load_encoder(path).encode_rows(vectors)
+    codes = model.encode(model.prepare(torch.from_numpy(vectors)), SMALL_DRQ["beam"]).numpy()
+    same = (rows.codes == codes).all(1)
+    assert same.mean() >= 0.999
+    words = model.codewords().numpy().astype(np.float64)
+    x_hat = np.cumsum([words[t][rows.codes[:, t]] for t in range(info.levels)], axis=0)
+    np.testing.assert_allclose(rows.norms, np.linalg.norm(x_hat, axis=2).T, atol=1e-5)
+    unit = x_hat[-1] / np.linalg.norm(x_hat[-1], axis=1, keepdims=True)
+    projected = (unit - model.direction_mean.numpy()) @ model.projection.numpy().T
+    packed = np.packbits(projected > 0, axis=1)
+    differ = np.unpackbits(packed ^ rows.signs, axis=1).astype(bool)
+    assert not (differ & (abs(projected) > 1e-5)).any()
+
+
+def test_tables_and_query_signs_against_numpy(exported):
+    path, info, trained = exported
+    vectors, model = trained.held_out[:50], trained.model
+    queries, prepared = load_encoder(path).encode_queries(vectors), _prepared(info, vectors)
+    expected = np.einsum("nd,mkd->nmk", prepared, model.codewords().numpy())
+    np.testing.assert_allclose(queries.lut, expected, atol=1e-5)
+    unit = prepared / np.linalg.norm(prepared, axis=1, keepdims=True)
+    projected = (unit - model.direction_mean.numpy()) @ model.projection.numpy().T
+    differ = np.unpackbits(np.packbits(projected > 0, axis=1) ^ queries.signs, axis=1).astype(bool)
+    assert not (differ & (abs(projected) > 1e-5)).any()
+
+
+def test_parity_and_info(exported):
+    path, info, _ = exported
+    assert load_encoder(path).info == info
+    assert info.parity["same_codes"] >= 0.999
+    assert max(info.parity["max_lut_error"], info.parity["max_norm_error"]) < 1e-5
+    assert (info.levels, info.sign_bits, info.max_bits) == (6, 64, 48)
+    assert info.normalized == (info.metric == "COSINE")
+
+
+@pytest.mark.parametrize("rows", [1, 3, 200])
+def test_whole_file_runs_at_any_batch_with_zero_rows(exported, rows):
+    path, _, trained = exported
+    vectors = trained.held_out[:rows].copy()
+    vectors[0] = 0
+    session = onnxruntime.InferenceSession(path)
+    names = ["codes", "norms", "signs", "lut", "query_signs"]
+    codes, norms, signs, lut, query_signs = session.run(names, {"vectors": vectors})
+    assert codes.shape == norms.shape == (rows, 6)
+    assert signs.shape == query_signs.shape == (rows, 8)
+    assert lut.shape == (rows, 6, 256)
+    assert {array.dtype for array in (codes, signs, query_signs)} == {np.dtype(np.uint8)}
+    assert np.isfinite(norms).all()
+    assert np.isfinite(lut).all()
+
+
+def test_codewords_are_stored_once(exported):
+    model = onnx.load(exported[0], load_external_data=False)
+    sizes = [np.prod(tensor.dims) for tensor in model.graph.initializer]
+    assert sum(size >= 6 * 256 * 24 for size in sizes) == 1
+    assert {opset.domain for opset in model.opset_import} == {""}
+
+
+def test_same_seed_same_file(data, tmp_path):
+    config = DrqConfig(**{**SMALL_DRQ, "epochs": 1})
+    sums = []
+    for name in ("a.onnx", "b.onnx"):
+        export_drq(train_drq(data, config), tmp_path / name)
+        sums.append(hashlib.sha256((tmp_path / name).read_bytes()).hexdigest())
+    assert sums[0] == sums[1]
+
+
+def test_disagreement_is_refused(exported, tmp_path, monkeypatch):
+    _, _, trained = exported
+    real = export_module.build_graph
+    monkeypatch.setattr(export_module, "build_graph", lambda model, beam: real(model, 1))
+    with pytest.raises(EncoderError, match="have the same code"):
+        export_drq(trained, tmp_path / "e.onnx")
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,34 @@
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from alula_exporters.drq.model import RecurrentQuantizer
+from alula_exporters.drq.start import k_means, random_orthogonal, start_from_data
+
+
+def test_random_orthogonal():
+    turn = random_orthogonal(12, torch.Generator().manual_seed(0))
+    np.testing.assert_allclose(turn @ turn.T, np.eye(12), atol=1e-5)
+
+
+def test_k_means_beats_random_centres_and_survives_repeated_points():
+    generator = torch.Generator().manual_seed(0)
+    points = torch.randn(4000, 6, generator=generator)
+    centres = k_means(points, generator)
+    first = points[torch.randperm(4000, generator=generator)[:256]]
+    assert torch.cdist(points, centres).min(1).values.mean() < 0.95 * torch.cdist(points, first).min(1).values.mean()
+    repeated = k_means(points[:300].repeat(5, 1), generator)
+    assert torch.isfinite(repeated).all()
+
+
+def test_start_is_a_working_quantiser(vectors):
+    rows = torch.from_numpy(vectors)
+    model = RecurrentQuantizer(rows.shape[1], 4, 8).requires_grad_(False)
+    start_from_data(model, rows, torch.Generator().manual_seed(0))
+    errors = (rows[:, None] - model(model.encode(rows, 1))).square().sum(2).mean(0)
+    variance = (rows - rows.mean(0)).square().sum(1).mean()
+    assert errors[0] < 0.7 * variance
+    assert (errors.diff() < 0).all()
+    for turn in model.rotations:
+        np.testing.assert_allclose(turn @ turn.T, np.eye(rows.shape[1]), atol=1e-4)
