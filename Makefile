@@ -24,7 +24,7 @@ help:  ## List the targets
 env: $(STAMP)  ## Make .venv with everything that the other targets need
 
 demo: $(STAMP)  ## Train, load and search real vectors in a real Milvus, from nothing
-	$(PYTHON) demo/demo.py
+	$(PYTHON) -m docs.demo
 
 test: $(STAMP)  ## Run the tests, real Milvus servers included (ARGS="-k name" passes options to pytest)
 	$(PYTHON) -m pytest $(ARGS)

@@ -1,10 +1,19 @@
-"""Learned sparse and binary-code index types for Milvus."""
+"""Learned sparse and binary-code index types for Milvus.
 
-from alula.collections import Collection, Description, describe, drop
-from alula.encoders import load_encoder
-from alula.errors import AlulaError, DataError, EncoderError, ServerError, Unsupported, UsageError
-from alula.search import Hit
-from alula.servers import Server, connect
+Names are handed on lazily, so that ``alula --help`` waits for neither onnxruntime nor pymilvus.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from alula.collections import Collection, Description, describe, drop
+    from alula.encoders import load_encoder
+    from alula.errors import AlulaError, DataError, EncoderError, ServerError, Unsupported, UsageError
+    from alula.search import Hit
+    from alula.servers import Server, connect
 
 __all__ = [
     "AlulaError",
@@ -22,3 +31,19 @@ __all__ = [
     "drop",
     "load_encoder",
 ]
+
+_HOMES = {
+    **dict.fromkeys(("Collection", "Description", "describe", "drop"), "alula.collections"),
+    **dict.fromkeys(
+        ("AlulaError", "DataError", "EncoderError", "ServerError", "Unsupported", "UsageError"), "alula.errors"
+    ),
+    **dict.fromkeys(("Server", "connect"), "alula.servers"),
+    "Hit": "alula.search",
+    "load_encoder": "alula.encoders",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)

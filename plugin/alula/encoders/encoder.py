@@ -110,14 +110,17 @@ class Encoder:
         if outputs not in self._sessions:
             options = onnxruntime.SessionOptions()
             options.intra_op_num_threads = self._threads
-            options.log_severity_level = 3
+            options.log_severity_level = 4  # its errors become sentences; nothing goes to the terminal beside them
             try:
                 self._sessions[outputs] = onnxruntime.InferenceSession(
                     _cut(self._model, outputs).SerializeToString(), options, providers=["CPUExecutionProvider"]
                 )
             except Exception as error:  # onnxruntime's errors have no public base class
+                newer = any(sign in str(error) for sign in ("opset", "IR version"))
+                hint = "; update onnxruntime, or train it with a lower --opset" if newer else ""
                 raise EncoderError(
-                    f"Cannot use the encoder {self.path}: onnxruntime refuses it ({_one_line(error)})."
+                    f"Cannot use the encoder {self.path}: onnxruntime {onnxruntime.__version__} refuses it{hint} "
+                    f"({_one_line(error)})."
                 ) from None
         try:
             arrays = list(self._sessions[outputs].run(list(outputs), {INPUT_NAME: vectors}))
@@ -286,7 +289,6 @@ def _read_by(node: onnx.NodeProto) -> Iterator[str]:
     yield from node.input
     for attribute in node.attribute:
         for graph in (attribute.g, *attribute.graphs):
-            yield from (value.name for value in graph.output)
             for inner in graph.node:
                 yield from _read_by(inner)
 

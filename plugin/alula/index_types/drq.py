@@ -66,7 +66,7 @@ class Drq(IndexType):
         """See `IndexType.choose`."""
         layout, binary_index = options["layout"], options["binary_index"]
         if layout is None:
-            layout = "hamming" if binary_index in capabilities.binary_indexes else "adc"
+            layout = "hamming" if capabilities.binary_indexes else "adc"
         if layout == "adc":
             if not capabilities.sparse_index:
                 raise Unsupported(
@@ -239,15 +239,18 @@ class _AdcLowering(_DrqLowering):
         lut = encoded.lut[:, :levels, :]
         factor = np.float32(1.0 if self.field.metric == "IP" else 2.0)
         lowest = lut.min(axis=2, keepdims=True)
-        shifted = (factor * (lut - lowest)).reshape(len(lut), -1)
+        shifted = (factor * (lut - lowest)).reshape(len(lut), 256 * levels)
+        if self.field.metric == "IP":
+            # Milvus returns only rows that share a term with the query: nearly nothing for each codeword of the first
+            # level keeps the farthest rows in reach, and a zero query from being empty
+            shifted[:, :256] = np.maximum(shifted[:, :256], np.float32(1e-6))
         native = []
         for row in shifted:
             dims = np.flatnonzero(row)
             query = dict(zip(dims.tolist(), row[dims].tolist(), strict=True))
             if self.field.metric != "IP":
                 query[256 * self.drq.info.levels + levels - 1] = 1.0
-            # a table of one value says nothing of any row; an empty query would be an error
-            native.append(query or {0: 1.0})
+            native.append(query)
         shifts = factor * lowest[:, :, 0].sum(axis=1)
         candidates = max(options["candidates"], limit)
         state = (shifts, encoded.norms)

@@ -25,11 +25,14 @@ def index_types() -> dict[str, IndexType]:
             cls = point.load()
         except Exception as error:  # a stranger's module may fail in any way
             raise AlulaError(f"The index type {point.name} of {package} cannot be imported: {error}.") from error
-        if not (isinstance(cls, type) and issubclass(cls, IndexType)) or cls.name != point.name:
+        if not (isinstance(cls, type) and issubclass(cls, IndexType)) or getattr(cls, "name", None) != point.name:
             raise AlulaError(f"The entry point {point.name} of {package} is not an IndexType of that name.")
         if point.name in found:
             raise AlulaError(f"Two installed packages register the index type {point.name}; uninstall one of them.")
-        found[point.name] = cls()
+        try:
+            found[point.name] = cls()
+        except Exception as error:  # an abstract method is missing, or its __init__ fails
+            raise AlulaError(f"The index type {point.name} of {package} cannot be used: {error}.") from error
     return found
 
 

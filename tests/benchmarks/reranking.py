@@ -1,0 +1,55 @@
+"""How exact re-ranking gets its vectors: with the search, or by a second search that Milvus scores itself.
+
+The answer is `alula.search.FETCH_BYTES`. Only time is measured, so any encoder will do.
+"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import numpy as np
+
+import alula
+import alula.search
+from tests.benchmarks.report import Report, quick
+from tests.tiny_encoders import random_vectors, write_drq
+
+TABLE = "Re-ranking on Milvus Lite 2.5: p50 ms of a search"
+
+
+def measure(report: Report, place: Path, seed: int) -> None:
+    """Add a table of both ways, interleaved, over vector lengths and numbers of candidates."""
+    rows = 10_000 if quick() else 50_000
+    repeats = 15 if quick() else 40
+    limit = alula.search.FETCH_BYTES
+    with alula.connect(str(place / "rerank.db")) as server:
+        for dim in (50, 384):
+            encoder = write_drq(place / f"rerank-{dim}.onnx", input_dim=dim, levels=4, sign_bits=256)
+            collection = alula.Collection.create(server, f"rerank_{dim}", encoder=encoder.path, index_type="DRQ")
+            collection.insert(random_vectors(rows, dim, seed), {"id": np.arange(rows)})
+            queries = random_vectors(repeats, dim, seed + 1)
+            for candidates in (100, 500, 1000):
+                times: dict[str, list[float]] = {"fetched": [], "second search": []}
+                for query in queries:
+                    for way, most in (("fetched", 1 << 40), ("second search", 0)):
+                        alula.search.FETCH_BYTES = most
+                        started = time.perf_counter()
+                        collection.search(query, candidates=candidates)
+                        times[way].append(1e3 * (time.perf_counter() - started))
+                alula.search.FETCH_BYTES = limit
+                fetched, second = (float(np.median(times[way])) for way in times)
+                size = 4 * dim * candidates
+                chosen = "fetched" if size <= limit else "second search"
+                report.row(
+                    TABLE,
+                    **{
+                        "dimensions": dim,
+                        "candidates": candidates,
+                        "bytes of vectors": size,
+                        "fetched": fetched,
+                        "second search": second,
+                        "Alula takes": chosen,
+                    },
+                )
+            collection.drop()
