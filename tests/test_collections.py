@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
-
 import numpy as np
 import pytest
 
 import alula
 import alula.collections
+import alula.stored
 from alula.errors import EncoderError, Unsupported, UsageError
 from tests.engines import DIM, ROWS, Rows
 from tests.tiny_encoders import random_vectors, write_drq, write_flops
@@ -72,18 +71,11 @@ def test_an_embedded_database_is_opened_again(drq, lite_uri):
 
 
 def test_settings_are_found_in_the_description_when_the_index_lost_them(engine, drq, collection_name, monkeypatch):
-    ROWS_HELD.create(engine, collection_name, drq, "DRQ").drop()
+    monkeypatch.setattr(alula.stored, "in_index_params", lambda settings: {})
     ROWS_HELD.create(engine, collection_name, drq, "DRQ", description="a text")
-    monkeypatch.setattr(alula.collections, "_settings_of", lambda index: {})
     about = alula.describe(engine, collection_name)
     assert (about.settings["type"], about.text) == ("DRQ", "a text")
-    engine.client.drop_collection(collection_name)
-
-
-def test_settings_are_read_from_json_as_other_clients_write_them():
-    nested = {"params": json.dumps({"alula.type": "DRQ", "nlist": 5}), "index_type": "BIN_FLAT"}
-    assert alula.collections._settings_of(nested) == {"type": "DRQ"}
-    assert alula.collections._settings_of({"alula.type": "DRQ", "params": "not json"}) == {"type": "DRQ"}
+    alula.drop(engine, collection_name)
 
 
 def test_another_encoder_is_refused_with_both_fingerprints(engine, drq, folder, collection_name):

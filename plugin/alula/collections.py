@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 import numpy.typing as npt
 from pymilvus import DataType
 
+from alula import stored
 from alula.encoders import DrqEncoder, Encoder, FlopsEncoder, load_encoder
 from alula.errors import AlulaError, EncoderError, UsageError
 from alula.index_types import (
@@ -30,8 +30,6 @@ from alula.schema import MAX_VARCHAR, ScalarField, check_distinct, check_name
 from alula.search import Hit, Id, Scope, Searcher
 from alula.servers import Server, ask, connect, delete_rows, milvus_errors
 
-PREFIX = "alula."
-FORMAT = "1"
 DEFAULT_FIELD = "embedding"
 DEFAULT_KEY = "id"
 
@@ -134,7 +132,7 @@ class Collection:
         storage = choose_storage(keep_vectors, capabilities)
         vector_field = VectorField(field, encoder.info.input_dim, encoder.info.metric, storage)
         settings = {
-            "format": FORMAT,
+            "format": stored.FORMAT,
             "type": kind.name,
             "field": field,
             "dim": str(vector_field.dim),
@@ -299,14 +297,13 @@ def describe(server: Server | str, name: str) -> Description:
     with milvus_errors(f"describe the collection {name!r}"):
         about = server.client.describe_collection(name)
         indexes = [server.client.describe_index(name, index) for index in server.client.list_indexes(name)]
-    text, stored = _split_description(about.get("description", ""))
-    settings = next(filter(None, map(_settings_of, indexes)), stored)
+    text, settings = stored.read(indexes, about.get("description", ""))
     if not settings:
         raise UsageError(f"The collection {name!r} has no Alula index type; create one with 'alula create'.")
-    if settings.get("format") != FORMAT:
+    if settings.get("format") != stored.FORMAT:
         raise AlulaError(
             f"The collection {name!r} has Alula's collection format {settings.get('format')}, and this version reads "
-            f"{FORMAT}; update Alula."
+            f"{stored.FORMAT}; update Alula."
         )
     kept = [entry for entry in about["fields"] if not entry.get("is_primary")]
     own = settings["field"]
@@ -369,19 +366,16 @@ def _create(
     consistency_level: str | None,
 ) -> None:
     client = server.client
-    stored = json.dumps(settings, sort_keys=True)
-    schema = client.create_schema(auto_id=False, description=f"{description} [alula {stored}]".strip())
+    schema = client.create_schema(auto_id=False, description=stored.in_description(description, settings))
     _add(schema, key, is_primary=True)
     for field in fields:
         _add(schema, field)
     for spec in filter(None, (*lowering.fields, vector_spec(lowering.field))):
         _add_spec(schema, spec)
     params = client.prepare_index_params()
-    flat = {PREFIX + name: value for name, value in settings.items()}
     native = lowering.index
-    params.add_index(
-        native.field, index_type=native.index_type, metric_type=native.metric, params={**native.params, **flat}
-    )
+    build = {**native.params, **stored.in_index_params(settings)}
+    params.add_index(native.field, index_type=native.index_type, metric_type=native.metric, params=build)
     kept = vector_index(lowering.field)
     if kept is not None:
         params.add_index(kept.field, index_type=kept.index_type, metric_type=kept.metric, params=dict(kept.params))
@@ -415,26 +409,6 @@ def _add_spec(schema: Any, spec: FieldSpec) -> None:
 def _scalar(entry: Mapping[str, Any]) -> ScalarField:
     data_type = DataType(entry["type"]).name
     return ScalarField(entry["name"], data_type, int(entry.get("params", {}).get("max_length", MAX_VARCHAR)))
-
-
-def _settings_of(index: Mapping[str, Any]) -> dict[str, str]:
-    """What Alula stored in an index's parameters: flat keys (pymilvus) or inside a JSON text (other clients)."""
-    nested = index.get("params")
-    if isinstance(nested, str):
-        with contextlib.suppress(json.JSONDecodeError):
-            nested = json.loads(nested)
-    everything = {**(nested if isinstance(nested, dict) else {}), **index}
-    return {key.removeprefix(PREFIX): str(value) for key, value in everything.items() if key.startswith(PREFIX)}
-
-
-def _split_description(description: str) -> tuple[str, dict[str, str]]:
-    """A collection's description as the user's text and what Alula stored behind it."""
-    text, found, tail = description.rpartition("[alula ")
-    if not found:
-        return description, {}
-    with contextlib.suppress(json.JSONDecodeError):
-        return text.strip(), dict(json.loads(tail.removesuffix("]")))
-    return description, {}
 
 
 def _count(server: Server, name: str) -> int:

@@ -284,7 +284,7 @@ def choose_storage(keep_vectors: bool, capabilities: Capabilities) -> Storage:
 def vector_spec(field: VectorField) -> FieldSpec | None:
     """The field that keeps the user's own vectors, None when they are dropped."""
     if field.storage == "field":
-        return FieldSpec(field.name, "FLOAT_VECTOR", 4 * field.dim, {"dim": field.dim})
+        return FieldSpec(field.name, "FLOAT_VECTOR", 4 * field.dim, {"dim": field.dim, "mmap_enabled": True})
     if field.storage == "column":
         params = {"element_type": "FLOAT", "max_capacity": field.dim}
         return FieldSpec(field.name, "ARRAY", 4 * field.dim, params)
