@@ -41,7 +41,7 @@ class Description:
     Args:
         name: The collection.
         server: The server's address.
-        rows: Rows in it.
+        rows: Rows in it; None when they were not counted.
         settings: What Alula stored with it: index type, encoder fingerprint, layout, metric, ...
         primary_key: Its primary key field.
         fields: Its scalar fields.
@@ -51,7 +51,7 @@ class Description:
 
     name: str
     server: str
-    rows: int
+    rows: int | None
     settings: Mapping[str, str]
     primary_key: ScalarField
     fields: tuple[ScalarField, ...]
@@ -166,7 +166,7 @@ class Collection:
         """
         server = _server(server, must_exist=True)
         encoder = _encoder(encoder)
-        about = describe(server, name)
+        about = describe(server, name, count=False)
         settings = about.settings
         if settings["encoder"] != encoder.sha256:
             raise EncoderError(
@@ -283,8 +283,13 @@ class Collection:
         drop(self.server, self.name)
 
 
-def describe(server: Server | str, name: str) -> Description:
+def describe(server: Server | str, name: str, *, count: bool = True) -> Description:
     """What is known of an Alula collection without its encoder.
+
+    Args:
+        server: Where.
+        name: The collection.
+        count: Count its rows, for which the server loads the collection.
 
     Raises:
         UsageError: If there is no such collection, or it is not one of Alula's.
@@ -310,7 +315,8 @@ def describe(server: Server | str, name: str) -> Description:
     mine = {f["name"]: DataType(f["type"]).name for f in kept if f["name"] == own or f["name"].startswith(f"{own}__")}
     (key,) = (_scalar(entry) for entry in about["fields"] if entry.get("is_primary"))
     fields = tuple(_scalar(entry) for entry in kept if entry["name"] not in mine)
-    return Description(name, server.uri, _count(server, name), settings, key, fields, mine, text)
+    rows = _count(server, name) if count else None
+    return Description(name, server.uri, rows, settings, key, fields, mine, text)
 
 
 def drop(server: Server | str, name: str) -> None:
@@ -320,7 +326,7 @@ def drop(server: Server | str, name: str) -> None:
         UsageError: If there is no such collection, or it is not one of Alula's.
     """
     server = _server(server, must_exist=True)
-    describe(server, name)
+    describe(server, name, count=False)
     with milvus_errors(f"drop the collection {name!r}"):
         server.client.drop_collection(name)
 
