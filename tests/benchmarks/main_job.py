@@ -158,9 +158,7 @@ def _embedded(
         _row(report, table, hamming, words, truth, bits=128, candidates=1000)
         hamming.drop()
         _native(report, table, server, words, truth, "FLAT", {}, [{}], vector_bytes=200)
-        nlist = {"nlist": 1024}
-        sweep: list[dict[str, Any]] = [{"nprobe": 32}, {"nprobe": 128}]
-        _native(report, table, server, words, truth, "IVF_FLAT", nlist, sweep, vector_bytes=200)
+        # no IVF_FLAT here: this engine answers alike for any nprobe
 
 
 def _server(report: Report, words: Words, truth: npt.NDArray[Any], uri: str, drq: DrqEncoder) -> None:
@@ -176,6 +174,7 @@ def _server(report: Report, words: Words, truth: npt.NDArray[Any], uri: str, drq
         graph = 200 + 4 * 2 * 16
         for index_type, params, sweep, size in (
             ("HNSW", {"M": 16, "efConstruction": 200}, [{"ef": 64}, {"ef": 256}], graph),
+            ("IVF_FLAT", {"nlist": 1024}, [{"nprobe": 32}, {"nprobe": 128}], 200),
             ("IVF_SQ8", {"nlist": 1024}, [{"nprobe": 32}, {"nprobe": 128}], 50),
             ("IVF_PQ", {"nlist": 1024, "m": 25, "nbits": 8}, [{"nprobe": 32}, {"nprobe": 128}], 25),
         ):
