@@ -15,6 +15,7 @@ from alula import stored
 from alula.encoders import DrqEncoder, Encoder, FlopsEncoder, load_encoder
 from alula.errors import AlulaError, EncoderError, UsageError
 from alula.index_types import (
+    MAX_RESULTS,
     FieldSpec,
     Lowering,
     VectorField,
@@ -27,7 +28,7 @@ from alula.index_types import (
 from alula.ingest.pipeline import LoadReport, Progress, Target, load
 from alula.ingest.sources import ArraySource, FileSource, open_source
 from alula.schema import MAX_VARCHAR, ScalarField, check_distinct, check_name
-from alula.search import Hit, Id, Scope, Searcher
+from alula.search import Hit, Id, Scope, Searcher, check_limit
 from alula.servers import Server, ask, connect, delete_rows, milvus_errors
 
 DEFAULT_FIELD = "embedding"
@@ -244,6 +245,7 @@ class Collection:
             UsageError: If an option, the limit or the filter is wrong.
             ServerError: If Milvus fails.
         """
+        self._check_output_fields(output_fields)
         checked = self.lowering.encoder.check_vectors(queries, what="queries")
         scope = Scope(filter, partitions, consistency_level, timeout)
         return self._searcher.search(
@@ -256,15 +258,24 @@ class Collection:
             options=options,
         )
 
-    def search_like(self, id_: Id, *, limit: int = 10, **arguments: Any) -> list[Hit]:
+    def _check_output_fields(self, names: Sequence[str]) -> None:
+        field = self.lowering.field
+        known = [self.primary_key.name, *(scalar.name for scalar in self.fields)]
+        known += [field.name] if field.storage != "dropped" else []
+        for name in names:
+            if name not in known and name not in (spec.name for spec in self.lowering.fields):
+                raise UsageError(f"The collection {self.name!r} has no field {name!r}; it has: {', '.join(known)}.")
+
+    def search_like(self, id_: Id, *, limit: int = 10, offset: int = 0, **arguments: Any) -> list[Hit]:
         """Rows like one that is in the collection, which is itself left out; arguments as `search`.
 
         Raises:
             UsageError: If there is no row of that id, or the vectors were dropped.
         """
+        check_limit(limit, offset, most=MAX_RESULTS - 1)
         vector = self._searcher.vector_of(id_, Scope(consistency_level=arguments.get("consistency_level")))
-        (hits,) = self.search(vector, limit=limit + 1, **arguments)
-        return [hit for hit in hits if hit.id != id_][:limit]
+        (hits,) = self.search(vector, limit=limit + offset + 1, **arguments)
+        return [hit for hit in hits if hit.id != id_][offset : offset + limit]
 
     def count(self) -> int:
         """The number of rows, every acknowledged one counted."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -97,7 +98,8 @@ def command(
     )
     shown = ", ".join(map(str, (collection.primary_key, *collection.fields)))
     click.echo(f"Fields: {shown}.")
-    click.echo(f"Next: alula load {name} {like or 'FILE'} --uri {server.uri} --encoder {encoder}")
+    file = shlex.quote(str(like)) if like else "FILE"
+    click.echo(f"Next: alula load {name} {file} --uri {shlex.quote(server.uri)} --encoder {shlex.quote(str(encoder))}")
 
 
 def _from_file(

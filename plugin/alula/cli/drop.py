@@ -6,6 +6,7 @@ import click
 
 from alula.cli.options import connection_options
 from alula.collections import describe, drop
+from alula.errors import AlulaError, UsageError
 from alula.servers import Server
 
 
@@ -16,7 +17,17 @@ from alula.servers import Server
 def command(name: str, server: Server, yes: bool) -> None:
     """Drop the collection NAME with all its rows; only collections that Alula created."""
     about = describe(server, name)
-    if not yes:
-        click.confirm(f"Drop {name} at {server.uri} with {about.rows:,} rows? This cannot be undone.", abort=True)
+    if not yes and not _confirmed(f"Drop {name} at {server.uri} with {about.rows:,} rows? This cannot be undone."):
+        raise AlulaError(f"{name} was not dropped.")
     drop(server, name)
     click.echo(f"Dropped {name}.")
+
+
+def _confirmed(question: str) -> bool:
+    try:
+        return click.confirm(question, err=True)
+    except (click.Abort, RuntimeError) as error:  # input() raises RuntimeError when standard input is closed
+        if isinstance(error.__context__, KeyboardInterrupt):
+            raise
+        click.echo(err=True)
+        raise UsageError("There is nobody to ask; give --yes to drop it.") from None

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
+import os
 import sys
 import traceback
 from importlib.metadata import EntryPoint, entry_points, version
@@ -92,35 +94,45 @@ def main(args: list[str] | None = None) -> None:
     debug = "--debug" in args
     # --debug works in any place, as people append it to the call that failed
     args = [arg for arg in args if arg != "--debug"]
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # its lines on stderr say less than the sentence that follows
     try:
-        code: Any = cli.main(args, standalone_mode=False)
+        code: Any = cli.main(args, prog_name="alula", standalone_mode=False)
+        if sys.stdout:  # None when it is closed
+            sys.stdout.flush()  # what cannot be written shows here, and not when Python ends
     except click.exceptions.NoArgsIsHelpError as error:
         click.echo(error.format_message(), err=True)
         sys.exit(2)
-    except click.ClickException as error:
-        error.show()
-        sys.exit(error.exit_code)
-    except AlulaError as error:
-        _show(error, debug=debug)
-        click.echo(f"Error: {error}", err=True)
-        sys.exit(error.exit_code)
     except (click.Abort, KeyboardInterrupt):
         click.echo("Stopped.", err=True)
         sys.exit(130)
-    except BrokenPipeError:
-        sys.stderr.close()  # the reader of our output has gone: nothing to say, and nobody to say it to
+    except BrokenPipeError:  # the reader of our output has gone: nothing to say, and nobody to say it to
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         sys.exit(1)
-    except Exception as error:  # the last door: people get a sentence, and we get a report
-        _show(error, debug=debug)
-        click.echo(
-            f"Error: unexpected {type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no message'}. "
-            "Run it again with --debug and report what it shows.",
-            err=True,
-        )
-        sys.exit(1)
+    except Exception as error:
+        if debug:
+            traceback.print_exception(error)
+        text, code = _explain(error)
+        click.echo(f"Error: {_one_line(text)}", err=True)
+        sys.exit(code)
     sys.exit(code if isinstance(code, int) else 0)
 
 
-def _show(error: BaseException, *, debug: bool) -> None:
-    if debug:
-        traceback.print_exception(error)
+def _explain(error: Exception) -> tuple[str, int]:
+    """What to tell a person, and the exit code."""
+    if isinstance(error, AlulaError):
+        return str(error), error.exit_code
+    if isinstance(error, click.ClickException):
+        context = error.ctx if isinstance(error, click.UsageError) else None
+        hint = f" See '{context.command_path} --help'." if context else ""
+        return f"{error.format_message()}{hint}", error.exit_code
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        return "The output cannot be written: no space left on the device.", 1
+    # the last door: people get a sentence, and we get a report
+    text = (str(error).splitlines() or ["no message"])[0]
+    return f"unexpected {type(error).__name__}: {text}. Run it again with --debug and report what it shows.", 1
+
+
+def _one_line(text: str) -> str:
+    """A text without line breaks, and without control characters that a terminal would obey."""
+    line = " ".join(text.split())
+    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in line)

@@ -16,7 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from alula.index_types import Option, index_types
-from alula.servers import connect
+from alula.servers import connect, is_local
 
 Command = Callable[..., Any]
 
@@ -37,8 +37,14 @@ def connection_options(*, must_exist: bool = True, required: bool = True) -> Cal
             if uri is None:
                 return command(*args, server=None, **options)
             given: Any = {name: value or "" for name, value in login.items()}
-            with connect(uri, **given, **rest, must_exist=must_exist) as server:
-                return command(*args, server=server, **options)
+            fresh = not must_exist and is_local(uri) and not Path(uri).exists()
+            try:
+                with connect(uri, **given, **rest, must_exist=must_exist) as server:
+                    return command(*args, server=server, **options)
+            except BaseException:
+                if fresh:  # a database made for a command that failed
+                    Path(uri).unlink(missing_ok=True)
+                raise
 
         for option in reversed(
             (
@@ -120,7 +126,11 @@ def index_type_options(which: Literal["create_options", "search_options"]) -> Ca
 
 def show_json(value: Any) -> None:
     """Print a value as one line of JSON."""
-    click.echo(json.dumps(value, ensure_ascii=False, default=str))
+    click.echo(json.dumps(value, ensure_ascii=False, default=_as_json))
+
+
+def _as_json(value: Any) -> Any:
+    return value.hex() if isinstance(value, bytes) else str(value)
 
 
 def show_pairs(pairs: Mapping[str, Any], title: str | None = None) -> None:

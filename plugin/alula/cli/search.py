@@ -100,15 +100,21 @@ def _key(collection: Collection, text: str) -> Id:
     if collection.primary_key.data_type == "VARCHAR":
         return text
     try:
-        return int(text)
+        number = int(text)
     except ValueError:
-        raise UsageError(f"The ids of {collection.name!r} are whole numbers, and {text!r} is none.") from None
+        number = None
+    if number is None or not -(2**63) <= number < 2**63:
+        raise UsageError(f"The ids of {collection.name!r} are whole numbers of 64 bits, and {text!r} is not one.")
+    return number
 
 
 def _parse(text: str) -> Any:
     try:
-        return np.array(json.loads(sys.stdin.read() if text == "-" else text), np.float32)
-    except (ValueError, TypeError):
+        if text == "-":
+            text = sys.stdin.read() if sys.stdin else ""  # None when it is closed
+        with np.errstate(over="ignore"):  # becomes infinite, which is refused later
+            return np.array(json.loads(text), np.float32)
+    except (ValueError, TypeError, RecursionError, OverflowError):
         raise UsageError("--vector is not a JSON list of numbers, e.g. '[0.1, 0.2, 0.3]'.") from None
 
 

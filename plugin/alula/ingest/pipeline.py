@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 import pyarrow as pa
 
-from alula.errors import AlulaError, DataError, InterruptedLoadError, ServerError
+from alula.errors import AlulaError, DataError, InterruptedLoadError, ServerError, UsageError
 from alula.index_types import Lowering
 from alula.ingest.sink import InsertSink
 from alula.ingest.sources import Batch, check_finite
@@ -84,6 +84,8 @@ def load(
         ServerError: If Milvus refuses rows, or holds another number of rows afterwards than it should.
     """
     report: Progress = progress or (lambda *_: None)
+    if partition is not None:
+        _check_partition(target, partition)
     key = target.primary_key
     numbered = key.name not in source.scalars
     _check_columns(target, source, numbered=numbered)
@@ -99,8 +101,8 @@ def load(
     except (AlulaError, KeyboardInterrupt) as error:
         kind = InterruptedLoadError if isinstance(error, KeyboardInterrupt) else type(error)
         raise kind(
-            f"{error or 'Stopped.'} {sink.written:,} of {rows:,} rows were written; load the file again to go on: rows "
-            "that are there already are replaced, not doubled."
+            f"{str(error) or 'Stopped.'} {sink.written:,} of {rows:,} rows were written; load the file again to go on: "
+            "rows that are there already are replaced, not doubled."
         ) from error
     seconds = time.perf_counter() - started
     total, expected = target.count(), before + rows - sink.replaced
@@ -149,6 +151,15 @@ def _columns(target: Target, batch: Batch, *, numbered: bool) -> dict[str, Any]:
     return columns
 
 
+def _check_partition(target: Target, partition: str) -> None:
+    if target.server.embedded:
+        raise UsageError("Milvus Lite has no partitions; load without, or use a Milvus server.")
+    with milvus_errors(f"list the partitions of {target.name!r}"):
+        there = target.server.client.list_partitions(target.name)
+    if partition not in there:
+        raise UsageError(f"The collection {target.name!r} has no partition {partition!r}; it has: {', '.join(there)}.")
+
+
 def _check_columns(target: Target, source: Source, *, numbered: bool) -> None:
     if numbered and target.primary_key.data_type != "INT64":
         have = ", ".join(source.scalars) or "none"
@@ -158,7 +169,9 @@ def _check_columns(target: Target, source: Source, *, numbered: bool) -> None:
         )
     missing = [field.name for field in target.fields if field.name not in source.scalars]
     if missing:
-        raise DataError(f"{source.path} lacks the column {', '.join(missing)} that {target.name!r} has.")
+        raise DataError(
+            f"{source.path} lacks the column {', '.join(map(repr, missing))} that {target.name!r} has; add it."
+        )
 
 
 def _check_rows(target: Target, source: Source, report: Progress, *, numbered: bool) -> int:

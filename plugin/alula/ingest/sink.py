@@ -10,7 +10,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from alula.index_types import Column
-from alula.servers import Server, any_of, delete_rows, milvus_errors
+from alula.servers import Server, any_of, deletable, delete_rows, milvus_errors
 
 # Milvus refuses requests over 64 MB, and Milvus Lite 2.5 slows down 60-fold above 4 MB; about 1.5 MB was fastest.
 REQUEST_BYTES = 1_500_000
@@ -59,9 +59,36 @@ class InsertSink:
             client.upsert(self._name, rows, **self._partition)
             return
         # Milvus Lite 2.5's upsert is a delete that fails on some ids, with no word of why
-        if there:
-            delete_rows(self._server, self._name, self._primary_key, [row[self._primary_key] for row in there])
-        client.insert(self._name, rows, **self._partition)
+        ids = [row[self._primary_key] for row in there]
+        unchanged = self._unchanged(rows, [id_ for id_ in ids if not deletable(self._server, id_)])
+        delete_rows(self._server, self._name, self._primary_key, [id_ for id_ in ids if id_ not in unchanged])
+        rows = [row for row in rows if row[self._primary_key] not in unchanged]
+        if rows:
+            client.insert(self._name, rows, **self._partition)
+
+    def _unchanged(self, rows: list[dict[str, Any]], ids: Sequence[Any]) -> set[Any]:
+        """Those of the ids whose rows are stored as they would be written, so that a broken load can be repeated."""
+        if not ids:
+            return set()
+        key = self._primary_key
+        filter_ = any_of(key, ids)
+        stored = self._server.client.query(self._name, filter=filter_, output_fields=["*"])
+        wanted = {row[key]: row for row in rows}
+        return {
+            old[key]
+            for old in stored
+            if all(_plain(old.get(name)) == _plain(v) for name, v in wanted[old[key]].items())
+        }
+
+
+def _plain(value: Any) -> Any:
+    """A value as it compares equal whether it is to be written or was read: numbers as float32, one bytes object."""
+    if isinstance(value, list | np.ndarray):
+        first = value[0] if len(value) else None
+        return first if isinstance(first, bytes) else np.asarray(value, np.float32).tolist()
+    if isinstance(value, dict):
+        return {dim: float(np.float32(weight)) for dim, weight in sorted(value.items())}
+    return float(np.float32(value)) if isinstance(value, float) else value
 
 
 def _requests(columns: Mapping[str, Sequence[Any] | Column]) -> Iterator[list[dict[str, Any]]]:

@@ -5,13 +5,17 @@ from __future__ import annotations
 import logging
 import os
 import re
+import socket
+import ssl
 import sys
+import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any
+from urllib.parse import urlsplit
 
 import grpc
 from pymilvus import MilvusClient
@@ -98,7 +102,7 @@ def connect(
     """
     if is_local(uri):
         return Server(uri, _open_lite(uri, must_exist=must_exist))
-    if not re.match(r"(https?|tcp|unix)://?.", uri):
+    if not _is_address(uri):
         raise UsageError(
             f"{uri!r} is not a Milvus address; give http://HOST:PORT, https://HOST:PORT, or a file name ending in .db."
         )
@@ -106,6 +110,10 @@ def connect(
     if ca_file:
         if not Path(ca_file).is_file():
             raise UsageError(f"There is no certificate file {ca_file}.")
+        try:
+            ssl.create_default_context(cafile=ca_file)
+        except ssl.SSLError:
+            raise UsageError(f"The file {ca_file} holds no certificate; give the authority's as PEM.") from None
         options["server_pem_path"] = ca_file
     if server_name:
         options["server_name"] = server_name
@@ -117,20 +125,63 @@ def connect(
         # the connection alone does not show whether the login holds
         client.list_collections(timeout=timeout)
     except (MilvusException, grpc.RpcError) as error:
-        raise ServerError(_connect_message(uri, error, secure="secure" in options)) from error
+        raise ServerError(_connect_message(uri, error, ca_file=ca_file, server_name=server_name)) from error
     return Server(uri, client)
 
 
-def _connect_message(uri: str, error: Exception, *, secure: bool) -> str:
+def _is_address(uri: str) -> bool:
+    if not re.match(r"(https?|tcp)://[^/]|unix:.", uri):
+        return False
+    try:
+        urlsplit(uri).port  # noqa: B018 - raises for a port that is none
+    except ValueError:
+        return False
+    return True
+
+
+def _connect_message(uri: str, error: Exception, *, ca_file: str | None, server_name: str | None) -> str:
+    """Why a connection failed: pymilvus says the same of every cause, so the port is tried again without it."""
     text = server_words(error)
-    if "auth" in text.lower() or "unauthenticated" in text.lower() or "permission" in text.lower():
-        return f"Milvus at {uri} refused the login: {text}. Check --user and --password, or --token."
-    hint = (
-        "check the address, that its certificate is signed by --ca-file and names the host, and the login"
+    parts = urlsplit(uri)
+    if "database not found" in text:
+        return f"Milvus at {uri} has no such database; check --database ({text})."
+    if parts.scheme == "unix":
+        return f"Milvus at {uri} does not answer; check that it runs ({text})."
+    secure = parts.scheme == "https"
+    found, detail = _try_tls(str(parts.hostname), parts.port or 19530, ca_file, server_name, verify=secure)
+    login = f"Milvus at {uri} refused the login; check --user and --password, or --token."
+    return {
+        "no port": f"Nothing can be reached at {uri}; check that Milvus runs, the address and the port ({detail}).",
+        "silence": f"{uri} accepts connections and does not answer; check that it is Milvus's port, and that it is "
+        "well.",
+        "not trusted": f"The certificate of {uri} is not trusted ({detail}); give the authority that signed it with "
+        "--ca-file, and the name in it with --server-name when that is not the host.",
+        "tls": login if secure else f"Milvus at {uri} wants an encrypted connection; give https:// and --ca-file.",
+        "no tls": f"What listens at {uri} does not speak TLS; give http:// instead of https://."
         if secure
-        else "check that it runs, the address and port, the login, and whether it wants https://"
-    )
-    return f"Milvus at {uri} does not answer, or refused the connection; {hint} ({text})."
+        else f"Milvus at {uri} refused the connection; check the port, and --user and --password, or --token ({text}).",
+    }[found]
+
+
+def _try_tls(host: str, port: int, ca_file: str | None, server_name: str | None, *, verify: bool) -> tuple[str, str]:
+    """What a port does when it is spoken to in TLS, and the words of the failure."""
+    try:
+        plain = socket.create_connection((host, port), timeout=1)
+    except OSError as error:
+        return "no port", str(error)
+    context = ssl.create_default_context(cafile=ca_file)
+    if not verify:
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    context.set_alpn_protocols(["h2"])
+    try:
+        with plain, context.wrap_socket(plain, server_hostname=server_name or host):
+            return "tls", ""
+    except ssl.SSLCertVerificationError as error:
+        return "not trusted", error.verify_message.rstrip(".")
+    except TimeoutError as error:
+        return "silence", str(error)
+    except OSError as error:
+        return "no tls", str(error)
 
 
 def _open_lite(uri: str, *, must_exist: bool) -> MilvusClient:
@@ -143,6 +194,10 @@ def _open_lite(uri: str, *, must_exist: bool) -> MilvusClient:
         raise UsageError(f"There is no folder {path.absolute().parent} to keep the database {path.name} in.")
     if must_exist and not path.exists():
         raise UsageError(f"There is no database {uri}; 'alula create' makes one.")
+    if path.exists() and not _may_be_database(path):
+        raise UsageError(f"{uri} is not a Milvus Lite 2.5 database; give another name ending in .db.")
+    if not os.access(path if path.exists() else path.absolute().parent, os.W_OK):
+        raise UsageError(f"The database {uri} cannot be written; check the rights of the file and its folder.")
     _quiet_pymilvus()
     try:
         with warnings.catch_warnings():
@@ -153,16 +208,26 @@ def _open_lite(uri: str, *, must_exist: bool) -> MilvusClient:
             "An embedded database needs Milvus Lite: pip install 'alula[embedded]', or give the address of a server."
         ) from None
     last: Exception | None = None
-    for _ in range(3):  # the engine's first connection can fail while its socket appears
+    for attempt in range(8):  # the engine's first connections can fail while its socket appears
+        time.sleep(0.1 * attempt)
         try:
             with _child_stderr_to(os.devnull):
                 return MilvusClient(uri)
         except (MilvusException, grpc.RpcError) as error:
             last = error
+            if "Fail connecting" not in server_words(error) and attempt >= 2:
+                break
     raise ServerError(
         f"The database {uri} cannot be opened; is another program using it, or is it not a Milvus Lite 2.5 file? "
         f"({server_words(last)})"
     )
+
+
+def _may_be_database(path: Path) -> bool:
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        return file.read(16) in (b"", b"SQLite format 3\0")
 
 
 @contextmanager
@@ -194,7 +259,9 @@ def server_words(error: BaseException | None) -> str:
         text = f"{code.name if code else 'RPC error'} {details}".strip()
     else:
         text = str(error)
-    return " ".join(text.split()).rstrip(".")[:400]
+    # a parser's list of all that it would have taken says nothing to a person
+    text = re.sub(r" expecting \{[^\n]*", "", text)
+    return " ".join(text.split()).rstrip(". :")[:400]
 
 
 @contextmanager
@@ -207,12 +274,22 @@ def milvus_errors(action: str, *, filter: str = "") -> Iterator[None]:
     """
     try:
         yield
-    except MilvusException as error:
+    except (MilvusException, grpc.RpcError) as error:
         text = server_words(error)
+        if "Fail connecting to server on unix:" in text:  # some filters end the embedded engine
+            if filter:
+                raise UsageError(
+                    f"Milvus Lite ended over the filter {filter!r}; check field names, quotes and types."
+                ) from error
+            raise ServerError(f"Milvus could not {action}: the embedded engine has ended; run it again.") from error
         if filter and any(sign in text for sign in BAD_FILTER):
             raise UsageError(
                 f"Milvus cannot use the filter {filter!r}: {text}. Check field names and quotes."
             ) from error
+        if "partition" in text and "not found" in text:
+            raise UsageError(f"Milvus could not {action}: {text}; name a partition that exists.") from error
+        if "illegal connection params" in text or text.startswith("UNAVAILABLE"):
+            raise ServerError(
+                f"Milvus could not {action}: the server does not answer any more; check that it runs, and try again."
+            ) from error
         raise ServerError(f"Milvus could not {action}: {text}.") from error
-    except grpc.RpcError as error:
-        raise ServerError(f"Milvus could not {action}: {server_words(error)}.") from error

@@ -9,6 +9,15 @@ from alula.servers.connection import Server, milvus_errors
 from alula.servers.filters import any_of
 
 
+def deletable(server: Server, id_: int | str) -> bool:
+    """Whether a row can be deleted (and so replaced) at all.
+
+    Milvus Lite 2.5 puts ids unescaped between single quotes into SQL: a delete of an id that holds one fails or, worse,
+    deletes other rows.
+    """
+    return not (server.embedded and isinstance(id_, str) and "'" in id_)
+
+
 def delete_rows(server: Server, name: str, key: str, ids: Sequence[int | str]) -> None:
     """Delete rows by id.
 
@@ -19,16 +28,14 @@ def delete_rows(server: Server, name: str, key: str, ids: Sequence[int | str]) -
         ids: The rows; those that are not there are passed over.
 
     Raises:
-        ServerError: If Milvus fails, or is Milvus Lite and an id holds a single quote. Milvus Lite 2.5 puts ids
-            unescaped between single quotes into SQL, so such a delete fails or, worse, deletes other rows.
+        ServerError: If Milvus fails, or a row is not `deletable`.
     """
-    if server.embedded:
-        for id_ in ids:
-            if isinstance(id_, str) and "'" in id_:
-                raise ServerError(
-                    f"Milvus Lite can neither delete nor replace the row with the id {id_!r}, because of the single "
-                    "quote in it; drop the collection and load it anew, or use a Milvus server."
-                )
+    for id_ in ids:
+        if not deletable(server, id_):
+            raise ServerError(
+                f"Milvus Lite can neither delete nor replace the row with the id {id_!r}, because of the single quote "
+                "in it; drop the collection and load it anew, or use a Milvus server."
+            )
     with milvus_errors(f"delete rows of {name!r}"):
         for start in range(0, len(ids), 1000):  # keeps the expression far below the server's limit
             server.client.delete(name, filter=any_of(key, ids[start : start + 1000]))

@@ -1,0 +1,111 @@
+"""``alula create``: what it makes, and that a failure leaves nothing behind."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from alula.cli import main
+
+
+@pytest.fixture
+def new(tmp_path):
+    """The path of a database that is not there yet."""
+    return tmp_path / "new.db"
+
+
+def test_creates_from_a_file(alula, new, drq, rows_file):
+    result = alula("create", "w", "--uri", new, "--index-type", "DRQ", "--encoder", drq, "--like", rows_file)
+    assert (result.code, result.err) == (0, "")
+    assert "Created w with DRQ, layout hamming, metric COSINE" in result.out
+    assert "id:VARCHAR(65535), year:INT64" in result.out
+    assert f"alula load w {rows_file} --uri {new} --encoder {drq}" in result.out
+
+
+def test_the_next_command_quotes_paths(alula, tmp_path, drq):
+    folder = tmp_path / "my data"
+    folder.mkdir()
+    result = alula("create", "w", "--uri", folder / "w.db", "--index-type", "DRQ", "--encoder", drq)
+    assert f"--uri '{folder / 'w.db'}'" in result.out
+
+
+def test_a_failure_leaves_no_file(fails, new, drq, flops, rows_file, tmp_path):
+    base = ["create", "w", "--uri", new, "--index-type", "DRQ", "--encoder"]
+    (tmp_path / "junk.onnx").write_bytes(b"junk")
+    (tmp_path / "empty.onnx").touch()
+    (tmp_path / "cut.onnx").write_bytes(drq.read_bytes()[:5000])
+    for code, args, *words in (
+        (1, [*base, flops], "'drq'", "'flops'", "alula train drq"),
+        (1, [*base, tmp_path / "junk.onnx"], "junk.onnx", "not an ONNX file"),
+        (1, [*base, tmp_path / "empty.onnx"], "empty.onnx", "empty"),
+        (1, [*base, tmp_path / "cut.onnx"], "cut.onnx", "truncated"),
+        (2, [*base, tmp_path / "nothing.onnx"], "nothing.onnx", "does not exist"),
+        (2, [*base, drq, "--metric", "L2"], "COSINE", "--metric L2"),
+        (2, [*base, drq, "--column", "a"], "'a'", "NAME:TYPE"),
+        (2, [*base, drq, "--column", "a:TEXT"], "VARCHAR"),
+        (2, [*base, drq, "--column", "a b:INT64"], "'a b'", "letters"),
+        (2, [*base, drq, "--column", "a:VARCHAR(70000)"], "65535"),
+        (2, [*base, drq, "--column", "id:INT64"], "'id'", "twice"),
+        (2, [*base, drq, "--column", "embedding__drq_sign:INT64"], "twice"),
+        (2, [*base, drq, "--primary-key", "id:FLOAT"], "INT64 or VARCHAR"),
+        (2, [*base, drq, "--like", rows_file, "--vector-column", "year"], "'year'"),
+    ):
+        fails(code, args, *words)
+        assert not new.exists()
+    fails(2, ["create", "bad-name", "--uri", new, "--index-type", "DRQ", "--encoder", drq], "'bad-name'", "letters")
+    fails(2, ["create", "w", "--uri", new, "--index-type", "drk", "--encoder", drq], "'drk'", "DRQ, FLOPS_SPARSE")
+    fails(2, ["create", "w", "--uri", new, "--index-type", "DRQ", "--layout", "x", "--encoder", drq], "--layout")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["cut.onnx", "empty.onnx", "junk.onnx"]
+
+
+def test_a_failure_leaves_a_database_that_was_there(alula, fails, new, drq, flops):
+    make = ["create", "w", "--uri", new, "--index-type", "DRQ", "--encoder", drq]
+    assert alula(*make).code == 0
+    fails(2, make, "'w' exists", "alula drop w")
+    fails(1, ["create", "v", "--uri", new, "--index-type", "DRQ", "--encoder", flops], "'flops'")
+    assert alula("describe", "w", "--uri", new).code == 0
+    fails(2, ["describe", "v", "--uri", new], "there are: w.")
+
+
+def test_ctrl_c_leaves_nothing(new, drq, monkeypatch, capsys):
+    def stop(*args, **options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("pymilvus.MilvusClient.create_index", stop)
+    with pytest.raises(SystemExit) as stopped:
+        main(["create", "w", "--uri", str(new), "--index-type", "DRQ", "--encoder", str(drq)])
+    assert stopped.value.code == 130
+    assert capsys.readouterr().err.strip() == "Stopped."
+    assert not new.exists()
+
+
+def test_a_server_that_cannot_hold_the_type(fails, milvus_server, drq, flops):
+    at = ["create", "cli_cannot", "--uri", milvus_server.uri]
+    before = milvus_server.client().list_collections()
+    fails(1, [*at, "--index-type", "FLOPS_SPARSE", "--encoder", flops], "cannot index sparse", "Milvus 2.4", "DRQ")
+    fails(1, [*at, "--index-type", "DRQ", "--layout", "adc", "--encoder", drq], "--layout hamming")
+    assert milvus_server.client().list_collections() == before
+
+
+def test_a_server_that_fails_half_way(milvus_server, drq, monkeypatch, capsys):
+    from pymilvus.exceptions import MilvusException
+
+    def fail(*args, **options):
+        raise MilvusException(message="the disk is full")
+
+    client = milvus_server.client()
+    before = client.list_collections()
+    monkeypatch.setattr("pymilvus.MilvusClient.load_collection", fail)
+    with pytest.raises(SystemExit) as stopped:
+        main(["create", "cli_half", "--uri", milvus_server.uri, "--index-type", "DRQ", "--encoder", str(drq)])
+    assert stopped.value.code == 1
+    assert capsys.readouterr().err == "Error: Milvus could not create the collection 'cli_half': the disk is full.\n"
+    assert client.list_collections() == before
+
+
+def test_paths_that_cannot_be_databases(fails, tmp_path, drq):
+    for name in ("sp ace.db", "a" * 40 + ".db"):
+        args = ["create", "w", "--uri", tmp_path / name, "--index-type", "DRQ", "--encoder", drq]
+        fails(2, args, "cannot be a Milvus Lite file name", "36 letters")
+    assert list(Path(tmp_path).iterdir()) == []

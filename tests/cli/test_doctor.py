@@ -1,0 +1,32 @@
+"""``alula doctor``: it tries things and leaves nothing behind."""
+
+from __future__ import annotations
+
+from pymilvus import MilvusClient
+
+
+def test_milvus(alula, milvus_server):
+    before = milvus_server.client().list_collections()
+    result = alula("doctor", "--uri", milvus_server.uri)
+    assert (result.code, result.err) == (0, "")
+    assert result.out.startswith("Milvus 2.3.5")
+    assert "DRQ: yes, layout hamming" in result.out
+    assert "FLOPS_SPARSE: no: " in result.out
+    assert milvus_server.client().list_collections() == before
+
+
+def test_milvus_lite(alula, in_lite):
+    (found,) = alula("doctor", *in_lite.at, "--format", "json").json
+    assert found["sparse_index"] is True
+    assert found["binary_indexes"] == ["BIN_FLAT"]
+    assert found["reasons"]["BIN_IVF_FLAT"][-1].isalnum()
+    client = MilvusClient(in_lite.uri)
+    assert client.list_collections() == [in_lite.name]
+    client.close()
+
+
+def test_no_server_and_no_database(fails, tmp_path):
+    fails(1, ["doctor", "--uri", "http://127.0.0.1:1", "--timeout", "2"], "Nothing can be reached")
+    fails(2, ["doctor", "--uri", tmp_path / "typo.db"], "There is no database")
+    fails(2, ["doctor"], "--uri")
+    assert list(tmp_path.iterdir()) == []

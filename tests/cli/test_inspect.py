@@ -1,0 +1,39 @@
+"""``alula inspect``."""
+
+from __future__ import annotations
+
+import hashlib
+
+import onnx
+import pytest
+from onnx import TensorProto, helper
+
+
+@pytest.mark.parametrize(("kind", "fits"), [("drq", "DRQ"), ("flops", "FLOPS_SPARSE")])
+def test_shows_what_a_file_is(alula, request, kind, fits):
+    file = request.getfixturevalue(kind)
+    fingerprint = hashlib.sha256(file.read_bytes()).hexdigest()
+    result = alula("inspect", file)
+    assert (result.code, result.err) == (0, "")
+    assert fingerprint in result.out
+    assert f"{kind}, for index type {fits}" in result.out
+    (about,) = alula("inspect", file, "--format", "json").json
+    assert (about["kind"], about["sha256"]) == (kind, fingerprint)
+
+
+def test_files_that_are_no_encoder(fails, drq, tmp_path):
+    value = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 2])
+    other = helper.make_model(helper.make_graph([helper.make_node("Abs", ["x"], ["y"])], "g", [value], [value]))
+    other.graph.output[0].name = "y"
+    onnx.save(other, tmp_path / "other.onnx")
+    for name, content, word in (
+        ("empty.onnx", b"", "is empty"),
+        ("junk.onnx", b"this is not an encoder", "not an ONNX file"),
+        ("cut.onnx", drq.read_bytes()[:-4000], "truncated"),
+        ("other.onnx", (tmp_path / "other.onnx").read_bytes(), "alula"),
+    ):
+        (tmp_path / name).write_bytes(content)
+        fails(1, ["inspect", tmp_path / name], name, word)
+    fails(2, ["inspect", tmp_path / "nothing.onnx"], "does not exist")
+    fails(2, ["inspect", tmp_path], "directory")
+    fails(2, ["inspect"], "FILE")
