@@ -196,6 +196,15 @@ def flops(job: _Job, **options: Any) -> None:
 
 @train.command()
 @_common
+@click.option(
+    "--mode",
+    type=click.Choice(["default", "paper", "separate"]),
+    default="default",
+    show_default=True,
+    help="What the levels of a code share. default: one codebook, turned and scaled for each level. paper: one "
+    "codebook, scaled only, as published (Song et al., IJCAI 2019): the smallest file, more quantisation error. "
+    "separate: a codebook for each level, the usual residual quantisation (RQ).",
+)
 @click.option("--levels", type=int, show_default="16 bytes", help="Bytes of the longest code.")
 @click.option("--bits", type=int, show_default="128 bits", help="The same in bits, a multiple of 8.")
 @click.option(
@@ -322,6 +331,7 @@ def _drq_lines(info: EncoderInfo) -> list[tuple[str, str]]:
     shown = [level for level in (4, 8, 16, 32, 64) if level < info.levels] + [info.levels]
     explained = ", ".join(f"{1 - distortion[level - 1] / variance:.1%} at {8 * level} bits" for level in shown)
     return [
+        ("variant", f"mode {info.training['recipe']['mode']}, {info.training['parameters']:,} trained parameters"),
         ("codes", f"{info.max_bits} bits in {info.levels} levels, {info.sign_bits} sign bits"),
         ("variance kept", explained),
     ]

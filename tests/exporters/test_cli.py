@@ -57,6 +57,19 @@ def test_sparse_variants_train_and_are_named(files, options, words):
     assert {"activation", "regulariser"} <= recipe.keys()
 
 
+@pytest.mark.parametrize(
+    ("mode", "parameters"),
+    [("default", 256 * 24 + 4 + 4 * 24**2), ("paper", 256 * 24 + 4), ("separate", 4 * 256 * 24)],
+)
+def test_code_variants_train_and_say_how_many_parameters(files, mode, parameters):
+    source, out = files
+    result = run(*DRQ, source, "--out", out, "--mode", mode)
+    assert result.exit_code == 0, result.output
+    assert f"mode {mode}, {parameters:,} trained parameters" in result.output
+    training = load_encoder(out).info.training
+    assert (training["recipe"]["mode"], training["parameters"]) == (mode, parameters)
+
+
 def test_bits_and_levels_are_the_same_thing(files):
     source, out = files
     assert run("drq", source, "--out", out, "--levels", 2, "--epochs", 1).exit_code == 0

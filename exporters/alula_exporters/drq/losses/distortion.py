@@ -13,7 +13,7 @@ def prefix_distortions(prepared: Tensor, reconstructions: Tensor) -> Tensor:
 
     Args:
         prepared: float32 (n, d).
-        reconstructions: float32 (n, M, d).
+        reconstructions: float32 (n, M, d), hard or soft.
 
     Returns:
         float32 (M,).
