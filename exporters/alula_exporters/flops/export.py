@@ -65,7 +65,7 @@ def build_graph(model: SparseEncoder) -> GraphBuilder:
     """The graph of `SparseEncoder.forward`, with its non-zeros in COO order (row by row, heaviest first)."""
     graph = GraphBuilder("flops", model.weight.shape[1])
     prepared, lengths = add_unit_rows(graph, graph.vectors)
-    if model.metric == "L2":
+    if model.sees_lengths:
         prepared = graph.node("Div", graph.vectors, graph.constant(np.float32(model.scale)))
     weight, bias = (tensor.detach().numpy() for tensor in (model.weight, model.bias))
     # stored transposed: onnxruntime then packs it once, at load

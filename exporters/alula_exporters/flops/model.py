@@ -34,11 +34,11 @@ class SparseEncoder(nn.Module):
       s(a).s(c) = a.c + sum_{j: a_j c_j < 0} |a_j c_j|, so a dimension where the signs differ counts as 0 and not as
       a penalty; without such dimensions the two are equal. Training uses s(a), so it learns what Milvus computes.
 
-    What x' is depends on the metric: the direction x/|x| for COSINE and IP, x/scale for L2. For IP and L2 the sparse
-    row is then multiplied by (|x|/scale)^p, with p chosen on the data: over 1 for IP, because sparse rows overlap less
-    than their vectors do and a long row must be found from further away (GloVe, F = .27: share of the true top 10 in
-    the sparse top 500 .63 with p = 1, .88 with 3.5); under 0 for L2, where a short row is nearer at the same angle
-    (.80 with 0, .85 with -2.5).
+    What x' is depends on the metric: the direction x/|x|, but x/scale for L2 with ``top-k`` (with the other activations
+    a short row would reach no threshold). For IP and L2 the sparse row is then multiplied by (|x|/scale)^p, with p
+    chosen on the data: over 1 for IP, because sparse rows overlap less than their vectors do and a long row must be
+    found from further away (GloVe, F = .27: share of the true top 10 in the sparse top 500 .63 with p = 1, .88 with
+    3.5); under 0 for L2, where a short row is nearer at the same angle (.80 with 0, .85 with -2.5).
 
     Args:
         input_dim: Length d of a vector.
@@ -85,7 +85,12 @@ class SparseEncoder(nn.Module):
         directions, lengths = unit_rows(vectors)
         if self.metric == "COSINE":
             return directions, torch.ones_like(lengths)
-        return directions if self.metric == "IP" else vectors / self.scale, lengths / self.scale
+        return vectors / self.scale if self.sees_lengths else directions, lengths / self.scale
+
+    @property
+    def sees_lengths(self) -> bool:
+        """Whether the head sees x/scale and not the direction."""
+        return self.metric == "L2" and self.activation == "top-k"
 
     @property
     def shortest(self) -> float:

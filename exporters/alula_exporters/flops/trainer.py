@@ -90,7 +90,7 @@ def _start_from_data(model: SparseEncoder, rows: Tensor, config: FlopsConfig, ge
         chosen = chosen + 0.1 * prepared.std() * torch.randn(chosen.shape, generator=generator)
     model.weight.copy_(chosen - prepared.mean(0))
     model.bias.fill_(config.bias)
-    if config.metric == "L2" and config.activation != "soft-threshold":  # whose thresholds have no sign to lose
+    if model.sees_lengths:
         # then W x + b falls with |x - prototype|^2 / 2; the 1 keeps the bias's meaning for unit vectors
         model.bias.sub_((chosen.square().sum(1) - 1) / 2)
     if config.activation != "top-k":

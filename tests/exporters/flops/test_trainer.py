@@ -81,6 +81,12 @@ def test_variants_reach_their_budget_within_the_row_limit(data, activation, unit
     assert training["quality"]["recall@10 in top 100"] > 0.5
 
 
+@pytest.mark.parametrize("activation", ["relu", "soft-threshold"])
+def test_variants_find_short_rows_and_long_ones(data, metric, activation):
+    trained = train_flops(data, FlopsConfig(**VARIANT, metric=metric, activation=activation, flops=0.4))
+    assert trained.training["quality"]["recall@10 in top 500"] > 0.9
+
+
 def test_l1_is_sparse_too_but_less_even(data):
     even, uneven = (
         train_flops(data, FlopsConfig(**VARIANT, activation="relu", regulariser=regulariser, nnz=8)).training
