@@ -119,21 +119,57 @@ def _common(command: Callable[..., None]) -> Callable[..., None]:
     "--dim",
     default=4096,
     show_default=True,
-    help="Sparse dimensions. More make search cheaper at the same recall, and encoding slower.",
+    help="Sparse dimensions (soft-threshold has twice as many). More make search cheaper at the same recall, and "
+    "encoding slower.",
 )
 @click.option(
     "--nnz",
-    default=32,
-    show_default=True,
-    help="Most non-zeros in a row. More find more, and cost more memory and time.",
+    type=int,
+    show_default="32 for top-k",
+    help="Most non-zeros in a row; with --activation relu or soft-threshold their mean, in the place of --flops. More "
+    "find more, and cost more memory and time.",
 )
 @click.option(
     "--flops",
     type=float,
     help="The search cost to train for: how many dimensions two random rows have in common, on average. A "
-    "query against a million rows then costs a million times this many multiplications. It cannot be lower than "
-    "nnz^2 / dim.",
+    "query against a million rows then costs a million times this many multiplications. With top-k it cannot be lower "
+    "than nnz^2 / dim.",
     show_default="1.12 x nnz^2 / dim",
+)
+@click.option(
+    "--activation",
+    type=click.Choice(["top-k", "relu", "soft-threshold"]),
+    default="top-k",
+    show_default=True,
+    help="What makes a row sparse. top-k: every row keeps its --nnz heaviest terms, as in a keyword index of fixed "
+    "length; it found most neighbours at the same cost. relu: rows as long as training makes them, as in SPLADE. "
+    "soft-threshold: relu for positive and negative terms, each stored in a dimension of its own.",
+)
+@click.option(
+    "--regulariser",
+    type=click.Choice(["flops", "l1", "none"]),
+    default="flops",
+    show_default=True,
+    help="What training pays for besides wrong similarities. flops: long posting lists, so rows spread evenly over the "
+    "inverted index. l1: the sum of weights, which leaves a few lists long. none: nothing, for comparison.",
+)
+@click.option(
+    "--most-nnz",
+    type=int,
+    show_default="4 x the expected mean",
+    help="relu and soft-threshold: most non-zeros in a row; the heaviest are kept.",
+)
+@click.option(
+    "--weight",
+    type=float,
+    help="Weight (lambda) of the regulariser, instead of a cost to reach: the cost is then what comes out.",
+)
+@click.option(
+    "--ramp",
+    type=int,
+    show_default="half of --steps",
+    help="Steps for which --weight grows quadratically from 0.",
 )
 @click.option(
     "--steps", default=800, show_default=True, help="Training steps. Fewer are faster; under 200 recall suffers."
@@ -160,6 +196,15 @@ def flops(job: _Job, **options: Any) -> None:
 
 @train.command()
 @_common
+@click.option(
+    "--mode",
+    type=click.Choice(["default", "paper", "separate"]),
+    default="default",
+    show_default=True,
+    help="What the levels of a code share. default: one codebook, turned and scaled for each level. paper: one "
+    "codebook, scaled only, as published (Song et al., IJCAI 2019): the smallest file, more quantisation error. "
+    "separate: a codebook for each level, the usual residual quantisation (RQ).",
+)
 @click.option("--levels", type=int, show_default="16 bytes", help="Bytes of the longest code.")
 @click.option("--bits", type=int, show_default="128 bits", help="The same in bits, a multiple of 8.")
 @click.option(
@@ -258,12 +303,25 @@ def _bar() -> Iterator[ProgressCallback]:
 
 def _flops_lines(info: EncoderInfo) -> list[tuple[str, str]]:
     training = info.training
-    achieved, requested = training["flops_achieved"], training["flops_requested"]
-    missed = abs(achieved / requested - 1) > 0.1
+    recipe = training["recipe"]
+    costs = {"flops": training["flops_achieved"], "nnz": training["nnz_mean"]}
+    shown, notes = {unit: f"{cost:.3g}" for unit, cost in costs.items()}, []
+    for unit, name in (("flops", "FLOPs"), ("nnz", "Non-zeros")):
+        requested = training.get(f"{unit}_requested")
+        if requested is None:
+            continue
+        missed = costs[unit] / requested - 1
+        shown[unit] += f" (asked for {requested:.3g}: {missed:+.1%})"
+        if abs(missed) > 0.1:
+            notes.append(("note", f"{name} are off by more than 10%; train with more --steps"))
+    cut = training.get("rows_at_most_nnz", 0)
+    if cut > 0.1:
+        notes.append(("note", f"{cut:.0%} of rows are cut at {info.max_nnz} non-zeros; raise --most-nnz"))
     return [
-        ("sparse rows", f"{training['nnz_mean']:.1f} non-zeros on average, in {info.dim:,} dimensions"),
-        ("FLOPs", f"{achieved:.3g} (asked for {requested:.3g}: {achieved / requested - 1:+.1%})"),
-        *([("note", "FLOPs are off by more than 10%; train with more --steps")] if missed else []),
+        ("variant", f"activation {recipe['activation']}, regulariser {recipe['regulariser']}"),
+        ("sparse rows", f"{shown['nnz']} non-zeros on average, {info.max_nnz} at most, in {info.dim:,} dimensions"),
+        ("FLOPs", shown["flops"]),
+        *notes,
         ("evenness", f"{training['r_sub']:.2f} (1 is perfect); {training['dead_dims']} dimensions are never used"),
     ]
 
@@ -273,6 +331,7 @@ def _drq_lines(info: EncoderInfo) -> list[tuple[str, str]]:
     shown = [level for level in (4, 8, 16, 32, 64) if level < info.levels] + [info.levels]
     explained = ", ".join(f"{1 - distortion[level - 1] / variance:.1%} at {8 * level} bits" for level in shown)
     return [
+        ("variant", f"mode {info.training['recipe']['mode']}, {info.training['parameters']:,} trained parameters"),
         ("codes", f"{info.max_bits} bits in {info.levels} levels, {info.sign_bits} sign bits"),
         ("variance kept", explained),
     ]

@@ -39,6 +39,37 @@ def test_trains_a_loadable_file_and_says_what_is_next(files, command):
     assert "\x1b" not in result.output  # no progress bar outside a terminal
 
 
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--activation", "relu", "--flops", "0.5"], ["activation relu, regulariser flops", "asked for 0.5"]),
+        (["--activation", "soft-threshold", "--nnz", "6", "--most-nnz", "20"], ["asked for 6", "20 at most, in 256"]),
+        (["--regulariser", "l1", "--weight", "0.01", "--ramp", "5"], ["activation top-k, regulariser l1"]),
+        (["--regulariser", "none", "--nnz", "8"], ["regulariser none"]),
+    ],
+)
+def test_sparse_variants_train_and_are_named(files, options, words):
+    source, out = files
+    result = run("flops", "--dim", 128, "--steps", 20, source, "--out", out, *options)
+    assert result.exit_code == 0, result.output
+    assert all(word in result.output for word in words), result.output
+    recipe = load_encoder(out).info.training["recipe"]
+    assert {"activation", "regulariser"} <= recipe.keys()
+
+
+@pytest.mark.parametrize(
+    ("mode", "parameters"),
+    [("default", 256 * 24 + 4 + 4 * 24**2), ("paper", 256 * 24 + 4), ("separate", 4 * 256 * 24)],
+)
+def test_code_variants_train_and_say_how_many_parameters(files, mode, parameters):
+    source, out = files
+    result = run(*DRQ, source, "--out", out, "--mode", mode)
+    assert result.exit_code == 0, result.output
+    assert f"mode {mode}, {parameters:,} trained parameters" in result.output
+    training = load_encoder(out).info.training
+    assert (training["recipe"]["mode"], training["parameters"]) == (mode, parameters)
+
+
 def test_bits_and_levels_are_the_same_thing(files):
     source, out = files
     assert run("drq", source, "--out", out, "--levels", 2, "--epochs", 1).exit_code == 0
@@ -69,6 +100,9 @@ def test_refuses_to_overwrite_before_reading(files):
         (["--max-rows", "10"], DataError, "only 10 training rows"),
         (["--opset", "5"], UsageError, "operator set 5"),
         (["--nnz", "5000"], UsageError, "cannot have 5000 non-zeros"),
+        (["--activation", "relu", "--nnz", "8", "--weight", "1"], UsageError, "give one of them"),
+        (["--regulariser", "none", "--flops", "1"], UsageError, "Without a regulariser"),
+        (["--ramp", "9"], UsageError, "give weight too"),
     ],
 )
 def test_sensible_refusals(files, arguments, error, words):

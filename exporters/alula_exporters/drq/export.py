@@ -1,4 +1,4 @@
-"""Export a recurrent quantiser to one ONNX file, and check that the file computes what the torch module does."""
+"""Export a quantiser to one ONNX file, and check that the file computes what the torch module does."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ import torch
 
 from alula.encoders import DrqEncoder, EncoderInfo, FlopsEncoder
 from alula.errors import EncoderError
-from alula_exporters.drq.model import CODEWORDS, RecurrentQuantizer, pack_signs
+from alula_exporters.drq.model import CODEWORDS, Quantizer, pack_signs
+from alula_exporters.drq.variants import PaperQuantizer
 from alula_exporters.inputs import add_unit_rows
 from alula_exporters.onnx_export import GraphBuilder, export_encoder, versions
 from alula_exporters.training import Trained
@@ -22,7 +23,7 @@ MAX_ERROR = 1e-4  # of norms and tables, in units of the encoder's scale
 
 
 def export_drq(
-    trained: Trained[RecurrentQuantizer], path: Path, *, force: bool = False, opset: int | None = None
+    trained: Trained[Quantizer], path: Path, *, force: bool = False, opset: int | None = None
 ) -> EncoderInfo:
     """Write a trained quantiser as an ``.onnx`` file (atomically), with its parity figures.
 
@@ -64,7 +65,7 @@ def export_drq(
 
 
 @torch.no_grad()
-def build_graph(model: RecurrentQuantizer, beam: int) -> GraphBuilder:
+def build_graph(model: Quantizer, beam: int) -> GraphBuilder:
     """The graph of a quantiser: codes, prefix norms and sign bits of rows; look-up tables and sign bits of queries.
 
     Args:
@@ -78,7 +79,11 @@ def build_graph(model: RecurrentQuantizer, beam: int) -> GraphBuilder:
     else:
         prepared = graph.node("Div", graph.vectors, graph.constant(np.float32(model.scale)))
     # stored once; what is derived from it below is constant, so onnxruntime computes it once at load
-    codewords = graph.constant(model.codewords().numpy(), "codewords")
+    if isinstance(model, PaperQuantizer):
+        scales = graph.constant(model.scales.numpy()[:, None, None], "scales")
+        codewords = graph.node("Mul", scales, graph.constant(model.codebook.numpy(), "codebook"))
+    else:
+        codewords = graph.constant(model.codewords().numpy(), "codewords")
     levels = [graph.gather(codewords, graph.constant(np.int64(level))) for level in range(model.levels)]
 
     codes = _add_beam_search(graph, prepared, levels, dim, beam)
@@ -104,7 +109,7 @@ _FLOAT = 1
 
 
 def _add_beam_search(graph: GraphBuilder, prepared: str, levels: list[str], dim: int, beam: int) -> list[str]:
-    """The nodes of `RecurrentQuantizer.encode`: one int64 (n, 1) tensor of codeword numbers for each level."""
+    """The nodes of `Quantizer.encode`: one int64 (n, 1) tensor of codeword numbers for each level."""
     minus_two = graph.constant(np.float32(-2))
     count = graph.constant(np.int64(CODEWORDS))
     axis = graph.constant(np.array([1], np.int64))
@@ -139,8 +144,8 @@ def _first_column(graph: GraphBuilder) -> tuple[str, str, str]:
     return graph.constant(start), graph.constant(end), graph.constant(end)
 
 
-def _add_signs(graph: GraphBuilder, vectors: str, model: RecurrentQuantizer) -> str:
-    """The nodes of `RecurrentQuantizer.signs` and `pack_signs`: uint8 (n, S / 8)."""
+def _add_signs(graph: GraphBuilder, vectors: str, model: Quantizer) -> str:
+    """The nodes of `Quantizer.signs` and `pack_signs`: uint8 (n, S / 8)."""
     mean, projection = graph.constant(model.direction_mean.numpy()), graph.constant(model.projection.T.numpy())
     centred = graph.node("Sub", add_unit_rows(graph, vectors)[0], mean)
     positive = graph.node("Greater", graph.node("MatMul", centred, projection), graph.constant(np.float32(0)))
@@ -150,9 +155,7 @@ def _add_signs(graph: GraphBuilder, vectors: str, model: RecurrentQuantizer) -> 
 
 
 @torch.no_grad()
-def _parity(
-    model: RecurrentQuantizer, encoder: DrqEncoder, vectors: npt.NDArray[np.float32], beam: int
-) -> dict[str, Any]:
+def _parity(model: Quantizer, encoder: DrqEncoder, vectors: npt.NDArray[np.float32], beam: int) -> dict[str, Any]:
     prepared = model.prepare(torch.from_numpy(vectors))
     codes = model.encode(prepared, beam)
     reconstructions = model(codes)

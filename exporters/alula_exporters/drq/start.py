@@ -1,11 +1,15 @@
-"""Where a recurrent quantiser starts: k-means on the pooled residuals of all levels, then a few closed-form rounds."""
+"""Where a quantiser starts: k-means on the residuals of all levels, then a few closed-form rounds."""
 
 from __future__ import annotations
+
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
 
-from alula_exporters.drq.model import CODEWORDS, RecurrentQuantizer, nearest, safe_scale
+from alula_exporters.drq.model import CODEWORDS, Quantizer, RecurrentQuantizer, nearest, safe_scale
+from alula_exporters.drq.variants import PaperQuantizer, SeparateQuantizer
+from alula_exporters.inputs import TINY
 from alula_exporters.training import Progress, silent
 
 _ROWS = 32_768
@@ -15,17 +19,13 @@ _ROUNDS = 8
 
 @torch.no_grad()
 def start_from_data(
-    model: RecurrentQuantizer,
-    prepared: Tensor,
-    generator: torch.Generator,
-    *,
-    progress: Progress = silent,
+    model: Quantizer, prepared: Tensor, generator: torch.Generator, *, progress: Progress = silent
 ) -> None:
-    """Set codebook, scales and rotations from the data.
+    """Set a quantiser's parameters from the data.
 
-    First a plain residual quantiser gives the residuals that each level will see. These, divided by their root mean
-    square and turned by each level's random rotation, are pooled, and k-means on the pool gives the shared codebook.
-    Rounds of least squares follow: rotation and scale of a level by orthogonal Procrustes, the codebook by means.
+    A plain residual quantiser gives the residuals that each level will see, and so a separate codebook for each. A
+    shared codebook is k-means on these residuals pooled, each level's divided by their root mean square (and turned by
+    the level's random rotation, where levels have one); rounds of least squares follow.
 
     Args:
         model: The quantiser; changed in place.
@@ -34,22 +34,29 @@ def start_from_data(
         progress: Told about every step.
     """
     rows = prepared[torch.randperm(len(prepared), generator=generator)[:_ROWS]]
+    if isinstance(model, RecurrentQuantizer):
+        model.offset.copy_(prepared.mean(0))
+        _start_recurrent(model, rows, generator, progress)
+    elif isinstance(model, PaperQuantizer):
+        _start_paper(model, rows, generator, progress)
+    elif isinstance(model, SeparateQuantizer):
+        _start_separate(model, rows, generator, progress)
+
+
+def _start_recurrent(model: RecurrentQuantizer, rows: Tensor, generator: torch.Generator, progress: Progress) -> None:
+    """Codebook, scales and rotations: the rounds set rotation and scale by orthogonal Procrustes."""
     levels, dim = model.rotations.shape[:2]
     total = levels + _ROUNDS + 1
-    model.offset.copy_(prepared.mean(0))
     # the first level keeps its axes; the others are turned at random
     for level in range(1, levels):
         model.rotations[level] = random_orthogonal(dim, generator)
-    pool, residual = [], rows - model.offset
-    for level in range(levels):
+    pool = []
+    for level, (residual, _) in enumerate(_residual_quantizer(rows - model.offset, levels, generator)):
         size = safe_scale(residual)
         model.log_scales[level] = size.log()
         pool.append(residual / size @ model.rotations[level].T)
-        words = k_means(residual, generator)
-        residual = residual - words[nearest(residual, words)]
         progress("starting", level + 1, total, {})
-    pooled = torch.cat(pool)
-    model.codebook.copy_(k_means(pooled[torch.randperm(len(pooled), generator=generator)[: 2 * _ROWS]], generator))
+    model.codebook.copy_(_shared_codebook(pool, generator))
     progress("starting", levels + 1, total, {})
     for number in range(_ROUNDS):
         _least_squares_round(model, rows)
@@ -73,6 +80,54 @@ def _least_squares_round(model: RecurrentQuantizer, rows: Tensor) -> None:
         residual = residual - chosen @ rotation * scale
     used = counts > 0
     model.codebook[used] = sums[used] / counts[used, None]
+
+
+def _start_paper(model: PaperQuantizer, rows: Tensor, generator: torch.Generator, progress: Progress) -> None:
+    """Codebook and scales, as for the recurrent quantiser but in the same axes at every level and without a mean."""
+    total = model.levels + _ROUNDS + 1
+    pool = []
+    for level, (residual, _) in enumerate(_residual_quantizer(rows, model.levels, generator)):
+        model.scales[level] = safe_scale(residual)
+        pool.append(residual / model.scales[level])
+        progress("starting", level + 1, total, {})
+    model.codebook.copy_(_shared_codebook(pool, generator))
+    progress("starting", model.levels + 1, total, {})
+    for number in range(_ROUNDS):
+        residual, sums, weights = rows, torch.zeros_like(model.codebook), torch.zeros(CODEWORDS)
+        for level in range(model.levels):
+            codes = nearest(residual, model.codebook * model.scales[level])
+            chosen = model.codebook[codes]
+            scale = (chosen * residual).sum() / chosen.square().sum().clamp_min(TINY)
+            model.scales[level] = scale
+            # C[k] is the mean of r / v over its rows, weighted by v^2: it minimises the sum of |r - v C[k]|^2
+            sums.index_add_(0, codes, residual * scale)
+            weights.index_add_(0, codes, scale.square().expand(len(codes)))
+            residual = residual - chosen * scale
+        used = weights > 0
+        model.codebook[used] = sums[used] / weights[used, None]
+        progress("starting", model.levels + 2 + number, total, {})
+
+
+def _start_separate(model: SeparateQuantizer, rows: Tensor, generator: torch.Generator, progress: Progress) -> None:
+    """The codebooks of the plain residual quantiser."""
+    for level, (_, words) in enumerate(_residual_quantizer(rows, model.levels, generator)):
+        model.codebooks[level] = words
+        progress("starting", level + 1, model.levels, {})
+
+
+def _residual_quantizer(rows: Tensor, levels: int, generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
+    """For each level what the levels before left over, float32 (n, d), and k-means of it, float32 (256, d)."""
+    residual = rows
+    for _ in range(levels):
+        words = k_means(residual, generator)
+        yield residual, words
+        residual = residual - words[nearest(residual, words)]
+
+
+def _shared_codebook(pool: list[Tensor], generator: torch.Generator) -> Tensor:
+    """k-means, float32 (256, d), of all levels' residuals of unit scale, float32 (n, d) each."""
+    pooled = torch.cat(pool)
+    return k_means(pooled[torch.randperm(len(pooled), generator=generator)[: 2 * _ROWS]], generator)
 
 
 def k_means(points: Tensor, generator: torch.Generator) -> Tensor:

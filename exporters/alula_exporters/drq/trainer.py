@@ -1,11 +1,11 @@
-"""Train a recurrent quantiser: one run gives every code length from 8 bits to 8 M."""
+"""Train a quantiser: one run gives every code length from 8 bits to 8 M."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from torch import Tensor
@@ -13,20 +13,26 @@ from torch import Tensor
 from alula.encoders import Metric
 from alula.errors import UsageError
 from alula_exporters.data import TrainingData, check_distinct, input_scale
-from alula_exporters.drq.losses import prefix_distortions
-from alula_exporters.drq.model import CODEWORDS, RecurrentQuantizer, reconstruct
+from alula_exporters.drq.losses import joint_central_loss, prefix_distortions
+from alula_exporters.drq.model import CODEWORDS, Quantizer, reconstruct, soft_reconstruct
 from alula_exporters.drq.start import random_orthogonal, start_from_data
+from alula_exporters.drq.variants import QUANTIZERS, Mode
 from alula_exporters.inputs import unit_rows
 from alula_exporters.quality import QUERIES, ROWS, exact_neighbours, share_found
 from alula_exporters.training import Progress, Trained, fit, reproducible, silent
 
 _REPORTED_BITS = (32, 64, 128)
 _BATCH_NUMBERS = 1 << 25
+_SOFT_WEIGHT = 0.1  # of soft distortion and joint central loss beside the hard distortion, which is what is stored
 
 
 @dataclass(frozen=True)
 class DrqConfig:
-    """How a recurrent quantiser is trained.
+    """How a quantiser is trained.
+
+    The ``mode`` says what the levels share. ``default``: one codebook, and a scale and a rotation per level.
+    ``paper``: one codebook and a scale per level, trained on hard and soft distortion with the joint central loss.
+    ``separate``: nothing, a codebook per level (plain residual quantisation).
 
     Args:
         metric: COSINE, IP or L2.
@@ -38,9 +44,10 @@ class DrqConfig:
         learning_rate: Highest of the one-cycle schedule.
         clip: Largest norm of the gradient.
         seed: Seed of everything random.
+        mode: ``default``, ``paper`` or ``separate``.
 
     Raises:
-        UsageError: If a number is out of range.
+        UsageError: If the mode is not one of these, or a number is out of range.
     """
 
     metric: Metric = "COSINE"
@@ -52,8 +59,11 @@ class DrqConfig:
     learning_rate: float = 5e-3
     clip: float = 5.0
     seed: int = 0
+    mode: Mode = "default"
 
     def __post_init__(self) -> None:
+        if self.mode not in get_args(Mode):
+            raise UsageError(f"mode is {self.mode!r}; it must be one of {', '.join(get_args(Mode))}.")
         for name, largest in (("levels", 256), ("beam", 64), ("epochs", 10_000), ("batch", 1 << 20)):
             if not 1 <= getattr(self, name) <= largest:
                 raise UsageError(f"{name} is {getattr(self, name)}; it must be between 1 and {largest:,}.")
@@ -61,8 +71,8 @@ class DrqConfig:
             raise UsageError(f"sign_bits is {self.sign_bits}; it must be a positive multiple of 8.")
 
 
-def train_drq(data: TrainingData, config: DrqConfig, *, progress: Progress = silent) -> Trained[RecurrentQuantizer]:
-    """Train a recurrent quantiser (Song et al., IJCAI 2019) on the distortion of all its prefixes.
+def train_drq(data: TrainingData, config: DrqConfig, *, progress: Progress = silent) -> Trained[Quantizer]:
+    """Train a quantiser (Song et al., IJCAI 2019) on the distortion of all its prefixes.
 
     Args:
         data: The rows.
@@ -79,7 +89,7 @@ def train_drq(data: TrainingData, config: DrqConfig, *, progress: Progress = sil
     """
     scale = input_scale(data.train, config.metric)
     with reproducible(config.seed) as generator:
-        model = RecurrentQuantizer(data.dim, config.levels, config.sign_bits, config.metric, scale)
+        model = QUANTIZERS[config.mode](data.dim, config.levels, config.sign_bits, config.metric, scale)
         rows = model.prepare(torch.from_numpy(data.train))
         check_distinct(rows.numpy(), CODEWORDS)
         start_from_data(model, rows, generator, progress=progress)
@@ -93,16 +103,18 @@ def train_drq(data: TrainingData, config: DrqConfig, *, progress: Progress = sil
             "recipe": asdict(config),
             "seed": config.seed,
             "loss": loss,
+            "parameters": model.parameter_count,
             **_judge(model, torch.from_numpy(data.train), torch.from_numpy(data.held_out), config, generator),
         }
     return Trained(model, summary, data.held_out)
 
 
 def _optimise(
-    model: RecurrentQuantizer, rows: Tensor, config: DrqConfig, generator: torch.Generator, progress: Progress
+    model: Quantizer, rows: Tensor, config: DrqConfig, generator: torch.Generator, progress: Progress
 ) -> float:
     # long vectors and many levels take fewer rows at once: the reconstructions of all prefixes must fit in memory
-    size = min(config.batch, max(CODEWORDS, _BATCH_NUMBERS // (model.levels * rows.shape[1])))
+    width = max(rows.shape[1], CODEWORDS) if config.mode == "paper" else rows.shape[1]  # soft: a weight per codeword
+    size = min(config.batch, max(CODEWORDS, _BATCH_NUMBERS // (model.levels * width)))
     per_epoch = math.ceil(len(rows) / size)
     steps = config.epochs * per_epoch
     optimizer = torch.optim.Adam(model.parameters(), lr=config.learning_rate)
@@ -118,23 +130,28 @@ def _optimise(
         batch = rows[order[start : start + size]]
         codewords = model.codewords()
         codes = model.assign(batch, codewords.detach())
-        distortions = prefix_distortions(batch, reconstruct(codes, codewords))
+        hard = reconstruct(codes, codewords)
+        distortions = prefix_distortions(batch, hard)
         loss = distortions.sum()
+        if config.mode == "paper":
+            # in stages: first hard and soft codes each learn the rows, then they are pulled together
+            loss = loss + _SOFT_WEIGHT * _soft_loss(batch, hard, codewords, joint=2 * number >= steps)
         value = float(loss.detach())
         loss_mean = value if math.isnan(loss_mean) else 0.95 * loss_mean + 0.05 * value
         return loss, {"loss": loss_mean, f"distortion at {8 * model.levels} bits": float(distortions[-1].detach())}
 
-    def back_to_orthogonal() -> None:
-        # one Newton-Schulz step towards the nearest orthogonal matrix: exact enough after each small update
-        with torch.no_grad():
-            turns = model.rotations
-            turns.copy_(1.5 * turns - 0.5 * turns @ turns.transpose(1, 2) @ turns)
-
-    fit(optimizer, schedule, step, steps=steps, clip=config.clip, after_step=back_to_orthogonal, progress=progress)
+    fit(optimizer, schedule, step, steps=steps, clip=config.clip, after_step=model.constrain, progress=progress)
     return loss_mean
 
 
-def _set_signs(model: RecurrentQuantizer, rows: Tensor, generator: torch.Generator) -> None:
+def _soft_loss(batch: Tensor, hard: Tensor, codewords: Tensor, *, joint: bool) -> Tensor:
+    """Soft distortion of all prefixes, and when ``joint`` the joint central loss."""
+    soft = soft_reconstruct(batch, hard, codewords)
+    distortion = prefix_distortions(batch, soft).sum()
+    return distortion + joint_central_loss(soft, hard) if joint else distortion
+
+
+def _set_signs(model: Quantizer, rows: Tensor, generator: torch.Generator) -> None:
     model.direction_mean.copy_(unit_rows(rows)[0].mean(0))
     bits, dim = model.projection.shape
     blocks = [random_orthogonal(dim, generator) for _ in range(math.ceil(bits / dim))]
@@ -143,7 +160,7 @@ def _set_signs(model: RecurrentQuantizer, rows: Tensor, generator: torch.Generat
 
 @torch.no_grad()
 def _judge(
-    model: RecurrentQuantizer, rows: Tensor, held_out: Tensor, config: DrqConfig, generator: torch.Generator
+    model: Quantizer, rows: Tensor, held_out: Tensor, config: DrqConfig, generator: torch.Generator
 ) -> dict[str, Any]:
     """The figures that the file carries: distortion of each prefix, and recall by code distance alone."""
     sample = rows[torch.randperm(len(rows), generator=generator)[:ROWS]]

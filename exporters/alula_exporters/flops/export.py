@@ -65,11 +65,17 @@ def build_graph(model: SparseEncoder) -> GraphBuilder:
     """The graph of `SparseEncoder.forward`, with its non-zeros in COO order (row by row, heaviest first)."""
     graph = GraphBuilder("flops", model.weight.shape[1])
     prepared, lengths = add_unit_rows(graph, graph.vectors)
-    if model.metric == "L2":
+    if model.sees_lengths:
         prepared = graph.node("Div", graph.vectors, graph.constant(np.float32(model.scale)))
     weight, bias = (tensor.detach().numpy() for tensor in (model.weight, model.bias))
     # stored transposed: onnxruntime then packs it once, at load
-    head = graph.node("Gemm", prepared, graph.constant(np.ascontiguousarray(weight.T), "weight"), graph.constant(bias))
+    head_weight = graph.constant(np.ascontiguousarray(weight.T), "weight")
+    if model.activation == "soft-threshold":
+        outputs = graph.node("MatMul", prepared, head_weight)
+        both = graph.node("Concat", outputs, graph.node("Neg", outputs), axis=1)
+        head = graph.node("Sub", both, graph.constant(np.tile(np.abs(bias), 2)))
+    else:
+        head = graph.node("Gemm", prepared, head_weight, graph.constant(bias))
     values, dims = graph.nodes("TopK", head, graph.constant(np.array([model.nnz], np.int64)), count=2, axis=1)
     floor = np.zeros(model.nnz, np.float32)
     floor[0] = FLOOR  # ReLU and the floor of the largest activation in one operator

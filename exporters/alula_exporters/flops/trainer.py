@@ -2,26 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from alula.encoders import Metric
-from alula.errors import UsageError
 from alula_exporters.data import TrainingData, check_distinct, input_scale
-from alula_exporters.flops.losses import (
-    FlopsController,
-    count_dims,
-    distillation_loss,
-    expected_flops,
-    flops_floor,
-    flops_regulariser,
-)
+from alula_exporters.flops.config import FlopsConfig
+from alula_exporters.flops.cost import count_dims, expected_flops
+from alula_exporters.flops.losses import distillation_loss, flops_regulariser, l1_regulariser
 from alula_exporters.flops.model import LONGEST, SparseEncoder
+from alula_exporters.flops.weight import FlopsController, QuadraticRamp, RegulariserWeight
 from alula_exporters.quality import QUERIES, ROWS, exact_neighbours, share_found, similarity
 from alula_exporters.training import Progress, Trained, fit, reproducible, silent
 
@@ -30,74 +23,22 @@ _COUNTED_ROWS = 50_000
 _CANDIDATES = (100, 500)
 _POWERS = {"IP": (1.0, 1.5, 2.0, 2.5, 3.0, 3.5, 4.0, 5.0, 6.0), "L2": (0.0, -0.5, -1.0, -1.5, -2.0, -2.5, -3.0)}
 _CHOSEN_BY = 50  # candidates among ROWS rows: as selective as 1,000 among 400,000
+_SHIFT_ROWS = 4_096
+_LARGEST_SHIFT = 2.0  # of biases; the head's outputs are cosines at first, and stay near them
+_BISECTIONS = 16
+_REGULARISERS: Mapping[str, Callable[[Tensor], Tensor]] = {
+    "flops": flops_regulariser,
+    "l1": l1_regulariser,
+    "none": lambda rows: rows.new_zeros(()),
+}
+# lambda at the first step; L1 of a unit row is some 20 times its FLOPs term, and too much of it empties rows for good
+_START = {"flops": 1.0, "l1": 0.05}
 
-
-@dataclass(frozen=True)
-class FlopsConfig:
-    """How a sparse encoder is trained.
-
-    Args:
-        metric: COSINE, IP or L2.
-        dim: Sparse dimensions D. More make search cheaper at the same recall, and encoding slower.
-        nnz: Most non-zeros in a row, k. More find more and cost more.
-        flops: Requested F = sum_j p_j^2, multiplications for a pair of rows; None for 1.12 times the floor k^2 / D,
-            the cheapest that costs no recall worth mentioning.
-        steps: Optimiser steps.
-        anchors: Rows per step that are compared ...
-        batch: ... with so many other rows.
-        temperature: Of the teacher's softmax.
-        learning_rate: Adam's.
-        warm_up: Steps of linear warm-up, before a cosine decay.
-        clip: Largest norm of the gradient.
-        bias: The first bias: how similar to a dimension's prototype a row must be to use it.
-        seed: Seed of everything random.
-
-    Raises:
-        UsageError: If the numbers do not fit each other; the message says what would.
-    """
-
-    metric: Metric = "COSINE"
-    dim: int = 4_096
-    nnz: int = 32
-    flops: float | None = None
-    steps: int = 800
-    anchors: int = 64
-    batch: int = 764
-    temperature: float = 0.05
-    learning_rate: float = 2e-3
-    warm_up: int = 50
-    clip: float = 5.0
-    bias: float = -0.2
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        for name in ("dim", "nnz", "steps", "anchors", "batch"):
-            if getattr(self, name) < 1:
-                raise UsageError(f"{name} is {getattr(self, name)}; it must be at least 1.")
-        if self.nnz > self.dim:
-            raise UsageError(
-                f"A row cannot have {self.nnz} non-zeros in {self.dim} dimensions; lower nnz or raise dim."
-            )
-        floor = flops_floor(self.dim, self.nnz)
-        if self.budget < floor:
-            raise UsageError(
-                f"FLOPs of {self.budget:g} are out of reach: {self.nnz} of {self.dim} dimensions cost at least "
-                f"{self.nnz}^2 / {self.dim} = {floor:g}, even when all are used alike. Ask for {1.12 * floor:.3g} or "
-                "more, or lower nnz, or raise dim."
-            )
-        if self.budget > self.nnz:
-            raise UsageError(
-                f"FLOPs of {self.budget:g} are more than rows of {self.nnz} non-zeros can cost; ask for less."
-            )
-
-    @property
-    def budget(self) -> float:
-        """The F that training aims at."""
-        return 1.12 * flops_floor(self.dim, self.nnz) if self.flops is None else self.flops
+__all__ = ["FlopsConfig", "train_flops"]
 
 
 def train_flops(data: TrainingData, config: FlopsConfig, *, progress: Progress = silent) -> Trained[SparseEncoder]:
-    """Train a sparse encoder (Paria et al., ICLR 2020, equation 6, with distillation in the place of labels).
+    """Train a sparse encoder (Paria et al., ICLR 2020: its loss plus lambda FLOPs, with distillation for labels).
 
     Args:
         data: The rows.
@@ -114,10 +55,14 @@ def train_flops(data: TrainingData, config: FlopsConfig, *, progress: Progress =
     """
     scale = input_scale(data.train, config.metric)
     with reproducible(config.seed) as generator:
-        model = SparseEncoder(data.dim, config.dim, config.nnz, config.metric, scale)
+        model = SparseEncoder(
+            data.dim, config.dim, config.row_limit, config.metric, scale, activation=config.activation
+        )
         rows = torch.from_numpy(data.train)
         _start_from_data(model, rows, config, generator)
         figures = _optimise(model, rows, config, generator, progress)
+        if config.activation != "top-k" and config.budget is not None:
+            _meet_budget(model, rows, config, config.budget, generator)
         model.requires_grad_(False).eval()
         if config.metric != "COSINE":
             _choose_length_power(model, rows, generator)
@@ -125,7 +70,7 @@ def train_flops(data: TrainingData, config: FlopsConfig, *, progress: Progress =
             "rows": len(data.train),
             "total_rows": data.total_rows,
             "fingerprint": data.fingerprint,
-            "recipe": asdict(config),
+            "recipe": config.recipe(),
             "seed": config.seed,
             **figures,
             **_judge(model, rows, torch.from_numpy(data.held_out), config, generator),
@@ -145,9 +90,14 @@ def _start_from_data(model: SparseEncoder, rows: Tensor, config: FlopsConfig, ge
         chosen = chosen + 0.1 * prepared.std() * torch.randn(chosen.shape, generator=generator)
     model.weight.copy_(chosen - prepared.mean(0))
     model.bias.fill_(config.bias)
-    if config.metric == "L2":
+    if model.sees_lengths:
         # then W x + b falls with |x - prototype|^2 / 2; the 1 keeps the bias's meaning for unit vectors
         model.bias.sub_((chosen.square().sum(1) - 1) / 2)
+    if config.activation != "top-k":
+        # start near the budget: far over the longest row, the cost would not show what the regulariser does
+        scores = model.head(prepared[torch.randperm(len(rows), generator=generator)[:_CHUNK]])
+        expected = max(1, round(config.expected_nnz * len(scores)))
+        model.bias.sub_(scores.flatten().topk(expected, sorted=True).values[-1])
 
 
 def _optimise(
@@ -156,7 +106,8 @@ def _optimise(
     log_scale = nn.Parameter(torch.tensor(2.5))  # of the student's similarities; learned
     optimizer = torch.optim.Adam([*model.parameters(), log_scale], lr=config.learning_rate)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _learning_rate(step, config))
-    controller = FlopsController(config.budget, config.steps)
+    regulariser, controller = _REGULARISERS[config.regulariser], _regulariser_weight(config)
+    unit_shown = "FLOPs" if config.budget_unit == "flops" else "non-zeros"
     anchors = min(config.anchors, len(rows) // 4)
     last: dict[str, float] = {}
 
@@ -171,18 +122,57 @@ def _optimise(
         others = unit[anchors:] * model.multipliers(lengths[anchors:])
         teacher = similarity(vectors[:anchors] / model.scale, vectors[anchors:] / model.scale, config.metric)
         loss = distillation_loss(log_scale.exp() * (queries @ others.T), teacher, config.temperature)
-        flops = expected_flops(count_dims(weights.detach(), dims, model.dim), len(unit))
-        regulariser = controller.weight(flops)
-        last.update(loss=float(loss.detach()), regulariser_weight=regulariser)
-        return loss + regulariser * flops_regulariser(unit), {"loss": last["loss"], "FLOPs": controller.mean}
+        counts = count_dims(weights.detach(), dims, model.dim)
+        weight = controller.weight(_cost(counts, len(unit), config))
+        last.update(loss=float(loss.detach()), regulariser_weight=weight)
+        return loss + weight * regulariser(unit), {"loss": last["loss"], unit_shown: controller.mean}
 
     fit(optimizer, schedule, step, steps=config.steps, clip=config.clip, progress=progress)
     return last
 
 
+def _regulariser_weight(config: FlopsConfig) -> RegulariserWeight:
+    if config.budget is None:
+        return QuadraticRamp(config.weight or 0.0, config.ramp_steps)
+    return FlopsController(config.budget, config.steps, _START[config.regulariser])
+
+
 def _learning_rate(step: int, config: FlopsConfig) -> float:
     warm_up = min(1.0, (step + 1) / config.warm_up) if config.warm_up else 1.0
     return warm_up * 0.5 * (1 + float(np.cos(np.pi * step / config.steps)))
+
+
+@torch.no_grad()
+def _meet_budget(
+    model: SparseEncoder, rows: Tensor, config: FlopsConfig, budget: float, generator: torch.Generator
+) -> None:
+    """Shift all biases alike until training rows cost the budget.
+
+    Where row lengths follow from the regulariser, the closed loop alone ended up to half off, because lambda moves
+    lengths only through many steps.
+    """
+    sample = rows[torch.randperm(len(rows), generator=generator)[:_SHIFT_ROWS]]
+    bias = -model.bias.abs() if config.activation == "soft-threshold" else model.bias.clone()
+    low, high = -_LARGEST_SHIFT, _LARGEST_SHIFT
+    for _ in range(_BISECTIONS):
+        shift = (low + high) / 2
+        # a threshold below 0 would count as its magnitude
+        model.bias.copy_((bias - shift).clamp(max=0) if config.activation == "soft-threshold" else bias - shift)
+        low, high = (shift, high) if _cost(_count(model, sample)[0], len(sample), config) > budget else (low, shift)
+
+
+def _count(model: SparseEncoder, rows: Tensor) -> tuple[Tensor, int]:
+    """In how many rows each dimension is used, int64 (dim,), and how many rows are as long as a row may be."""
+    counts, full = torch.zeros(model.dim, dtype=torch.int64), 0
+    for chunk in torch.split(rows, _CHUNK):
+        weights, dims = model(chunk)
+        counts += count_dims(weights, dims, model.dim)
+        full += int((weights > 0).all(1).sum())
+    return counts, full
+
+
+def _cost(counts: Tensor, rows: int, config: FlopsConfig) -> float:
+    return expected_flops(counts, rows) if config.budget_unit == "flops" else float(counts.sum()) / rows
 
 
 @torch.no_grad()
@@ -210,21 +200,19 @@ def _judge(
 ) -> dict[str, Any]:
     """The figures that the file carries: F and its spread over the dimensions, and recall on held-out queries."""
     sample = rows[torch.randperm(len(rows), generator=generator)[:_COUNTED_ROWS]]
-    counts = torch.zeros(model.dim, dtype=torch.int64)
-    for chunk in torch.split(sample, _CHUNK):
-        weights, dims = model(chunk)
-        counts += count_dims(weights, dims, model.dim)
+    counts, full = _count(model, sample)
     queries = held_out[:QUERIES]
     ranked = _scores(model, queries, sample[:ROWS])
     truth = exact_neighbours(queries, sample[:ROWS], config.metric)
     flops = expected_flops(counts, len(sample))
     mean_nnz = float(counts.sum()) / len(sample)
     return {
-        "flops_requested": config.budget,
+        **({} if config.budget is None else {f"{config.budget_unit}_requested": config.budget}),
         "flops_achieved": flops,
         "nnz_mean": mean_nnz,
         "r_sub": flops * model.dim / mean_nnz**2,
         "dead_dims": int((counts == 0).sum()),
+        **({} if config.activation == "top-k" else {"rows_at_most_nnz": full / len(sample)}),
         **({"length_power": float(model.length_power)} if config.metric != "COSINE" else {}),
         "quality": {
             "queries": len(queries),

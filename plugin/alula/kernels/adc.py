@@ -1,7 +1,7 @@
 """Asymmetric distance computation (ADC) over codes, and how codes are packed into Milvus's INT64 columns.
 
 The estimate of <q, x> is the sum of one look-up table entry per level (Jegou et al., Product Quantization for Nearest
-Neighbor Search, TPAMI 2011, section III; for residual levels Song et al., IJCAI 2019, section 3).
+Neighbor Search, TPAMI 2011; for residual levels Song et al., IJCAI 2019).
 """
 
 from __future__ import annotations

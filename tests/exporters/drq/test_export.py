@@ -104,3 +104,31 @@ def test_disagreement_is_refused(exported, tmp_path, monkeypatch):
     with pytest.raises(EncoderError, match="have the same code"):
         export_drq(trained, tmp_path / "e.onnx")
     assert not list(tmp_path.iterdir())
+
+
+@pytest.fixture(scope="module", params=["paper", "separate"])
+def variant(request, data, metric, tmp_path_factory):
+    trained = train_drq(data, DrqConfig(metric=metric, mode=request.param, **{**SMALL_DRQ, "epochs": 1}))
+    path = tmp_path_factory.mktemp("drq") / "e.onnx"
+    return path, export_drq(trained, path), trained
+
+
+def test_variants_keep_the_contract(variant):
+    path, info, trained = variant
+    vectors, words = trained.held_out, trained.model.codewords().numpy().astype(np.float64)
+    encoder = load_encoder(path)
+    rows, queries = encoder.encode_rows(vectors), encoder.encode_queries(vectors)
+    assert encoder.info == info
+    assert info.parity["same_codes"] >= 0.999
+    x_hat = np.cumsum([words[t][rows.codes[:, t]] for t in range(6)], axis=0)
+    np.testing.assert_allclose(rows.norms, np.linalg.norm(x_hat, axis=2).T, atol=1e-5)
+    prepared = _prepared(info, vectors)
+    np.testing.assert_allclose(queries.lut, np.einsum("nd,mkd->nmk", prepared, words), atol=1e-5)
+    errors = ((prepared - x_hat) ** 2).sum(2).mean(1)
+    assert (np.diff(errors) < 0).all()
+
+
+def test_a_shared_codebook_is_stored_once(variant):
+    path, info, _ = variant
+    sizes = [np.prod(tensor.dims) for tensor in onnx.load(path, load_external_data=False).graph.initializer]
+    assert max(sizes) == (1 if info.training["recipe"]["mode"] == "paper" else 6) * 256 * 24

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 import torch
 
 from alula_exporters.drq.model import RecurrentQuantizer
 from alula_exporters.drq.start import k_means, random_orthogonal, start_from_data
+from alula_exporters.drq.variants import PaperQuantizer, SeparateQuantizer
 
 
 def test_random_orthogonal():
@@ -32,3 +34,13 @@ def test_start_is_a_working_quantiser(vectors):
     assert (errors.diff() < 0).all()
     for turn in model.rotations:
         np.testing.assert_allclose(turn @ turn.T, np.eye(rows.shape[1]), atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", [PaperQuantizer, SeparateQuantizer])
+def test_variants_start_as_working_quantisers(vectors, kind):
+    rows = torch.from_numpy(vectors)
+    model = kind(rows.shape[1], 4, 8).requires_grad_(False)
+    start_from_data(model, rows, torch.Generator().manual_seed(0))
+    errors = (rows[:, None] - model(model.encode(rows, 1))).square().sum(2).mean(0)
+    assert errors[0] < 0.7 * (rows - rows.mean(0)).square().sum(1).mean()
+    assert (errors.diff() < 0).all()

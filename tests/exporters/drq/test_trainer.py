@@ -60,6 +60,40 @@ def test_too_few_different_rows_are_refused(vectors):
         train_drq(make_training_data(np.tile(vectors[:100], (10, 1))), DrqConfig(**SMALL_DRQ))
 
 
+@pytest.mark.parametrize("mode", ["paper", "separate"])
+def test_modes_train_repeatably_and_improve_on_their_start(data, mode, monkeypatch):
+    config = DrqConfig(mode=mode, **SMALL_DRQ)
+    trained, again = (train_drq(data, config).training for _ in range(2))
+    assert trained == again
+    assert (np.diff(trained["distortion"]) < 0).all()
+    assert trained["recipe"]["mode"] == mode
+    monkeypatch.setattr(trainer_module, "fit", lambda *a, **k: None)
+    assert sum(trained["distortion"]) < sum(train_drq(data, config).training["distortion"])
+
+
+def test_paper_mode_adds_the_joint_central_loss_in_its_second_half(data, monkeypatch):
+    stages, real = [], trainer_module._soft_loss
+
+    def noted(*arguments, joint):
+        stages.append(joint)
+        return real(*arguments, joint=joint)
+
+    monkeypatch.setattr(trainer_module, "_soft_loss", noted)
+    train_drq(data, DrqConfig(mode="paper", **SMALL_DRQ))
+    half = len(stages) // 2
+    assert stages == [False] * half + [True] * half
+
+
+def test_modes_differ_in_what_they_share(data):
+    parameters, last = {}, {}
+    for mode in ("paper", "default", "separate"):
+        training = train_drq(data, DrqConfig(mode=mode, **SMALL_DRQ)).training
+        parameters[mode], last[mode] = training["parameters"], training["distortion"][-1]
+    assert parameters["paper"] == 256 * 24 + 6
+    assert parameters["paper"] < parameters["default"] < parameters["separate"]
+    assert last["paper"] > last["default"] > last["separate"]
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [
@@ -67,6 +101,7 @@ def test_too_few_different_rows_are_refused(vectors):
         ({"levels": 257}, "between 1 and 256"),
         ({"sign_bits": 12}, "multiple of 8"),
         ({"beam": 0}, "beam is 0"),
+        ({"mode": "rq"}, "one of default, paper, separate"),
     ],
 )
 def test_sizes_out_of_range(options, words):

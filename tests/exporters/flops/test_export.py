@@ -96,3 +96,36 @@ def test_disagreement_is_refused(exported, tmp_path, monkeypatch):
     with pytest.raises(EncoderError, match="does not compute what the trained module does"):
         export_flops(trained, tmp_path / "e.onnx")
     assert not list(tmp_path.iterdir())
+
+
+@pytest.fixture(scope="module", params=["relu", "soft-threshold"])
+def variant(request, data, metric, tmp_path_factory):
+    config = FlopsConfig(metric=metric, activation=request.param, dim=256, nnz=8, most_nnz=12, steps=60, batch=256)
+    trained = train_flops(data, config)
+    path = tmp_path_factory.mktemp("flops") / "e.onnx"
+    return path, export_flops(trained, path), trained
+
+
+def test_variants_keep_the_contract(variant):
+    path, info, trained = variant
+    vectors = np.concatenate([trained.held_out, np.zeros((1, 24), np.float32)])
+    with torch.no_grad():
+        expected = trained.model.dense(*trained.model(torch.from_numpy(vectors))).numpy()
+    rows = load_encoder(path).encode_rows(vectors)
+    same = ((rows.toarray() > 0) == (expected > 0)).all(1)
+    assert same.mean() >= 0.99
+    heaviest = expected.max(1, keepdims=True)  # far over 1 for IP
+    np.testing.assert_allclose((rows.toarray() / heaviest)[same], (expected / heaviest)[same], atol=1e-5)
+    lengths = np.diff(rows.indptr)
+    assert lengths.min() >= 1
+    assert lengths.max() == info.max_nnz == 12
+    assert info.dim == (512 if info.training["recipe"]["activation"] == "soft-threshold" else 256)
+    assert info.training["rows_at_most_nnz"] > 0
+    assert load_encoder(path).info == info
+
+
+def test_soft_threshold_stores_its_weights_once(variant):
+    model = onnx.load(variant[0], load_external_data=False)
+    sizes = sorted(np.prod(tensor.dims) for tensor in model.graph.initializer)
+    assert sizes[-1] == 256 * 24
+    assert sizes[-2] <= 512

@@ -4,12 +4,14 @@ import numpy as np
 import pytest
 import torch
 
-from alula.errors import DataError, UsageError
+from alula.errors import DataError
 from alula_exporters.data import make_training_data
 from alula_exporters.flops import FlopsConfig, train_flops
-from alula_exporters.flops.losses import expected_flops
+from alula_exporters.flops.cost import expected_flops
 
 from ..conftest import SMALL_FLOPS
+
+VARIANT = {"dim": 256, "steps": 120, "anchors": 32, "batch": 256}
 
 
 def test_reaches_the_budget_on_rows_it_has_not_seen(trained_flops):
@@ -64,19 +66,54 @@ def test_constant_data_is_refused():
         train_flops(make_training_data(np.ones((1000, 4))), FlopsConfig(**SMALL_FLOPS))
 
 
-@pytest.mark.parametrize(
-    ("options", "words"),
-    [
-        ({"flops": 0.2}, r"32\^2 / 4096 = 0.25.*Ask for 0.28 or more"),
-        ({"flops": 40.0}, "more than rows of 32 non-zeros can cost"),
-        ({"nnz": 64, "dim": 32}, "cannot have 64 non-zeros in 32 dimensions"),
-        ({"steps": 0}, "steps is 0"),
-    ],
-)
-def test_budgets_and_sizes_that_do_not_fit(options, words):
-    with pytest.raises(UsageError, match=words):
-        FlopsConfig(**options)
+@pytest.mark.parametrize("activation", ["relu", "soft-threshold"])
+@pytest.mark.parametrize(("unit", "value"), [("flops", 0.4), ("nnz", 8)])
+def test_variants_reach_their_budget_within_the_row_limit(data, activation, unit, value):
+    options = {**VARIANT, "activation": activation, unit: value}
+    trained = train_flops(data, FlopsConfig(**options))
+    training, used = trained.training, _used(trained)
+    achieved = training["flops_achieved" if unit == "flops" else "nnz_mean"]
+    assert achieved == pytest.approx(value, rel=0.05)
+    assert training[f"{unit}_requested"] == value
+    assert used.shape[1] == (512 if activation == "soft-threshold" else 256)
+    lengths = used.sum(1)
+    assert 1 <= lengths.min() < lengths.max() <= trained.model.nnz == training["recipe"]["most_nnz"]
+    assert training["quality"]["recall@10 in top 100"] > 0.5
 
 
-def test_default_budget_is_a_little_above_the_floor():
-    assert FlopsConfig().budget == pytest.approx(0.28)
+@pytest.mark.parametrize("activation", ["relu", "soft-threshold"])
+def test_variants_find_short_rows_and_long_ones(data, metric, activation):
+    trained = train_flops(data, FlopsConfig(**VARIANT, metric=metric, activation=activation, flops=0.4))
+    assert trained.training["quality"]["recall@10 in top 500"] > 0.9
+
+
+def test_l1_is_sparse_too_but_less_even(data):
+    even, uneven = (
+        train_flops(data, FlopsConfig(**VARIANT, activation="relu", regulariser=regulariser, nnz=8)).training
+        for regulariser in ("flops", "l1")
+    )
+    assert uneven["nnz_mean"] == pytest.approx(8, rel=0.05)
+    assert uneven["r_sub"] > even["r_sub"]
+
+
+def test_a_given_weight_sets_the_cost(data):
+    light, heavy = (
+        train_flops(data, FlopsConfig(**VARIANT, activation="relu", weight=weight)).training for weight in (0.1, 30.0)
+    )
+    assert light["regulariser_weight"] == 0.1
+    assert heavy["flops_achieved"] < light["flops_achieved"]
+    assert "flops_requested" not in light
+    assert heavy["recipe"]["ramp"] == VARIANT["steps"] // 2
+
+
+def test_no_regulariser(data):
+    training = train_flops(data, FlopsConfig(**VARIANT, nnz=8, regulariser="none")).training
+    assert training["regulariser_weight"] == 0
+    assert training["flops_achieved"] > 8 * 8 / 256
+    assert training["recipe"]["regulariser"] == "none"
+
+
+def _used(trained):
+    with torch.no_grad():
+        weights, dims = trained.model(torch.from_numpy(trained.held_out))
+    return (trained.model.dense(weights, dims) > 0).numpy()

@@ -1,0 +1,83 @@
+"""The paper's own quantiser and the baseline that it compares with: fewer and more parameters than the default's."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from alula.encoders import Metric
+from alula_exporters.drq.model import CODEWORDS, Quantizer, RecurrentQuantizer
+
+
+class PaperQuantizer(Quantizer):
+    """c_t = v_t C: the paper's own parameters, one codebook and one scalar per level (IJCAI 2019).
+
+    Args:
+        input_dim: Length d of a vector.
+        levels: Number of levels M.
+        sign_bits: Number of sign bits S.
+        metric: COSINE, IP or L2.
+        scale: Root mean square norm of the training rows (1 for COSINE).
+
+    Attributes:
+        codebook: float32 (256, d), C.
+        scales: float32 (M,), v_t.
+    """
+
+    def __init__(
+        self, input_dim: int, levels: int, sign_bits: int, metric: Metric = "COSINE", scale: float = 1.0
+    ) -> None:
+        super().__init__(input_dim, sign_bits, metric, scale)
+        self.codebook = nn.Parameter(torch.zeros(CODEWORDS, input_dim))
+        self.scales = nn.Parameter(torch.ones(levels))
+
+    @property
+    def levels(self) -> int:
+        """Number of levels M."""
+        return self.scales.shape[0]
+
+    def codewords(self) -> Tensor:
+        """Every level's scaled codewords, float32 (M, 256, d)."""
+        return self.scales[:, None, None] * self.codebook
+
+
+class SeparateQuantizer(Quantizer):
+    """c_t = C_t: a codebook of its own for every level, plain residual quantisation (the paper's baseline).
+
+    Args:
+        input_dim: Length d of a vector.
+        levels: Number of levels M.
+        sign_bits: Number of sign bits S.
+        metric: COSINE, IP or L2.
+        scale: Root mean square norm of the training rows (1 for COSINE).
+
+    Attributes:
+        codebooks: float32 (M, 256, d), C_t.
+    """
+
+    def __init__(
+        self, input_dim: int, levels: int, sign_bits: int, metric: Metric = "COSINE", scale: float = 1.0
+    ) -> None:
+        super().__init__(input_dim, sign_bits, metric, scale)
+        self.codebooks = nn.Parameter(torch.zeros(levels, CODEWORDS, input_dim))
+
+    @property
+    def levels(self) -> int:
+        """Number of levels M."""
+        return self.codebooks.shape[0]
+
+    def codewords(self) -> Tensor:
+        """The codebooks themselves, float32 (M, 256, d)."""
+        return self.codebooks
+
+
+Mode = Literal["default", "paper", "separate"]
+
+QUANTIZERS: Mapping[Mode, type[RecurrentQuantizer] | type[PaperQuantizer] | type[SeparateQuantizer]] = {
+    "default": RecurrentQuantizer,
+    "paper": PaperQuantizer,
+    "separate": SeparateQuantizer,
+}

@@ -1,0 +1,18 @@
+"""What a sparse encoder is trained on, one loss per file, and the cost that is promised to the user."""
+
+from alula_exporters.flops.cost import count_dims, expected_flops, flops_floor
+from alula_exporters.flops.losses.distillation import distillation_loss
+from alula_exporters.flops.losses.flops import flops_regulariser
+from alula_exporters.flops.losses.l1 import l1_regulariser
+from alula_exporters.flops.weight import FlopsController, QuadraticRamp
+
+__all__ = [
+    "FlopsController",
+    "QuadraticRamp",
+    "count_dims",
+    "distillation_loss",
+    "expected_flops",
+    "flops_floor",
+    "flops_regulariser",
+    "l1_regulariser",
+]
