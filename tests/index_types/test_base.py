@@ -97,7 +97,7 @@ def test_a_kept_vector_field_has_an_exact_index_of_the_users_metric(metric):
         "embedding",
         "FLOAT_VECTOR",
         200,
-        {"dim": 50},
+        {"dim": 50, "mmap_enabled": True},
     )
     assert (index.field, index.index_type, index.metric) == ("embedding", "FLAT", metric)
 

@@ -156,7 +156,7 @@ def spoiled(name, row, value):
         (spoiled("word", 590, "😀" * 5), "Row 590 has 20 bytes in 'word'"),
         (spoiled("word", 590, None), "Row 590 has no value in the column 'word'"),
         (spoiled("id", 590, None), "Row 590 has no value in the column 'id'"),
-        ({key: values for key, values in ROWS_HELD.columns.items() if key != "year"}, "lacks the column year"),
+        ({key: values for key, values in ROWS_HELD.columns.items() if key != "year"}, "lacks the column 'year'"),
         ({key: values for key, values in ROWS_HELD.columns.items() if key != "id"}, "no column 'id'"),
         ({**ROWS_HELD.columns, "year": [f"y{i}" for i in range(ROWS)]}, "does not fit year:INT64"),
     ],
