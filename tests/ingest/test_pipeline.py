@@ -41,6 +41,14 @@ def collection(engine, drq, collection_name):
     made.drop()
 
 
+@pytest.fixture(scope="module")
+def empty(engine, drq):
+    """A collection that stays empty: for rows that must not arrive."""
+    made = ROWS_HELD.create(engine, "stays_empty", drq, "DRQ")
+    yield made
+    made.drop()
+
+
 @pytest.fixture
 def parquet(tmp_path):
     columns = {name: pa.array(values) for name, values in ROWS_HELD.columns.items()}
@@ -161,26 +169,26 @@ def spoiled(name, row, value):
         ({**ROWS_HELD.columns, "year": [f"y{i}" for i in range(ROWS)]}, "does not fit year:INT64"),
     ],
 )
-def test_a_bad_column_stops_the_load_before_anything_is_written(collection, columns, says, monkeypatch):
+def test_a_bad_column_stops_the_load_before_anything_is_written(empty, columns, says, monkeypatch):
     monkeypatch.setattr(pipeline, "BATCH_ROWS", 100)
     with pytest.raises(DataError, match=says):
-        collection.insert(ROWS_HELD.vectors, columns)
-    assert collection.count() == 0
+        empty.insert(ROWS_HELD.vectors, columns)
+    assert empty.count() == 0
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-def test_a_bad_vector_stops_the_load_before_anything_is_written(collection, value, monkeypatch):
+def test_a_bad_vector_stops_the_load_before_anything_is_written(empty, value, monkeypatch):
     monkeypatch.setattr(pipeline, "BATCH_ROWS", 100)
     vectors = ROWS_HELD.vectors.copy()
     vectors[590, 3] = value
     with pytest.raises(DataError, match=r"Row 590 .* NaN or infinite"):
-        collection.insert(vectors, ROWS_HELD.columns)
-    assert collection.count() == 0
+        empty.insert(vectors, ROWS_HELD.columns)
+    assert empty.count() == 0
 
 
-def test_vectors_of_another_dimension_are_refused(collection):
+def test_vectors_of_another_dimension_are_refused(empty):
     with pytest.raises(DataError, match=f"dimension 5, .* takes {DIM}"):
-        collection.insert(random_vectors(ROWS, 5), ROWS_HELD.columns)
+        empty.insert(random_vectors(ROWS, 5), ROWS_HELD.columns)
 
 
 def test_line_breaks_in_ids_are_refused_where_they_could_not_be_found_again(engine, collection):
