@@ -407,7 +407,8 @@ def _silent_pymilvus() -> Iterator[None]:
 @click.option("--tls", is_flag=True, help="Serve TLS with a certificate made for this server.")
 def main(data: Path | None, auth: bool, tls: bool) -> None:
     """Run Milvus 2.3.5 standalone until Ctrl-C, and print its URI."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for number in (signal.SIGINT, signal.SIGTERM):  # a shell starts background jobs with SIGINT ignored
+        signal.signal(number, signal.default_int_handler)
     try:
         with MilvusStandalone(data, auth=auth, tls=tls) as server:
             click.echo(server.uri)
