@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
+import alula
 from tests.servers.lite import LiteDatabase
 from tests.servers.standalone import MilvusStandalone
 
@@ -37,6 +38,26 @@ def shared_lite_uri() -> Iterator[str]:
     """A path to one embedded database for the whole session: use ``collection_name`` in it."""
     with LiteDatabase() as database:
         yield database.uri
+
+
+@pytest.fixture(scope="module")
+def lite(tmp_path_factory: pytest.TempPathFactory) -> Iterator[alula.Server]:
+    """An embedded database for one test module, connected."""
+    with alula.connect(str(tmp_path_factory.mktemp("lite") / "module.db")) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def standalone(milvus_server: MilvusStandalone) -> Iterator[alula.Server]:
+    """Milvus 2.3.5 standalone, connected."""
+    with alula.connect(milvus_server.uri) as server:
+        yield server
+
+
+@pytest.fixture(scope="module", params=["lite", "standalone"])
+def engine(request: pytest.FixtureRequest) -> alula.Server:
+    """Each real engine in turn, connected."""
+    return request.getfixturevalue(request.param)
 
 
 @pytest.fixture

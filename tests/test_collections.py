@@ -30,22 +30,6 @@ def flops(folder):
     return write_flops(folder / "flops.onnx", input_dim=DIM)
 
 
-@pytest.fixture(scope="module", params=["lite", "standalone"])
-def engine(request, tmp_path_factory):
-    if request.param == "standalone":
-        uri = request.getfixturevalue("milvus_server").uri
-    else:
-        uri = str(tmp_path_factory.mktemp("lite") / "collections.db")
-    with alula.connect(uri) as server:
-        yield server
-
-
-@pytest.fixture(scope="module")
-def lite(tmp_path_factory):
-    with alula.connect(str(tmp_path_factory.mktemp("lite") / "sparse.db")) as server:
-        yield server
-
-
 def test_a_collection_is_found_again_with_all_it_was_created_with(engine, drq, collection_name):
     made = ROWS_HELD.filled(engine, collection_name, drq, "DRQ", description="words of 1900")
     about = alula.describe(engine, collection_name)

@@ -21,23 +21,6 @@ def folder(tmp_path_factory):
     return tmp_path_factory.mktemp("encoders")
 
 
-@pytest.fixture(scope="module")
-def lite(tmp_path_factory):
-    with alula.connect(str(tmp_path_factory.mktemp("lite") / "search.db")) as server:
-        yield server
-
-
-@pytest.fixture(scope="module")
-def standalone(milvus_server):
-    with alula.connect(milvus_server.uri) as server:
-        yield server
-
-
-@pytest.fixture(scope="module", params=["lite", "standalone"])
-def engine(request):
-    return request.getfixturevalue(request.param)
-
-
 @pytest.fixture(scope="module", params=METRICS)
 def hamming(request, engine, folder):
     """DRQ, layout hamming, on each engine and in each metric."""

@@ -24,16 +24,6 @@ def drq(tmp_path_factory):
     return write_drq(tmp_path_factory.mktemp("encoders") / "drq.onnx", input_dim=DIM)
 
 
-@pytest.fixture(scope="module", params=["lite", "standalone"])
-def engine(request, tmp_path_factory):
-    if request.param == "standalone":
-        uri = request.getfixturevalue("milvus_server").uri
-    else:
-        uri = str(tmp_path_factory.mktemp("lite") / "load.db")
-    with alula.connect(uri) as server:
-        yield server
-
-
 @pytest.fixture
 def collection(engine, drq, collection_name):
     made = ROWS_HELD.create(engine, collection_name, drq, "DRQ")
