@@ -232,6 +232,14 @@ def test_partitions_limit_what_is_searched_and_loaded(standalone, folder, collec
     collection.drop()
 
 
+def test_partitions_are_refused_where_they_do_not_exist(sparse):
+    _, collection = sparse
+    with pytest.raises(UsageError, match="no partitions; search without"):
+        collection.search(QUERIES, partitions=["new"])
+    with pytest.raises(UsageError, match="no partitions; load without"):
+        collection.load(alula.collections.ArraySource(ROWS_HELD.vectors, ROWS_HELD.columns), partition="new")
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [

@@ -116,8 +116,8 @@ class Searcher:
             ServerError: If Milvus fails.
         """
         scope = scope or Scope()
-        if scope.partitions and self._server.embedded:  # it would search all rows without a word
-            raise UsageError("Milvus Lite has no partitions; search without, or use a Milvus server.")
+        if scope.partitions:
+            self._server.check_partitions("search without")
         checked = check_options(self._index_type.search_options, options or {}, self._index_type.name)
         wanted = check_limit(limit, offset)
         if rerank is not None and rerank < 0:

@@ -152,8 +152,7 @@ def _columns(target: Target, batch: Batch, *, numbered: bool) -> dict[str, Any]:
 
 
 def _check_partition(target: Target, partition: str) -> None:
-    if target.server.embedded:
-        raise UsageError("Milvus Lite has no partitions; load without, or use a Milvus server.")
+    target.server.check_partitions("load without")
     with milvus_errors(f"list the partitions of {target.name!r}"):
         there = target.server.client.list_partitions(target.name)
     if partition not in there:

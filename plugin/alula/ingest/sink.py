@@ -82,13 +82,11 @@ class InsertSink:
 
 
 def _plain(value: Any) -> Any:
-    """A value as it compares equal whether it is to be written or was read: numbers as float32, one bytes object."""
+    """A value as it compares equal whether it is to be written or was read: a vector's numbers, or its bytes."""
     if isinstance(value, list | np.ndarray):
         first = value[0] if len(value) else None
         return first if isinstance(first, bytes) else np.asarray(value, np.float32).tolist()
-    if isinstance(value, dict):
-        return {dim: float(np.float32(weight)) for dim, weight in sorted(value.items())}
-    return float(np.float32(value)) if isinstance(value, float) else value
+    return value
 
 
 def _requests(columns: Mapping[str, Sequence[Any] | Column]) -> Iterator[list[dict[str, Any]]]:

@@ -60,6 +60,15 @@ class Server:
     ) -> None:
         self.close()
 
+    def check_partitions(self, instead: str) -> None:
+        """Raise a `UsageError` where partitions do not exist: Milvus Lite would use all rows without a word.
+
+        Args:
+            instead: What to do instead, in words that continue "Milvus Lite has no partitions;".
+        """
+        if self.embedded:
+            raise UsageError(f"Milvus Lite has no partitions; {instead}, or use a Milvus server.")
+
     def has_collection(self, name: str) -> bool:
         """Whether there is a collection of that name."""
         with milvus_errors(f"look for the collection {name!r}"):
