@@ -1,0 +1,30 @@
+from __future__ import annotations
+
+from typing import get_args
+
+import pytest
+import torch
+from torch.nn import functional
+
+from alula_exporters.losses import LABEL_LOSSES, LabelLoss
+
+
+def test_every_name_has_a_loss():
+    assert set(LABEL_LOSSES) == set(get_args(LabelLoss))
+
+
+@pytest.mark.parametrize("name", LABEL_LOSSES)
+def test_rows_of_a_label_come_together(name):
+    generator = torch.Generator().manual_seed(0)
+    torch.manual_seed(0)
+    rows = torch.randn(20, 8, generator=generator, requires_grad=True)
+    labels = torch.arange(20) % 5
+    loss = LABEL_LOSSES[name](5, 8)
+    optimizer = torch.optim.Adam([rows, *loss.parameters()], lr=0.05)
+    for _ in range(150):
+        optimizer.zero_grad()
+        loss(functional.normalize(rows, dim=1), labels).backward()
+        optimizer.step()
+    unit = functional.normalize(rows.detach(), dim=1)
+    cosines = unit @ unit.T - 2 * torch.eye(20)
+    assert (labels[cosines.argmax(1)] == labels).all()
