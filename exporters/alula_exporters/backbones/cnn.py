@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import nn
 
 
-def small_cnn(channels: int, dim: int, width: int = 32) -> nn.Module:
+def small_cnn(channels: int, dim: int, width: int = 16) -> nn.Module:
     """Three blocks of convolution, batch norm, ReLU and pooling; the mean over positions; a linear layer.
 
     Args:

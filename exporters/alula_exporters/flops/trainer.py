@@ -135,9 +135,9 @@ def _optimise(
 ) -> dict[str, float]:
     objective = _objective(model, source, config, generator)
     modules = nn.ModuleDict({"model": model, "objective": objective})
-    groups = [{"params": modules.parameters()}]
+    groups: list[dict[str, Any]] = [{"params": list(modules.parameters())}]
     if source.trainable is not None:
-        groups.append({"params": source.trainable.parameters(), "lr": config.backbone_learning_rate})
+        groups.append({"params": list(source.trainable.parameters()), "lr": config.backbone_learning_rate})
         modules["backbone"] = source.trainable
     optimizer = torch.optim.Adam(groups, lr=config.learning_rate)
     regulariser, controller = _REGULARISERS[config.regulariser], _regulariser_weight(config)
