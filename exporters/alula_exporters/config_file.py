@@ -115,7 +115,10 @@ def _checked(ctx: click.Context, option: click.Parameter, value: Any, where: str
         try:
             option.type_cast_value(ctx, checked)
         except click.BadParameter as error:
-            raise UsageError(f"{where} cannot be used: {error.message}") from None
+            reason = error.message
+            if isinstance(option.type, click.Choice):  # of which click shows the words in lower case
+                reason = f"'{value}' is not one of {', '.join(map(str, option.type.choices))}."
+            raise UsageError(f"{where} cannot be used: {reason}") from None
     return checked
 
 

@@ -16,7 +16,7 @@ from alula_exporters.output_file import atomic_file
 
 _LONGEST_NAME = 60
 _LINE = 24  # characters of an axis label
-_TICKS = 16
+_TICKS = 8
 _LOG_FROM = 100  # largest by smallest value: above it a linear axis shows only the largest
 _LABELS = {
     "flops": "FLOPs (multiplications per pair of rows)",

@@ -75,7 +75,7 @@ def test_the_command_line_wins_then_the_environment_then_the_file(folder, monkey
         ("[flops]\nflops = '0.5'\n", ["'flops' in [flops]", "a number"]),
         ("[flops]\nmetric = 3\n", ["'metric' in [flops] is 3", "a text in quotes"]),
         ("[flops]\nout = {a = 1}\n", ["'out' in [flops] is a dict", "a text in quotes"]),
-        ("[flops]\nmetric = 'COSIN'\n", ["'metric' in [flops] cannot be used", "COSINE"]),
+        ("[flops]\nmetric = 'COSIN'\n", ["'metric' in [flops] cannot be used", "one of COSINE, IP, L2."]),
         ("[flops]\nseed = -1\n", ["'seed' in [flops] cannot be used", "-1"]),
         ("dim = 128\n", ["'dim' is in no table", "[flops]"]),
         ("[drq]\nbits = 32\n", ["has no table [flops]", "it has [drq]"]),

@@ -2,12 +2,15 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import json
 import re
 import shlex
 import shutil
 
 import numpy as np
 import onnx
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
 
@@ -19,8 +22,22 @@ from alula_exporters.cli import card, train
 from alula_exporters.model_card import card_text, write_card
 from alula_exporters.pictures import pictures_of
 
+SOURCES = {"flops": "words.parquet", "drq": "words.npy"}
 OPTIONS = {
-    "flops": ["--dim", "128", "--nnz", "8", "--steps", "20", "--flops", "0.61", "--metric", "IP"],
+    "flops": [
+        "--field",
+        "embedding",
+        "--dim",
+        "128",
+        "--nnz",
+        "8",
+        "--steps",
+        "20",
+        "--flops",
+        "0.61",
+        "--metric",
+        "IP",
+    ],
     "drq": ["--bits", "48", "--sign-bits", "64", "--epochs", "1", "--seed", "5"],
 }
 
@@ -29,12 +46,28 @@ OPTIONS = {
 def made(request, tmp_path_factory, vectors):
     """The file of a tiny training on the command line, with its card."""
     folder = tmp_path_factory.mktemp(request.param)
-    np.save(folder / "words.npy", vectors[:1000])
-    arguments = [request.param, folder / "words.npy", "--out", folder / "words-1.onnx", *OPTIONS[request.param]]
+    write_vectors(folder / SOURCES[request.param], vectors[:1000])
+    arguments = [
+        request.param,
+        folder / SOURCES[request.param],
+        "--out",
+        folder / "words-1.onnx",
+        *OPTIONS[request.param],
+    ]
     result = CliRunner().invoke(train, list(map(str, arguments)))
     assert result.exit_code == 0, (result.output, result.exception)
     assert str(folder / "words-1.md") in result.output
     return folder / "words-1.onnx"
+
+
+def write_vectors(path, rows):
+    if path.suffix == ".npy":
+        np.save(path, rows)
+        return
+    lists = pa.FixedSizeListArray.from_arrays(pa.array(rows.ravel()), rows.shape[1])
+    other = pa.FixedSizeListArray.from_arrays(pa.array(rows[:, :2].ravel()), 2)  # so that the column must be named
+    ids = [f"row {number}" for number in range(len(rows))]
+    pq.write_table(pa.table({"id": ids, "title": ids, "embedding": lists, "other": other}), path)
 
 
 def changed(file, path, **training):
@@ -56,7 +89,7 @@ def test_the_card_says_what_the_file_says(made):
     assert hashlib.sha256(made.read_bytes()).hexdigest() in text
     assert f"{made.stat().st_size / 1e6:.2f} MB" in text
     assert training["fingerprint"] in text
-    assert "Learned from 900 of 1,000 vectors in words.npy" in text
+    assert f"Learned from 900 of 1,000 vectors in {SOURCES[info.kind]}." in text
     assert f"| metric | {info.metric} |" in text
     for name, value in training["recipe"].items():
         shown = f"{value:,}" if isinstance(value, int) else f"{value:.4g}" if isinstance(value, float) else value
@@ -156,7 +189,7 @@ def test_a_file_that_says_nothing_of_its_training(made, tmp_path):
 
 def test_any_figures_are_shown(made, tmp_path):
     curves = {
-        "training": {"step": [1, 50, 99], "R_sub": [3.0, None, 1.2], "dead dims": [9, 4, 0], "$x^2$ / 私": [1, 2, 3]}
+        "training": {"step": [1, 50, 99], "R_sub": [3.0, None, 1.2], "dead dims": [9, 4, 0], "$x^2$ / ø": [1, 2, 3]}
     }
     file = changed(made, tmp_path / "a.onnx", curves=curves, int8={"recall@10 difference": -0.00125})
     text = write_card(file).read_text()
@@ -181,7 +214,7 @@ def test_a_strangers_texts_do_not_become_markup(made, tmp_path):
     kind = load_encoder(made).info.kind
     recipe = {"a|b": "<script>alert(1)</script>\n## Heading", "beam": 1}
     command = {kind: {"vectors": "x\n```\n<img>"}}
-    text = write_card(changed(made, tmp_path / "a.onnx", recipe=recipe, command=command)).read_text()
+    text = card_text(load_encoder(changed(made, tmp_path / "a.onnx", recipe=recipe, command=command)), {})
     assert "<script>" not in text
     assert r"| a\|b | \<script\>alert(1)\</script\>?## Heading |" in text
     assert text.count("\n```") == 4  # two blocks, each opened and closed once
@@ -240,3 +273,14 @@ def test_the_command_is_one_of_alulas():
 
     module, _, name = PROJECT["entry-points"]["alula.commands"]["card"].partition(":")
     assert (module, name) == (card.callback.__module__, card.name)
+
+
+def test_inspect_leaves_the_curves_to_the_card(made, capsys):
+    shown = []
+    for options in ([], ["--format", "json"]):
+        with pytest.raises(SystemExit) as end:
+            main(["inspect", str(made), *options])
+        assert not end.value.code
+        shown.append(capsys.readouterr().out)
+    assert "curves" not in shown[0]
+    assert json.loads(shown[1])["training"]["curves"] == load_encoder(made).info.training["curves"]

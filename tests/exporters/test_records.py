@@ -6,10 +6,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+from click.testing import CliRunner
 
 from alula.encoders import load_encoder
 from alula.errors import AlulaError
+from alula_exporters.cli import train
 from alula_exporters.drq import DrqConfig, export_drq, train_drq
 from alula_exporters.records import POINTS, Recorder, tensorboard, together
 from tests.exporters.conftest import SMALL_DRQ
@@ -90,6 +93,19 @@ def test_tensorboard_gets_every_figure(tmp_path):
         (2, 0.5),
         (3, 1 / 3),
     ]
+
+
+def test_tensorboard_on_the_command_line(vectors, tmp_path):
+    loading = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    np.save(tmp_path / "v.npy", vectors[:1000])
+    arguments = ["v.npy", "--out", "a.onnx", "--tensorboard", "runs"]
+    paths = [str(tmp_path / word) if word[0] != "-" else word for word in arguments]
+    result = CliRunner().invoke(train, ["flops", *paths, "--dim", "128", "--nnz", "8", "--steps", "7", "--no-card"])
+    assert result.exit_code == 0, (result.output, result.exception)
+    events = loading.EventAccumulator(str(tmp_path / "runs" / "a")).Reload()
+    curve = load_encoder(tmp_path / "a.onnx").info.training["curves"]["training"]
+    assert [event.step for event in events.Scalars("training/loss")] == curve["step"] == list(range(1, 8))
+    assert [event.value for event in events.Scalars("training/FLOPs")] == pytest.approx(curve["FLOPs"], rel=1e-5)
 
 
 def test_without_tensorboard_a_sentence_says_what_to_install(tmp_path, monkeypatch):
