@@ -2,11 +2,14 @@
 
 >>> drq = write_drq(tmp_path / "drq.onnx", metric="L2", levels=5)
 >>> load_encoder(drq.path).encode_rows(vectors).codes == drq.codes(vectors)
+>>> text = write_drq(tmp_path / "text.onnx", backbone=TinyText())
+>>> load_encoder(text.path).embed(["two words"]) == text.backbone.embed(["two words"])
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import re
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -34,6 +37,111 @@ def prepare(info, vectors):
     return x / info.scale
 
 
+VOCABULARY = ["[UNK]", "[CLS]", "[PAD]", "query", "row", ":", "the", "cat", "dog", "bird", "sees", "red", "blue"]
+
+
+@dataclass(frozen=True)
+class TinyText:
+    """A backbone of texts: [CLS] and the words, cut at ``max_tokens``; the mean of their rows of a table."""
+
+    dim: int = 8
+    max_tokens: int = 6
+    row_prompt: str = "row: "
+    query_prompt: str = "query: "
+    table: np.ndarray = field(init=False)
+
+    def __post_init__(self):
+        rng = np.random.default_rng(4)
+        object.__setattr__(self, "table", rng.standard_normal((len(VOCABULARY), self.dim)).astype(np.float32))
+
+    @property
+    def fields(self):
+        """What `EncoderInfo` says of it."""
+        prompts = {"row_prompt": self.row_prompt, "query_prompt": self.query_prompt}
+        return {"input": "text", "max_tokens": self.max_tokens, **prompts}
+
+    def ids(self, text):
+        """The tokens of a text, the prompt in it."""
+        words = re.findall(r"\w+|[^\w\s]+", text.lower())
+        return [VOCABULARY.index(word if word in VOCABULARY else "[UNK]") for word in ["[CLS]", *words]][
+            : self.max_tokens
+        ]
+
+    def embed(self, texts, *, queries=False):
+        """The embeddings: float64 (n, d)."""
+        prompt = self.query_prompt if queries else self.row_prompt
+        return np.array([self.table[self.ids(prompt + text)].astype(np.float64).mean(0) for text in texts])
+
+    def tokenizer(self):
+        """JSON of the tokenizer; its own settings of padding and truncation are wrong on purpose."""
+        from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+
+        numbers = {word: number for number, word in enumerate(VOCABULARY)}
+        made = Tokenizer(models.WordLevel(numbers, unk_token="[UNK]"))
+        made.normalizer = normalizers.Lowercase()
+        made.pre_tokenizer = pre_tokenizers.Whitespace()
+        made.post_processor = processors.TemplateProcessing(single="[CLS] $A", special_tokens=[("[CLS]", 1)])
+        made.enable_truncation(2)
+        made.enable_padding(length=50, pad_id=2, pad_token="[PAD]")
+        return made.to_str()
+
+    def inputs(self):
+        """The inputs of the graph."""
+        names = ("input_ids", "attention_mask")
+        return [helper.make_tensor_value_info(name, TensorProto.INT64, ["n", "t"]) for name in names]
+
+    def nodes(self, graph):
+        """Add the nodes from the inputs to the embedding."""
+        rows = graph.node("Gather", graph.constant(self.table), "input_ids")
+        mask = graph.node("Cast", "attention_mask", to=TensorProto.FLOAT)
+        masked = graph.node("Mul", rows, graph.node("Unsqueeze", mask, graph.constant(np.array([2], np.int64))))
+        axis = graph.constant(np.array([1], np.int64))
+        count = graph.node("ReduceSum", mask, axis, keepdims=1)
+        return graph.node("Div", graph.node("ReduceSum", masked, axis, keepdims=0), count)
+
+
+@dataclass(frozen=True)
+class TinyImages:
+    """A backbone of images: all pixels, from -1 to 1, times a matrix."""
+
+    shape: tuple = (4, 5, 3)
+    dim: int = 8
+    weight: np.ndarray = field(init=False)
+
+    def __post_init__(self):
+        rng = np.random.default_rng(5)
+        weight = rng.standard_normal((int(np.prod(self.shape)), self.dim)).astype(np.float32)
+        object.__setattr__(self, "weight", weight)
+
+    @property
+    def fields(self):
+        """What `EncoderInfo` says of it."""
+        return {"input": "images", "image_shape": self.shape}
+
+    def random(self, rows, seed=0):
+        """Images: uint8 (rows, h, w, c)."""
+        return np.random.default_rng(seed).integers(0, 256, (rows, *self.shape), np.uint8)
+
+    def embed(self, images):
+        """The embeddings: float64 (n, d)."""
+        return (images.reshape(len(images), -1) / 127.5 - 1) @ self.weight.astype(np.float64)
+
+    def tokenizer(self):
+        """JSON of the tokenizer, which images have none of."""
+
+    def inputs(self):
+        """The input of the graph."""
+        return [helper.make_tensor_value_info("images", TensorProto.UINT8, ["n", *self.shape])]
+
+    def nodes(self, graph):
+        """Add the nodes from the input to the embedding."""
+        flat = graph.node("Flatten", graph.node("Cast", "images", to=TensorProto.FLOAT), axis=1)
+        scaled = graph.node("Div", flat, graph.constant(np.float32(127.5)))
+        return graph.node(
+            "MatMul", graph.node("Sub", scaled, graph.constant(np.float32(1))), graph.constant(self.weight)
+        )
+
+
 @dataclass(frozen=True)
 class TinyFlops:
     """A file written by `write_flops`: the top k of ``W x``, ReLU, unit length."""
@@ -41,6 +149,7 @@ class TinyFlops:
     path: Path
     info: EncoderInfo
     weight: np.ndarray  # (dim, d)
+    backbone: TinyText | TinyImages | None = None
 
     def dense(self, vectors):
         """The rows, dense: float64 (n, dim)."""
@@ -62,6 +171,7 @@ class TinyDrq:
     info: EncoderInfo
     codewords: np.ndarray  # (M, 256, d)
     projection: np.ndarray  # (S, d)
+    backbone: TinyText | TinyImages | None = None
 
     def codes(self, vectors):
         """The codes: uint8 (n, M)."""
@@ -99,14 +209,14 @@ class TinyDrq:
         return self.signs(prepare(self.info, queries))
 
 
-def write_flops(path, *, input_dim=8, dim=32, max_nnz=4, metric="COSINE", scale=1.7, seed=0):
+def write_flops(path, *, input_dim=8, dim=32, max_nnz=4, metric="COSINE", scale=1.7, seed=0, backbone=None):
     """Write a sparse encoder; what it computes is `TinyFlops`."""
     weight = np.random.default_rng(seed).standard_normal((dim, input_dim)).astype(np.float32)
     normalized = metric == "COSINE"
-    info = EncoderInfo(
-        "flops", metric, input_dim, normalized, scale=1.0 if normalized else scale, dim=dim, max_nnz=max_nnz
-    )
-    graph = _Graph(info)
+    scale = 1.0 if normalized else scale
+    raw = backbone.fields if backbone else {}
+    info = EncoderInfo("flops", metric, input_dim, normalized, scale=scale, dim=dim, max_nnz=max_nnz, **raw)
+    graph = _Graph(info, backbone)
     head = graph.node("MatMul", graph.prepared, graph.constant(np.ascontiguousarray(weight.T)))
     values, dims = graph.nodes("TopK", head, graph.constant(np.array([max_nnz], np.int64)), count=2, axis=1)
     floor = np.zeros(max_nnz, np.float32)
@@ -122,20 +232,20 @@ def write_flops(path, *, input_dim=8, dim=32, max_nnz=4, metric="COSINE", scale=
     weights = graph.node("Compress", graph.node("Reshape", weights, flat), mask, axis=0)
     graph.output("weights", weights, TensorProto.FLOAT, "nnz")
     save(graph.model(), path)
-    return TinyFlops(Path(path), info, weight)
+    return TinyFlops(Path(path), info, weight, backbone)
 
 
-def write_drq(path, *, input_dim=8, levels=4, sign_bits=32, metric="COSINE", scale=1.7, seed=0):
+def write_drq(path, *, input_dim=8, levels=4, sign_bits=32, metric="COSINE", scale=1.7, seed=0, backbone=None):
     """Write a quantiser; what it computes is `TinyDrq`."""
     rng = np.random.default_rng(seed)
     spread = 0.5 * 0.75 ** np.arange(levels)[:, None, None]
     codewords = (spread * rng.standard_normal((levels, 256, input_dim))).astype(np.float32)
     projection = rng.standard_normal((sign_bits, input_dim)).astype(np.float32)
     normalized = metric == "COSINE"
-    info = EncoderInfo(
-        "drq", metric, input_dim, normalized, scale=1.0 if normalized else scale, levels=levels, sign_bits=sign_bits
-    )
-    graph = _Graph(info)
+    scale = 1.0 if normalized else scale
+    raw = backbone.fields if backbone else {}
+    info = EncoderInfo("drq", metric, input_dim, normalized, scale=scale, levels=levels, sign_bits=sign_bits, **raw)
+    graph = _Graph(info, backbone)
     residual, x_hat, codes, norms = graph.prepared, "", [], []
     for words in codewords:
         table = graph.constant(words)
@@ -156,7 +266,7 @@ def write_drq(path, *, input_dim=8, levels=4, sign_bits=32, metric="COSINE", sca
     graph.output("lut", graph.node("Reshape", tables, shape), TensorProto.FLOAT, "n", levels, 256)
     graph.output("query_signs", graph.signs(graph.prepared, projection), TensorProto.UINT8, "n", sign_bits // 8)
     save(graph.model(), path)
-    return TinyDrq(Path(path), info, codewords, projection)
+    return TinyDrq(Path(path), info, codewords, projection, backbone)
 
 
 def save(model, path):
@@ -167,9 +277,13 @@ def save(model, path):
 class _Graph:
     """A graph under construction; its methods take and return names of tensors."""
 
-    def __init__(self, info):
-        self._info = info
+    def __init__(self, info, backbone=None):
+        self._info, self._backbone = info, backbone
         self._nodes, self._constants, self._outputs = [], [], []
+        vectors = helper.make_tensor_value_info("vectors", TensorProto.FLOAT, ["n", info.input_dim])
+        self._inputs = backbone.inputs() if backbone else [vectors]
+        if backbone:
+            self.output("vectors", backbone.nodes(self), TensorProto.FLOAT, "n", info.input_dim)
         if info.normalized:
             self.prepared = self.unit("vectors")
         else:
@@ -205,10 +319,9 @@ class _Graph:
         self._outputs.append(helper.make_tensor_value_info(name, element, shape))
 
     def model(self):
-        vectors = helper.make_tensor_value_info("vectors", TensorProto.FLOAT, ["n", self._info.input_dim])
-        graph = helper.make_graph(self._nodes, self._info.kind, [vectors], self._outputs, self._constants)
+        graph = helper.make_graph(self._nodes, self._info.kind, self._inputs, self._outputs, self._constants)
         opsets = [helper.make_opsetid("", OPSET)]
         model = helper.make_model(graph, opset_imports=opsets, ir_version=helper.find_min_ir_version_for(opsets))
-        write_info(model, self._info)
+        write_info(model, self._info, tokenizer=self._backbone.tokenizer() if self._backbone else None)
         onnx.checker.check_model(model)
         return model

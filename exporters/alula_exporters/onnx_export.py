@@ -2,7 +2,8 @@
 
 The graphs are built directly rather than traced: an encoder is some thirty kinds of nodes, the result has no
 leftovers of tracing, needs no second or third compiler package, takes milliseconds instead of 20 s, and its parity with
-the torch module is measured at every export anyway.
+the torch module is measured at every export anyway. Only a backbone, which may be any module, is traced: a graph may
+start from one.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +22,9 @@ from onnx import TensorProto, helper, numpy_helper
 from alula.encoders import DrqEncoder, EncoderInfo, FlopsEncoder, check_model, load_encoder, write_info
 from alula.errors import UsageError
 from alula_exporters.output_file import atomic_file, check_out_path
+
+if TYPE_CHECKING:
+    from alula_exporters.backbones.onnx import Front
 
 # The newest that onnxruntime 1.31 takes. The operators used have not changed since 18 (TopK: a wider type list only),
 # so a smaller number serves an older onnxruntime.
@@ -33,17 +37,31 @@ class GraphBuilder:
 
     Args:
         name: The graph's name, seen in viewers.
-        input_dim: Length d of the input ``vectors``, float32 (n, d), n dynamic.
+        input_dim: Length d of ``vectors``, float32 (n, d), n dynamic.
+        front: The backbone that ``vectors`` come from and whose inputs are the graph's; None where they are the input.
+
+    Raises:
+        UsageError: If the backbone's vectors have another length.
     """
 
-    def __init__(self, name: str, input_dim: int) -> None:
+    def __init__(self, name: str, input_dim: int, front: Front | None = None) -> None:
         self._name = name
         self._nodes: list[onnx.NodeProto] = []
         self._constants: dict[tuple[str, tuple[int, ...], bytes], str] = {}
         self._initializers: list[onnx.TensorProto] = []
         self._outputs: list[onnx.ValueInfoProto] = []
         self.vectors = "vectors"
+        self.front = front
         self._inputs = [helper.make_tensor_value_info(self.vectors, TensorProto.FLOAT, ["n", input_dim])]
+        if front:
+            if front.dim != input_dim:
+                raise UsageError(
+                    f"The backbone gives vectors of {front.dim} numbers, and the encoder behind it takes {input_dim}."
+                )
+            self._nodes.extend(front.model.graph.node)
+            self._initializers.extend(front.model.graph.initializer)
+            # the vectors are an output too: what is behind them runs without the backbone
+            self._inputs, self._outputs = list(front.model.graph.input), self._inputs
 
     def constant(self, array: npt.ArrayLike, name: str = "") -> str:
         """Add an array to the file (once, however often it is asked for)."""
@@ -83,11 +101,18 @@ class GraphBuilder:
 
         Args:
             info: What the file says of itself.
-            opset: Version of the ONNX operator set; None for the newest.
+            opset: Version of the ONNX operator set; None for the newest, or the backbone's.
 
         Raises:
-            UsageError: If ``opset`` is outside `OLDEST_OPSET` .. `OPSET`.
+            UsageError: If ``opset`` is outside `OLDEST_OPSET` .. `OPSET`, or not the backbone's.
         """
+        if self.front:
+            if opset not in (None, self.front.opset):
+                raise UsageError(
+                    f"The backbone is written for the ONNX operator set {self.front.opset}, so the whole file is; "
+                    f"{opset} cannot be chosen."
+                )
+            opset = self.front.opset
         opset = check_opset(opset)
         graph = helper.make_graph(
             self._nodes, self._name, self._inputs, self._outputs, initializer=self._initializers, doc_string=_DOC
@@ -99,7 +124,7 @@ class GraphBuilder:
             opset_imports=opsets,
             ir_version=helper.find_min_ir_version_for(opsets),
         )
-        write_info(model, info)
+        write_info(model, info, tokenizer=self.front.tokenizer if self.front else None)
         onnx.checker.check_model(model, full_check=True)
         check_model(model)
         return model
@@ -117,24 +142,26 @@ def export_encoder(
 
     Args:
         graph: The graph with all outputs of the encoder's kind.
-        info: What the file says of itself, without parity.
+        info: What the head says of itself, without parity.
         path: Where it goes; written beside it first and then renamed.
         check: Compares the loaded file with the torch module and returns the parity figures, or raises EncoderError.
         force: Replace an existing file.
-        opset: Version of the ONNX operator set; None for the newest.
+        opset: Version of the ONNX operator set; None for the newest, or the backbone's.
 
     Returns:
-        ``info`` with the parity figures, as it stands in the file.
+        ``info`` with the parity figures and what the backbone takes, as it stands in the file.
 
     Raises:
         UsageError: If the file exists and ``force`` is not set, or its folder is missing.
         EncoderError: If the graph and the module disagree.
     """
     check_out_path(path, force=force)
+    if graph.front:
+        info = graph.front.describe(info)
     model = graph.build(info, opset=opset)
     with atomic_file(path) as temporary:
         temporary.write_bytes(model.SerializeToString(deterministic=True))
-        checked = replace(info, parity=dict(check(load_encoder(temporary))))
+        checked = replace(info, parity={**info.parity, **check(load_encoder(temporary))})
         write_info(model, checked)
         temporary.write_bytes(model.SerializeToString(deterministic=True))
         load_encoder(temporary)

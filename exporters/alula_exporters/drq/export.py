@@ -11,6 +11,7 @@ import torch
 
 from alula.encoders import DrqEncoder, EncoderInfo, FlopsEncoder
 from alula.errors import EncoderError
+from alula_exporters.backbones.onnx import Front
 from alula_exporters.drq.model import CODEWORDS, Quantizer, pack_signs
 from alula_exporters.drq.variants import PaperQuantizer
 from alula_exporters.inputs import add_unit_rows
@@ -23,13 +24,19 @@ MAX_ERROR = 1e-4  # of norms and tables, in units of the encoder's scale
 
 
 def export_drq(
-    trained: Trained[Quantizer], path: Path, *, force: bool = False, opset: int | None = None
+    trained: Trained[Quantizer],
+    path: Path,
+    *,
+    front: Front | None = None,
+    force: bool = False,
+    opset: int | None = None,
 ) -> EncoderInfo:
     """Write a trained quantiser as an ``.onnx`` file (atomically), with its parity figures.
 
     Args:
         trained: From `train_drq`.
         path: The file to write.
+        front: The backbone whose vectors it was trained on, which then is part of the file; None for vectors.
         force: Replace an existing file.
         opset: Version of the ONNX operator set, for an older onnxruntime; None for the newest.
 
@@ -61,19 +68,20 @@ def export_drq(
         assert isinstance(encoder, DrqEncoder)  # noqa: S101 (for the type checker)
         return _parity(model, encoder, vectors, beam)
 
-    return export_encoder(build_graph(model, beam), info, path, check=check, force=force, opset=opset)
+    return export_encoder(build_graph(model, beam, front), info, path, check=check, force=force, opset=opset)
 
 
 @torch.no_grad()
-def build_graph(model: Quantizer, beam: int) -> GraphBuilder:
+def build_graph(model: Quantizer, beam: int, front: Front | None = None) -> GraphBuilder:
     """The graph of a quantiser: codes, prefix norms and sign bits of rows; look-up tables and sign bits of queries.
 
     Args:
         model: The quantiser.
         beam: Prefixes kept while encoding a row.
+        front: The backbone that the vectors come from, if any.
     """
     bits, dim = model.projection.shape
-    graph = GraphBuilder("drq", dim)
+    graph = GraphBuilder("drq", dim, front)
     if model.metric == "COSINE":
         prepared = add_unit_rows(graph, graph.vectors)[0]
     else:

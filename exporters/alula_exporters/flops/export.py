@@ -12,6 +12,7 @@ import torch
 
 from alula.encoders import DrqEncoder, EncoderInfo, FlopsEncoder
 from alula.errors import EncoderError
+from alula_exporters.backbones.onnx import Front
 from alula_exporters.flops.model import FLOOR, LONGEST, SparseEncoder
 from alula_exporters.inputs import TINY, add_unit_rows
 from alula_exporters.onnx_export import GraphBuilder, export_encoder, versions
@@ -22,13 +23,19 @@ MAX_WEIGHT_ERROR = 1e-4
 
 
 def export_flops(
-    trained: Trained[SparseEncoder], path: Path, *, force: bool = False, opset: int | None = None
+    trained: Trained[SparseEncoder],
+    path: Path,
+    *,
+    front: Front | None = None,
+    force: bool = False,
+    opset: int | None = None,
 ) -> EncoderInfo:
     """Write a trained sparse encoder as an ``.onnx`` file (atomically), with its parity figures.
 
     Args:
         trained: From `train_flops`.
         path: The file to write.
+        front: The backbone whose vectors it was trained on, which then is part of the file; None for vectors.
         force: Replace an existing file.
         opset: Version of the ONNX operator set, for an older onnxruntime; None for the newest.
 
@@ -58,12 +65,12 @@ def export_flops(
         assert isinstance(encoder, FlopsEncoder)  # noqa: S101 (for the type checker)
         return _parity(model, encoder, vectors)
 
-    return export_encoder(build_graph(model), info, path, check=check, force=force, opset=opset)
+    return export_encoder(build_graph(model, front), info, path, check=check, force=force, opset=opset)
 
 
-def build_graph(model: SparseEncoder) -> GraphBuilder:
+def build_graph(model: SparseEncoder, front: Front | None = None) -> GraphBuilder:
     """The graph of `SparseEncoder.forward`, with its non-zeros in COO order (row by row, heaviest first)."""
-    graph = GraphBuilder("flops", model.weight.shape[1])
+    graph = GraphBuilder("flops", model.weight.shape[1], front)
     prepared, lengths = add_unit_rows(graph, graph.vectors)
     if model.sees_lengths:
         prepared = graph.node("Div", graph.vectors, graph.constant(np.float32(model.scale)))

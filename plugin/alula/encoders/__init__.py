@@ -1,7 +1,7 @@
-"""Encoders: one ONNX file that maps vectors to sparse rows or codes, and queries to what is sent to Milvus."""
+"""Encoders: one ONNX file that maps vectors, images or text to sparse rows or codes, and queries to what is sent."""
 
-from alula.encoders.contract import EncoderInfo, Kind, Metric, check_model, read_model, write_info
-from alula.encoders.encoder import DrqEncoder, DrqQueries, DrqRows, Encoder, FlopsEncoder, load_encoder
+from alula.encoders.contract import EncoderInfo, Input, Kind, Metric, check_model, read_model, write_info
+from alula.encoders.encoder import DrqEncoder, DrqQueries, DrqRows, Encoder, FlopsEncoder, Inputs, load_encoder
 
 __all__ = [
     "DrqEncoder",
@@ -10,6 +10,8 @@ __all__ = [
     "Encoder",
     "EncoderInfo",
     "FlopsEncoder",
+    "Input",
+    "Inputs",
     "Kind",
     "Metric",
     "check_model",

@@ -2,28 +2,45 @@
 
 One ``.onnx`` file, standard operators only, no external data, a dynamic first axis. ``metadata_props["alula"]`` holds
 the JSON of `EncoderInfo`. An encoder file is data: nothing in it is executed but the ONNX graph, nothing is unpickled.
+
+An encoder of vectors takes ``vectors``, float32 (n, d). An encoder of images takes ``images``, uint8 (n, h, w, c), and
+one of text ``input_ids`` and ``attention_mask``, int64 (n, t), with the tokenizer under ``alula.tokenizer`` in
+``metadata_props`` (JSON of the package ``tokenizers``). Both also give ``vectors``, their backbone's embedding, as an
+output, and compute everything else from it: so all that is behind the embedding is the same for each input.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 import onnx
 
+from alula.encoders.graph import trace
 from alula.errors import EncoderError
 
 METADATA_KEY = "alula"
+TOKENIZER_KEY = "alula.tokenizer"
 FORMAT_VERSION = 1
-INPUT_NAME = "vectors"
+VECTORS = "vectors"
 MAX_FILE_BYTES = 2 << 30  # protobuf's own limit; a larger file cannot be one message
 MAX_DIM = 32768  # Milvus's longest FLOAT_VECTOR
+MAX_EMBEDDING_DIM = 1_000_000  # an embedding need not be kept in Milvus; one weight per word of a vocabulary is long
+MAX_IMAGE_BYTES = 64 << 20
 
 Kind = Literal["flops", "drq"]
 Metric = Literal["COSINE", "IP", "L2"]
+Input = Literal["vectors", "images", "text"]
+
+GRAPH_INPUTS: Mapping[str, tuple[str, ...]] = {
+    "vectors": (VECTORS,),
+    "images": ("images",),
+    "text": ("input_ids", "attention_mask"),
+}
 
 ROW_OUTPUTS: Mapping[str, tuple[str, ...]] = {
     "flops": ("rows", "dims", "weights"),
@@ -42,14 +59,19 @@ class EncoderInfo:
     Args:
         kind: ``flops`` (sparse rows) or ``drq`` (codes).
         metric: The metric it was trained for; a collection that uses it has this metric.
-        input_dim: Length d of an input vector (float32).
-        normalized: Whether the graph scales its input to unit length itself.
-        scale: What the graph divides its input by when it does not normalise (the root mean square norm of the
+        input_dim: Length d of ``vectors`` (float32): of an input vector, or of the embedding of an image or text.
+        normalized: Whether the graph scales ``vectors`` to unit length itself.
+        scale: What the graph divides ``vectors`` by when it does not normalise (the root mean square norm of the
             training rows), so that norms and look-up tables are near 1 for any data. 1.0 when normalised.
         dim: ``flops``: number of sparse dimensions; ``drq``: 0.
         max_nnz: ``flops``: most non-zeros in a row; ``drq``: 0.
         levels: ``drq``: number of levels M, one byte each; ``flops``: 0.
         sign_bits: ``drq``: number of sign bits S, a multiple of 8; ``flops``: 0.
+        input: What a row is: a vector, an image or a text.
+        image_shape: ``images``: height, width and channels; otherwise empty.
+        max_tokens: ``text``: most tokens of a text, special ones counted; the rest is cut off. Otherwise 0.
+        row_prompt: ``text``: put before the text of a row.
+        query_prompt: ``text``: put before the text of a query.
         training: Training summary: rows, data fingerprint, recipe, seed, loss, achieved FLOPs / nnz / distortion.
         versions: Versions of the packages that made the file.
         parity: Agreement of the ONNX graph with the trained module, measured at export.
@@ -64,6 +86,11 @@ class EncoderInfo:
     max_nnz: int = 0
     levels: int = 0
     sign_bits: int = 0
+    input: Input = "vectors"
+    image_shape: Sequence[int] = ()
+    max_tokens: int = 0
+    row_prompt: str = ""
+    query_prompt: str = ""
     training: Mapping[str, Any] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
     parity: Mapping[str, Any] = field(default_factory=dict)
@@ -101,8 +128,11 @@ class EncoderInfo:
         missing = {"kind", "metric", "input_dim", "normalized"} - known.keys()
         if missing:
             raise EncoderError(f"its metadata lacks {', '.join(sorted(missing))}")
+        if isinstance(known.get("image_shape"), list):  # JSON has no tuples
+            known["image_shape"] = tuple(known["image_shape"])
         info = cls(**known)
         info._check()
+        info._check_input()
         return info
 
     def _check(self) -> None:
@@ -110,19 +140,40 @@ class EncoderInfo:
         _require(
             self.metric in get_args(Metric), f"metric is {self.metric!r}, not one of {', '.join(get_args(Metric))}"
         )
-        for name in ("input_dim", "dim", "max_nnz", "levels", "sign_bits"):
+        for name in ("input_dim", "dim", "max_nnz", "levels", "sign_bits", "max_tokens"):
             value = getattr(self, name)
             _require(type(value) is int and 0 <= value < 2**31, f"{name} is {value!r}, not a count")
         _require(isinstance(self.normalized, bool), "normalized is not true or false")
         _require(isinstance(self.scale, int | float) and 0 < self.scale < float("inf"), "scale is not positive")
         for name in ("training", "versions", "parity"):
             _require(isinstance(getattr(self, name), dict), f"{name} is not an object")
-        _require(0 < self.input_dim <= MAX_DIM, f"input_dim is {self.input_dim}, not between 1 and {MAX_DIM}")
         if self.kind == "flops":
             _require(self.dim > 0 and 0 < self.max_nnz <= self.dim, "dim and max_nnz do not fit a sparse encoder")
         else:
             _require(0 < self.levels <= 256, "levels is not between 1 and 256")
             _require(self.sign_bits > 0 and self.sign_bits % 8 == 0, "sign_bits is not a positive multiple of 8")
+
+    def _check_input(self) -> None:
+        _require(self.input in get_args(Input), f"input is {self.input!r}, not one of {', '.join(get_args(Input))}")
+        longest = MAX_DIM if self.input == "vectors" else MAX_EMBEDDING_DIM
+        _require(0 < self.input_dim <= longest, f"input_dim is {self.input_dim}, not between 1 and {longest}")
+        shape: Any = self.image_shape
+        if self.input == "images":
+            _require(
+                isinstance(shape, tuple) and len(shape) == 3 and all(type(size) is int and size > 0 for size in shape),
+                f"image_shape is {shape!r}, not height, width and channels",
+            )
+            _require(math.prod(shape) <= MAX_IMAGE_BYTES, f"image_shape is {shape!r}, more than 64 MiB an image")
+        else:
+            _require(shape == (), f"image_shape is {shape!r}, and the encoder takes {self.input}")
+        if self.input == "text":
+            _require(0 < self.max_tokens <= 2**20, f"max_tokens is {self.max_tokens}, not between 1 and {2**20}")
+        else:
+            _require(self.max_tokens == 0, f"max_tokens is {self.max_tokens}, and the encoder takes {self.input}")
+        for name in ("row_prompt", "query_prompt"):
+            prompt = getattr(self, name)
+            _require(isinstance(prompt, str), f"{name} is {prompt!r}, not a text")
+            _require(prompt == "" or self.input == "text", f"{name} is {prompt!r}, and the encoder takes {self.input}")
 
 
 def _require(condition: bool, message: str) -> None:
@@ -182,22 +233,42 @@ def check_model(model: onnx.ModelProto) -> EncoderInfo:
         for tensor in _tensors(graph):
             if tensor.data_location == onnx.TensorProto.EXTERNAL or tensor.external_data:
                 raise EncoderError(f"its tensor '{tensor.name}' lies outside the file; an encoder is one file")
+    _check_ends(model, info)
+    if info.input == "text" and TOKENIZER_KEY not in metadata:
+        raise EncoderError(f"it takes text and has no '{TOKENIZER_KEY}' metadata")
+    return info
+
+
+def _check_ends(model: onnx.ModelProto, info: EncoderInfo) -> None:
+    """The graph's inputs and outputs, and that the outputs are computed from ``vectors`` alone."""
     inputs = {value.name for value in model.graph.input} - {tensor.name for tensor in model.graph.initializer}
-    if inputs != {INPUT_NAME}:
-        raise EncoderError(f"its inputs are {sorted(inputs)}, not ['{INPUT_NAME}']")
+    expected = GRAPH_INPUTS[info.input]
+    if inputs != set(expected):
+        raise EncoderError(f"its inputs are {sorted(inputs)}, not {sorted(expected)}")
     outputs = {value.name for value in model.graph.output}
     wanted = {*ROW_OUTPUTS[info.kind], *QUERY_OUTPUTS[info.kind]}
     if not wanted <= outputs:
         raise EncoderError(f"it lacks the output {', '.join(sorted(wanted - outputs))} of a '{info.kind}' encoder")
-    return info
+    if info.input == "vectors":
+        return
+    if VECTORS not in outputs:
+        raise EncoderError(f"it takes {info.input} and lacks the output '{VECTORS}', the embedding")
+    for output in sorted(wanted):
+        _, read = trace(model, {VECTORS}, {output})
+        if not read.isdisjoint(expected):
+            beside = ", ".join(sorted(read.intersection(expected)))
+            raise EncoderError(
+                f"its output {output} is computed from {beside} past '{VECTORS}'; rows and queries may be computed "
+                "from the embedding only"
+            )
 
 
-def write_info(model: onnx.ModelProto, info: EncoderInfo) -> None:
-    """Put ``info`` into the model's ``metadata_props``, replacing what was there."""
-    others = [entry for entry in model.metadata_props if entry.key != METADATA_KEY]
-    kept = [(entry.key, entry.value) for entry in others]
+def write_info(model: onnx.ModelProto, info: EncoderInfo, *, tokenizer: str | None = None) -> None:
+    """Put ``info``, and the JSON of a tokenizer, into the model's ``metadata_props``, replacing what was there."""
+    new = {METADATA_KEY: info.to_json()} | ({TOKENIZER_KEY: tokenizer} if tokenizer is not None else {})
+    kept = {entry.key: entry.value for entry in model.metadata_props if entry.key not in new}
     del model.metadata_props[:]
-    for key, value in [*kept, (METADATA_KEY, info.to_json())]:
+    for key, value in {**kept, **new}.items():
         model.metadata_props.add(key=key, value=value)
 
 

@@ -1,12 +1,15 @@
-"""Load an encoder file and run it: vectors in, sparse rows or codes out, queries in, what Milvus is sent out."""
+"""Load an encoder file and run it: images or text to vectors, vectors to sparse rows or codes, queries to what is sent.
+
+The graph is cut into three: inputs to ``vectors``, ``vectors`` to the row outputs, ``vectors`` to the query outputs.
+"""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeAlias, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -14,11 +17,16 @@ import onnx
 import onnxruntime
 import scipy.sparse as sp
 
-from alula.encoders.contract import INPUT_NAME, QUERY_OUTPUTS, ROW_OUTPUTS, EncoderInfo, read_model
+from alula.encoders.contract import QUERY_OUTPUTS, ROW_OUTPUTS, TOKENIZER_KEY, VECTORS, EncoderInfo, read_model
+from alula.encoders.graph import cut
+from alula.encoders.raw import Feed, Tokenizer, check_images, check_texts, image_feeds
 from alula.errors import DataError, EncoderError
 
 F32 = npt.NDArray[np.float32]
 U8 = npt.NDArray[np.uint8]
+Inputs: TypeAlias = "F32 | U8 | list[str]"  # what an encoder takes: vectors, images or texts
+
+PROBE_TEXTS = ("two words", "a text of some more words than that, and 3 numbers: 1, 2, 3", "", "one")
 
 
 @dataclass(frozen=True)
@@ -54,8 +62,8 @@ class DrqQueries:
 class Encoder:
     """An encoder file, loaded and checked.
 
-    The file is cut into a row graph and a query graph, because onnxruntime computes every output of a graph
-    whatever outputs are asked for. Sessions are made on first use.
+    The file is cut into a graph for the embedding, one for rows and one for queries, because onnxruntime computes
+    every output of a graph whatever outputs are asked for. Sessions are made on first use.
 
     Args:
         path: The ``.onnx`` file.
@@ -71,6 +79,62 @@ class Encoder:
         self._model = model
         self._threads = threads
         self._sessions: dict[tuple[str, ...], onnxruntime.InferenceSession] = {}
+        self._tokenizer: Tokenizer | None = None
+
+    def embed(self, inputs: Any, *, queries: bool = False) -> F32:
+        """What the encoder takes, as vectors.
+
+        Args:
+            inputs: As `check_inputs` takes them.
+            queries: Whether they are queries: a text then gets the prompt of queries, and errors call them so.
+
+        Returns:
+            float32 (n, d): vectors as they are, or the backbone's embeddings of images or texts.
+
+        Raises:
+            DataError: If the inputs are not what the encoder takes.
+            EncoderError: If the backbone fails, or gives something else than finite vectors.
+        """
+        checked = self.check_inputs(inputs, what="queries" if queries else None)
+        if self.info.input == "vectors":
+            return cast(F32, checked)
+        vectors = np.empty((len(checked), self.info.input_dim), np.float32)
+        for places, feed in self._feeds(checked, self.info.query_prompt if queries else self.info.row_prompt):
+            (part,) = self._run((VECTORS,), feed)
+            self._check_output(VECTORS, part, (len(places), self.info.input_dim), np.float32)
+            vectors[places] = part
+        return vectors
+
+    def check_inputs(self, inputs: Any, *, what: str | None = None) -> Inputs:
+        """What the encoder takes, checked but not run.
+
+        Args:
+            inputs: Vectors as `check_vectors` takes them; images, uint8 (n, h, w, c) or (h, w, c) for one; a sequence
+                of strings, or one string.
+            what: How an error names them.
+
+        Returns:
+            float32 (n, d), uint8 (n, h, w, c), or a list of n strings.
+
+        Raises:
+            DataError: If they are not that.
+        """
+        if self.info.input == "images":
+            return check_images(inputs, self.info.image_shape, what=what or "images", encoder=self.path.name)
+        if self.info.input == "text":
+            return check_texts(inputs, what=what or "texts", encoder=self.path.name)
+        return self.check_vectors(inputs, what=what or "vectors")
+
+    def _feeds(self, inputs: Any, prompt: str) -> Iterator[Feed]:
+        if self.info.input == "images":
+            return image_feeds(inputs)
+        if self._tokenizer is None:
+            json = next(entry.value for entry in self._model.metadata_props if entry.key == TOKENIZER_KEY)
+            try:
+                self._tokenizer = Tokenizer(json, self.info.max_tokens)
+            except EncoderError as error:
+                raise EncoderError(f"Cannot use the encoder {self.path}: {error}.") from None
+        return self._tokenizer.feeds([prompt + text for text in inputs], self.info.input_dim)
 
     def check_vectors(self, vectors: npt.ArrayLike, *, what: str = "vectors") -> F32:
         """Vectors as a finite, contiguous float32 (n, d) array.
@@ -106,14 +170,14 @@ class Encoder:
             )
         return array
 
-    def _run(self, outputs: tuple[str, ...], vectors: F32) -> list[Any]:
+    def _run(self, outputs: tuple[str, ...], feed: Mapping[str, npt.NDArray[Any]]) -> list[Any]:
         if outputs not in self._sessions:
             options = onnxruntime.SessionOptions()
             options.intra_op_num_threads = self._threads
             options.log_severity_level = 4  # its errors become sentences; nothing goes to the terminal beside them
             try:
                 self._sessions[outputs] = onnxruntime.InferenceSession(
-                    _cut(self._model, outputs).SerializeToString(), options, providers=["CPUExecutionProvider"]
+                    cut(self._model, feed, outputs).SerializeToString(), options, providers=["CPUExecutionProvider"]
                 )
             except Exception as error:  # onnxruntime's errors have no public base class
                 newer = any(sign in str(error) for sign in ("opset", "IR version"))
@@ -123,7 +187,7 @@ class Encoder:
                     f"({_one_line(error)})."
                 ) from None
         try:
-            arrays = list(self._sessions[outputs].run(list(outputs), {INPUT_NAME: vectors}))
+            arrays = list(self._sessions[outputs].run(list(outputs), dict(feed)))
         except Exception as error:
             raise EncoderError(f"The encoder {self.path} failed while encoding ({_one_line(error)}).") from None
         for name, array in zip(outputs, arrays, strict=True):
@@ -134,13 +198,24 @@ class Encoder:
     def _broken(self, detail: str) -> EncoderError:
         return EncoderError(f"The encoder {self.path} breaks the contract: {detail}.")
 
+    def _check_output(self, name: str, array: npt.NDArray[Any], shape: tuple[int, ...], dtype: type) -> None:
+        if array.shape != shape or array.dtype != dtype:
+            raise self._broken(f"{name} is {array.dtype} {array.shape}, and {np.dtype(dtype)} {shape} was expected")
+        if not np.isfinite(array).all():
+            raise self._broken(f"{name} holds values that are not finite")
+
     def self_test(self) -> None:
-        """Encode a few vectors, a zero vector among them, and check what comes out.
+        """Embed a few images or texts, encode a few vectors, a zero vector among them, and check what comes out.
 
         Raises:
             EncoderError: If an output breaks the contract.
         """
-        raise NotImplementedError
+        if self.info.input == "vectors":
+            return
+        probes = _probe_images(self.info.image_shape) if self.info.input == "images" else PROBE_TEXTS
+        for some in (probes, probes[:1]):  # a graph of a fixed batch takes only one of them
+            self.embed(some)
+            self.embed(some, queries=True)
 
 
 class FlopsEncoder(Encoder):
@@ -153,7 +228,7 @@ class FlopsEncoder(Encoder):
         array = self.check_vectors(vectors)
         if not len(array):
             return sp.csr_array((0, self.info.dim), dtype=np.float32)
-        rows, dims, weights = self._run(ROW_OUTPUTS["flops"], array)
+        rows, dims, weights = self._run(ROW_OUTPUTS["flops"], {VECTORS: array})
         if not (rows.ndim == dims.ndim == weights.ndim == 1 and len(rows) == len(dims) == len(weights)):
             raise self._broken("rows, dims and weights are not three lists of one length")
         if (rows.dtype.kind, dims.dtype.kind, weights.dtype.kind) != ("i", "i", "f"):
@@ -181,6 +256,7 @@ class FlopsEncoder(Encoder):
 
     def self_test(self) -> None:
         """See `Encoder.self_test`."""
+        super().self_test()
         vectors = _probe_vectors(self.info.input_dim)
         for some in (vectors, vectors[:1]):  # a graph of a fixed batch takes only one of them
             self.encode_rows(some)
@@ -199,7 +275,7 @@ class DrqEncoder(Encoder):
             return DrqRows(
                 np.empty((0, levels), np.uint8), np.empty((0, levels), np.float32), np.empty((0, sign_bytes), np.uint8)
             )
-        codes, norms, signs = self._run(ROW_OUTPUTS["drq"], array)
+        codes, norms, signs = self._run(ROW_OUTPUTS["drq"], {VECTORS: array})
         self._check_output("codes", codes, (n, levels), np.uint8)
         self._check_output("norms", norms, (n, levels), np.float32)
         self._check_output("signs", signs, (n, sign_bytes), np.uint8)
@@ -218,19 +294,14 @@ class DrqEncoder(Encoder):
                 np.empty((0, self.info.sign_bits // 8), np.uint8),
                 norms,
             )
-        lut, signs = self._run(QUERY_OUTPUTS["drq"], array)
+        lut, signs = self._run(QUERY_OUTPUTS["drq"], {VECTORS: array})
         self._check_output("lut", lut, (n, self.info.levels, 256), np.float32)
         self._check_output("query_signs", signs, (n, self.info.sign_bits // 8), np.uint8)
         return DrqQueries(lut, signs, norms)
 
-    def _check_output(self, name: str, array: npt.NDArray[Any], shape: tuple[int, ...], dtype: type) -> None:
-        if array.shape != shape or array.dtype != dtype:
-            raise self._broken(f"{name} is {array.dtype} {array.shape}, and {np.dtype(dtype)} {shape} was expected")
-        if not np.isfinite(array).all():
-            raise self._broken(f"{name} holds values that are not finite")
-
     def self_test(self) -> None:
         """See `Encoder.self_test`."""
+        super().self_test()
         vectors = _probe_vectors(self.info.input_dim)
         for some in (vectors, vectors[:1]):  # a graph of a fixed batch takes only one of them
             self.encode_rows(some)
@@ -257,40 +328,14 @@ def load_encoder(path: str | Path, *, threads: int = 0) -> FlopsEncoder | DrqEnc
     return encoder
 
 
+def _probe_images(shape: Sequence[int]) -> U8:
+    return np.random.default_rng(0).integers(0, 256, (3, *shape), np.uint8)
+
+
 def _probe_vectors(dim: int) -> F32:
     vectors = np.random.default_rng(0).standard_normal((4, dim)).astype(np.float32)
     vectors[-1] = 0.0
     return vectors
-
-
-def _cut(model: onnx.ModelProto, outputs: tuple[str, ...]) -> onnx.ModelProto:
-    """The part of a model that computes some outputs.
-
-    Unlike `onnx.utils.Extractor` this follows what branches (If, Loop, Scan) read of the graph around them.
-    """
-    needed, nodes = set(outputs), []
-    for node in reversed(model.graph.node):  # ONNX graphs are in topological order
-        if not needed.isdisjoint(node.output):
-            needed.update(_read_by(node))
-            nodes.append(node)
-    part = onnx.ModelProto(ir_version=model.ir_version, opset_import=model.opset_import, functions=model.functions)
-    graph = part.graph
-    graph.name = model.graph.name or "encoder"
-    graph.node.extend(reversed(nodes))
-    graph.input.extend(value for value in model.graph.input if value.name == INPUT_NAME)
-    graph.output.extend(value for value in model.graph.output if value.name in outputs)
-    graph.initializer.extend(tensor for tensor in model.graph.initializer if tensor.name in needed)
-    graph.sparse_initializer.extend(sparse for sparse in model.graph.sparse_initializer if sparse.values.name in needed)
-    return part
-
-
-def _read_by(node: onnx.NodeProto) -> Iterator[str]:
-    """Names of the tensors that a node reads, those that its branches read among them."""
-    yield from node.input
-    for attribute in node.attribute:
-        for graph in (attribute.g, *attribute.graphs):
-            for inner in graph.node:
-                yield from _read_by(inner)
 
 
 def _one_line(error: Exception) -> str:

@@ -1,0 +1,52 @@
+"""Parts of an encoder's graph: what outputs are computed from, and the model that computes only them."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+
+import onnx
+
+
+def trace(
+    model: onnx.ModelProto, inputs: Collection[str], outputs: Collection[str]
+) -> tuple[list[onnx.NodeProto], set[str]]:
+    """The nodes that compute some outputs, and every tensor that they read.
+
+    Args:
+        model: The model.
+        inputs: Tensors that are given, so that nothing behind them is needed.
+        outputs: Tensors that are wanted.
+    """
+    needed, nodes = set(outputs), []
+    for node in reversed(model.graph.node):  # ONNX graphs are in topological order
+        if any(name in needed and name not in inputs for name in node.output):
+            needed.update(_read_by(node))
+            needed.discard("")  # stands for an optional input or output that is left out
+            nodes.append(node)
+    return nodes[::-1], needed
+
+
+def cut(model: onnx.ModelProto, inputs: Collection[str], outputs: Collection[str]) -> onnx.ModelProto:
+    """The part of a model that computes some of its outputs from some of its inputs or outputs.
+
+    Unlike `onnx.utils.Extractor` this follows what branches (If, Loop, Scan) read of the graph around them.
+    """
+    nodes, needed = trace(model, inputs, outputs)
+    part = onnx.ModelProto(ir_version=model.ir_version, opset_import=model.opset_import, functions=model.functions)
+    graph = part.graph
+    graph.name = model.graph.name or "encoder"
+    graph.node.extend(nodes)
+    graph.input.extend(value for value in (*model.graph.input, *model.graph.output) if value.name in inputs)
+    graph.output.extend(value for value in model.graph.output if value.name in outputs)
+    graph.initializer.extend(tensor for tensor in model.graph.initializer if tensor.name in needed)
+    graph.sparse_initializer.extend(sparse for sparse in model.graph.sparse_initializer if sparse.values.name in needed)
+    return part
+
+
+def _read_by(node: onnx.NodeProto) -> Iterator[str]:
+    """Names of the tensors that a node reads, those that its branches read among them."""
+    yield from node.input
+    for attribute in node.attribute:
+        for graph in (attribute.g, *attribute.graphs):
+            for inner in graph.node:
+                yield from _read_by(inner)

@@ -1,0 +1,147 @@
+"""Images and texts on their way into a graph: checked, tokenized, and cut into batches of bounded memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from alula.errors import AlulaError, DataError, EncoderError
+
+U8 = npt.NDArray[np.uint8]
+# The places of some rows among all, and what the graph is given for them.
+Feed: TypeAlias = tuple[npt.NDArray[np.intp], Mapping[str, npt.NDArray[Any]]]
+
+# A batch for the graph. Its hidden layers take a few hundred bytes per pixel; of texts, a head over a vocabulary holds
+# one vector per token, and that is what FLOATS bounds.
+IMAGES, PIXELS = 256, 1 << 20
+TEXTS, FLOATS = 32, 1 << 26
+
+
+def check_images(images: Any, shape: Sequence[int], *, what: str, encoder: str) -> U8:
+    """Images as a contiguous uint8 (n, h, w, c) array.
+
+    Args:
+        images: Array-like (n, h, w, c), or (h, w, c) for one image; without the last axis where c is 1.
+        shape: The height, width and channels that the encoder takes.
+        what: How an error names the images.
+        encoder: How an error names the encoder.
+
+    Raises:
+        DataError: If they are not uint8, or of another shape.
+    """
+    height, width, channels = shape
+    try:
+        array = np.asarray(images)
+    except (ValueError, TypeError):
+        raise DataError(f"The {what} are not an array of images of one shape.") from None
+    if array.dtype != np.uint8:
+        raise DataError(
+            f"The {what} are {array.dtype}, and the encoder {encoder} takes pixels as uint8, from 0 to 255."
+        )
+    if channels == 1 and array.shape[-2:] == (height, width):
+        array = array[..., None]
+    if array.shape[-3:] != (height, width, channels) or array.ndim not in (3, 4):
+        raise DataError(
+            f"The {what} have shape {array.shape}, and the encoder {encoder} takes images of (height, width, channels) "
+            f"= ({height}, {width}, {channels}), so (rows, {height}, {width}, {channels}); resize or crop them."
+        )
+    return np.ascontiguousarray(array.reshape(-1, height, width, channels))
+
+
+def image_feeds(images: U8) -> Iterator[Feed]:
+    """Batches of images, uint8 (n, h, w, c), as a graph's ``images``."""
+    pixels = images.shape[1] * images.shape[2]
+    step = max(1, min(IMAGES, PIXELS // pixels))
+    for start in range(0, len(images), step):
+        some = images[start : start + step]
+        yield np.arange(start, start + len(some)), {"images": some}
+
+
+def check_texts(texts: Any, *, what: str, encoder: str) -> list[str]:
+    """Texts as a list; one string is one text.
+
+    Args:
+        texts: A sequence of strings, empty ones among them, or one string.
+        what: How an error names the texts.
+        encoder: How an error names the encoder.
+
+    Raises:
+        DataError: If one is not a string; the message says which.
+    """
+    if isinstance(texts, str):
+        return [texts]
+    if not isinstance(texts, Iterable) or isinstance(texts, bytes | Mapping) or getattr(texts, "ndim", 1) != 1:
+        raise DataError(f"The {what} are not a list of strings, and the encoder {encoder} takes text.")
+    found = list(texts)
+    for row, text in enumerate(found):
+        if not isinstance(text, str):
+            raise DataError(
+                f"Row {row} of the {what} is {_shortly(text)}, not a string, and the encoder {encoder} takes text."
+            )
+    return found
+
+
+class Tokenizer:
+    """The tokenizer of an encoder file: its own special tokens and padding token; lengths as the encoder says.
+
+    Args:
+        json: JSON of the package ``tokenizers``.
+        max_tokens: Most tokens of a text, special ones counted.
+
+    Raises:
+        AlulaError: If the package ``tokenizers`` is not installed.
+        EncoderError: If it cannot read the JSON (without the file's name).
+    """
+
+    def __init__(self, json: str, max_tokens: int) -> None:
+        try:
+            import tokenizers  # noqa: PLC0415  encoders of vectors and images do without
+        except ImportError:
+            raise AlulaError(
+                "An encoder of text needs the package 'tokenizers'; install it with: pip install 'alula[text]'."
+            ) from None
+        try:
+            self._tokenizer = tokenizers.Tokenizer.from_str(json)
+            padding = self._tokenizer.padding
+            self._tokenizer.no_padding()
+            self._tokenizer.enable_truncation(max_tokens)
+        except Exception as error:  # tokenizers raises bare Exceptions
+            raise EncoderError(f"its tokenizer cannot be used ({' '.join(str(error).split())})") from None
+        known = (self._tokenizer.token_to_id(token) for token in ("[PAD]", "<pad>"))
+        self._pad = padding["pad_id"] if padding else next((id_ for id_ in known if id_ is not None), 0)
+
+    def feeds(self, texts: Sequence[str], width: int) -> Iterator[Feed]:
+        """Batches of texts of like length as a graph's ``input_ids`` and ``attention_mask``, int64 (n, t).
+
+        Args:
+            texts: The texts, prompts included.
+            width: Floats that the graph may hold per token.
+
+        Raises:
+            DataError: If a text cannot be tokenized.
+        """
+        try:
+            tokens = [encoding.ids for encoding in self._tokenizer.encode_batch(texts)]
+        except Exception as error:  # e.g. half of a surrogate pair
+            raise DataError(f"A text cannot be tokenized ({' '.join(str(error).split())}).") from None
+        order = np.argsort([len(ids) for ids in tokens], kind="stable")[::-1]  # the largest batch fails first, if any
+        start = 0
+        while start < len(order):
+            longest = max(1, len(tokens[order[start]]))  # a text may have no token, a tensor of no column is a trap
+            places = order[start : start + max(1, min(TEXTS, FLOATS // (longest * width)))]
+            input_ids = np.full((len(places), longest), self._pad, np.int64)
+            mask = np.zeros_like(input_ids)
+            for row, place in enumerate(places):
+                ids = tokens[place]
+                input_ids[row, : len(ids)] = ids
+                mask[row, : len(ids)] = 1
+            yield places, {"input_ids": input_ids, "attention_mask": mask}
+            start += len(places)
+
+
+def _shortly(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 40 else type(value).__name__

@@ -1,0 +1,170 @@
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+
+from alula.encoders import load_encoder
+from alula.errors import UsageError
+from alula_exporters.backbones.onnx import OPSET, export_backbone
+from alula_exporters.data import make_training_data
+from alula_exporters.drq import DrqConfig, export_drq, train_drq
+from alula_exporters.flops import FlopsConfig, export_flops, train_flops
+from alula_exporters.onnx_export import GraphBuilder
+
+from ..conftest import SMALL_DRQ, SMALL_FLOPS
+
+DIM = 24
+ABOUT = {"input": "images", "image_shape": (6, 6, 1)}
+
+
+class Pixels(torch.nn.Module):
+    """Images to vectors: a convolution, a layer and a norm."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.layer = torch.nn.Conv2d(1, 4, 3), torch.nn.Linear(64, DIM)
+        self.norm = torch.nn.BatchNorm1d(DIM)
+
+    def forward(self, images):
+        pixels = images.permute(0, 3, 1, 2).float() / 255
+        return self.norm(self.layer(self.conv(pixels).relu().flatten(1)))
+
+
+def images(rows, seed=0):
+    return np.random.default_rng(seed).integers(0, 256, (rows, 6, 6, 1), dtype=np.uint8)
+
+
+@pytest.fixture(scope="session")
+def pixels():
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        module = Pixels()
+        module(torch.from_numpy(images(50)))  # the norm learns a mean that is not 0
+        return module
+
+
+@pytest.fixture(scope="session")
+def exported(pixels):
+    """The backbone, and what its export left of the module: whether it trains, and how many batches its norm saw."""
+    pixels.train()
+    front = export_backbone(pixels, {"images": torch.from_numpy(images(3))}, about=ABOUT)
+    return front, pixels.training, pixels.norm.num_batches_tracked.item()
+
+
+@pytest.fixture(scope="session")
+def front(exported):
+    return exported[0]
+
+
+@torch.no_grad()
+def embedded(module, rows):
+    return module.eval()(torch.from_numpy(rows)).numpy()
+
+
+def test_the_graph_is_the_module_for_any_batch(front, pixels):
+    session = onnxruntime.InferenceSession(front.model.SerializeToString())
+    for rows in (1, 2, 77):
+        (found,) = session.run(["vectors"], {"images": images(rows)})
+        np.testing.assert_allclose(found, embedded(pixels, images(rows)), atol=1e-5)
+    assert front.parity["max_backbone_error"] < 1e-5
+    assert (front.dim, front.opset) == (DIM, OPSET)
+
+
+def test_standard_operators_and_no_trace_of_where_it_was_made(front):
+    assert [(entry.domain, entry.version) for entry in front.model.opset_import] == [("", OPSET)]
+    assert not front.model.functions
+    text = front.model.SerializeToString()
+    assert b".py" not in text
+    assert b"pkg.torch" not in text
+
+
+def test_a_module_in_training_is_exported_as_it_will_be_used_and_goes_on_training(exported):
+    _, training, batches = exported
+    assert training
+    assert batches == 1
+
+
+class Branches(torch.nn.Module):
+    def forward(self, images):
+        rows = images.float().flatten(1)
+        return rows if rows.sum() > 0 else -rows
+
+
+class Noise(torch.nn.Module):
+    def forward(self, images):
+        return images.float().flatten(1) + torch.rand(images.shape[0], 36)
+
+
+class OneSize(torch.nn.Module):
+    def forward(self, images):
+        return images.float().reshape(3, 36)
+
+
+@pytest.mark.parametrize(
+    ("module", "words"),
+    [
+        (Branches(), "data-dependent"),
+        (Noise(), "does not compute what the module does"),
+        (OneSize(), "cannot be exported to ONNX"),
+        (torch.nn.Identity(), "it returns torch.uint8 .3, 6, 6, 1., not float32"),
+        (torch.nn.MaxPool2d(1, return_indices=True), "it returns tuple, not a tensor"),
+    ],
+)
+def test_a_module_that_cannot_be_exported_is_a_sentence(module, words, capfd):
+    with pytest.raises(UsageError, match=words) as caught:
+        export_backbone(module, {"images": torch.from_numpy(images(3))}, about=ABOUT)
+    assert str(caught.value).startswith("This backbone cannot be exported to ONNX: ")
+    assert "\n" not in str(caught.value)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_module_too_large_for_one_file_is_refused_before_it_is_traced():
+    with torch.device("meta"):
+        module = torch.nn.Linear(30_000, 30_000)
+    with pytest.raises(UsageError, match=r"its weights have 3\.4 GiB"):
+        export_backbone(module, {"images": torch.from_numpy(images(3))}, about=ABOUT)
+
+
+@pytest.fixture(scope="module")
+def embedding(pixels):
+    return make_training_data(embedded(pixels, images(1200)))
+
+
+def test_a_sparse_encoder_behind_it(front, pixels, embedding, tmp_path):
+    trained = train_flops(embedding, FlopsConfig(**{**SMALL_FLOPS, "steps": 20}))
+    info = export_flops(trained, tmp_path / "whole.onnx", front=front)
+    export_flops(trained, tmp_path / "head.onnx")
+    assert (info.input, info.image_shape, info.input_dim) == ("images", (6, 6, 1), DIM)
+    assert info.parity["max_backbone_error"] < 1e-5
+    assert info.parity["same_dims"] >= 0.99
+    encoder, head = load_encoder(tmp_path / "whole.onnx"), load_encoder(tmp_path / "head.onnx")
+    assert encoder.info == info
+    vectors = encoder.embed(images(30, seed=5))
+    np.testing.assert_allclose(vectors, embedded(pixels, images(30, seed=5)), atol=1e-5)
+    # the head is written for an older operator set than alone, and computes the same
+    assert abs(encoder.encode_rows(vectors) - head.encode_rows(vectors)).max() < 1e-6
+    assert onnx.load(tmp_path / "whole.onnx").opset_import[0].version == OPSET
+
+
+def test_a_quantiser_behind_it(front, embedding, tmp_path):
+    trained = train_drq(embedding, DrqConfig(**SMALL_DRQ))
+    info = export_drq(trained, tmp_path / "e.onnx", front=front)
+    assert info.input == "images"
+    encoder = load_encoder(tmp_path / "e.onnx")
+    codes = encoder.encode_rows(encoder.embed(images(30, seed=5))).codes
+    session = onnxruntime.InferenceSession(tmp_path / "e.onnx")  # whole, as anybody may run it
+    assert (session.run(["codes"], {"images": images(30, seed=5)})[0] == codes).all()
+
+
+def test_a_head_that_does_not_fit_is_refused(front):
+    with pytest.raises(UsageError, match="gives vectors of 24 numbers, and the encoder behind it takes 5"):
+        GraphBuilder("g", 5, front)
+
+
+def test_the_operator_set_is_the_backbones(front, embedding, tmp_path):
+    trained = train_flops(embedding, FlopsConfig(**{**SMALL_FLOPS, "steps": 1}))
+    with pytest.raises(UsageError, match=f"operator set {OPSET}, so the whole file is; 21 cannot be chosen"):
+        export_flops(trained, tmp_path / "e.onnx", front=front, opset=21)
