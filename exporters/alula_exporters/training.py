@@ -9,13 +9,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Generic, Protocol, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from alula.errors import AlulaError
-from alula_exporters.backbones.base import Backbone, compute_device
+from alula_exporters.backbones.base import Backbone, VectorBackbone, compute_device
+from alula_exporters.backbones.onnx import Front
 from alula_exporters.checkpoint import Checkpoint, Stateful
-from alula_exporters.data import Inputs
+from alula_exporters.data import F32, Inputs
 
 ModelT = TypeVar("ModelT", bound=nn.Module)
 
@@ -54,6 +56,22 @@ class Trained(Generic[ModelT]):
     training: Mapping[str, Any]
     held_out: Inputs
     backbone: Backbone | None = None
+
+    def front(self) -> Front | None:
+        """The backbone as the first part of an encoder file; see `Backbone.front`."""
+        return None if self.backbone is None else self.backbone.front(self.held_out)
+
+    def parity_rows(self) -> tuple[F32, F32]:
+        """Held-out rows for comparing the file with `model`, a zero vector among them: it goes wrong most easily.
+
+        Returns:
+            What the file's head takes, float32 (n, d), and what `model` takes, float32 (n, e): the same, but where a
+            backbone stands between given vectors and the head.
+        """
+        between = self.backbone if isinstance(self.backbone, VectorBackbone) else None
+        given = self.held_out if self.backbone is None or between else self.backbone.embed(self.held_out)
+        rows = np.concatenate([given, np.zeros((1, given.shape[1]), np.float32)])
+        return rows, between.embed(rows) if between else rows
 
 
 @contextmanager

@@ -11,9 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from alula.errors import DataError
+from alula_exporters.backbones.onnx import Front, export_backbone
 from alula_exporters.data import F32, Inputs
 
 _CHUNK = 512
+_TRACED = 3  # rows for the export; 0 and 1 would be taken for fixed numbers
 
 
 class Backbone(nn.Module, ABC):
@@ -22,12 +24,12 @@ class Backbone(nn.Module, ABC):
     Attributes:
         names: Names of the graph's inputs, in the order of `forward`'s arguments.
         contract: The fields of `alula.encoders.EncoderInfo` that say what the input is.
-        metadata: Further texts for the encoder file (a tokenizer's JSON), by key.
+        tokenizer: Texts: JSON of the tokenizer (package ``tokenizers``); else None.
     """
 
     names: tuple[str, ...]
     contract: Mapping[str, Any]
-    metadata: Mapping[str, str]
+    tokenizer: str | None = None
 
     @abstractmethod
     def collate(self, inputs: Inputs) -> tuple[Tensor, ...]:
@@ -49,6 +51,18 @@ class Backbone(nn.Module, ABC):
         parts = [self._run(inputs[i : i + _CHUNK]).cpu().numpy() for i in range(0, len(inputs), _CHUNK)]
         vectors: F32 = np.concatenate(parts)
         return vectors
+
+    def front(self, inputs: Inputs) -> Front:
+        """The backbone as the first part of an encoder file; called before training too, when failing costs nothing.
+
+        Args:
+            inputs: Two rows or more.
+
+        Raises:
+            UsageError: If it cannot be exported to ONNX.
+        """
+        example = dict(zip(self.names, self.collate(inputs[:_TRACED]), strict=True))
+        return export_backbone(self.cpu(), example, about=self.contract, tokenizer=self.tokenizer)
 
     def _run(self, inputs: Inputs) -> Tensor:
         device = compute_device()
@@ -75,7 +89,6 @@ class ImageBackbone(Backbone):
     """
 
     names = ("images",)
-    metadata: Mapping[str, str] = {}
 
     def __init__(
         self, network: nn.Module, image_shape: tuple[int, int, int], mean: list[float], deviation: list[float]
@@ -111,15 +124,15 @@ class VectorBackbone(Backbone):
 
     Args:
         network: Takes float32 (n, d), gives float32 (n, e).
+        input_dim: d.
     """
 
     names = ("vectors",)
-    contract: Mapping[str, Any] = {"input": "vectors"}
-    metadata: Mapping[str, str] = {}
 
-    def __init__(self, network: nn.Module) -> None:
+    def __init__(self, network: nn.Module, input_dim: int) -> None:
         super().__init__()
         self.network = network
+        self.contract = {"input": "vectors", "input_dim": input_dim}
 
     def collate(self, inputs: Inputs) -> tuple[Tensor, ...]:
         """See `Backbone.collate`: float32 (n, d)."""

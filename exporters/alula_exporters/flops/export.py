@@ -13,6 +13,7 @@ import torch
 from alula.encoders import DrqEncoder, EncoderInfo, FlopsEncoder
 from alula.errors import EncoderError
 from alula_exporters.backbones.onnx import Front
+from alula_exporters.data import F32
 from alula_exporters.flops.model import FLOOR, LONGEST, SparseEncoder
 from alula_exporters.inputs import TINY, add_unit_rows
 from alula_exporters.onnx_export import GraphBuilder, export_encoder, versions
@@ -23,19 +24,13 @@ MAX_WEIGHT_ERROR = 1e-4
 
 
 def export_flops(
-    trained: Trained[SparseEncoder],
-    path: Path,
-    *,
-    front: Front | None = None,
-    force: bool = False,
-    opset: int | None = None,
+    trained: Trained[SparseEncoder], path: Path, *, force: bool = False, opset: int | None = None
 ) -> EncoderInfo:
     """Write a trained sparse encoder as an ``.onnx`` file (atomically), with its parity figures.
 
     Args:
         trained: From `train_flops`.
         path: The file to write.
-        front: The backbone whose vectors it was trained on, which then is part of the file; None for vectors.
         force: Replace an existing file.
         opset: Version of the ONNX operator set, for an older onnxruntime; None for the newest.
 
@@ -43,7 +38,8 @@ def export_flops(
         What the file says of itself.
 
     Raises:
-        UsageError: If the file exists and ``force`` is not set, or its folder is missing.
+        UsageError: If the file exists and ``force`` is not set, its folder is missing, or the backbone cannot be
+            exported.
         EncoderError: If the file and the torch module disagree.
     """
     model = trained.model
@@ -58,13 +54,13 @@ def export_flops(
         training=trained.training,
         versions=versions(),
     )
-    # a zero vector among them: the row that most easily goes wrong
-    vectors = np.concatenate([trained.held_out, np.zeros((1, info.input_dim), np.float32)])
+    vectors, features = trained.parity_rows()
 
     def check(encoder: FlopsEncoder | DrqEncoder) -> dict[str, Any]:
         assert isinstance(encoder, FlopsEncoder)  # noqa: S101 (for the type checker)
-        return _parity(model, encoder, vectors)
+        return _parity(model, encoder, vectors, features)
 
+    front = trained.front()
     return export_encoder(build_graph(model, front), info, path, check=check, force=force, opset=opset)
 
 
@@ -104,8 +100,8 @@ def build_graph(model: SparseEncoder, front: Front | None = None) -> GraphBuilde
 
 
 @torch.no_grad()
-def _parity(model: SparseEncoder, encoder: FlopsEncoder, vectors: npt.NDArray[np.float32]) -> dict[str, Any]:
-    weights, dims = (tensor.numpy() for tensor in model(torch.from_numpy(vectors)))
+def _parity(model: SparseEncoder, encoder: FlopsEncoder, vectors: F32, features: F32) -> dict[str, Any]:
+    weights, dims = (tensor.numpy() for tensor in model(torch.from_numpy(features)))
     rows = np.repeat(np.arange(len(vectors)), model.nnz)
     expected = sp.csr_array((weights.ravel(), (rows, dims.ravel())), shape=(len(vectors), model.dim))
     expected.eliminate_zeros()

