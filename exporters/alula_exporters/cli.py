@@ -17,7 +17,8 @@ import click
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from alula.errors import AlulaError, UsageError
+from alula.errors import UsageError
+from alula_exporters.extras import needs_extra
 from alula_exporters.output_file import check_out_path
 
 if TYPE_CHECKING:
@@ -185,7 +186,7 @@ def flops(job: _Job, **options: Any) -> None:
     alula train flops words.npy --out words-flops.onnx
     alula train flops docs.parquet --field embedding --nnz 64 --flops 1.1 --out docs-flops.onnx
     """
-    with _needs_torch():
+    with needs_extra("Training", "train"):
         from alula_exporters.flops import FlopsConfig, export_flops, train_flops  # noqa: PLC0415 (torch)
     config = FlopsConfig(metric=job.metric, seed=job.seed, **options)
     data = _read(job)
@@ -230,7 +231,7 @@ def drq(job: _Job, *, levels: int | None, bits: int | None, **options: Any) -> N
     alula train drq words.npy --out words-drq.onnx
     alula train drq docs.parquet --field embedding --bits 256 --metric IP --out docs-drq.onnx
     """
-    with _needs_torch():
+    with needs_extra("Training", "train"):
         from alula_exporters.drq import DrqConfig, export_drq, train_drq  # noqa: PLC0415 (torch)
     config = DrqConfig(metric=job.metric, seed=job.seed, levels=_levels(levels, bits), **options)
     data = _read(job)
@@ -247,19 +248,6 @@ def _levels(levels: int | None, bits: int | None) -> int:
             raise UsageError(f"--bits is {bits}; it must be a multiple of 8, because a level of the code is one byte.")
         return bits // 8
     return 16 if levels is None else levels
-
-
-@contextmanager
-def _needs_torch() -> Iterator[None]:
-    try:
-        yield
-    except ModuleNotFoundError as error:
-        if (error.name or "").split(".")[0] in ("alula", "alula_exporters"):
-            raise
-        raise AlulaError(
-            f"Training needs the package '{error.name}', which is not installed; install it with: "
-            "pip install 'alula[train]'"
-        ) from None
 
 
 def _read(job: _Job) -> TrainingData:
