@@ -6,6 +6,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 
+import alula
 from alula.encoders import load_encoder
 from alula.errors import EncoderError, UsageError
 from alula_exporters.backbones.text import open_checkpoint
@@ -145,3 +146,18 @@ def test_models_that_no_inverted_index_holds(text_models, tmp_path):
         with pytest.raises(UsageError, match=words):
             export_checkpoint(folder, out)
     assert not out.exists()
+
+
+def test_a_search_in_milvus_finds_what_the_model_finds(exported, lite, collection_name):
+    name, model, encoder, _ = exported
+    collection = alula.Collection.create(
+        lite, collection_name, encoder=encoder.path, index_type="FLOPS_SPARSE", keep_vectors=False
+    )
+    collection.insert(TEXTS, {"id": list(range(len(TEXTS)))})
+    limit = {"max_active_dims": NNZ[name]}
+    queries = ["a kite of fire", "light on the water"]
+    expected = model.similarity(model.encode_query(queries, **limit), model.encode_document(TEXTS, **limit))
+    for scores, hits in zip(expected, collection.search(queries, limit=3), strict=True):
+        best = scores.topk(3)
+        assert [hit.id for hit in hits] == best.indices.tolist()
+        np.testing.assert_allclose([hit.score for hit in hits], best.values, rtol=1e-4)
