@@ -17,8 +17,9 @@ import click
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from alula.errors import AlulaError, UsageError
+from alula.errors import UsageError
 from alula_exporters.config_file import option_key, read_config
+from alula_exporters.extras import needs_extra
 from alula_exporters.output_file import check_out_path
 from alula_exporters.records import Recorder, tensorboard, together
 
@@ -219,7 +220,7 @@ def flops(job: _Job, **options: Any) -> None:
     alula train flops words.npy --out words-flops.onnx
     alula train flops docs.parquet --field embedding --nnz 64 --flops 1.1 --out docs-flops.onnx
     """
-    with _needs_torch():
+    with needs_extra("Training", "train"):
         from alula_exporters.flops import FlopsConfig, export_flops, train_flops  # noqa: PLC0415 (torch)
     config = FlopsConfig(metric=job.metric, seed=job.seed, **options)
     with _watch(job) as (progress, recorder):
@@ -264,7 +265,7 @@ def drq(job: _Job, *, levels: int | None, bits: int | None, **options: Any) -> N
     alula train drq words.npy --out words-drq.onnx
     alula train drq docs.parquet --field embedding --bits 256 --metric IP --out docs-drq.onnx
     """
-    with _needs_torch():
+    with needs_extra("Training", "train"):
         from alula_exporters.drq import DrqConfig, export_drq, train_drq  # noqa: PLC0415 (torch)
     config = DrqConfig(metric=job.metric, seed=job.seed, levels=_levels(levels, bits), **options)
     with _watch(job) as (progress, recorder):
@@ -304,19 +305,6 @@ def _levels(levels: int | None, bits: int | None) -> int:
             raise UsageError(f"--bits is {bits}; it must be a multiple of 8, because a level of the code is one byte.")
         return bits // 8
     return 16 if levels is None else levels
-
-
-@contextmanager
-def _needs_torch() -> Iterator[None]:
-    try:
-        yield
-    except ModuleNotFoundError as error:
-        if (error.name or "").split(".")[0] in ("alula", "alula_exporters"):
-            raise
-        raise AlulaError(
-            f"Training needs the package '{error.name}', which is not installed; install it with: "
-            "pip install 'alula[train]'"
-        ) from None
 
 
 def _read(job: _Job) -> TrainingData:

@@ -183,10 +183,14 @@ def check_opset(opset: int | None) -> int:
     return opset
 
 
-def versions() -> dict[str, str]:
-    """Versions of the packages that take part in making an encoder file."""
+def versions(*more: str) -> dict[str, str]:
+    """Versions of the packages that take part in making an encoder file.
+
+    Args:
+        more: Packages beside those that every file is made with.
+    """
     found = {}
-    for package in ("alula", "numpy", "onnx", "onnxruntime", "torch"):
+    for package in ("alula", "numpy", "onnx", "onnxruntime", "torch", *more):
         try:
             found[package] = version(package)
         except PackageNotFoundError:

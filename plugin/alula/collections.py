@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import numpy.typing as npt
 from pymilvus import DataType
 
@@ -18,6 +20,7 @@ from alula.index_types import (
     MAX_RESULTS,
     FieldSpec,
     Lowering,
+    Storage,
     VectorField,
     check_options,
     choose_storage,
@@ -33,6 +36,8 @@ from alula.servers import Server, ask, connect, delete_rows, milvus_errors
 
 DEFAULT_FIELD = "embedding"
 DEFAULT_KEY = "id"
+# The longest vector that can be kept: Milvus's longest FLOAT_VECTOR, and its longest ARRAY.
+MAX_KEPT_DIM: Mapping[Storage, float] = {"field": 32768, "column": 4096, "dropped": math.inf}
 
 
 @dataclass(frozen=True)
@@ -131,6 +136,12 @@ class Collection:
         capabilities = ask(server)
         chosen = kind.choose(capabilities, checked)
         storage = choose_storage(keep_vectors, capabilities)
+        if encoder.info.input_dim > MAX_KEPT_DIM[storage]:
+            raise UsageError(
+                f"The vectors of {encoder.path.name} have {encoder.info.input_dim:,} dimensions, and "
+                f"{capabilities.server} keeps vectors of at most {MAX_KEPT_DIM[storage]:,}; create the collection "
+                "without them (--drop-vectors, keep_vectors=False)."
+            )
         vector_field = VectorField(field, encoder.info.input_dim, encoder.info.metric, storage)
         settings = {
             "format": stored.FORMAT,
@@ -185,14 +196,17 @@ class Collection:
         source: str | Path | FileSource | ArraySource,
         *,
         vector_column: str | None = None,
+        text_column: str | None = None,
         partition: str | None = None,
         progress: Progress | None = None,
     ) -> LoadReport:
         """Load rows from a file; rows whose id is there already are replaced.
 
         Args:
-            source: A ``.npy``, Parquet or JSON lines file.
+            source: A file of what the encoder takes: vectors (``.npy``, Parquet, JSON lines), images (``.npy``) or
+                texts (``.txt``, Parquet, JSON lines).
             vector_column: The column with the vectors; by default the only list of numbers.
+            text_column: The column with the texts; by default the only one of strings. It may be a field as well.
             partition: Partition to write to; it must exist.
             progress: Called with the stage, the rows done and the rows in all.
 
@@ -201,17 +215,32 @@ class Collection:
             ServerError: If Milvus refuses rows.
         """
         if isinstance(source, str | Path):
-            source = open_source(source, vector_column)
+            encoder = self.lowering.encoder
+            source = open_source(source, column_of(encoder, vector_column, text_column), encoder.info.input)
         target = Target(self.server, self.name, self.primary_key, self.fields, self.lowering, self.count)
         return load(target, source, partition=partition, progress=progress)
 
-    def insert(self, vectors: npt.ArrayLike, columns: Mapping[str, Sequence[Any]]) -> LoadReport:
-        """Load rows from memory: vectors (n, d) and columns of length n, the primary key among them."""
-        return self.load(ArraySource(vectors, columns))
+    def insert(
+        self, inputs: npt.ArrayLike | Sequence[str], columns: Mapping[str, Sequence[Any]], **arguments: Any
+    ) -> LoadReport:
+        """Load rows from memory.
+
+        Args:
+            inputs: What the encoder takes: vectors (n, d), uint8 images (n, h, w, c), or n texts.
+            columns: Scalar columns of length n, the primary key among them.
+            arguments: ``partition`` and ``progress``, as `load`.
+
+        Raises:
+            UsageError, DataError: If a row cannot be used; nothing was written.
+            ServerError: If Milvus refuses rows.
+        """
+        encoder = self.lowering.encoder
+        checked = inputs if encoder.info.input == "vectors" else encoder.check_inputs(inputs)
+        return self.load(ArraySource(checked, columns, encoder.info.input), **arguments)
 
     def search(
         self,
-        queries: npt.ArrayLike,
+        queries: npt.ArrayLike | Sequence[str],
         *,
         limit: int = 10,
         offset: int = 0,
@@ -223,10 +252,11 @@ class Collection:
         timeout: float | None = None,
         **options: Any,
     ) -> list[list[Hit]]:
-        """The best rows for each query vector.
+        """The best rows for each query.
 
         Args:
-            queries: (n, d) vectors, or one vector (d,).
+            queries: What the encoder takes: vectors (n, d), uint8 images (n, h, w, c), or n texts; or one of them. An
+                encoder of images or texts also takes its own embeddings, floats (n, d).
             limit: Results per query.
             offset: Results to leave out at the start.
             filter: A scalar filter in Milvus's expression language.
@@ -241,15 +271,19 @@ class Collection:
             One list of hits per query, best first.
 
         Raises:
-            DataError: If the queries have another dimension, or NaN or infinite values.
+            DataError: If the queries are not what the encoder takes, or have another dimension, NaN or infinite values.
             UsageError: If an option, the limit or the filter is wrong.
             ServerError: If Milvus fails.
         """
         self._check_output_fields(output_fields)
-        checked = self.lowering.encoder.check_vectors(queries, what="queries")
+        encoder = self.lowering.encoder
+        if _are_vectors(queries):
+            vectors = encoder.check_vectors(queries, what="queries")
+        else:
+            vectors = encoder.embed(queries, queries=True)
         scope = Scope(filter, partitions, consistency_level, timeout)
         return self._searcher.search(
-            checked,
+            vectors,
             limit=limit,
             offset=offset,
             output_fields=output_fields,
@@ -292,6 +326,22 @@ class Collection:
     def drop(self) -> None:
         """Drop the collection with all its rows."""
         drop(self.server, self.name)
+
+
+def column_of(encoder: Encoder, vector_column: str | None, text_column: str | None) -> str | None:
+    """The column of a file to encode, where the user named one.
+
+    Raises:
+        UsageError: If the user named one for something that the encoder does not take.
+    """
+    takes = encoder.info.input
+    for given, needs, option in ((vector_column, "vectors", "vector"), (text_column, "text", "text")):
+        if given is not None and takes != needs:
+            raise UsageError(
+                f"The encoder {encoder.path.name} takes {takes}, so there is no {option} column to name; leave "
+                f"--{option}-column out."
+            )
+    return vector_column or text_column
 
 
 def describe(server: Server | str, name: str, *, count: bool = True) -> Description:
@@ -348,6 +398,13 @@ def _server(server: Server | str, *, must_exist: bool = False) -> Server:
 
 def _encoder(encoder: Encoder | str | Path) -> Encoder:
     return encoder if isinstance(encoder, FlopsEncoder | DrqEncoder | Encoder) else load_encoder(encoder)
+
+
+def _are_vectors(queries: Any) -> bool:
+    """Whether queries are vectors already: floating numbers, which images and texts never are."""
+    while isinstance(queries, list | tuple) and queries:
+        queries = queries[0]
+    return not isinstance(queries, str | list | tuple) and np.asarray(queries).dtype.kind == "f"
 
 
 def _index_type_for(name: str, encoder: Encoder) -> Any:

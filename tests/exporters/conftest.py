@@ -9,6 +9,7 @@ import torch
 from alula_exporters.data import make_training_data
 from alula_exporters.drq import DrqConfig, train_drq
 from alula_exporters.flops import FlopsConfig, train_flops
+from tests.tiny_text_models import save_models
 
 # small matrices: a second thread only waits, and on a busy machine it waits long
 torch.set_num_threads(1)
@@ -48,3 +49,11 @@ def trained_flops(data, metric):
 @pytest.fixture(scope="session")
 def trained_drq(data, metric):
     return train_drq(data, DrqConfig(metric=metric, **SMALL_DRQ))
+
+
+@pytest.fixture(scope="session")
+def text_models(tmp_path_factory):
+    """A folder with the folders of tiny sentence-transformers models: splade, csr, dense."""
+    folder = tmp_path_factory.mktemp("text_models")
+    save_models(folder)
+    return folder

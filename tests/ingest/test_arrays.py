@@ -20,7 +20,7 @@ def test_batches_hold_all_rows_in_order(size):
     for _ in range(2):
         batches = list(source.batches(size))
         assert [batch.start for batch in batches] == list(range(0, 10, size))
-        np.testing.assert_array_equal(np.concatenate([batch.vectors for batch in batches]), vectors)
+        np.testing.assert_array_equal(np.concatenate([batch.inputs for batch in batches]), vectors)
         assert [i for batch in batches for i in batch.columns["id"].to_pylist()] == list(range(10))
         assert [w for batch in batches for w in batch.columns["word"].to_pylist()] == [f"w{i}" for i in range(10)]
 
@@ -30,8 +30,8 @@ def test_batches_hold_all_rows_in_order(size):
 )
 def test_any_numbers_become_float32(vectors):
     (batch,) = ArraySource(vectors, {"id": np.arange(3)}).batches()
-    assert batch.vectors.dtype == np.float32
-    np.testing.assert_array_equal(batch.vectors, [[0, 1], [2, 3], [4, 5]])
+    assert batch.inputs.dtype == np.float32
+    np.testing.assert_array_equal(batch.inputs, [[0, 1], [2, 3], [4, 5]])
 
 
 @pytest.mark.parametrize("shape", [(), (4,), (2, 3, 4)])

@@ -38,7 +38,7 @@ def all_rows(source, size=8192):
     batches = list(source.batches(size))
     starts = np.cumsum([0, *(len(batch) for batch in batches)])
     assert [batch.start for batch in batches] == starts[:-1].tolist(), "the batches follow each other"
-    assert {batch.vectors.dtype for batch in batches} == {np.dtype(np.float32)}
+    assert {batch.inputs.dtype for batch in batches} == {np.dtype(np.float32)}
     return batches
 
 
@@ -113,7 +113,7 @@ def test_batches_of_any_size_hold_all_rows_in_order(tmp_path_factory, rows, size
     for _ in range(2):  # a load reads twice
         batches = all_rows(source, size)
         assert max(len(batch) for batch in batches) <= size
-        np.testing.assert_array_equal(np.concatenate([batch.vectors for batch in batches]), vectors)
+        np.testing.assert_array_equal(np.concatenate([batch.inputs for batch in batches]), vectors)
         if ending != "npy":
             assert [i for batch in batches for i in batch.columns["id"].to_pylist()] == ids
 
@@ -224,7 +224,7 @@ def test_parquet_lists_of_integers(tmp_path, value):
 def test_parquet_scalars_come_with_the_vectors(tmp_path):
     words = ["a", None, "c"]
     source = open_source(save_parquet(tmp_path / "x.parquet", lists(VECTORS[:3]), word=words, tags=[["x"], [], ["y"]]))
-    assert (source.vector, source.rows) == ("embedding", 3)
+    assert (source.column, source.rows) == ("embedding", 3)
     assert source.scalars == {"word": pa.string(), "tags": pa.list_(pa.string())}
     (batch,) = all_rows(source)
     assert batch.columns["word"].to_pylist() == words
@@ -235,7 +235,7 @@ def test_parquet_slices_keep_rows_and_vectors_together(tmp_path):
     vectors = random_vectors(100, 4)
     path = save_parquet(tmp_path / "x.parquet", lists(vectors, lambda value: pa.list_(value, 4)), id=range(100))
     for batch in all_rows(open_source(path), 7):
-        np.testing.assert_array_equal(batch.vectors, vectors[batch.columns["id"].to_numpy()])
+        np.testing.assert_array_equal(batch.inputs, vectors[batch.columns["id"].to_numpy()])
 
 
 @pytest.mark.parametrize("list_type", [pa.list_, pa.large_list, lambda value: pa.list_(value, 2)])
@@ -317,9 +317,9 @@ def test_parquet_damaged_inside(tmp_path):
 def test_lines_of_numbers_and_text(tmp_path):
     rows = [{"id": 1, "word": "Müller 🪁", "embedding": [1, 2.5]}, {"id": 2, "word": "漢字", "embedding": [-3, 4e-1]}]
     source = open_source(save_lines(tmp_path / "x.jsonl", rows))
-    assert (source.rows, source.vector) == (None, "embedding")
+    assert (source.rows, source.column) == (None, "embedding")
     (batch,) = all_rows(source)
-    np.testing.assert_array_equal(batch.vectors, np.array([[1, 2.5], [-3, 0.4]], np.float32))
+    np.testing.assert_array_equal(batch.inputs, np.array([[1, 2.5], [-3, 0.4]], np.float32))
     assert batch.columns["word"].to_pylist() == ["Müller 🪁", "漢字"]
 
 

@@ -90,13 +90,24 @@ def build_graph(model: SparseEncoder, front: Front | None = None) -> GraphBuilde
         scaled = graph.node("Clip", scaled, shortest, longest)
         powers = graph.node("Pow", scaled, graph.constant(np.float32(model.length_power.item())))
         weights = graph.node("Mul", weights, graph.node("Max", powers, tiny))
+    add_sparse_rows(graph, weights, dims)
+    return graph
+
+
+def add_sparse_rows(graph: GraphBuilder, weights: str, dims: str) -> None:
+    """The outputs of a sparse encoder: the non-zeros in COO order.
+
+    Args:
+        graph: The graph.
+        weights: float32 (n, k), none negative.
+        dims: int64 (n, k): their dimensions.
+    """
     used = graph.node("Greater", weights, graph.constant(np.float32(0)))
     rows = graph.gather(graph.node("NonZero", used), graph.constant(np.int64(0)))
     flat = graph.reshape(used, -1)
     graph.output("rows", rows, np.int64, ["nnz"])
     graph.output("dims", graph.node("Compress", graph.reshape(dims, -1), flat, axis=0), np.int64, ["nnz"])
     graph.output("weights", graph.node("Compress", graph.reshape(weights, -1), flat, axis=0), np.float32, ["nnz"])
-    return graph
 
 
 @torch.no_grad()

@@ -122,7 +122,10 @@ def _start_from_data(model: SparseEncoder, rows: Tensor, config: FlopsConfig, ge
     if config.activation != "top-k":
         # start near the budget: far over the longest row, the cost would not show what the regulariser does
         scores = model.head(prepared[torch.randperm(len(rows), generator=generator)[:_CHUNK]])
-        expected = max(1, round(max(config.expected_nnz, float(os.environ.get("ST","0"))*model.dim) * len(scores)))
+        share = config.expected_nnz / model.dim
+        if config.loss != "distillation":
+            share = max(share, _DENSE_START)  # rows must meet in a dimension before labels can say that they should
+        expected = max(1, round(share * scores.numel()))
         model.bias.sub_(scores.flatten().topk(expected, sorted=True).values[-1])
 
 

@@ -10,9 +10,10 @@ from typing import Any
 import click
 
 from alula.cli.options import connection_options, encoder_option, index_type_options
-from alula.collections import DEFAULT_FIELD, DEFAULT_KEY, Collection
+from alula.collections import DEFAULT_FIELD, DEFAULT_KEY, Collection, column_of
+from alula.encoders import load_encoder
 from alula.errors import UsageError
-from alula.ingest.sources import open_source
+from alula.ingest.sources import FileSource, open_source
 from alula.schema import ScalarField
 from alula.servers import Server
 
@@ -33,6 +34,7 @@ from alula.servers import Server
 )
 @click.option("--field", default=DEFAULT_FIELD, show_default=True, help="Name of the vector field.")
 @click.option("--vector-column", help="With --like: the column that holds the vectors.")
+@click.option("--text-column", help="With --like: the column that holds the texts; it becomes a field as well.")
 @click.option(
     "--metric",
     type=click.Choice(["COSINE", "IP", "L2"]),
@@ -61,6 +63,7 @@ def command(
     columns: tuple[str, ...],
     field: str,
     vector_column: str | None,
+    text_column: str | None,
     metric: str | None,
     drop_vectors: bool,
     description: str,
@@ -72,12 +75,14 @@ def command(
     \b
     alula create words --uri ./words.db --index-type DRQ --encoder words-drq.onnx --like words.parquet
     """
+    loaded = load_encoder(encoder)
     if like is not None:
-        primary_key, columns = _from_file(like, vector_column, primary_key, columns)
+        source = open_source(like, column_of(loaded, vector_column, text_column), loaded.info.input)
+        primary_key, columns = _from_file(source, primary_key, columns)
     collection = Collection.create(
         server,
         name,
-        encoder=encoder,
+        encoder=loaded,
         index_type=index_type,
         field=field,
         primary_key=primary_key,
@@ -102,10 +107,7 @@ def command(
     click.echo(f"Next: alula load {name} {file} --uri {shlex.quote(server.uri)} --encoder {shlex.quote(str(encoder))}")
 
 
-def _from_file(
-    like: Path, vector_column: str | None, primary_key: str, columns: tuple[str, ...]
-) -> tuple[str, tuple[str, ...]]:
-    source = open_source(like, vector_column)
+def _from_file(source: FileSource, primary_key: str, columns: tuple[str, ...]) -> tuple[str, tuple[str, ...]]:
     named = {column.partition(":")[0] for column in columns}
     key_name = primary_key.partition(":")[0]
     fields = list(columns)
@@ -113,7 +115,9 @@ def _from_file(
         inferred = ScalarField.infer(name, arrow_type)
         if name == key_name:
             if inferred is None or inferred.data_type not in ("INT8", "INT16", "INT32", "INT64", "VARCHAR"):
-                raise UsageError(f"The ids of {like} ({name!r}) are {arrow_type}; Milvus takes integers or strings.")
+                raise UsageError(
+                    f"The ids of {source.path} ({name!r}) are {arrow_type}; Milvus takes integers or strings."
+                )
             if ":" not in primary_key:
                 primary_key = f"{name}:{'VARCHAR' if inferred.data_type == 'VARCHAR' else 'INT64'}"
         elif name not in named:

@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from alula.cli.options import format_option, show_json, show_pairs
-from alula.encoders import load_encoder
+from alula.encoders import EncoderInfo, load_encoder
 
 
 @click.command("inspect")
@@ -32,13 +32,12 @@ def command(file: Path, output_format: str) -> None:
         else {"code": f"{info.max_bits} bits ({info.levels} levels of 8)", "sign bits": info.sign_bits}
     )
     fits = {"flops": "FLOPS_SPARSE", "drq": "DRQ"}[info.kind]
-    normalized = "scaled to unit length inside" if info.normalized else "used as they are"
     show_pairs(
         {
             "file": f"{file} ({file.stat().st_size / 1e6:.1f} MB)",
             "fingerprint (sha256)": encoder.sha256,
             "kind": f"{info.kind}, for index type {fits}",
-            "input": f"vectors of {info.input_dim} float32, {normalized}",
+            **_input(info),
             "metric": info.metric,
             **shape,
             "contract": f"format {info.format_version}, kept: standard operators, one file, test vectors encode well",
@@ -53,6 +52,23 @@ def command(file: Path, output_format: str) -> None:
     if info.versions:
         click.echo()
         show_pairs(info.versions, "Made with")
+
+
+def _input(info: EncoderInfo) -> dict[str, str]:
+    """What the encoder takes, and its prompts if it has any."""
+    normalized = "scaled to unit length inside" if info.normalized else "used as they are"
+    vectors = f"vectors of {info.input_dim} float32, {normalized}"
+    if info.input == "vectors":
+        return {"input": vectors}
+    if info.input == "images":
+        height, width, channels = info.image_shape
+        return {"input": f"images, {height} high, {width} wide, {channels} channels of uint8", "embedding": vectors}
+    prompts = {"prompt of rows": info.row_prompt, "prompt of queries": info.query_prompt}
+    return {
+        "input": f"text, at most {info.max_tokens} tokens",
+        "embedding": vectors,
+        **{name: repr(prompt) for name, prompt in prompts.items() if prompt},
+    }
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:

@@ -22,8 +22,9 @@ from alula.cli.options import (
     show_json,
 )
 from alula.collections import Collection
+from alula.encoders import Input
 from alula.errors import UsageError
-from alula.ingest.sources import read_vectors
+from alula.ingest.sources import read_inputs
 from alula.search import Hit, Id
 from alula.servers import Server
 
@@ -38,6 +39,19 @@ from alula.servers import Server
     help="Many query vectors: a .npy, Parquet or JSON lines file.",
 )
 @click.option("--vector-column", help="With --vectors: the column that holds them.")
+@click.option("--text", "texts", multiple=True, help="A text to search for; repeatable.")
+@click.option(
+    "--texts",
+    "texts_file",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="Many texts: a .txt file with one per line, a Parquet or JSON lines file.",
+)
+@click.option("--text-column", help="With --texts: the column that holds them.")
+@click.option(
+    "--images",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="Images: a .npy file of uint8 (rows, height, width, channels).",
+)
 @encoder_option
 @connection_options()
 @click.option("--limit", default=10, show_default=True, help="Results per query.")
@@ -64,6 +78,10 @@ def command(
     vector: str | None,
     vectors: Path | None,
     vector_column: str | None,
+    texts: tuple[str, ...],
+    texts_file: Path | None,
+    text_column: str | None,
+    images: Path | None,
     encoder: Path,
     server: Server,
     expression: str,
@@ -72,21 +90,34 @@ def command(
     output_format: str,
     **arguments: Any,
 ) -> None:
-    """Search the collection NAME, by a row's id or by vectors.
+    """Search the collection NAME, by a row's id or by what its encoder takes: vectors, texts or images.
 
     \b
     alula search words --id cat -o word --uri ./words.db --encoder words-drq.onnx
     alula search words --vectors queries.npy --limit 20 --bits 64 --format json
+    alula search papers --text "birds that fly slowly" --uri ./papers.db --encoder papers-text.onnx
     """
-    if sum(value is not None for value in (like, vector, vectors)) != 1:
-        raise UsageError("Say what to search for: one of --id, --vector or --vectors.")
+    files: tuple[tuple[Any, str | None, Input], ...] = (
+        (vectors, vector_column, "vectors"),
+        (texts_file, text_column, "text"),
+        (images, None, "images"),
+    )
+    if sum(value is not None for value in (like, vector, texts or None, *(file for file, _, _ in files))) != 1:
+        raise UsageError("Say what to search for: one of --id, --vector, --vectors, --text, --texts or --images.")
     arguments = {**arguments, "filter": expression, "consistency_level": consistency, **options}
     collection = Collection.open(server, name, encoder=encoder)
     if like is not None:
         results = [collection.search_like(_key(collection, like), **arguments)]
+    elif vector is not None:
+        results = collection.search(_parse(vector), **arguments)
+    elif texts:
+        _check_takes(collection, "text")
+        results = collection.search(texts, **arguments)
     else:
-        queries = read_vectors(vectors, vector_column) if vectors is not None else _parse(str(vector))
-        results = collection.search(queries, **arguments)
+        file, column, kind = next(given for given in files if given[0] is not None)
+        if kind != "vectors":  # which any encoder takes: they may be embeddings
+            _check_takes(collection, kind)
+        results = collection.search(read_inputs(file, column, kind), **arguments)
     if output_format == "json":
         for number, hits in enumerate(results):
             show_json({"query": number, "hits": [_plain(hit) for hit in hits]})
@@ -106,6 +137,16 @@ def _key(collection: Collection, text: str) -> Id:
     if number is None or not -(2**63) <= number < 2**63:
         raise UsageError(f"The ids of {collection.name!r} are whole numbers of 64 bits, and {text!r} is not one.")
     return number
+
+
+def _check_takes(collection: Collection, kind: Input) -> None:
+    encoder = collection.lowering.encoder
+    if encoder.info.input != kind:
+        instead = {"text": "--text or --texts", "images": "--images", "vectors": "--vector or --vectors"}
+        raise UsageError(
+            f"The encoder {encoder.path.name} takes {encoder.info.input}, not {kind}; search with "
+            f"{instead[encoder.info.input]}."
+        )
 
 
 def _parse(text: str) -> Any:

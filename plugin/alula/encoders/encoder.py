@@ -6,7 +6,7 @@ The graph is cut into three: inputs to ``vectors``, ``vectors`` to the row outpu
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, TypeAlias, cast
@@ -81,12 +81,13 @@ class Encoder:
         self._sessions: dict[tuple[str, ...], onnxruntime.InferenceSession] = {}
         self._tokenizer: Tokenizer | None = None
 
-    def embed(self, inputs: Any, *, queries: bool = False) -> F32:
+    def embed(self, inputs: Any, *, queries: bool = False, progress: Callable[[int], None] | None = None) -> F32:
         """What the encoder takes, as vectors.
 
         Args:
             inputs: As `check_inputs` takes them.
             queries: Whether they are queries: a text then gets the prompt of queries, and errors call them so.
+            progress: Called with the number of images or texts embedded so far, every few of them.
 
         Returns:
             float32 (n, d): vectors as they are, or the backbone's embeddings of images or texts.
@@ -99,10 +100,14 @@ class Encoder:
         if self.info.input == "vectors":
             return cast(F32, checked)
         vectors = np.empty((len(checked), self.info.input_dim), np.float32)
+        done = 0
         for places, feed in self._feeds(checked, self.info.query_prompt if queries else self.info.row_prompt):
             (part,) = self._run((VECTORS,), feed)
             self._check_output(VECTORS, part, (len(places), self.info.input_dim), np.float32)
             vectors[places] = part
+            done += len(places)
+            if progress:
+                progress(done)
         return vectors
 
     def check_inputs(self, inputs: Any, *, what: str | None = None) -> Inputs:
@@ -130,10 +135,7 @@ class Encoder:
             return image_feeds(inputs)
         if self._tokenizer is None:
             json = next(entry.value for entry in self._model.metadata_props if entry.key == TOKENIZER_KEY)
-            try:
-                self._tokenizer = Tokenizer(json, self.info.max_tokens)
-            except EncoderError as error:
-                raise EncoderError(f"Cannot use the encoder {self.path}: {error}.") from None
+            self._tokenizer = Tokenizer(json, self.info.max_tokens, encoder=str(self.path))
         return self._tokenizer.feeds([prompt + text for text in inputs], self.info.input_dim)
 
     def check_vectors(self, vectors: npt.ArrayLike, *, what: str = "vectors") -> F32:

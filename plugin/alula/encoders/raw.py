@@ -69,7 +69,7 @@ def check_texts(texts: Any, *, what: str, encoder: str) -> list[str]:
         encoder: How an error names the encoder.
 
     Raises:
-        DataError: If one is not a string; the message says which.
+        DataError: If one is not a string of Unicode text; the message says which.
     """
     if isinstance(texts, str):
         return [texts]
@@ -81,6 +81,12 @@ def check_texts(texts: Any, *, what: str, encoder: str) -> list[str]:
             raise DataError(
                 f"Row {row} of the {what} is {_shortly(text)}, not a string, and the encoder {encoder} takes text."
             )
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            raise DataError(
+                f"Row {row} of the {what} is no Unicode text: it holds half of a pair (surrogate)."
+            ) from None
     return found
 
 
@@ -90,13 +96,15 @@ class Tokenizer:
     Args:
         json: JSON of the package ``tokenizers``.
         max_tokens: Most tokens of a text, special ones counted.
+        encoder: How an error names the encoder.
 
     Raises:
         AlulaError: If the package ``tokenizers`` is not installed.
-        EncoderError: If it cannot read the JSON (without the file's name).
+        EncoderError: If it cannot read the JSON.
     """
 
-    def __init__(self, json: str, max_tokens: int) -> None:
+    def __init__(self, json: str, max_tokens: int, *, encoder: str) -> None:
+        self._encoder = encoder
         try:
             import tokenizers  # noqa: PLC0415  encoders of vectors and images do without
         except ImportError:
@@ -109,7 +117,7 @@ class Tokenizer:
             self._tokenizer.no_padding()
             self._tokenizer.enable_truncation(max_tokens)
         except Exception as error:  # tokenizers raises bare Exceptions
-            raise EncoderError(f"its tokenizer cannot be used ({' '.join(str(error).split())})") from None
+            raise self._broken("cannot be read", error) from None
         known = (self._tokenizer.token_to_id(token) for token in ("[PAD]", "<pad>"))
         self._pad = padding["pad_id"] if padding else next((id_ for id_ in known if id_ is not None), 0)
 
@@ -121,12 +129,12 @@ class Tokenizer:
             width: Floats that the graph may hold per token.
 
         Raises:
-            DataError: If a text cannot be tokenized.
+            EncoderError: If the tokenizer fails.
         """
         try:
             tokens = [encoding.ids for encoding in self._tokenizer.encode_batch(texts)]
-        except Exception as error:  # e.g. half of a surrogate pair
-            raise DataError(f"A text cannot be tokenized ({' '.join(str(error).split())}).") from None
+        except Exception as error:  # e.g. of a word that it has no token for
+            raise self._broken("failed", error) from None
         order = np.argsort([len(ids) for ids in tokens], kind="stable")[::-1]  # the largest batch fails first, if any
         start = 0
         while start < len(order):
@@ -140,6 +148,10 @@ class Tokenizer:
                 mask[row, : len(ids)] = 1
             yield places, {"input_ids": input_ids, "attention_mask": mask}
             start += len(places)
+
+    def _broken(self, what: str, error: Exception) -> EncoderError:
+        detail = " ".join(str(error).split()).rstrip(".")
+        return EncoderError(f"Cannot use the encoder {self._encoder}: its tokenizer {what} ({detail}).")
 
 
 def _shortly(value: Any) -> str:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import pyarrow as pa
 
+from alula.encoders import EncoderInfo, Input
 from alula.errors import AlulaError, DataError, InterruptedLoadError, ServerError, UsageError
 from alula.index_types import Lowering
 from alula.ingest.sink import InsertSink
@@ -18,6 +20,7 @@ from alula.schema import ScalarField
 from alula.servers import Server, milvus_errors
 
 BATCH_ROWS = 8192
+BATCH_BYTES = 64 << 20
 Progress = Callable[[str, int, "int | None"], None]
 
 
@@ -25,6 +28,7 @@ class Source(Protocol):
     """Anything that gives rows in batches."""
 
     path: Any
+    input: Input
     rows: int | None
     scalars: dict[str, pa.DataType]
 
@@ -80,12 +84,18 @@ def load(
         progress: Called with the stage, the rows done and the rows in all (None when not known).
 
     Raises:
+        UsageError: If the source gives something else than the encoder takes.
         DataError: If a row cannot be loaded; nothing was written.
         ServerError: If Milvus refuses rows, or holds another number of rows afterwards than it should.
     """
     report: Progress = progress or (lambda *_: None)
     if partition is not None:
         _check_partition(target, partition)
+    takes = target.lowering.encoder.info.input
+    if source.input != takes:
+        raise UsageError(
+            f"{source.path} was opened for {source.input}, and the encoder of {target.name!r} takes {takes}."
+        )
     key = target.primary_key
     numbered = key.name not in source.scalars
     _check_columns(target, source, numbered=numbered)
@@ -94,7 +104,7 @@ def load(
     sink = InsertSink(target.server, target.name, key.name, partition, replace=before > 0)
     started = time.perf_counter()
     try:
-        _encode_and_write(target, source, sink, lambda done: report("loading", done, rows), numbered=numbered)
+        _encode_and_write(target, source, sink, lambda stage, done: report(stage, done, rows), numbered=numbered)
         if not target.server.embedded:
             with milvus_errors(f"flush {target.name!r}"):
                 target.server.client.flush(target.name)
@@ -117,25 +127,36 @@ def load(
 
 
 def _encode_and_write(
-    target: Target, source: Source, sink: InsertSink, done: Callable[[int], None], *, numbered: bool
+    target: Target, source: Source, sink: InsertSink, done: Callable[[str, int], None], *, numbered: bool
 ) -> None:
     """Encode the next batch while the last one is being written."""
+    encoder = target.lowering.encoder
     with ThreadPoolExecutor(1) as writer:
         pending: Future[None] | None = None
-        for batch in source.batches(BATCH_ROWS):
+        for batch in source.batches(_batch_rows(encoder.info)):
             columns = _columns(target, batch, numbered=numbered)
+
+            def embedded(rows: int, start: int = batch.start) -> None:
+                done("embedding", start + rows)
+
+            vectors = encoder.embed(batch.inputs, progress=embedded)
             if target.lowering.field.storage != "dropped":
-                vectors = batch.vectors
                 keep_as_list = target.lowering.field.storage == "column"
                 columns[target.lowering.field.name] = vectors.tolist() if keep_as_list else vectors
-            columns |= target.lowering.encode_rows(batch.vectors)
+            columns |= target.lowering.encode_rows(vectors)
             if pending is not None:
                 pending.result()
-                done(sink.written)
+                done("loading", sink.written)
             pending = writer.submit(sink.write, columns)
         if pending is not None:
             pending.result()
-            done(sink.written)
+            done("loading", sink.written)
+
+
+def _batch_rows(info: EncoderInfo) -> int:
+    """Rows of which neither the vectors nor the images take more than `BATCH_BYTES`."""
+    row = max(4 * info.input_dim, math.prod(info.image_shape))
+    return max(1, min(BATCH_ROWS, BATCH_BYTES // row))
 
 
 def _columns(target: Target, batch: Batch, *, numbered: bool) -> dict[str, Any]:
@@ -179,22 +200,29 @@ def _check_rows(target: Target, source: Source, report: Progress, *, numbered: b
     Raises:
         DataError: The first row that cannot be loaded, and why.
     """
-    dim, key = target.lowering.field.dim, target.primary_key
+    key = target.primary_key
     seen: set[Any] = set()
     rows = 0
-    for batch in source.batches(BATCH_ROWS):
-        if batch.vectors.shape[1] != dim:
-            raise DataError(
-                f"The vectors of {source.path} have dimension {batch.vectors.shape[1]}, and the collection "
-                f"{target.name!r} takes {dim}."
-            )
-        check_finite(batch, source.path)
+    for batch in source.batches(_batch_rows(target.lowering.encoder.info)):
+        _check_inputs(target, source, batch)
         columns = _columns(target, batch, numbered=numbered)
         if not numbered:
             _check_keys(target, columns[key.name], seen, batch.start)
         rows += len(batch)
         report("checking", rows, source.rows)
     return rows
+
+
+def _check_inputs(target: Target, source: Source, batch: Batch) -> None:
+    if source.input != "vectors":  # the backbone is slow, and runs only once
+        target.lowering.encoder.check_inputs(batch.inputs, what=f"{source.input} of {source.path}")
+        return
+    dim, given = target.lowering.field.dim, cast(Any, batch.inputs).shape[1]
+    if given != dim:
+        raise DataError(
+            f"The vectors of {source.path} have dimension {given}, and the collection {target.name!r} takes {dim}."
+        )
+    check_finite(batch, source.path)
 
 
 def _check_keys(target: Target, keys: list[Any], seen: set[Any], start: int) -> None:

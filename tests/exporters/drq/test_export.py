@@ -100,7 +100,7 @@ def test_same_seed_same_file(data, tmp_path):
 def test_disagreement_is_refused(exported, tmp_path, monkeypatch):
     _, _, trained = exported
     real = export_module.build_graph
-    monkeypatch.setattr(export_module, "build_graph", lambda model, beam: real(model, 1))
+    monkeypatch.setattr(export_module, "build_graph", lambda model, beam, front: real(model, 1, front))
     with pytest.raises(EncoderError, match="have the same code"):
         export_drq(trained, tmp_path / "e.onnx")
     assert not list(tmp_path.iterdir())

@@ -1,6 +1,6 @@
 """Sources: rows out of files or memory, in batches."""
 
 from alula.ingest.sources.arrays import ArraySource
-from alula.ingest.sources.files import Batch, FileSource, check_finite, open_source, read_vectors
+from alula.ingest.sources.files import Batch, FileSource, check_finite, open_source, read_inputs, read_vectors
 
-__all__ = ["ArraySource", "Batch", "FileSource", "check_finite", "open_source", "read_vectors"]
+__all__ = ["ArraySource", "Batch", "FileSource", "check_finite", "open_source", "read_inputs", "read_vectors"]

@@ -10,41 +10,58 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from alula.encoders import Input
 from alula.errors import DataError
 from alula.ingest.sources.files import Batch
 
+_NAMES: Mapping[Input, str] = {"vectors": "vectors", "images": "images", "text": "texts"}
+
 
 class ArraySource:
-    """Vectors and columns in memory.
+    """Vectors, images or texts, and columns, in memory.
 
     Args:
-        vectors: (n, d) numbers.
+        inputs: Vectors (n, d), or images or texts as `Encoder.check_inputs` returns them.
         columns: Scalar columns of length n, the primary key among them.
+        input: What the rows are.
 
     Raises:
-        DataError: If the lengths differ or the vectors are not (n, d).
+        DataError: If the lengths differ or vectors are not (n, d).
     """
 
-    def __init__(self, vectors: npt.ArrayLike, columns: Mapping[str, Sequence[Any] | npt.NDArray[Any]]) -> None:
+    def __init__(
+        self,
+        inputs: Any,
+        columns: Mapping[str, Sequence[Any] | npt.NDArray[Any]],
+        input: Input = "vectors",
+    ) -> None:
         self.path = Path("the given rows")
-        try:
-            self._vectors = np.asarray(vectors, np.float32)
-        except (ValueError, TypeError, OverflowError):
-            raise DataError("The vectors are not an array of numbers of one length.") from None
-        if self._vectors.ndim != 2:
-            raise DataError(f"The vectors have shape {self._vectors.shape}; (rows, d) is needed.")
+        self.input = input
+        self._inputs: Any = _vectors(inputs) if input == "vectors" else inputs
         try:
             self._columns = {name: pa.array(values) for name, values in columns.items()}
         except (pa.ArrowException, TypeError, OverflowError) as error:
             raise DataError(f"The columns cannot be read: {error}.") from None
-        self.rows: int | None = len(self._vectors)
+        self.rows: int | None = len(self._inputs)
         for name, column in self._columns.items():
             if len(column) != self.rows:
-                raise DataError(f"There are {self.rows} vectors, and the column {name!r} has {len(column)} values.")
+                raise DataError(
+                    f"There are {self.rows} {_NAMES[input]}, and the column {name!r} has {len(column)} values."
+                )
         self.scalars = {name: column.type for name, column in self._columns.items()}
 
     def batches(self, size: int = 8192) -> Iterator[Batch]:
         """The rows in order, at most `size` at a time."""
-        for start in range(0, len(self._vectors), size):
+        for start in range(0, len(self._inputs), size):
             columns = {name: column[start : start + size] for name, column in self._columns.items()}
-            yield Batch(start, self._vectors[start : start + size], columns)
+            yield Batch(start, self._inputs[start : start + size], columns)
+
+
+def _vectors(vectors: Any) -> npt.NDArray[np.float32]:
+    try:
+        array = np.asarray(vectors, np.float32)
+    except (ValueError, TypeError, OverflowError):
+        raise DataError("The vectors are not an array of numbers of one length.") from None
+    if array.ndim != 2:
+        raise DataError(f"The vectors have shape {array.shape}; (rows, d) is needed.")
+    return array

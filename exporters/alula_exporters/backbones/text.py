@@ -1,0 +1,209 @@
+"""Text backbones: sentence-transformers models, from tokens to one vector per text."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from alula.errors import UsageError
+from alula_exporters.backbones.onnx import Front, export_backbone
+from alula_exporters.extras import needs_extra
+
+_LONGEST = 512  # tokens, where neither the model nor its tokenizer says
+_ROW_PROMPTS = ("document", "passage", "corpus")  # the names that sentence-transformers looks for, in its order
+
+
+class TextModule(nn.Module):
+    """Modules of sentence-transformers as one torch module of two tensors.
+
+    Args:
+        modules: From tokens to the embedding of a text.
+        token_types: Whether the first of them reads token types, which are 0 for a single text.
+    """
+
+    def __init__(self, modules: Sequence[nn.Module], *, token_types: bool) -> None:
+        super().__init__()
+        self.parts = nn.ModuleList(modules)
+        self.token_types = token_types
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """Embed texts.
+
+        Args:
+            input_ids: int64 (n, t).
+            attention_mask: int64 (n, t), 1 for tokens and 0 for padding.
+
+        Returns:
+            float32 (n, d).
+        """
+        features: dict[str, Tensor] = {"input_ids": input_ids, "attention_mask": attention_mask}
+        if self.token_types:
+            features["token_type_ids"] = torch.zeros_like(input_ids)
+        for part in self.parts:
+            features = part(features)
+        return features["sentence_embedding"]
+
+
+@dataclass(frozen=True)
+class TextBackbone:
+    """A text model, to be trained through or frozen, and what is needed to feed it.
+
+    Args:
+        module: Takes ``input_ids`` and ``attention_mask``, int64 (n, t), and gives float32 (n, d).
+        tokenizer: JSON of the package ``tokenizers``, with its padding token.
+        max_tokens: Most tokens of a text, special ones counted.
+        row_prompt: Put before the text of a row.
+        query_prompt: Put before the text of a query.
+    """
+
+    module: TextModule
+    tokenizer: str
+    max_tokens: int
+    row_prompt: str
+    query_prompt: str
+
+    def export(self) -> Front:
+        """The backbone as the first part of an encoder file.
+
+        Raises:
+            UsageError: If it cannot be exported.
+        """
+        tokens = min(8, self.max_tokens // 2)
+        mask = torch.ones((2, tokens), dtype=torch.int64)
+        mask[1, tokens // 2 :] = 0
+        about = {
+            "input": "text",
+            "max_tokens": self.max_tokens,
+            "row_prompt": self.row_prompt,
+            "query_prompt": self.query_prompt,
+        }
+        # any token will do, and a padding token may not
+        ids = torch.arange(2 * tokens).reshape(2, tokens) + 2
+        return export_backbone(
+            self.module, {"input_ids": ids, "attention_mask": mask}, about=about, tokenizer=self.tokenizer
+        )
+
+
+def load_text_backbone(folder: Path) -> TextBackbone:
+    """Open a dense sentence-transformers model.
+
+    Args:
+        folder: What ``SentenceTransformer.save_pretrained`` wrote.
+
+    Raises:
+        UsageError: If the folder holds something else, or a model that cannot be part of an encoder file.
+        AlulaError: If the package sentence-transformers is missing.
+    """
+    model = open_checkpoint(folder, "SentenceTransformer")
+    return text_backbone(model, list(model.children()))
+
+
+def open_checkpoint(folder: Path, kind: str) -> Any:
+    """Open a model that sentence-transformers saved, without the network and without running code from the folder.
+
+    Args:
+        folder: The model's folder.
+        kind: ``SentenceTransformer`` or ``SparseEncoder``.
+
+    Returns:
+        The model of that class, in float32, on the CPU.
+
+    Raises:
+        UsageError: If the folder holds something else, or the model is not one transformer for queries and rows alike.
+        AlulaError: If the package sentence-transformers is missing.
+    """
+    if not folder.is_dir():
+        raise UsageError(f"There is no folder {folder}; give the folder that sentence-transformers saved a model in.")
+    if not (folder / "modules.json").is_file():
+        raise UsageError(
+            f"{folder} does not hold a sentence-transformers model (it has no modules.json); load it with "
+            "sentence-transformers and save it with save_pretrained()."
+        )
+    found = _saved_kind(folder)
+    if found != kind:
+        raise UsageError(f"{folder} holds a model of the class {found}, and a {kind} is needed here.")
+    with needs_extra("A sentence-transformers model", "sentence-transformers"):
+        import sentence_transformers  # noqa: PLC0415 (seconds)
+        from transformers.utils import logging  # noqa: PLC0415
+    logging.disable_progress_bar()
+    try:
+        model = getattr(sentence_transformers, kind)(str(folder), device="cpu", local_files_only=True)
+    except Exception as error:  # whatever two large packages and the folder's files may run into
+        reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        raise UsageError(f"sentence-transformers cannot open the model in {folder}: {reason}") from None
+    _check_modules(list(model.children()))
+    return model.float().eval()
+
+
+def _check_modules(modules: Sequence[nn.Module]) -> None:
+    from sentence_transformers.base.modules import Router, Transformer  # noqa: PLC0415 (seconds)
+
+    if isinstance(modules[0], Router):
+        raise UsageError(
+            "The model has one way for queries and another for rows (a Router), and an encoder file has one for both; "
+            "export a model without a Router."
+        )
+    if not isinstance(modules[0], Transformer):
+        raise UsageError(f"The model begins with {type(modules[0]).__name__}, and only a Transformer can be exported.")
+    if any(getattr(module, "include_prompt", True) is False for module in modules):
+        raise UsageError("The model leaves its prompt out of the pooling, which an encoder file cannot do.")
+
+
+def _saved_kind(folder: Path) -> str:
+    path = folder / "config_sentence_transformers.json"
+    try:
+        config = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        return str(config.get("model_type", "SentenceTransformer"))  # older models do not say
+    except (ValueError, AttributeError):
+        raise UsageError(f"{path} is not a JSON object; save the model again.") from None
+
+
+def text_backbone(model: Any, modules: Sequence[nn.Module]) -> TextBackbone:
+    """The first modules of a sentence-transformers model as a backbone.
+
+    Args:
+        model: A ``SentenceTransformer`` or ``SparseEncoder``.
+        modules: Those of its modules that lead to the vectors, a ``Transformer`` first.
+
+    Raises:
+        UsageError: If its tokenizer cannot be put into a file.
+    """
+    transformer: Any = modules[0]
+    prompts = model.prompts
+    default = prompts.get(model.default_prompt_name, "")
+    return TextBackbone(
+        module=TextModule(modules, token_types="token_type_ids" in transformer.tokenizer.model_input_names),
+        tokenizer=_tokenizer_json(transformer.tokenizer),
+        max_tokens=_max_tokens(transformer),
+        row_prompt=next((prompts[name] for name in _ROW_PROMPTS if name in prompts), default),
+        query_prompt=prompts.get("query", default),
+    )
+
+
+def _tokenizer_json(tokenizer: Any) -> str:
+    """The tokenizer's own JSON, with the padding token in it (some models count positions by it)."""
+    fast = getattr(tokenizer, "backend_tokenizer", None)
+    if fast is None:
+        raise UsageError(
+            f"The model's tokenizer ({type(tokenizer).__name__}) has no tokenizer.json, so that it cannot be put into "
+            "a file; save the model with a fast tokenizer."
+        )
+    copy = type(fast).from_str(fast.to_str())
+    copy.no_truncation()
+    if tokenizer.pad_token is not None:
+        copy.enable_padding(pad_id=tokenizer.pad_token_id, pad_token=tokenizer.pad_token)
+    text: str = copy.to_str()
+    return text
+
+
+def _max_tokens(transformer: Any) -> int:
+    config: Mapping[str, Any] = transformer.config.to_dict()
+    # a tokenizer without a limit says 10^30
+    limits = (transformer.max_seq_length, transformer.tokenizer.model_max_length, config.get("max_position_embeddings"))
+    return int(min((limit for limit in limits if limit and limit < 2**20), default=_LONGEST))

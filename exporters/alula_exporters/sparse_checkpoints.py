@@ -1,0 +1,206 @@
+"""Sparse text encoders that sentence-transformers trained, as encoder files of the kind ``flops``.
+
+SPLADE (Formal et al., SIGIR 2021, arXiv:2107.05720 and 2109.10086): a masked language model's logits w_ij for token i
+and vocabulary entry j become one weight per entry, max_i (or sum_i) log(1 + ReLU(w_ij)); these are ``vectors``, and a
+row keeps the heaviest. CSR (Wen et al., ICML 2025, arXiv:2503.01776): a sparse autoencoder's top k of
+W (x - b_pre) + b, where x is the text's embedding; that embedding is ``vectors``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from torch import Tensor, nn
+
+from alula.encoders import DrqEncoder, EncoderInfo, FlopsEncoder, Metric
+from alula.errors import EncoderError, UsageError
+from alula_exporters.backbones.text import open_checkpoint, text_backbone
+from alula_exporters.flops.export import add_sparse_rows
+from alula_exporters.flops.model import FLOOR
+from alula_exporters.onnx_export import GraphBuilder, export_encoder, versions
+from alula_exporters.output_file import check_out_path
+
+MAX_NNZ = 256  # where the model does not say; SPLADE's rows have about half as many
+MAX_WEIGHT_ERROR = 1e-4  # as a share of the heaviest weight
+_METRICS: dict[str, Metric] = {"dot": "IP", "cosine": "COSINE"}
+
+# Short and long, of many and of no words, longer than any model reads: what tokenizers and pooling may do differently.
+SAMPLE_TEXTS = (
+    "A kite hangs in the wind above the ridge.",
+    "The alula is a small group of feathers on the leading edge of a wing.",
+    "How does a large bird land slowly?",
+    "which index needs the least memory",
+    "Prices rose by 3.5 % in 2024, to $1,299.00 (before tax).",
+    "WARNING: do NOT open the valve!!!",
+    "Les oiseaux migrateurs traversent la Méditerranée au printemps.",
+    "東京の天気は晴れです。",
+    "naïve café, Zürich, „Anführung“ 😀",
+    "x",
+    "",
+    "   spaces   before and after   ",
+    "first line\nsecond line\tand a tab",
+    "https://example.org/path?query=1&page=2",
+    " ".join(f"word{number} stone river light" for number in range(2000)),
+    "the " * 40,
+)
+
+
+def export_checkpoint(
+    folder: Path, path: Path, *, max_nnz: int | None = None, texts: Sequence[str] = SAMPLE_TEXTS, force: bool = False
+) -> EncoderInfo:
+    """Write a sentence-transformers SparseEncoder as an ``.onnx`` file (atomically), with its parity figures.
+
+    Args:
+        folder: What ``SparseEncoder.save_pretrained`` wrote: SPLADE (a masked language model and ``SpladePooling``) or
+            CSR (a transformer, pooling and ``SparseAutoEncoder``).
+        path: The file to write.
+        max_nnz: Most non-zeros in a row, the heaviest; None for the model's own limit, or 256.
+        texts: What the file and the model are compared on, as rows and as queries.
+        force: Replace an existing file.
+
+    Returns:
+        What the file says of itself.
+
+    Raises:
+        UsageError: If the model is of another kind or cannot be exported, or the file exists and ``force`` is not set.
+        AlulaError: If the package sentence-transformers is missing.
+        EncoderError: If the file and the model disagree.
+    """
+    check_out_path(path, force=force)
+    model = open_checkpoint(folder, "SparseEncoder")
+    from sentence_transformers.sparse_encoder import modules as kinds  # noqa: PLC0415 (seconds)
+
+    *others, last = model.children()
+    metric = _METRICS.get(model.similarity_fn_name)
+    if metric is None:
+        raise UsageError(
+            f"The model compares by '{model.similarity_fn_name}', and an inverted index only by the inner product; set "
+            "its similarity_fn_name to 'dot' or 'cosine'."
+        )
+    if not isinstance(last, kinds.SpladePooling | kinds.SparseAutoEncoder):
+        raise UsageError(
+            f"The model ends with {type(last).__name__}, and only SPLADE (SpladePooling) and CSR (SparseAutoEncoder) "
+            "can be exported."
+        )
+    csr = isinstance(last, kinds.SparseAutoEncoder)
+    front = text_backbone(model, others if csr else [*others, _Pooling(last)]).export()
+    dim = last.hidden_dim if csr else front.dim
+    nnz = min(max_nnz or model.max_active_dims or MAX_NNZ, model.max_active_dims or dim, dim)
+    graph = GraphBuilder("csr" if csr else "splade", front.dim, front)
+    latents = _add_autoencoder(graph, last) if csr else graph.vectors
+    _add_rows(graph, latents, nnz, unit=metric == "COSINE")
+    info = EncoderInfo(
+        kind="flops",
+        metric=metric,
+        input_dim=front.dim,
+        normalized=metric == "COSINE",
+        dim=dim,
+        max_nnz=nnz,
+        training={
+            "exported_from": "sentence-transformers SparseEncoder",
+            "modules": [type(module).__name__ for module in (*others, last)],
+            "similarity": model.similarity_fn_name,
+        },
+        versions=versions("sentence-transformers", "transformers"),
+    )
+
+    def check(encoder: FlopsEncoder | DrqEncoder) -> dict[str, Any]:
+        assert isinstance(encoder, FlopsEncoder)  # noqa: S101 (for the type checker)
+        return _parity(model, encoder, list(texts))
+
+    return export_encoder(graph, info, path, check=check, force=force)
+
+
+class _Pooling(nn.Module):
+    """``SpladePooling`` without its loop over parts of a text, which would fix the number of tokens in the graph.
+
+    Args:
+        pooling: The ``SpladePooling``.
+    """
+
+    def __init__(self, pooling: Any) -> None:
+        super().__init__()
+        self.largest = pooling.pooling_strategy == "max"
+        self.logarithms = 2 if pooling.activation_function == "log1p_relu" else 1
+
+    def forward(self, features: dict[str, Tensor]) -> dict[str, Tensor]:
+        """From logits, float32 (n, t, V), to one weight per vocabulary entry, float32 (n, V)."""
+        x = features["token_embeddings"] * features["attention_mask"].unsqueeze(-1)
+        if self.largest:  # first, as what follows grows with x: t times less of it to compute
+            x = x.amax(dim=1)
+        x = x.relu()
+        for _ in range(self.logarithms):
+            x = x.log1p()
+        return {"sentence_embedding": x if self.largest else x.sum(dim=1)}
+
+
+def _add_autoencoder(graph: GraphBuilder, autoencoder: nn.Module) -> str:
+    """The nodes of ``SparseAutoEncoder`` before its top k: the latents' name, float32 (n, dim)."""
+    weights = {name: tensor.detach().numpy() for name, tensor in autoencoder.named_parameters()}
+    x = graph.vectors
+    if autoencoder.normalize:
+        axis = graph.constant(np.array([1], np.int64))
+        x = graph.node("Sub", x, graph.node("ReduceMean", x, axis, keepdims=1))
+        # with Bessel's correction, as torch has it
+        root = graph.constant(np.float32(np.sqrt(len(weights["pre_bias"]) - 1)))
+        deviation = graph.node("Div", graph.node("ReduceL2", x, axis, keepdims=1), root)
+        x = graph.node("Div", x, graph.node("Add", deviation, graph.constant(np.float32(1e-5))))
+    x = graph.node("Sub", x, graph.constant(weights["pre_bias"]))
+    matrix = graph.constant(np.ascontiguousarray(weights["encoder.weight"].T), "weight")
+    return graph.node("Gemm", x, matrix, graph.constant(weights["latent_bias"]))
+
+
+def _add_rows(graph: GraphBuilder, latents: str, nnz: int, *, unit: bool) -> None:
+    """The outputs: each row's ``nnz`` heaviest positive latents, of unit length where asked for."""
+    weights, dims = graph.nodes("TopK", latents, graph.constant(np.array([nnz], np.int64)), count=2, axis=1)
+    floor = np.zeros(nnz, np.float32)
+    floor[0] = FLOOR  # a row without any weight would never be found
+    weights = graph.node("Max", weights, graph.constant(floor))
+    if unit:
+        axis = graph.constant(np.array([1], np.int64))
+        weights = graph.node("Div", weights, graph.node("ReduceL2", weights, axis, keepdims=1))
+    add_sparse_rows(graph, weights, dims)
+
+
+def _parity(model: Any, encoder: FlopsEncoder, texts: list[str]) -> dict[str, Any]:
+    """The file against the model, from texts to sparse rows, as rows and as queries."""
+    figures: dict[str, Any] = {"texts": len(texts)}
+    for name, encode in (("row", model.encode_document), ("query", model.encode_query)):
+        expected = encode(texts, max_active_dims=encoder.info.max_nnz, convert_to_sparse_tensor=False).numpy()
+        if encoder.info.normalized:
+            expected = expected / np.maximum(np.linalg.norm(expected, axis=1, keepdims=True), FLOOR)
+        found = encoder.encode_rows(encoder.embed(texts, queries=name == "query")).toarray()
+        error = _weight_error(found, expected, encoder.info.max_nnz)
+        same = float(((found > 0) == (expected > 0)).all(axis=1).mean())
+        if not error <= MAX_WEIGHT_ERROR:
+            raise EncoderError(
+                f"The ONNX file does not compute what sentence-transformers does: the weights of a {name} differ by up "
+                f"to {error:.2g} of the heaviest, and {same:.0%} of {len(texts)} texts have the same dimensions. "
+                "Nothing was written; please report this."
+            )
+        figures |= {f"max_{name}_weight_error": error, f"same_{name}_dims": same}
+    return figures
+
+
+def _weight_error(found: npt.NDArray[np.float32], expected: npt.NDArray[np.float32], nnz: int) -> float:
+    """The largest difference of weights, as a share of the heaviest one.
+
+    Of two dimensions that nearly tie for the last place of a full row, either may be kept: one that only one side kept
+    is compared with the lightest weight that was kept, for a row that is full, or else with 0.
+
+    Args:
+        found: float32 (n, dim).
+        expected: float32 (n, dim).
+        nnz: Most non-zeros in a row.
+    """
+    lightest = np.zeros((len(expected), 1), np.float32)
+    full = (expected > 0).sum(axis=1) >= nnz
+    lightest[full, 0] = np.where(expected[full] > 0, expected[full], np.inf).min(axis=1, initial=np.inf)
+    one_sided = (found > 0) != (expected > 0)
+    difference = np.where(one_sided, np.maximum(found, expected) - lightest, found - expected)
+    difference[~(expected > 0).any(axis=1)] = 0  # an empty row, which the file may not have
+    return float(np.abs(difference).max(initial=0) / max(float(expected.max(initial=0)), FLOOR))
