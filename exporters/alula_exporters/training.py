@@ -6,7 +6,7 @@ import copy
 import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
@@ -59,7 +59,13 @@ class Trained(Generic[ModelT]):
 
     def front(self) -> Front | None:
         """The backbone as the first part of an encoder file; see `Backbone.front`."""
-        return None if self.backbone is None else self.backbone.front(self.held_out)
+        return None if self.backbone is None else self.backbone.front()
+
+    def head(self) -> Trained[ModelT]:
+        """The result without its backbone, for a file that takes the backbone's vectors."""
+        if self.backbone is None:
+            return self
+        return replace(self, held_out=self.backbone.embed(self.held_out), backbone=None)
 
     def parity_rows(self) -> tuple[F32, F32]:
         """Held-out rows for comparing the file with `model`, a zero vector among them: it goes wrong most easily.

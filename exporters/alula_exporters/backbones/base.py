@@ -15,19 +15,17 @@ from alula_exporters.backbones.onnx import Front, export_backbone
 from alula_exporters.data import F32, Inputs
 
 _CHUNK = 512
-_TRACED = 3  # rows for the export; 0 and 1 would be taken for fixed numbers
+_TRACED = 3  # rows for the export; 0 and 1 would be taken for fixed numbers of rows
 
 
 class Backbone(nn.Module, ABC):
     """A network that makes vectors, float32 (n, d), of raw inputs; the sparse or the quantising head stands on them.
 
     Attributes:
-        names: Names of the graph's inputs, in the order of `forward`'s arguments.
         contract: The fields of `alula.encoders.EncoderInfo` that say what the input is.
         tokenizer: Texts: JSON of the tokenizer (package ``tokenizers``); else None.
     """
 
-    names: tuple[str, ...]
     contract: Mapping[str, Any]
     tokenizer: str | None = None
 
@@ -52,17 +50,17 @@ class Backbone(nn.Module, ABC):
         vectors: F32 = np.concatenate(parts)
         return vectors
 
-    def front(self, inputs: Inputs) -> Front:
+    def front(self) -> Front:
         """The backbone as the first part of an encoder file; called before training too, when failing costs nothing.
-
-        Args:
-            inputs: Two rows or more.
 
         Raises:
             UsageError: If it cannot be exported to ONNX.
         """
-        example = dict(zip(self.names, self.collate(inputs[:_TRACED]), strict=True))
-        return export_backbone(self.cpu(), example, about=self.contract, tokenizer=self.tokenizer)
+        return export_backbone(self.cpu(), self._example(), about=self.contract, tokenizer=self.tokenizer)
+
+    @abstractmethod
+    def _example(self) -> dict[str, Tensor]:
+        """Some rows to trace the network with, by the names of its inputs."""
 
     def _run(self, inputs: Inputs) -> Tensor:
         device = compute_device()
@@ -88,8 +86,6 @@ class ImageBackbone(Backbone):
         deviation: Standard deviation of each channel.
     """
 
-    names = ("images",)
-
     def __init__(
         self, network: nn.Module, image_shape: tuple[int, int, int], mean: list[float], deviation: list[float]
     ) -> None:
@@ -112,6 +108,9 @@ class ImageBackbone(Backbone):
             )
         return (torch.from_numpy(np.ascontiguousarray(inputs)),)
 
+    def _example(self) -> dict[str, Tensor]:
+        return {"images": torch.randint(256, (_TRACED, *self._shape), dtype=torch.uint8)}
+
     def forward(self, images: Tensor) -> Tensor:
         """Vectors, float32 (n, d), of images uint8 (n, h, w, c)."""
         pixels = (images.float() - self._mean) / self._deviation
@@ -127,8 +126,6 @@ class VectorBackbone(Backbone):
         input_dim: d.
     """
 
-    names = ("vectors",)
-
     def __init__(self, network: nn.Module, input_dim: int) -> None:
         super().__init__()
         self.network = network
@@ -139,6 +136,9 @@ class VectorBackbone(Backbone):
         if inputs.dtype != np.float32 or inputs.ndim != 2:
             raise DataError(f"The training rows are {inputs.dtype} {inputs.shape}, and this backbone takes vectors.")
         return (torch.from_numpy(inputs),)
+
+    def _example(self) -> dict[str, Tensor]:
+        return {"vectors": torch.randn(_TRACED, self.contract["input_dim"])}
 
     def forward(self, vectors: Tensor) -> Tensor:
         """Vectors, float32 (n, e), of vectors float32 (n, d)."""
