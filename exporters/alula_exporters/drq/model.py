@@ -253,8 +253,9 @@ def _beam_search(prepared: Tensor, codewords: Tensor, beam: int) -> Tensor:
     residuals, errors = prepared[:, None, :], torch.zeros(rows, 1)
     for level in codewords:
         # |r - c|^2 less the part that all share; |r|^2 is carried along in errors
-        costs = errors[:, :, None] + level.square().sum(1) - 2 * (residuals @ level.T)
-        errors, picked = costs.flatten(1).topk(min(beam, costs[0].numel()), dim=1, largest=False)
+        costs = torch.addmm(level.square().sum(1), residuals.flatten(0, 1), level.T, alpha=-2)
+        costs = costs.view(rows, -1, CODEWORDS).add_(errors[:, :, None])
+        errors, picked = costs.flatten(1).topk(min(beam, costs.shape[1] * CODEWORDS), dim=1, largest=False)
         parents, words = picked // CODEWORDS, picked % CODEWORDS
         residuals = residuals.gather(1, parents[:, :, None].expand(-1, -1, prepared.shape[1])) - level[words]
         codes = torch.cat([codes.gather(1, parents[:, :, None].expand(-1, -1, codes.shape[2])), words[:, :, None]], 2)
