@@ -122,17 +122,15 @@ class RecurrentQuantizer(Quantizer):
         self, input_dim: int, levels: int, sign_bits: int, metric: Metric = "COSINE", scale: float = 1.0
     ) -> None:
         super().__init__(input_dim, sign_bits, metric, scale)
-        rank, blocks = min(input_dim, AXES_PER_LEVEL * levels), 1
-        if rank > BLOCK:
-            blocks = math.ceil(rank / BLOCK)
-            rank -= rank % blocks
+        rank = min(input_dim, max(BLOCK, AXES_PER_LEVEL * levels))
+        blocks = math.ceil(rank / BLOCK)
+        rank -= rank % blocks
         self.first_codebook = nn.Parameter(torch.zeros(CODEWORDS, rank))
         self.codebook = nn.Parameter(torch.zeros(CODEWORDS, rank))
         self.log_scales = nn.Parameter(torch.zeros(levels - 1, blocks))
         self.maps = nn.Parameter(torch.eye(rank // blocks).repeat(levels - 1, blocks, 1, 1))
         # a parameter, though not trained: it comes from the data and counts as the others do
-        whole = blocks == 1 and rank == input_dim
-        axes = None if whole else nn.Parameter(torch.eye(input_dim)[:rank], requires_grad=False)
+        axes = None if input_dim <= BLOCK else nn.Parameter(torch.eye(input_dim)[:rank], requires_grad=False)
         self.register_parameter("axes", axes)
         self.register_buffer("offset", torch.zeros(input_dim))
 
