@@ -26,7 +26,7 @@ def cache() -> Path:
 
 @contextmanager
 def new_file(path: Path) -> Iterator[Path]:
-    """A file to write beside ``path`` that takes its name once it is whole: a run cut short leaves nothing half done."""
+    """A file to write beside ``path``, which takes its name once it is whole: a run cut short leaves no half file."""
     partial = path.with_name(f".{os.getpid()}-{path.name}")
     try:
         yield partial
@@ -57,10 +57,14 @@ def npm_package(requirement: str, sha256: str) -> Iterator[Path]:
         requirement: Name and version, ``NAME@VERSION``.
         sha256: What the archive's bytes must hash to.
     """
-    with _fetched(["npm", "pack", "--silent", requirement], "*.tgz", requirement, sha256) as path:
-        with tempfile.TemporaryDirectory() as folder, tarfile.open(path) as archive:
-            archive.extractall(folder, filter="data")
-            yield Path(folder) / "package"
+    npm = ["npm", "pack", "--silent", requirement]
+    with (
+        _fetched(npm, "*.tgz", requirement, sha256) as path,
+        tempfile.TemporaryDirectory() as folder,
+        tarfile.open(path) as archive,
+    ):
+        archive.extractall(folder, filter="data")
+        yield Path(folder) / "package"
 
 
 @contextmanager
@@ -70,10 +74,9 @@ def debian_package(name: str) -> Iterator[Path]:
     Args:
         name: The package's name.
     """
-    with _fetched(["apt-get", "download", "-q", name], "*.deb", name, None) as path:
-        with tempfile.TemporaryDirectory() as folder:
-            _run(["dpkg-deb", "-x", str(path), folder], Path(folder), name)
-            yield Path(folder)
+    with _fetched(["apt-get", "download", name], "*.deb", name, None) as path, tempfile.TemporaryDirectory() as folder:
+        _run(["dpkg-deb", "-x", str(path), folder], Path(folder), name)
+        yield Path(folder)
 
 
 @contextmanager

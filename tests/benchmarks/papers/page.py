@@ -1,4 +1,4 @@
-"""Write docs/benchmarks.md and its pictures from the figures of the runs: ``python -m tests.benchmarks.papers.page``."""
+"""Write docs/benchmarks.md and its pictures from the runs' figures: ``python -m tests.benchmarks.papers.page``."""
 
 from __future__ import annotations
 

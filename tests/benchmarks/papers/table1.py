@@ -14,6 +14,7 @@ from scipy import sparse
 
 from alula_exporters import FlopsConfig, make_training_data, train_flops
 from alula_exporters.flops import SparseEncoder
+from alula_exporters.flops.cost import count_dims, expected_flops
 from tests.benchmarks.papers.datasets import F32, I64, K, Vectors, found, load_vectors, spread
 from tests.benchmarks.papers.inverted import InvertedIndex
 from tests.benchmarks.report import Report, say
@@ -25,6 +26,9 @@ R=100, 500 and 1000 are the shares of the true top 10 among the R best rows by t
 after these R were re-ranked exactly; FLOPs are the multiplications per pair of rows, R_sub is how much more they are
 than if all dimensions were used alike (1 is the best), and bytes are the index's own, without the vectors that
 re-ranking reads.
+
+"Untrained" is what training starts from, random rows as prototypes, with as many non-zeros as its FLOPs allow; the ReLU
+rows are trained to the same FLOPs; the top-k encoder without a regulariser costs what it costs.
 
 "ms" is the median for one query in one thread, search and exact re-ranking of 500 together; a sparse query's encoding
 is shown apart. The sparse rows are searched term at a time in a plain inverted index, by the benchmark's own numba
@@ -130,10 +134,10 @@ def _grid(quick: bool, seeds: tuple[int, ...]) -> Iterator[tuple[str, int, tuple
 
 def _encoder(vectors: Vectors, variant: str, nnz: int, seed: int, quick: bool) -> SparseEncoder:
     data = make_training_data(vectors.training, seed=seed)
-    if variant == UNTRAINED:
-        return _untrained(data.train, nnz, seed)
-    options: dict[str, Any] = {"dim": DIM, "seed": seed, "steps": 300 if quick else 800}
     flops = FLOPS * (nnz / NNZ) ** 2
+    if variant == UNTRAINED:
+        return _untrained(data.train, nnz, flops, seed)
+    options: dict[str, Any] = {"dim": DIM, "seed": seed, "steps": 300 if quick else 800}
     chosen = {
         TOP_K: FlopsConfig(nnz=nnz, flops=flops, **options),
         NO_REGULARISER: FlopsConfig(nnz=nnz, regulariser="none", **options),
@@ -143,11 +147,25 @@ def _encoder(vectors: Vectors, variant: str, nnz: int, seed: int, quick: bool) -
     return train_flops(data, chosen[variant]).model
 
 
-def _untrained(training: F32, nnz: int, seed: int) -> SparseEncoder:
-    """Every dimension is the prototype of a random row, as training starts; no bias, so that the k nearest are kept."""
+@torch.no_grad()
+def _untrained(training: F32, nnz: int, flops: float, seed: int) -> SparseEncoder:
+    """The weights and biases that training starts from: every dimension is the prototype of a random row.
+
+    Without training they cost more than k^2 / d, so fewer non-zeros are kept than the trained encoder's: as many as
+    the same FLOPs allow.
+    """
     model = SparseEncoder(training.shape[1], DIM, nnz).requires_grad_(False).eval()
-    picked = np.random.default_rng(seed).choice(len(training), DIM, replace=False)
+    generator = np.random.default_rng(seed)
+    picked = generator.choice(len(training), DIM, replace=False)
     model.weight.copy_(torch.from_numpy(training[picked] - training.mean(0)))
+    model.bias.fill_(FlopsConfig().bias)
+    sample = torch.from_numpy(training[generator.choice(len(training), min(len(training), 10_000), replace=False)])
+    weights, dims = model(sample)
+    while model.nnz > 1:
+        kept = slice(0, model.nnz)
+        if expected_flops(count_dims(weights[:, kept], dims[:, kept], DIM), len(sample)) <= flops:
+            break
+        model.nnz -= 1
     return model
 
 
@@ -159,8 +177,7 @@ def _point(vectors: Vectors, model: SparseEncoder) -> Point:
     starts = np.concatenate([[0], np.cumsum(kept.sum(1))])
     n = len(weights)
     rows = sparse.csr_matrix((weights[kept], dims[kept], starts), shape=(n, model.dim))
-    share = np.bincount(rows.indices, minlength=model.dim) / n
-    flops = float((n * share**2 - share).sum() / (n - 1))  # unbiased: no row is paired with itself
+    flops = expected_flops(torch.from_numpy(np.bincount(rows.indices, minlength=model.dim)), n)
     nnz = rows.nnz / n
     index = InvertedIndex(rows)
     encoded = [_one(model, query) for query in vectors.queries]
