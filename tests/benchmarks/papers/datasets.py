@@ -39,9 +39,14 @@ class Vectors:
     unseen: F32
 
 
-def load_vectors(quick: bool) -> Iterator[Vectors]:
-    """GloVe's words and WordNet's glosses; for a quick run the first 50,000 words and 20,000 of the glosses."""
-    queries, trained_on = (500, 20_000) if quick else (1_000, 100_000)
+def load_vectors(quick: bool, trained_on: int) -> Iterator[Vectors]:
+    """GloVe's words and WordNet's glosses; for a quick run the first 50,000 words and 20,000 of the glosses.
+
+    Args:
+        quick: Whether this is a quick run.
+        trained_on: Most rows to train on.
+    """
+    queries = 500 if quick else 1_000
     words = load_words(queries, SPLIT, most=50_000 if quick else None)
     yield _vectors("GloVe", words.rows, words.queries, trained_on)
     glosses = load_glosses(20_000 if quick else None)

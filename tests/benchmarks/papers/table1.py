@@ -83,7 +83,7 @@ def run(report: Report, quick: bool) -> None:
     """Both data sets; the square law once for both."""
     targets = QUICK if quick else FULL
     squares: dict[str, list[tuple[float, float]]] = {}
-    for vectors in load_vectors(quick):
+    for vectors in load_vectors(quick, 20_000 if quick else 100_000):
         say(f"\n{vectors.name}: {len(vectors.queries):,} queries, trained on {len(vectors.training):,} rows")
         points = _sparse(report, vectors, quick)
         rivals = _rivals(report, vectors)
@@ -256,7 +256,7 @@ def _rivals(report: Report, vectors: Vectors) -> dict[str, list[tuple[float, flo
     dim = vectors.rows.shape[1]
     long = dim > 100
     bits, code, kept, lists = (512, 48, 64, 512) if long else (256, 25, 25, 1_024)
-    lists = min(lists, len(vectors.rows) // 100)
+    lists = min(lists, len(vectors.training) // 50)  # fewer rows than 39 a list are too few to train it
     for name, setting, make, bytes_per_row, sweep in (
         ("faiss LSH", f"{bits} bits", lambda: faiss.IndexLSH(dim, bits, True, True), bits / 8, [{}]),
         ("faiss PQ", f"{code} x 8 bits", lambda: faiss.IndexPQ(dim, code, 8), code, [{}]),

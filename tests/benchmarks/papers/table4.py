@@ -71,7 +71,7 @@ class Quantised:
 
 def run(report: Report, quick: bool) -> None:
     """Both data sets."""
-    for vectors in load_vectors(quick):
+    for vectors in load_vectors(quick, 12_000 if quick else 50_000):
         say(f"\n{vectors.name}: {len(vectors.queries):,} queries, {len(vectors.unseen):,} unseen rows")
         data = make_training_data(vectors.training, seed=SEEDS[0]).train
         results: dict[tuple[str, float], list[Quantised]] = {}
