@@ -151,10 +151,10 @@ def _encoder(vectors: Vectors, variant: str, nnz: int, seed: int, quick: bool) -
 def _untrained(training: F32, nnz: int, flops: float, seed: int) -> SparseEncoder:
     """The weights and biases that training starts from: every dimension is the prototype of a random row.
 
-    Without training they cost more than k^2 / d, so fewer non-zeros are kept than the trained encoder's: as many as
-    the same FLOPs allow.
+    Without training a row of k non-zeros costs more than k^2 / d, so the number kept is not the trained encoder's, but
+    what the same FLOPs allow (twice as many at most; fewer where no more outputs are positive).
     """
-    model = SparseEncoder(training.shape[1], DIM, nnz).requires_grad_(False).eval()
+    model = SparseEncoder(training.shape[1], DIM, 2 * nnz).requires_grad_(False).eval()
     generator = np.random.default_rng(seed)
     picked = generator.choice(len(training), DIM, replace=False)
     model.weight.copy_(torch.from_numpy(training[picked] - training.mean(0)))
