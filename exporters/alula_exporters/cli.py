@@ -233,10 +233,11 @@ def flops(job: _Job, **options: Any) -> None:
 @_common
 @click.option(
     "--mode",
-    type=click.Choice(["default", "paper", "separate"]),
+    type=click.Choice(["default", "linear", "paper", "separate"]),
     default="default",
     show_default=True,
-    help="What the levels of a code share. default: one codebook, turned and scaled for each level. paper: one "
+    help="What the levels of a code share. default: two codebooks, one for the first level, the other turned and "
+    "scaled for each level after it. linear: the same, but mapped by any matrix; a little less error. paper: one "
     "codebook, scaled only, as published (Song et al., IJCAI 2019): the smallest file, more quantisation error. "
     "separate: a codebook for each level, the usual residual quantisation (RQ).",
 )

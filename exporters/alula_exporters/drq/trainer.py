@@ -14,7 +14,7 @@ from alula.encoders import Metric
 from alula.errors import UsageError
 from alula_exporters.data import TrainingData, check_distinct, input_scale
 from alula_exporters.drq.losses import joint_central_loss, prefix_distortions
-from alula_exporters.drq.model import CODEWORDS, Quantizer, reconstruct, soft_reconstruct
+from alula_exporters.drq.model import CODEWORDS, Quantizer, find_codes, reconstruct, soft_reconstruct
 from alula_exporters.drq.start import random_orthogonal, start_from_data
 from alula_exporters.drq.variants import QUANTIZERS, Mode
 from alula_exporters.inputs import unit_rows
@@ -30,9 +30,10 @@ _SOFT_WEIGHT = 0.1  # of soft distortion and joint central loss beside the hard 
 class DrqConfig:
     """How a quantiser is trained.
 
-    The ``mode`` says what the levels share. ``default``: one codebook, and a scale and a rotation per level.
-    ``paper``: one codebook and a scale per level, trained on hard and soft distortion with the joint central loss.
-    ``separate``: nothing, a codebook per level (plain residual quantisation).
+    The ``mode`` says what the levels share. ``default``: one codebook, which each level but the first turns and scales;
+    the first has its own. ``linear``: the same, but each level maps it by any matrix. ``paper``: one codebook and a
+    scale per level, trained on hard and soft distortion with the joint central loss. ``separate``: nothing, a codebook
+    per level (plain residual quantisation).
 
     Args:
         metric: COSINE, IP or L2.
@@ -44,7 +45,7 @@ class DrqConfig:
         learning_rate: Highest of the one-cycle schedule.
         clip: Largest norm of the gradient.
         seed: Seed of everything random.
-        mode: ``default``, ``paper`` or ``separate``.
+        mode: ``default``, ``linear``, ``paper`` or ``separate``.
 
     Raises:
         UsageError: If the mode is not one of these, or a number is out of range.
@@ -117,7 +118,8 @@ def _optimise(
     size = min(config.batch, max(CODEWORDS, _BATCH_NUMBERS // (model.levels * width)))
     per_epoch = math.ceil(len(rows) / size)
     steps = config.epochs * per_epoch
-    optimizer = torch.optim.Adam(model.parameters(), lr=config.learning_rate)
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.Adam(trained, lr=config.learning_rate)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, config.learning_rate, total_steps=steps + 1)
     order = torch.empty(0, dtype=torch.int64)
     loss_mean = math.nan
@@ -127,9 +129,10 @@ def _optimise(
         if number % per_epoch == 0:
             order = torch.randperm(len(rows), generator=generator)
         start = number % per_epoch * size
-        batch = rows[order[start : start + size]]
-        codewords = model.codewords()
-        codes = model.assign(batch, codewords.detach())
+        batch = model.inner(rows[order[start : start + size]])
+        codewords = model.inner_codewords()
+        # rows are encoded by beam search in the end; greedy codes are near enough while the codewords still move
+        codes = find_codes(batch, codewords.detach(), config.beam if 2 * number >= steps else 1)
         hard = reconstruct(codes, codewords)
         distortions = prefix_distortions(batch, hard)
         loss = distortions.sum()

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from alula.encoders import Metric
-from alula_exporters.drq.model import CODEWORDS, Quantizer, RecurrentQuantizer
+from alula_exporters.drq.model import CODEWORDS, LinearQuantizer, Quantizer, RecurrentQuantizer
 
 
 class PaperQuantizer(Quantizer):
@@ -74,10 +74,13 @@ class SeparateQuantizer(Quantizer):
         return self.codebooks
 
 
-Mode = Literal["default", "paper", "separate"]
+Mode = Literal["default", "linear", "paper", "separate"]
 
-QUANTIZERS: Mapping[Mode, type[RecurrentQuantizer] | type[PaperQuantizer] | type[SeparateQuantizer]] = {
+QUANTIZERS: Mapping[
+    Mode, type[RecurrentQuantizer] | type[LinearQuantizer] | type[PaperQuantizer] | type[SeparateQuantizer]
+] = {
     "default": RecurrentQuantizer,
+    "linear": LinearQuantizer,
     "paper": PaperQuantizer,
     "separate": SeparateQuantizer,
 }
