@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,8 @@ class TrainingData:
         classes: The labels' names in the order of their numbers; empty without labels.
         train_labels: int64 (n,): the class number of each row to learn from.
         held_out_labels: int64 (h,).
+        label_vectors: float32 (C, e): what the classes mean, for the loss ``adaptive-margin``; None for classes that have
+            nothing to do with each other.
     """
 
     train: Inputs
@@ -46,6 +48,7 @@ class TrainingData:
     classes: tuple[str, ...] = ()
     train_labels: I64 | None = None
     held_out_labels: I64 | None = None
+    label_vectors: F32 | None = None
 
     @property
     def dim(self) -> int:
@@ -82,7 +85,12 @@ def load_training_data(
 
 
 def make_training_data(
-    inputs: npt.ArrayLike, labels: npt.ArrayLike | None = None, *, max_rows: int = MAX_ROWS, seed: int = 0
+    inputs: npt.ArrayLike,
+    labels: npt.ArrayLike | None = None,
+    *,
+    label_vectors: npt.ArrayLike | None = None,
+    max_rows: int = MAX_ROWS,
+    seed: int = 0,
 ) -> TrainingData:
     """Split rows into rows to learn from and rows held out (a tenth, at most 1,000).
 
@@ -91,6 +99,7 @@ def make_training_data(
             rows.
         labels: n class names or numbers, at least two different ones; rows with the same label are near each other.
             The two texts of a pair share a label of their own.
+        label_vectors: (C, e) numbers, one row for each class in the sorted order of the labels.
         max_rows: Most rows to train on; more are sampled without replacement.
         seed: Seed of the sample and the split.
 
@@ -104,7 +113,27 @@ def make_training_data(
             f"There are only {min(len(array), max_rows):,} training rows; an encoder needs at least {MIN_ROWS}, "
             "and tens of thousands to be good."
         )
-    classes, numbers = ((), None) if labels is None else _class_numbers(labels, len(array))
+    if labels is None:
+        return _split(array, TrainingData(array, array, fingerprint(array), len(array)), max_rows, seed)
+    classes, numbers = _class_numbers(labels, len(array))
+    return _split(
+        array,
+        TrainingData(
+            array,
+            array,
+            fingerprint(array, numbers),
+            len(array),
+            classes,
+            numbers,
+            numbers,
+            None if label_vectors is None else _check_label_vectors(label_vectors, len(classes)),
+        ),
+        max_rows,
+        seed,
+    )
+
+
+def _split(array: Inputs, everything: TrainingData, max_rows: int, seed: int) -> TrainingData:
     order = np.random.default_rng(seed).permutation(len(array))
     count = min(MAX_HELD_OUT, len(array) // 10)
     # sorted, so that the rows are read from memory (or a memory map) in one pass
@@ -112,10 +141,19 @@ def make_training_data(
     held_out, train = array[apart], array[taken]
     if array.dtype == np.float32 and not (np.isfinite(held_out).all() and np.isfinite(train).all()):
         raise DataError("The training vectors hold NaN or infinite values; remove or mend those rows.")
-    digest = fingerprint(array) if numbers is None else fingerprint(array, numbers)
-    if numbers is None:
-        return TrainingData(train, held_out, digest, len(array))
-    return TrainingData(train, held_out, digest, len(array), classes, numbers[taken], numbers[apart])
+    split = replace(everything, train=train, held_out=held_out)
+    numbers = everything.train_labels
+    return split if numbers is None else replace(split, train_labels=numbers[taken], held_out_labels=numbers[apart])
+
+
+def _check_label_vectors(vectors: npt.ArrayLike, classes: int) -> F32:
+    array = np.asarray(vectors, np.float32)
+    if array.ndim != 2 or len(array) != classes or not np.isfinite(array).all() or not array.any(axis=1).all():
+        raise DataError(
+            f"The label vectors have shape {array.shape}; one row of finite numbers, not all 0, is needed for each of "
+            f"the {classes} classes."
+        )
+    return array
 
 
 def _as_inputs(inputs: npt.ArrayLike) -> Inputs:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import get_args
 
 import torch
 from torch import Tensor, nn
@@ -15,10 +16,10 @@ from alula_exporters.backbones.base import Backbone, compute_device
 from alula_exporters.checkpoint import Checkpoint, GeneratorState
 from alula_exporters.data import TrainingData
 from alula_exporters.inputs import unit_rows
-from alula_exporters.losses import LABEL_LOSSES, LabelLoss
+from alula_exporters.losses import LabelLoss, label_loss
 from alula_exporters.quality import label_quality
 from alula_exporters.sampling import BalancedBatches
-from alula_exporters.training import EarlyStopping, Progress, Stage, fit, reproducible, silent
+from alula_exporters.training import EarlyStopping, Figures, Progress, Stage, fit, reproducible, silent
 
 STAGE = "backbone"
 _CLIP = 5.0
@@ -31,7 +32,7 @@ class BackboneConfig:
     """How a backbone is trained.
 
     Args:
-        loss: ``triplet``, ``arcface`` or ``contrastive``.
+        loss: ``contrastive``, ``triplet``, ``arcface`` or ``adaptive-margin``; see `alula_exporters.losses`.
         epochs: Passes over the training rows.
         batch: Rows per step.
         learning_rate: Highest of the one-cycle schedule.
@@ -51,8 +52,8 @@ class BackboneConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.loss not in LABEL_LOSSES:
-            raise UsageError(f"loss is {self.loss!r}; it must be one of {', '.join(LABEL_LOSSES)}.")
+        if self.loss not in get_args(LabelLoss):
+            raise UsageError(f"loss is {self.loss!r}; it must be one of {', '.join(get_args(LabelLoss))}.")
         for name, least in (("epochs", 1), ("batch", 8), ("patience", 1)):
             if getattr(self, name) is not None and getattr(self, name) < least:
                 raise UsageError(f"{name} is {getattr(self, name)}; it must be at least {least}.")
@@ -84,7 +85,7 @@ def train_backbone(
             data, validation = _set_apart(data, generator)
         labels = torch.from_numpy(data.labels).to(compute_device())
         batches = BalancedBatches(labels, config.batch, generator)
-        objective = LABEL_LOSSES[config.loss](len(data.classes), backbone.embed(data.train[:1]).shape[1])
+        objective = label_loss(config.loss, data, backbone.embed(data.train[:1]).shape[1])
         per_epoch = math.ceil(len(labels) / config.batch)
         steps = config.epochs * per_epoch
         both = nn.ModuleDict({"backbone": backbone, "loss": objective})
@@ -94,25 +95,23 @@ def train_backbone(
             stopping = EarlyStopping(
                 both, lambda: _mean_average_precision(backbone, data, validation), patience=config.patience, every=per_epoch
             )
+        figures = Figures()
         stage = Stage(
             name=STAGE,
             optimizer=optimizer,
             schedule=torch.optim.lr_scheduler.OneCycleLR(optimizer, config.learning_rate, total_steps=steps + 1),
             steps=steps,
             clip=_CLIP,
-            state={"modules": both, "generator": GeneratorState(generator)},
+            state={"modules": both, "generator": GeneratorState(generator), "figures": figures},
             stopping=stopping,
         )
-        mean = math.nan
 
         def step(_: int) -> tuple[Tensor, Mapping[str, float]]:
-            nonlocal mean
             picked = batches.draw()
             vectors = backbone.compute(data.train[picked.cpu().numpy()])
             loss = objective(unit_rows(vectors)[0], labels[picked])
-            value = float(loss.detach())
-            mean = value if math.isnan(mean) else 0.95 * mean + 0.05 * value
-            return loss, {"loss": mean}
+            figures.average("loss", float(loss.detach()))
+            return loss, figures
 
         fit(stage, step, progress=progress, checkpoint=checkpoint)
         backbone.eval()

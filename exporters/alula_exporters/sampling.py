@@ -1,6 +1,8 @@
-"""Batches in which every row has another of its label: what losses on labels need."""
+"""Batches: all rows in random order, or such that every row has another of its label."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -59,3 +61,34 @@ class BalancedBatches:
             repeated = (places[:, :taken] == place[:, None]).any(1)
             places[:, taken] = torch.where(wanted > taken, torch.where(repeated, last, place), -1)
         return self._rows[(self._starts[picked, None] + places)[places >= 0]]
+
+
+class ShuffledBatches:
+    """Draws all rows once, in random order, and then all again.
+
+    Args:
+        rows: How many there are.
+        size: Rows in a batch; the last one of a pass may have fewer.
+        generator: Source of randomness.
+    """
+
+    def __init__(self, rows: int, size: int, generator: torch.Generator) -> None:
+        self._rows = rows
+        self._size = size
+        self._generator = generator
+        self._left = torch.empty(0, dtype=torch.int64)
+
+    def draw(self) -> Tensor:
+        """Draw the row numbers of a batch: int64 (m,), m <= size."""
+        if not len(self._left):
+            self._left = torch.randperm(self._rows, generator=self._generator)
+        picked, self._left = self._left[: self._size], self._left[self._size :]
+        return picked
+
+    def state_dict(self) -> dict[str, Any]:
+        """For a checkpoint."""
+        return {"left": self._left}
+
+    def load_state_dict(self, state: dict[str, Any], /) -> None:
+        """For a checkpoint."""
+        self._left = state["left"]

@@ -149,6 +149,22 @@ class EarlyStopping:
         self._misses, self.best, self._best = state["misses"], state["best"], state["weights"]
 
 
+class Figures(dict[str, float]):
+    """Figures of a run by name, which a checkpoint keeps."""
+
+    def average(self, name: str, value: float) -> None:
+        """Take a value into a running mean."""
+        self[name] = 0.95 * self[name] + 0.05 * value if name in self else value
+
+    def state_dict(self) -> dict[str, Any]:
+        """For `Checkpoint`."""
+        return dict(self)
+
+    def load_state_dict(self, state: dict[str, Any], /) -> None:
+        """For `Checkpoint`."""
+        self.update(state)
+
+
 @dataclass
 class Stage:
     """One optimisation of a training run, and all that it changes.

@@ -13,7 +13,6 @@ from alula.encoders import Metric
 from alula_exporters.inputs import TINY, unit_rows
 
 CODEWORDS = 256  # one byte per level
-SOFTNESS = 0.05
 AXES_PER_LEVEL = 16  # two for every bit of the longest code; what lies along the others is not worth a bit
 BLOCK = 64  # most principal axes that a rotation mixes
 _CHUNK = 4_096
@@ -207,28 +206,6 @@ def reconstruct(codes: Tensor, codewords: Tensor) -> Tensor:
     # embedding, not indexing: its gradient adds up in a fixed order, so training can be repeated bit for bit
     parts = [functional.embedding(codes[:, level], codewords[level]) for level in range(len(codewords))]
     return torch.stack(parts, dim=1).cumsum(1)
-
-
-def soft_reconstruct(prepared: Tensor, hard: Tensor, codewords: Tensor) -> Tensor:
-    """Replace each level's nearest codeword by a mean of all, which weighs near ones most (Song et al., IJCAI 2019).
-
-    soft_t = sum_{s <= t} sum_k softmax_k(-|r_s - c_s[k]|^2 / tau_s) c_s[k], with the residuals r_s that the *hard*
-    codes leave, and tau_s = `SOFTNESS` times the mean squared length of the level's codewords, so that no level is
-    softer than another.
-
-    Args:
-        prepared: float32 (n, d).
-        hard: float32 (n, M, d), from `reconstruct`.
-        codewords: float32 (M, 256, d).
-
-    Returns:
-        float32 (n, M, d).
-    """
-    residuals = prepared[:, None, :] - torch.cat([torch.zeros_like(hard[:, :1]), hard[:, :-1]], dim=1)
-    squares = codewords.square().sum(2)
-    costs = squares - 2 * torch.einsum("nmd,mkd->nmk", residuals, codewords)  # |r|^2 is the same for all codewords
-    tau = SOFTNESS * squares.detach().mean(1, keepdim=True).clamp_min(TINY)
-    return torch.einsum("nmk,mkd->nmd", torch.softmax(-costs / tau, dim=2), codewords).cumsum(1)
 
 
 def pack_signs(signs: Tensor) -> Tensor:

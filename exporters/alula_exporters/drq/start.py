@@ -96,20 +96,20 @@ def _least_squares_round(model: RecurrentQuantizer, rows: Tensor) -> None:
 def _start_paper(model: PaperQuantizer, rows: Tensor, generator: torch.Generator, progress: Progress) -> None:
     """Codebook and scales, as for the recurrent quantiser but in the same axes at every level and without a mean."""
     total = model.levels + _ROUNDS + 1
-    pool = []
+    pool, scales = [], torch.ones(model.levels)
     for level, (residual, _) in enumerate(_residual_quantizer(rows, model.levels, generator)):
-        model.scales[level] = safe_scale(residual)
-        pool.append(residual / model.scales[level])
+        scales[level] = safe_scale(residual)
+        pool.append(residual / scales[level])
         progress("starting", level + 1, total, {})
     model.codebook.copy_(_shared_codebook(pool, generator))
     progress("starting", model.levels + 1, total, {})
     for number in range(_ROUNDS):
         residual, sums, weights = rows, torch.zeros_like(model.codebook), torch.zeros(CODEWORDS)
         for level in range(model.levels):
-            codes = nearest(residual, model.codebook * model.scales[level])
+            codes = nearest(residual, model.codebook * scales[level])
             chosen = model.codebook[codes]
             scale = (chosen * residual).sum() / chosen.square().sum().clamp_min(TINY)
-            model.scales[level] = scale
+            scales[level] = scale
             # C[k] is the mean of r / v over its rows, weighted by v^2: it minimises the sum of |r - v C[k]|^2
             sums.index_add_(0, codes, residual * scale)
             weights.index_add_(0, codes, scale.square().expand(len(codes)))
@@ -117,6 +117,9 @@ def _start_paper(model: PaperQuantizer, rows: Tensor, generator: torch.Generator
         used = weights > 0
         model.codebook[used] = sums[used] / weights[used, None]
         progress("starting", model.levels + 2 + number, total, {})
+    # v_1 is 1: its part goes into the codebook
+    model.codebook.mul_(scales[0])
+    model.later_scales.copy_(scales[1:] / scales[0].clamp_min(TINY))
 
 
 def _start_separate(model: SeparateQuantizer, rows: Tensor, generator: torch.Generator, progress: Progress) -> None:

@@ -10,9 +10,10 @@ from alula.encoders import Metric
 from alula.errors import UsageError
 from alula_exporters.flops.cost import flops_floor
 from alula_exporters.flops.model import Activation
+from alula_exporters.losses import LabelLoss
 
 Regulariser = Literal["flops", "l1", "none"]
-Loss = Literal["distillation", "triplet", "arcface", "contrastive"]
+Loss = Literal["distillation"] | LabelLoss
 
 _NNZ = 32
 _SPARE = 4  # how much longer than the mean a row may be where training sets the mean: few rows reach it
@@ -50,8 +51,8 @@ class FlopsConfig:
         bias: ``top-k``: the first bias, how similar to a dimension's prototype a row must be to use it. The others
             start with the bias that gives rows of the expected length.
         seed: Seed of everything random.
-        loss: ``distillation`` keeps near what is near in the vectors and needs no labels; ``triplet``, ``arcface`` and
-            ``contrastive`` bring rows of one label near each other.
+        loss: ``distillation`` keeps near what is near in the vectors and needs no labels; ``contrastive``,
+            ``triplet``, ``arcface`` and ``adaptive-margin`` bring rows of one label near each other.
         frozen: Leave a backbone as it is; without labels it always is.
         backbone_learning_rate: Adam's, for a backbone that is trained with the head.
         patience: Measurements (40 in a run, from its middle on) without a better validation recall until training
@@ -85,10 +86,14 @@ class FlopsConfig:
     patience: int | None = None
 
     def __post_init__(self) -> None:
-        for name, allowed in (("activation", Activation), ("regulariser", Regulariser), ("loss", Loss)):
-            if getattr(self, name) not in get_args(allowed):
+        for name, allowed in (
+            ("activation", get_args(Activation)),
+            ("regulariser", get_args(Regulariser)),
+            ("loss", ("distillation", *get_args(LabelLoss))),
+        ):
+            if getattr(self, name) not in allowed:
                 raise UsageError(
-                    f"{name} is {getattr(self, name)!r}; it must be one of {', '.join(get_args(allowed))}."
+                    f"{name} is {getattr(self, name)!r}; it must be one of {', '.join(allowed)}."
                 )
         for name in ("dim", "nnz", "most_nnz", "ramp", "steps", "anchors", "batch", "patience"):
             if getattr(self, name) is not None and getattr(self, name) < 1:

@@ -17,11 +17,11 @@ from alula_exporters.flops.cost import count_dims, expected_flops
 from alula_exporters.flops.losses import distillation_loss, flops_regulariser, l1_regulariser
 from alula_exporters.flops.model import LONGEST, SparseEncoder
 from alula_exporters.flops.weight import FlopsController, QuadraticRamp, RegulariserWeight
-from alula_exporters.losses import LABEL_LOSSES
+from alula_exporters.losses import label_loss
 from alula_exporters.quality import QUERIES, ROWS, exact_neighbours, share_found, similarity
 from alula_exporters.sampling import BalancedBatches
 from alula_exporters.source import Source
-from alula_exporters.training import EarlyStopping, Progress, Stage, Trained, fit, reproducible, silent
+from alula_exporters.training import EarlyStopping, Figures, Progress, Stage, Trained, fit, reproducible, silent
 
 _STAGE = "training"
 _CHUNK = 2_048
@@ -136,7 +136,7 @@ def _optimise(
     generator: torch.Generator,
     progress: Progress,
     checkpoint: Checkpoint | None,
-) -> dict[str, float]:
+) -> Figures:
     objective = _objective(model, source, config, generator)
     modules = nn.ModuleDict({"model": model, "objective": objective})
     groups: list[dict[str, Any]] = [{"params": list(modules.parameters())}]
@@ -146,16 +146,16 @@ def _optimise(
     optimizer = torch.optim.Adam(groups, lr=config.learning_rate)
     regulariser, controller = _REGULARISERS[config.regulariser], _regulariser_weight(config)
     unit_shown = "FLOPs" if config.budget_unit == "flops" else "non-zeros"
+    last = Figures()
     stage = Stage(
         name=_STAGE,
         optimizer=optimizer,
         schedule=torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _learning_rate(step, config)),
         steps=config.steps,
         clip=config.clip,
-        state={"modules": modules, "controller": controller, "generator": GeneratorState(generator)},
+        state={"modules": modules, "controller": controller, "generator": GeneratorState(generator), "last": last},
         stopping=_early_stopping(modules, model, source, config),
     )
-    last: dict[str, float] = {}
 
     def step(_: int) -> tuple[Tensor, Mapping[str, float]]:
         picked = objective.pick()
@@ -171,7 +171,9 @@ def _optimise(
         return loss + weight * regulariser(unit), {**shown, **_spread(counts, len(unit), model.dim)}
 
     steps = fit(stage, step, progress=progress, checkpoint=checkpoint)
-    return last if config.patience is None else {**last, "steps_taken": steps}
+    if config.patience is not None:
+        last["steps_taken"] = steps
+    return last
 
 
 class _Distillation(nn.Module):
@@ -206,7 +208,7 @@ class _WithLabels(nn.Module):
         super().__init__()
         self._labels = torch.from_numpy(data.labels).to(compute_device())
         self._batches = BalancedBatches(self._labels, config.anchors + config.batch, generator)
-        self.loss = LABEL_LOSSES[config.loss](len(data.classes), dim)
+        self.loss = label_loss(config.loss, data, dim)
 
     def pick(self) -> Tensor:
         """Numbers of a step's rows, int64 (n,)."""

@@ -2,21 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from typing import Literal
 
+import torch
 from torch import nn
 
+from alula_exporters.data import TrainingData
+from alula_exporters.losses.adaptive_margin import AdaptiveMarginLoss
 from alula_exporters.losses.arcface import ArcFaceLoss
 from alula_exporters.losses.contrastive import ContrastiveLoss
 from alula_exporters.losses.triplet import TripletLoss
 
-LabelLoss = Literal["triplet", "arcface", "contrastive"]
+LabelLoss = Literal["triplet", "arcface", "contrastive", "adaptive-margin"]
 
-# From the number of classes C and the embeddings' length D; `forward` takes embeddings float32 (n, D) of unit length
-# and labels int64 (n,), and returns a scalar. Its parameters, where it has some, are trained beside the encoder's.
-LABEL_LOSSES: Mapping[LabelLoss, Callable[[int, int], nn.Module]] = {
-    "triplet": lambda _classes, _dim: TripletLoss(),
-    "arcface": ArcFaceLoss,
-    "contrastive": lambda _classes, _dim: ContrastiveLoss(),
-}
+
+def label_loss(name: LabelLoss, data: TrainingData, dim: int) -> nn.Module:
+    """Build a loss.
+
+    Args:
+        name: Which.
+        data: The rows, for their classes.
+        dim: Length D of an embedding.
+
+    Returns:
+        Takes embeddings float32 (n, D) of unit length and labels int64 (n,), gives a scalar. Its parameters, where it
+        has some, are trained beside the encoder's.
+    """
+    if name == "triplet":
+        return TripletLoss()
+    if name == "contrastive":
+        return ContrastiveLoss()
+    if name == "arcface":
+        return ArcFaceLoss(len(data.classes), dim)
+    vectors = data.label_vectors
+    return AdaptiveMarginLoss(dim, torch.eye(len(data.classes)) if vectors is None else torch.from_numpy(vectors))

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from alula_exporters.drq.losses import adaptive_margin_loss
+from alula_exporters.losses import adaptive_margin_loss
 
 
 def cosine(a, b):

@@ -3,8 +3,45 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
+
+from alula_exporters.losses.triplet import semi_hard_triplet_loss
+
+MARGIN = 2.5  # of the triplets, from the authors' published code; squared distances of unit rows are at most 4
+
+
+class AdaptiveMarginLoss(nn.Module):
+    """What "Deep Recurrent Quantization" (Song et al., IJCAI 2019) trains its features with: adaptive margin + triplet.
+
+    `adaptive_margin_loss` of tanh(A z), which is as long as the label vectors, plus `semi_hard_triplet_loss` of z, with
+    equal weights.
+
+    Args:
+        dim: Length D of an embedding.
+        label_vectors: float32 (C, e): what the classes mean, for instance word vectors of their names. Classes that
+            have nothing to do with each other are one-hot vectors.
+
+    Attributes:
+        projection: A, float32 (e, D), trained along.
+    """
+
+    label_vectors: Tensor
+
+    def __init__(self, dim: int, label_vectors: Tensor) -> None:
+        super().__init__()
+        self.projection = nn.Linear(dim, label_vectors.shape[1])
+        self.register_buffer("label_vectors", label_vectors)
+
+    def forward(self, embeddings: Tensor, labels: Tensor) -> Tensor:
+        """The loss, a scalar.
+
+        Args:
+            embeddings: float32 (n, D), rows of unit length.
+            labels: int64 (n,), class numbers.
+        """
+        margins = adaptive_margin_loss(self.projection(embeddings).tanh(), labels, self.label_vectors)
+        return margins + semi_hard_triplet_loss(embeddings, labels[:, None] == labels, MARGIN)
 
 
 def adaptive_margin_loss(features: Tensor, labels: Tensor, label_vectors: Tensor) -> Tensor:
