@@ -23,6 +23,7 @@ from alula_exporters.training import Progress, Trained, fit, reproducible, silen
 
 _REPORTED_BITS = (32, 64, 128)
 _BATCH_NUMBERS = 1 << 25
+_STEPS = 1_500  # fewer leave the codewords of long vectors unfinished: few rows are taken in small batches
 _SOFT_WEIGHT = 0.1  # of soft distortion and joint central loss beside the hard distortion, which is what is stored
 
 
@@ -41,7 +42,7 @@ class DrqConfig:
         sign_bits: Number of sign bits S for Hamming search, a multiple of 8.
         beam: Prefixes kept while encoding a row; 1 is greedy, fast and worse.
         epochs: Passes over the training rows.
-        batch: Rows per step (fewer for long vectors with many levels, to bound memory).
+        batch: Most rows per step (fewer where rows are few, and for long vectors with many levels, to bound memory).
         learning_rate: Highest of the one-cycle schedule.
         clip: Largest norm of the gradient.
         seed: Seed of everything random.
@@ -115,7 +116,8 @@ def _optimise(
 ) -> float:
     # long vectors and many levels take fewer rows at once: the reconstructions of all prefixes must fit in memory
     width = max(rows.shape[1], CODEWORDS) if config.mode == "paper" else rows.shape[1]  # soft: a weight per codeword
-    size = min(config.batch, max(CODEWORDS, _BATCH_NUMBERS // (model.levels * width)))
+    fits, enough = _BATCH_NUMBERS // (model.levels * width), config.epochs * len(rows) // _STEPS
+    size = min(config.batch, max(CODEWORDS, min(fits, enough)))
     per_epoch = math.ceil(len(rows) / size)
     steps = config.epochs * per_epoch
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
