@@ -14,7 +14,7 @@ from alula_exporters.training import Progress, silent
 
 _ROWS = 32_768
 _ITERATIONS = 8
-_ROUNDS = 8
+_ROUNDS = 4
 _LEAST = 1e-12  # scale of a block in which nothing is left
 
 

@@ -41,6 +41,7 @@ Loss = Literal["distortion"] | LabelLoss
 _STAGE = "training"
 _REPORTED_BITS = (32, 64, 128)
 _BATCH_NUMBERS = 1 << 25
+_STEPS = 1_500  # fewer leave the codewords of long vectors unfinished: few rows are taken in small batches
 _LABELLED_BATCH = 256  # rows of a step that the labels teach: more would leave few steps
 
 
@@ -59,7 +60,7 @@ class DrqConfig:
         sign_bits: Number of sign bits S for Hamming search, a multiple of 8.
         beam: Prefixes kept while encoding a row; 1 is greedy, fast and worse.
         epochs: Passes over the training rows.
-        batch: Rows per step (fewer for long vectors with many levels, to bound memory).
+        batch: Most rows per step (fewer where rows are few, and for long vectors with many levels, to bound memory).
         learning_rate: Highest of the one-cycle schedule.
         clip: Largest norm of the gradient.
         seed: Seed of everything random.
@@ -180,7 +181,8 @@ def _optimise(
     # long vectors and many levels take fewer rows at once: the reconstructions of all prefixes must fit in memory
     dim = model.projection.shape[1]
     width = max(dim, CODEWORDS) if config.mode == "paper" else dim  # soft: a weight per codeword
-    size = min(config.batch, max(CODEWORDS, _BATCH_NUMBERS // (model.levels * width)))
+    fits, enough = _BATCH_NUMBERS // (model.levels * width), config.epochs * count // _STEPS
+    size = min(config.batch, max(CODEWORDS, min(fits, enough)))
     modules = nn.ModuleDict({"model": model})
     trained = [{"params": [parameter for parameter in model.parameters() if parameter.requires_grad]}]
     rates = [config.learning_rate]

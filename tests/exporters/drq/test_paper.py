@@ -1,0 +1,51 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from alula_exporters.drq.paper import PaperStages, reconstructions
+
+
+@pytest.fixture
+def case():
+    rng = np.random.default_rng(0)
+    return rng.standard_normal((12, 5)), rng.standard_normal((3, 256, 5)) * [[[1.0]], [[0.5]], [[0.3]]]
+
+
+def slow_reconstructions(x, words):
+    """Row by row: hard is the codeword of the highest cosine, soft the mean by the softmax of the cosines."""
+    hard, soft = np.zeros((len(x), 3, 5)), np.zeros((len(x), 3, 5))
+    for i, row in enumerate(x):
+        residual, hard_sum, soft_sum = row.copy(), np.zeros(5), np.zeros(5)
+        for t in range(3):
+            cosines = words[t] @ residual / np.linalg.norm(words[t], axis=1) / np.linalg.norm(residual)
+            weights = np.exp(cosines) / np.exp(cosines).sum()
+            soft_sum += weights @ words[t]
+            chosen = words[t][cosines.argmax()]
+            hard_sum, residual = hard_sum + chosen, residual - chosen
+            hard[i, t], soft[i, t] = hard_sum, soft_sum
+    return hard, soft
+
+
+def test_hard_and_soft_codes_are_the_formulas(case):
+    found = reconstructions(*map(torch.tensor, case))
+    for got, expected in zip(found, slow_reconstructions(*case), strict=True):
+        np.testing.assert_allclose(got, expected, atol=1e-9)
+
+
+def test_stages_take_the_shortest_code_and_then_by_turns_the_longer_ones(case):
+    x, words = case
+    hard, soft = slow_reconstructions(x, words)
+
+    def errors(y):
+        return ((x[:, None] - y) ** 2).sum(2).mean(0)
+
+    def joint(t):
+        return ((soft[:, t] - hard[:, t]) ** 2).sum(1).mean()
+
+    first = errors(hard)[0] + errors(soft)[0] + 0.1 * joint(0)
+    later = errors(hard)[1:].sum() + errors(soft)[1:].sum() + 0.1 * joint(2)
+    stages = PaperStages(steps=8)
+    losses = [float(stages.loss(torch.tensor(x), torch.tensor(words), number)[0]) for number in range(8)]
+    assert losses == pytest.approx([first] * 5 + [later, first, later])
