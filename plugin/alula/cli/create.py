@@ -104,6 +104,8 @@ def command(
     shown = ", ".join(map(str, (collection.primary_key, *collection.fields)))
     click.echo(f"Fields: {shown}.")
     file = shlex.quote(str(like)) if like else "FILE"
+    for option, column in (("--vector-column", vector_column), ("--text-column", text_column)):
+        file += f" {option} {shlex.quote(column)}" if column else ""
     click.echo(f"Next: alula load {name} {file} --uri {shlex.quote(server.uri)} --encoder {shlex.quote(str(encoder))}")
 
 
