@@ -14,7 +14,7 @@ import numpy.typing as npt
 from pymilvus import DataType
 
 from alula import stored
-from alula.encoders import DrqEncoder, Encoder, FlopsEncoder, load_encoder
+from alula.encoders import MAX_DIM, DrqEncoder, Encoder, FlopsEncoder, load_encoder
 from alula.errors import AlulaError, EncoderError, UsageError
 from alula.index_types import (
     MAX_RESULTS,
@@ -36,8 +36,8 @@ from alula.servers import Server, ask, connect, delete_rows, milvus_errors
 
 DEFAULT_FIELD = "embedding"
 DEFAULT_KEY = "id"
-# The longest vector that can be kept: Milvus's longest FLOAT_VECTOR, and its longest ARRAY.
-MAX_KEPT_DIM: Mapping[Storage, float] = {"field": 32768, "column": 4096, "dropped": math.inf}
+# The longest vector that can be kept; 4096 is the capacity of Milvus's longest ARRAY.
+MAX_KEPT_DIM: Mapping[Storage, float] = {"field": MAX_DIM, "column": 4096, "dropped": math.inf}
 
 
 @dataclass(frozen=True)

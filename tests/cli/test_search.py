@@ -93,8 +93,8 @@ def test_vectors_that_cannot_be_searched(fails, refused, tmp_path, monkeypatch):
 
 
 def test_what_to_search_for(fails, refused):
-    fails(2, refused(), "--id, --vector or --vectors")
-    fails(2, refused("--id", "a", "--vector", ONES), "--id, --vector or --vectors")
+    fails(2, refused(), "one of --id, --vector, --vectors, --text, --texts or --images")
+    fails(2, refused("--id", "a", "--vector", ONES), "one of --id, --vector, --vectors, --text, --texts or --images")
     fails(2, refused("--id", "nobody"), "no row with the id 'nobody'")
 
 

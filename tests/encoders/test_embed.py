@@ -243,6 +243,20 @@ def test_a_tokenizer_that_is_none(text, text_model, refused, tokenizer):
     assert "its tokenizer cannot be read" in refused(text_model)
 
 
+def test_a_tokenizer_that_panics(text, text_model, refused):
+    data = json.loads(TinyText().tokenizer())
+    data["post_processor"]["special_tokens"] = {}  # which its template speaks of: Rust panics at the first text
+    write_info(text_model, text.info, tokenizer=json.dumps(data))
+    assert "its tokenizer failed" in refused(text_model)
+
+
+def test_more_special_tokens_than_a_text_may_have(text, text_model, refused):
+    data = json.loads(TinyText().tokenizer())
+    data["post_processor"]["single"] *= 2
+    write_info(text_model, replace(text.info, max_tokens=1), tokenizer=json.dumps(data))
+    assert "it adds 2 special tokens, and max_tokens is 1" in refused(text_model)
+
+
 def test_a_tokenizer_with_more_words_than_the_table(text, text_model, refused):
     data = json.loads(TinyText().tokenizer())
     data["model"]["vocab"] = {"[UNK]": 900, "[CLS]": 1}

@@ -1,9 +1,10 @@
 """Encoders: one ONNX file that maps vectors, images or text to sparse rows or codes, and queries to what is sent."""
 
-from alula.encoders.contract import EncoderInfo, Input, Kind, Metric, check_model, read_model, write_info
+from alula.encoders.contract import MAX_DIM, EncoderInfo, Input, Kind, Metric, check_model, read_model, write_info
 from alula.encoders.encoder import DrqEncoder, DrqQueries, DrqRows, Encoder, FlopsEncoder, Inputs, load_encoder
 
 __all__ = [
+    "MAX_DIM",
     "DrqEncoder",
     "DrqQueries",
     "DrqRows",
