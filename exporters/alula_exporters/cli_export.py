@@ -30,10 +30,11 @@ def export() -> None:
 )
 @click.option("--force", is_flag=True, help="Replace the file if it exists.")
 def sentence_transformers(folder: Path, out: Path, *, max_nnz: int | None, force: bool) -> None:
-    """Export a sparse text encoder (SPLADE or CSR) that sentence-transformers saved in MODEL_DIR.
+    """Export a SPLADE or CSR text encoder.
 
-    The file takes texts: tokenizer, prompts and model are inside, and a collection that is made with it needs neither
-    torch nor sentence-transformers. Rows and queries are compared with the model's before the file is kept.
+    MODEL_DIR is what sentence-transformers' SparseEncoder saved. The file takes texts: tokenizer, prompts and model are
+    inside, and a collection that is made with it needs neither torch nor sentence-transformers. Rows and queries are
+    compared with the model's before the file is kept.
 
     \b
     alula export sentence-transformers ./my-splade --out docs-splade.onnx
@@ -68,10 +69,10 @@ def sentence_transformers(folder: Path, out: Path, *, max_nnz: int | None, force
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="The .onnx file to write.")
 @click.option("--force", is_flag=True, help="Replace the file if it exists.")
 def int8(encoder: Path, data: Path, *, column: str | None, out: Path, force: bool) -> None:
-    """Store the weights of the ENCODER file as 8-bit numbers, and measure what that costs in recall.
+    """Make the weights of an ENCODER file 8-bit.
 
-    The new file is an encoder of its own: a collection is made with one or the other, not with both. Of an encoder of
-    codes only the backbone is changed.
+    What that costs in recall is measured, and written into the new file. It is an encoder of its own: a collection is
+    made with one or the other, not with both. Of an encoder of codes only the backbone is changed.
 
     \b
     alula export int8 docs-splade.onnx --data other-docs.txt --out docs-splade-int8.onnx

@@ -2,8 +2,8 @@
 
 Dynamic quantisation (`onnxruntime.quantization.quantize_dynamic`): weights are stored as 8-bit numbers with a scale for
 each output; activations are scaled when the graph runs, by the largest number of the batch, so that a row's weights
-depend a little on the rows it is encoded with. Codes are never computed from 8-bit tables: of a ``drq`` encoder only the
-backbone is quantised, as the precision of the sums over its codewords is what a code is.
+depend a little on the rows it is encoded with. Codes are never computed from 8-bit tables: of a ``drq`` encoder only
+the backbone is quantised, as the precision of the sums over its codewords is what a code is.
 """
 
 from __future__ import annotations
