@@ -16,7 +16,7 @@ STAMP := $(VENV)/.installed
 export QUICK
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo test lint lint-style lint-format lint-types format bench clean
+.PHONY: help env demo test lint lint-style lint-format lint-types format bench bench-papers clean
 
 help:  ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' Makefile | awk 'BEGIN {FS = ":.*## "} {printf "  make %-12s %s\n", $$1, $$2}'
@@ -46,6 +46,9 @@ format: $(STAMP)  ## Repair style and format where ruff can
 
 bench: $(STAMP)  ## Measure everything that the README reports (QUICK=1 for a short run)
 	$(PYTHON) -m tests.benchmarks.main_job
+
+bench-papers: $(STAMP)  ## Hold the encoders against what would be chosen instead (QUICK=1, TABLES="1 4")
+	$(PYTHON) -m tests.benchmarks.papers $(TABLES)
 
 clean:  ## Remove .venv, caches and build outputs
 	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -12,10 +12,13 @@ if TYPE_CHECKING:
     from alula_exporters.data import TrainingData, load_training_data, make_training_data
     from alula_exporters.drq import DrqConfig, export_drq, train_drq
     from alula_exporters.flops import FlopsConfig, export_flops, train_flops
+    from alula_exporters.model_card import write_card
+    from alula_exporters.records import Recorder
 
 __all__ = [
     "DrqConfig",
     "FlopsConfig",
+    "Recorder",
     "TrainingData",
     "export_drq",
     "export_flops",
@@ -23,12 +26,15 @@ __all__ = [
     "make_training_data",
     "train_drq",
     "train_flops",
+    "write_card",
 ]
 
 _HOMES = {
     **dict.fromkeys(("TrainingData", "load_training_data", "make_training_data"), "alula_exporters.data"),
     **dict.fromkeys(("DrqConfig", "export_drq", "train_drq"), "alula_exporters.drq"),
     **dict.fromkeys(("FlopsConfig", "export_flops", "train_flops"), "alula_exporters.flops"),
+    "Recorder": "alula_exporters.records",
+    "write_card": "alula_exporters.model_card",
 }
 
 

@@ -1,4 +1,4 @@
-"""The commands ``alula train flops`` and ``alula train drq``.
+"""The commands ``alula train flops``, ``alula train drq`` and ``alula card``.
 
 Torch takes seconds to import and is an extra, so nothing here imports it (or onnx) before a training command runs.
 """
@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, fields, replace
 from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,12 +18,15 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from alula.errors import UsageError
+from alula_exporters.config_file import option_key, read_config
 from alula_exporters.extras import needs_extra
 from alula_exporters.output_file import check_out_path
+from alula_exporters.records import Recorder, tensorboard, together
 
 if TYPE_CHECKING:
     from alula.encoders import EncoderInfo, Metric
     from alula_exporters.data import TrainingData
+    from alula_exporters.training import ModelT, Trained
     from alula_exporters.training import Progress as ProgressCallback
 
 
@@ -37,6 +40,10 @@ def train() -> None:
     \b
     flops  sparse rows; search cost is a number you ask for. Best recall per millisecond with your vectors kept.
     drq    compact codes; one file serves every code length. Best recall per byte of memory.
+
+    Options can be kept in a TOML file, in a table named as the command, and read with --config: dim = 4096 under
+    [flops] is --dim 4096. So can VECTORS (vectors = "words.npy"); paths are relative to the file's folder. The command
+    line wins over the file.
     """
 
 
@@ -53,6 +60,8 @@ class _Job:
         seed: Seed of everything random.
         max_rows: Most rows to learn from.
         opset: Version of the ONNX operators; None for the newest.
+        card: Write the model card.
+        tensorboard: Folder for TensorBoard's files; None for none.
     """
 
     vectors: Path
@@ -63,6 +72,8 @@ class _Job:
     seed: int
     max_rows: int
     opset: int | None
+    card: bool
+    tensorboard: Path | None
 
 
 _COMMON_OPTIONS = (
@@ -99,7 +110,30 @@ _COMMON_OPTIONS = (
         show_default="the newest",
         help="Version of the ONNX operators; a lower one for an older onnxruntime (21 for 1.20).",
     ),
+    click.option(
+        "--card/--no-card",
+        default=True,
+        show_default=True,
+        help="Write a model card beside the file: what the encoder is, how it was trained, how good it is.",
+    ),
+    click.option(
+        "--tensorboard",
+        type=click.Path(path_type=Path, file_okay=False),
+        metavar="DIR",
+        help="Write the training's figures for TensorBoard too, into DIR/NAME for NAME.onnx.",
+    ),
+    click.option(
+        "--config",
+        type=click.Path(path_type=Path, exists=True, dir_okay=False),
+        metavar="FILE",
+        is_eager=True,
+        expose_value=False,
+        callback=read_config,
+        help="Read options from a TOML file; see 'alula train --help'.",
+    ),
 )
+# options that leave the encoder file as it is
+_NOT_RECORDED = ("out", "force", "card", "tensorboard")
 
 
 def _common(command: Callable[..., None]) -> Callable[..., None]:
@@ -189,20 +223,21 @@ def flops(job: _Job, **options: Any) -> None:
     with needs_extra("Training", "train"):
         from alula_exporters.flops import FlopsConfig, export_flops, train_flops  # noqa: PLC0415 (torch)
     config = FlopsConfig(metric=job.metric, seed=job.seed, **options)
-    data = _read(job)
-    with _bar() as progress:
-        trained = train_flops(data, config, progress=progress)
-    _summarise(job.out, export_flops(trained, job.out, force=job.force, opset=job.opset), _flops_lines)
+    with _watch(job) as (progress, recorder):
+        trained = train_flops(_read(job), config, progress=progress)
+    info = export_flops(_signed(job, recorder.add_to(trained)), job.out, force=job.force, opset=job.opset)
+    _summarise(job, info, _flops_lines)
 
 
 @train.command()
 @_common
 @click.option(
     "--mode",
-    type=click.Choice(["default", "paper", "separate"]),
+    type=click.Choice(["default", "linear", "paper", "separate"]),
     default="default",
     show_default=True,
-    help="What the levels of a code share. default: one codebook, turned and scaled for each level. paper: one "
+    help="What the levels of a code share. default: two codebooks, one for the first level, the other turned and "
+    "scaled for each level after it. linear: the same, but mapped by any matrix; a little less error. paper: one "
     "codebook, scaled only, as published (Song et al., IJCAI 2019): the smallest file, more quantisation error. "
     "separate: a codebook for each level, the usual residual quantisation (RQ).",
 )
@@ -234,10 +269,33 @@ def drq(job: _Job, *, levels: int | None, bits: int | None, **options: Any) -> N
     with needs_extra("Training", "train"):
         from alula_exporters.drq import DrqConfig, export_drq, train_drq  # noqa: PLC0415 (torch)
     config = DrqConfig(metric=job.metric, seed=job.seed, levels=_levels(levels, bits), **options)
-    data = _read(job)
-    with _bar() as progress:
-        trained = train_drq(data, config, progress=progress)
-    _summarise(job.out, export_drq(trained, job.out, force=job.force, opset=job.opset), _drq_lines)
+    with _watch(job) as (progress, recorder):
+        trained = train_drq(_read(job), config, progress=progress)
+    info = export_drq(_signed(job, recorder.add_to(trained)), job.out, force=job.force, opset=job.opset)
+    _summarise(job, info, _drq_lines)
+
+
+@click.command()
+@click.argument("file", type=click.Path(path_type=Path, exists=True, dir_okay=False))
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    metavar="DIR",
+    help="Folder for the card; that of FILE by default.",
+)
+@click.option("--force", is_flag=True, help="Replace an existing card.")
+def card(file: Path, out: Path | None, force: bool) -> None:
+    """Write the model card of the encoder FILE: a Markdown file, and a folder of pictures.
+
+    The card says what the encoder is, how to search with it, on what and how it was trained, how good it was on rows
+    that training did not see, and where its limits are. All of it comes from FILE.
+
+    \b
+    alula card words-flops.onnx     writes words-flops.md and words-flops/*.png
+    """
+    from alula_exporters.model_card import write_card  # noqa: PLC0415 (onnxruntime)
+
+    click.echo(f"Wrote {write_card(file, out, force=force)}.")
 
 
 def _levels(levels: int | None, bits: int | None) -> int:
@@ -253,10 +311,13 @@ def _levels(levels: int | None, bits: int | None) -> int:
 def _read(job: _Job) -> TrainingData:
     """Read the vectors; whatever can be refused is refused before minutes are spent."""
     from alula_exporters.data import load_training_data  # noqa: PLC0415 (heavy, only when needed)
+    from alula_exporters.model_card import check_card_paths  # noqa: PLC0415
     from alula_exporters.onnx_export import check_opset  # noqa: PLC0415
 
     check_out_path(job.out, force=job.force)
     check_opset(job.opset)
+    if job.card:
+        check_card_paths(job.out, force=job.force)
     data = load_training_data(job.vectors, field=job.field, max_rows=job.max_rows, seed=job.seed)
     click.echo(
         f"{data.total_rows:,} rows of {data.dim} numbers; learning from {len(data.train):,}, "
@@ -264,6 +325,33 @@ def _read(job: _Job) -> TrainingData:
         err=True,
     )
     return data
+
+
+@contextmanager
+def _watch(job: _Job) -> Iterator[tuple[ProgressCallback, Recorder]]:
+    """Everything that follows the training, as one `Progress`, and the recorder that is part of it."""
+    recorder = Recorder()
+    with ExitStack() as stack:
+        watchers = [recorder, stack.enter_context(_bar())]
+        if job.tensorboard is not None:
+            watchers.append(stack.enter_context(tensorboard(job.tensorboard / job.out.stem)))
+        yield together(*watchers), recorder
+
+
+def _signed(job: _Job, trained: Trained[ModelT]) -> Trained[ModelT]:
+    """The result with the command that made it, as the table of a ``--config`` file, in its training summary."""
+    from alula_exporters.onnx_export import check_opset  # noqa: PLC0415 (heavy, only when needed)
+
+    ctx = click.get_current_context()
+    given = {
+        option_key(option): ctx.params[option.name]
+        for option in ctx.command.params
+        if option.name in ctx.params and option.name not in _NOT_RECORDED
+    }
+    # of a path the name alone: the folders are the user's business
+    table = {key: value.name if isinstance(value, Path) else value for key, value in given.items() if value is not None}
+    command = {str(ctx.command.name): {**table, "opset": check_opset(job.opset)}}
+    return replace(trained, training={**trained.training, "command": command})
 
 
 @contextmanager
@@ -325,7 +413,8 @@ def _drq_lines(info: EncoderInfo) -> list[tuple[str, str]]:
     ]
 
 
-def _summarise(out: Path, info: EncoderInfo, lines: Callable[[EncoderInfo], list[tuple[str, str]]]) -> None:
+def _summarise(job: _Job, info: EncoderInfo, lines: Callable[[EncoderInfo], list[tuple[str, str]]]) -> None:
+    out = job.out
     quality = dict(info.training["quality"])
     sample = f"{quality.pop('queries')} held-out queries, {quality.pop('rows'):,} rows"
     found = [(name, f"{value:.3f}") for name, value in quality.items()]
@@ -335,4 +424,8 @@ def _summarise(out: Path, info: EncoderInfo, lines: Callable[[EncoderInfo], list
     click.echo(f"Wrote {out} ({out.stat().st_size / 1e6:.1f} MB), metric {info.metric}.")
     for name, value in table:
         click.echo(f"  {name:<{width}}  {value}")
+    if job.card:
+        from alula_exporters.model_card import write_card  # noqa: PLC0415 (onnxruntime)
+
+        click.echo(f"What it is and how to search with it: {write_card(out, force=job.force)}")
     click.echo(f"Next: alula inspect {out}")

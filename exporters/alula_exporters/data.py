@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +15,8 @@ from alula.errors import DataError
 from alula.ingest.sources import read_vectors
 
 F32 = npt.NDArray[np.float32]
+I64 = npt.NDArray[np.int64]
+Inputs = npt.NDArray[Any]  # vectors float32 (n, d), images uint8 (n, h, w, c) or texts object (n,)
 
 MAX_ROWS = 500_000
 MAX_HELD_OUT = 1_000
@@ -24,24 +27,44 @@ _DISTINCT_SAMPLE = 20_000
 
 @dataclass(frozen=True)
 class TrainingData:
-    """Vectors split for training, and what names them.
+    """Rows split for training, and what names them.
 
     Args:
-        train: float32 (n, d): the rows to learn from.
-        held_out: float32 (h, d): rows that training never sees, for quality and parity figures.
-        fingerprint: sha256 (hex) of the shape and bytes of *all* vectors that were given, sampled or not.
+        train: The rows to learn from: vectors float32 (n, d), images uint8 (n, h, w, c) or texts (n,).
+        held_out: As many columns, (h, ...): rows that training never sees, for quality and parity figures.
+        fingerprint: sha256 (hex) of *all* rows that were given, sampled or not, and of their labels.
         total_rows: How many rows were given.
+        classes: The labels' names in the order of their numbers; empty without labels.
+        train_labels: int64 (n,): the class number of each row to learn from.
+        held_out_labels: int64 (h,).
+        label_vectors: float32 (C, e): what the classes mean, for the loss ``adaptive-margin``; None for classes that have
+            nothing to do with each other.
     """
 
-    train: F32
-    held_out: F32
+    train: Inputs
+    held_out: Inputs
     fingerprint: str
     total_rows: int
+    classes: tuple[str, ...] = ()
+    train_labels: I64 | None = None
+    held_out_labels: I64 | None = None
+    label_vectors: F32 | None = None
 
     @property
     def dim(self) -> int:
         """Length d of a vector."""
         return int(self.train.shape[1])
+
+    @property
+    def labels(self) -> I64:
+        """The labels of `train`.
+
+        Raises:
+            DataError: If there are none.
+        """
+        if self.train_labels is None:
+            raise DataError("This loss needs a label for every row, and the training data has none; give labels.")
+        return self.train_labels
 
 
 def load_training_data(
@@ -61,44 +84,142 @@ def load_training_data(
     return make_training_data(read_vectors(path, field), max_rows=max_rows, seed=seed)
 
 
-def make_training_data(vectors: npt.ArrayLike, *, max_rows: int = MAX_ROWS, seed: int = 0) -> TrainingData:
-    """Split vectors into rows to learn from and rows held out (a tenth, at most 1,000).
+def make_training_data(
+    inputs: npt.ArrayLike,
+    labels: npt.ArrayLike | None = None,
+    *,
+    label_vectors: npt.ArrayLike | None = None,
+    max_rows: int = MAX_ROWS,
+    seed: int = 0,
+) -> TrainingData:
+    """Split rows into rows to learn from and rows held out (a tenth, at most 1,000).
 
     Args:
-        vectors: Array-like (n, d) of finite numbers, d >= 2, at least `MIN_ROWS` rows.
+        inputs: Finite numbers (n, d), d >= 2; or images, uint8 (n, h, w, c); or texts, n strings. At least `MIN_ROWS`
+            rows.
+        labels: n class names or numbers, at least two different ones; rows with the same label are near each other.
+            The two texts of a pair share a label of their own.
+        label_vectors: (C, e) numbers, one row for each class in the sorted order of the labels.
         max_rows: Most rows to train on; more are sampled without replacement.
         seed: Seed of the sample and the split.
 
     Raises:
-        DataError: If there are too few rows or dimensions, NaN or infinite values, or (nearly) all rows are equal.
+        DataError: If there are too few rows or dimensions, NaN or infinite values, (nearly) all rows are equal, or
+            the labels do not fit.
     """
-    array = np.ascontiguousarray(vectors, dtype=np.float32)
-    if array.ndim != 2 or array.shape[1] < 2:
-        raise DataError(f"The training vectors have shape {array.shape}; rows of at least 2 numbers are needed.")
+    array = _as_inputs(inputs)
     if min(len(array), max_rows) < MIN_ROWS:
         raise DataError(
             f"There are only {min(len(array), max_rows):,} training rows; an encoder needs at least {MIN_ROWS}, "
             "and tens of thousands to be good."
         )
+    if labels is None:
+        return _split(array, TrainingData(array, array, fingerprint(array), len(array)), max_rows, seed)
+    classes, numbers = _class_numbers(labels, len(array))
+    return _split(
+        array,
+        TrainingData(
+            array,
+            array,
+            fingerprint(array, numbers),
+            len(array),
+            classes,
+            numbers,
+            numbers,
+            None if label_vectors is None else _check_label_vectors(label_vectors, len(classes)),
+        ),
+        max_rows,
+        seed,
+    )
+
+
+def _split(array: Inputs, everything: TrainingData, max_rows: int, seed: int) -> TrainingData:
     order = np.random.default_rng(seed).permutation(len(array))
     count = min(MAX_HELD_OUT, len(array) // 10)
     # sorted, so that the rows are read from memory (or a memory map) in one pass
-    held_out = array[np.sort(order[:count])]
-    train = array[np.sort(order[count : count + max_rows])]
-    if not (np.isfinite(held_out).all() and np.isfinite(train).all()):
+    apart, taken = np.sort(order[:count]), np.sort(order[count : count + max_rows])
+    held_out, train = array[apart], array[taken]
+    if array.dtype == np.float32 and not (np.isfinite(held_out).all() and np.isfinite(train).all()):
         raise DataError("The training vectors hold NaN or infinite values; remove or mend those rows.")
-    return TrainingData(train, held_out, fingerprint(array), len(array))
+    split = replace(everything, train=train, held_out=held_out)
+    numbers = everything.train_labels
+    return split if numbers is None else replace(split, train_labels=numbers[taken], held_out_labels=numbers[apart])
 
 
-def fingerprint(vectors: F32) -> str:
-    """The sha256 (hex) of the vectors' shape and little-endian float32 bytes.
+def _check_label_vectors(vectors: npt.ArrayLike, classes: int) -> F32:
+    array = np.asarray(vectors, np.float32)
+    if array.ndim != 2 or len(array) != classes or not np.isfinite(array).all() or not array.any(axis=1).all():
+        raise DataError(
+            f"The label vectors have shape {array.shape}; one row of finite numbers, not all 0, is needed for each of "
+            f"the {classes} classes."
+        )
+    return array
+
+
+def _as_inputs(inputs: npt.ArrayLike) -> Inputs:
+    """Vectors float32 (n, d), images uint8 (n, h, w, c) or texts object (n,)."""
+    array = np.asarray(inputs)
+    if array.dtype == np.uint8 and array.ndim == 4:
+        return array
+    if array.ndim == 1 and array.dtype.kind in "UO" and all(isinstance(text, str) for text in array):
+        return array.astype(object)
+    if array.dtype == np.uint8 and array.ndim == 3:
+        raise DataError(
+            f"The training images have shape {array.shape}; images are uint8 (rows, height, width, channels), with one "
+            "channel for grey ones."
+        )
+    try:
+        array = np.ascontiguousarray(array, dtype=np.float32)
+    except (TypeError, ValueError):
+        raise DataError("The training rows are neither vectors nor images nor texts.") from None
+    if array.ndim != 2 or array.shape[1] < 2:
+        raise DataError(f"The training vectors have shape {array.shape}; rows of at least 2 numbers are needed.")
+    return array
+
+
+def _class_numbers(labels: npt.ArrayLike, rows: int) -> tuple[tuple[str, ...], I64]:
+    """The classes' names and each row's class number."""
+    array = np.asarray(labels)
+    if array.shape != (rows,):
+        raise DataError(
+            f"There are {rows:,} rows, and the labels have shape {array.shape}; give one label for each row, in the "
+            "same order."
+        )
+    if array.dtype.kind == "f":
+        if not np.isfinite(array).all():
+            raise DataError(f"The label of row {int(np.argmin(np.isfinite(array)))} is missing or not a number.")
+        if (array % 1).any():
+            raise DataError("The labels are fractions; a label is a class number or name.")
+        array = array.astype(np.int64)
+    elif array.dtype.kind == "O":
+        missing = [number for number, label in enumerate(array) if label is None or label != label]  # noqa: PLR0124 (NaN)
+        if missing:
+            raise DataError(f"Row {missing[0]} has no label; remove such rows or label them ({len(missing):,} in all).")
+        array = np.array([str(label) for label in array])
+    names, numbers = np.unique(array, return_inverse=True)
+    if len(names) < 2:
+        raise DataError(f"All rows have the label {names[0]!s}; labels teach what differs, so two or more are needed.")
+    if len(names) == rows:
+        raise DataError("Every row has a label of its own, so no two rows are near each other; rows must share labels.")
+    return tuple(map(str, names)), numbers.astype(np.int64)
+
+
+def fingerprint(*arrays: Inputs) -> str:
+    """The sha256 (hex) of the arrays' shapes and little-endian bytes; of texts their UTF-8.
 
     Args:
-        vectors: float32 (n, d).
+        arrays: Vectors float32 (n, d), images uint8 (n, h, w, c), texts object (n,) or labels int64 (n,).
     """
-    digest = hashlib.sha256(repr(vectors.shape).encode())
-    for start in range(0, len(vectors), _CHUNK):
-        digest.update(np.ascontiguousarray(vectors[start : start + _CHUNK], dtype="<f4").data)
+    digest = hashlib.sha256()
+    for array in arrays:
+        digest.update(repr(array.shape).encode())
+        if array.dtype == object:
+            for text in array:
+                digest.update(repr(text).encode())
+            continue
+        for start in range(0, len(array), _CHUNK):
+            chunk = array[start : start + _CHUNK]
+            digest.update(np.ascontiguousarray(chunk, dtype=chunk.dtype.newbyteorder("<")).data)
     return digest.hexdigest()
 
 

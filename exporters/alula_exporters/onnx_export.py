@@ -60,8 +60,10 @@ class GraphBuilder:
                 )
             self._nodes.extend(front.model.graph.node)
             self._initializers.extend(front.model.graph.initializer)
-            # the vectors are an output too: what is behind them runs without the backbone
-            self._inputs, self._outputs = list(front.model.graph.input), self._inputs
+            self._inputs, self.vectors = list(front.model.graph.input), front.output
+            if front.output == "vectors":
+                # an output too: what is behind them runs without the backbone
+                self._outputs = list(front.model.graph.output)
 
     def constant(self, array: npt.ArrayLike, name: str = "") -> str:
         """Add an array to the file (once, however often it is asked for)."""

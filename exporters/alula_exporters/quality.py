@@ -52,3 +52,24 @@ def share_found(truth: Tensor, scores: Tensor, candidates: int) -> float:
     best = scores.topk(min(candidates, scores.shape[1]), dim=1).indices
     marked = torch.zeros(scores.shape, dtype=torch.bool).scatter_(1, best, True)
     return float(marked.gather(1, truth).float().mean())
+
+
+def label_quality(scores: Tensor, labels: Tensor, row_labels: Tensor) -> dict[str, float]:
+    """How well rows are ranked when a row is right if it has the query's label.
+
+    Args:
+        scores: float32 (m, n): larger is nearer.
+        labels: int64 (m,): of the queries.
+        row_labels: int64 (n,): of the rows.
+
+    Returns:
+        ``recall@1 by label``: share of queries whose best row has their label; ``mAP by label``: mean over the queries
+        of the average precision, the mean of the precision at the rank of each right row, over all n rows. Queries
+        without a right row are left out.
+    """
+    order = scores.argsort(dim=1, descending=True, stable=True)
+    right = (row_labels[order] == labels[:, None]).float()
+    right = right[right.any(dim=1)]
+    precision = right.cumsum(1) / torch.arange(1, right.shape[1] + 1)
+    average = (precision * right).sum(1) / right.sum(1)
+    return {"recall@1 by label": float(right[:, 0].mean()), "mAP by label": float(average.mean())}

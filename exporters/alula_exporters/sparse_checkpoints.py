@@ -87,7 +87,7 @@ def export_checkpoint(
             "can be exported."
         )
     csr = isinstance(last, kinds.SparseAutoEncoder)
-    front = text_backbone(model, others if csr else [*others, _Pooling(last)]).export()
+    front = text_backbone(model, others if csr else [*others, _Pooling(last)]).front()
     dim = last.hidden_dim if csr else front.dim
     nnz = min(max_nnz or model.max_active_dims or MAX_NNZ, model.max_active_dims or dim, dim)
     graph = GraphBuilder("csr" if csr else "splade", front.dim, front)

@@ -7,6 +7,8 @@ import os
 import platform
 import sys
 import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, timezone
 from importlib.metadata import version
@@ -14,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 BUILD = Path("build/bench")
+PACKAGES = ("alula", "pymilvus", "milvus-lite", "onnxruntime", "numpy", "torch", "faiss-cpu")
 
 
 def quick() -> bool:
@@ -34,12 +37,15 @@ class Report:
     Args:
         name: The benchmark; its figures go to ``build/bench/NAME.json``.
         seeds: Seeds that the figures depend on.
+        command: What a reader types to repeat it.
     """
 
     name: str
-    seeds: dict[str, int]
+    seeds: Mapping[str, Any]
+    command: str = "make bench"
     targets: list[dict[str, Any]] = field(default_factory=list)
     tables: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+    pictures: list[dict[str, Any]] = field(default_factory=list)
     figures: dict[str, Any] = field(default_factory=dict)
     started: float = field(default_factory=time.perf_counter)
 
@@ -54,7 +60,38 @@ class Report:
     def row(self, table: str, **cells: Any) -> None:
         """Add a row to a table, and print it at once."""
         self.tables.setdefault(table, []).append(cells)
-        say("  " + "  ".join(f"{name} {_cell(value)}" for name, value in cells.items()))
+        say("  " + "  ".join(f"{name} {shown(value)}" for name, value in cells.items()))
+
+    def picture(
+        self,
+        name: str,
+        title: str,
+        x: str,
+        y: str,
+        lines: Mapping[str, list[tuple[float, float]]],
+        *,
+        log: str = "",
+    ) -> None:
+        """Record what a picture shows; whoever renders the figures draws it.
+
+        Args:
+            name: The picture's file, without its ending.
+            title: What it shows.
+            x: What runs to the right.
+            y: What runs upwards.
+            lines: Points (x, y) of each line, by the line's name.
+            log: Which axes are logarithmic: "", "x" or "xy".
+        """
+        self.pictures.append({"name": name, "title": title, "x": x, "y": y, "lines": dict(lines), "log": log})
+
+    @contextmanager
+    def part(self, what: str) -> Iterator[None]:
+        """Say what goes on in the block and for how many seconds it did, and keep them among the figures."""
+        say(f"\n{what} ...")
+        started = time.perf_counter()
+        yield
+        self.figures[f"seconds: {what}"] = time.perf_counter() - started
+        say(f"  {self.figures[f'seconds: {what}']:.0f} s")
 
     def finish(self) -> int:
         """Print tables and verdicts, write the JSON; the exit status (1 if a target was missed)."""
@@ -67,7 +104,7 @@ class Report:
             "seeds": self.seeds,
             "quick": quick(),
             "seconds": round(time.perf_counter() - self.started),
-            "versions": {name: version(name) for name in ("alula", "pymilvus", "onnxruntime", "numpy", "milvus-lite")},
+            "versions": {name: version(name) for name in PACKAGES},
         }
         BUILD.mkdir(parents=True, exist_ok=True)
         path = BUILD / f"{self.name}{'-quick' if quick() else ''}.json"
@@ -75,7 +112,7 @@ class Report:
         say(f"\n{about['date']}, {about['machine']}, seeds {self.seeds}, {about['seconds']} s. Figures: {path}\n")
         for entry in self.targets:
             verdict = "met" if entry["met"] else "MISSED"
-            say(f"{verdict:<7} {entry['what']}: {_cell(entry['figure'])} (target {entry['wanted']})")
+            say(f"{verdict:<7} {entry['what']}: {shown(entry['figure'])} (target {entry['wanted']})")
         return 0 if all(entry["met"] for entry in self.targets) else 1
 
 
@@ -83,7 +120,7 @@ def markdown(rows: list[dict[str, Any]]) -> str:
     """Rows as a Markdown table; cells that a row lacks stay empty."""
     names = list(dict.fromkeys(name for row in rows for name in row))
     lines = ["| " + " | ".join(names) + " |", "|" + "---|" * len(names)]
-    lines += ["| " + " | ".join(_cell(row.get(name, "")) for name in names) + " |" for row in rows]
+    lines += ["| " + " | ".join(shown(row.get(name, "")) for name in names) + " |" for row in rows]
     return "\n".join(lines)
 
 
@@ -98,7 +135,8 @@ def machine() -> str:
     return f"{os.cpu_count()} cores ({model}), {memory:.0f} GiB, Python {platform.python_version()}"
 
 
-def _cell(value: Any) -> str:
+def shown(value: Any) -> str:
+    """A cell or figure as text."""
     if isinstance(value, float):
         return f"{value:.4f}" if abs(value) < 1 else f"{value:.2f}" if abs(value) < 100 else f"{value:,.0f}"
     return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)

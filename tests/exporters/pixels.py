@@ -5,12 +5,22 @@ from __future__ import annotations
 import numpy as np
 import torch
 
+from alula_exporters.backbones import Backbone
+
 DIM = 24
 ABOUT = {"input": "images", "image_shape": (6, 6, 1)}
 
 
-class Pixels(torch.nn.Module):
+class Pixels(Backbone):
     """Images to vectors: a convolution, a layer and a norm."""
+
+    contract = ABOUT
+
+    def collate(self, inputs):
+        return (torch.from_numpy(inputs),)
+
+    def _example(self):
+        return {"images": torch.from_numpy(images(3))}
 
     def __init__(self):
         super().__init__()

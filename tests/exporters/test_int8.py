@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import re
+from copy import deepcopy
 
 import numpy as np
 import onnx
@@ -16,7 +17,7 @@ from alula_exporters.flops import FlopsConfig, export_flops, train_flops
 from alula_exporters.int8 import export_int8
 
 from .conftest import SMALL_DRQ, SMALL_FLOPS, clustered
-from .pixels import embedded, images
+from .pixels import images
 
 
 @pytest.fixture(scope="module")
@@ -70,9 +71,9 @@ def test_the_recall_it_carries_is_that_of_the_files(sparse):
     assert after.info.parity["same_dims"] == before.info.parity["same_dims"]  # of the file it was made from
 
 
-def test_of_a_quantiser_only_the_backbone_is_changed(front, pixels, tmp_path):
-    trained = train_drq(make_training_data(embedded(pixels, images(1200))), DrqConfig(**SMALL_DRQ))
-    export_drq(trained, tmp_path / "e.onnx", front=front)
+def test_of_a_quantiser_only_the_backbone_is_changed(pixels, tmp_path):
+    data = make_training_data(images(1200))
+    export_drq(train_drq(data, DrqConfig(**SMALL_DRQ), backbone=deepcopy(pixels)), tmp_path / "e.onnx")
     np.save(tmp_path / "images.npy", images(1100, seed=3))
     info, found = export_int8(tmp_path / "e.onnx", tmp_path / "images.npy", tmp_path / "small.onnx")
     before, after = load_encoder(tmp_path / "e.onnx"), load_encoder(tmp_path / "small.onnx")

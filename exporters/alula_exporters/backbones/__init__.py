@@ -1,1 +1,8 @@
-"""Backbones: torch modules that turn images or texts into vectors, and their way into the encoder file."""
+"""Networks under the heads: images (a small CNN, a residual network), texts, or any torch module."""
+
+from alula_exporters.backbones.base import Backbone, ImageBackbone, VectorBackbone
+from alula_exporters.backbones.cnn import small_cnn
+from alula_exporters.backbones.images import image_backbone
+from alula_exporters.backbones.resnet import small_resnet
+
+__all__ = ["Backbone", "ImageBackbone", "VectorBackbone", "image_backbone", "small_cnn", "small_resnet"]

@@ -54,8 +54,13 @@ class Front:
         return int(self.model.opset_import[0].version)
 
     @property
+    def output(self) -> str:
+        """What the head reads: ``vectors``, but ``features`` where vectors go in, which are kept as they are given."""
+        return str(self.model.graph.output[0].name)
+
+    @property
     def dim(self) -> int:
-        """Length d of ``vectors``."""
+        """Length d of what the head reads."""
         return int(self.model.graph.output[0].type.tensor_type.shape.dim[1].dim_value)
 
     def describe(self, info: EncoderInfo) -> EncoderInfo:
@@ -70,7 +75,8 @@ def export_backbone(
 
     Args:
         module: Takes the tensors of ``example`` in their order, and gives float32 (n, d).
-        example: Inputs by their names in the contract: ``images``, uint8 (n, h, w, c); or ``input_ids`` and
+        example: Inputs by their names in the contract: ``vectors``, float32 (n, d); ``images``, uint8 (n, h, w, c); or
+            ``input_ids`` and
             ``attention_mask``, int64 (n, t) with 2 t positions allowed. At least 2 rows. Axis 0 of images, and both
             axes of texts, may then have any length.
         about: See `Front`.
@@ -121,7 +127,7 @@ def _trace(module: nn.Module, example: Mapping[str, Tensor], axes: tuple[str, ..
                 tuple(example.values()),
                 dynamo=True,
                 input_names=list(example),
-                output_names=["vectors"],
+                output_names=["features" if "vectors" in example else "vectors"],
                 dynamic_shapes=(dynamic,) * len(example),
                 opset_version=OPSET,
                 verbose=False,
@@ -152,8 +158,9 @@ def _clean(model: onnx.ModelProto, example: Mapping[str, Tensor], axes: tuple[st
     for name, tensor in example.items():
         element = helper.np_dtype_to_tensor_dtype(tensor.cpu().numpy().dtype)
         graph.input.append(helper.make_tensor_value_info(name, element, [*axes, *tensor.shape[len(axes) :]]))
-    dim = graph.output[0].type.tensor_type.shape.dim[1].dim_value
-    graph.output[0].CopyFrom(helper.make_tensor_value_info("vectors", onnx.TensorProto.FLOAT, ["n", dim]))
+    (output,) = graph.output
+    dim = output.type.tensor_type.shape.dim[1].dim_value
+    output.CopyFrom(helper.make_tensor_value_info(output.name, onnx.TensorProto.FLOAT, ["n", dim]))
     del model.opset_import[:]
     model.opset_import.append(helper.make_opsetid("", OPSET))
     # prefixed, so that no name can be one of the head's
@@ -169,7 +176,7 @@ def _compare(model: onnx.ModelProto, module: nn.Module, example: Mapping[str, Te
         worst = 0.0
         for batch in (smaller, larger):
             expected = module(*batch.values()).cpu().numpy()
-            (found,) = session.run(["vectors"], {name: tensor.cpu().numpy() for name, tensor in batch.items()})
+            (found,) = session.run(None, {name: tensor.cpu().numpy() for name, tensor in batch.items()})
             if found.shape != expected.shape:
                 raise _cannot(f"for {len(expected)} rows the graph gives an array of shape {found.shape}")
             worst = max(worst, float(np.abs(found - expected).max() / max(1.0, float(np.abs(expected).max()))))

@@ -4,33 +4,67 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from tokenizers import Tokenizer
 from torch import Tensor, nn
 
-from alula.errors import UsageError
-from alula_exporters.backbones.onnx import Front, export_backbone
+from alula.errors import DataError, UsageError
+from alula_exporters.backbones.base import Backbone
+from alula_exporters.data import Inputs
 from alula_exporters.extras import needs_extra
 
 _LONGEST = 512  # tokens, where neither the model nor its tokenizer says
 _ROW_PROMPTS = ("document", "passage", "corpus")  # the names that sentence-transformers looks for, in its order
 
 
-class TextModule(nn.Module):
-    """Modules of sentence-transformers as one torch module of two tensors.
+class TextBackbone(Backbone):
+    """Modules of a sentence-transformers model, from tokens to the embedding of a text; trained on rows' prompts.
 
     Args:
-        modules: From tokens to the embedding of a text.
-        token_types: Whether the first of them reads token types, which are 0 for a single text.
+        modules: Its modules, a transformer first.
+        token_types: Whether that reads token types, which are 0 for a single text.
+        tokenizer: JSON of the package ``tokenizers``, with its padding token.
+        max_tokens: Most tokens of a text, special ones counted.
+        row_prompt: Put before the text of a row.
+        query_prompt: Put before the text of a query.
     """
 
-    def __init__(self, modules: Sequence[nn.Module], *, token_types: bool) -> None:
+    def __init__(
+        self,
+        modules: Sequence[nn.Module],
+        *,
+        token_types: bool,
+        tokenizer: str,
+        max_tokens: int,
+        row_prompt: str = "",
+        query_prompt: str = "",
+    ) -> None:
         super().__init__()
         self.parts = nn.ModuleList(modules)
         self.token_types = token_types
+        self.tokenizer = tokenizer
+        self.contract = {
+            "input": "text",
+            "max_tokens": max_tokens,
+            "row_prompt": row_prompt,
+            "query_prompt": query_prompt,
+        }
+        self._tokenizer = Tokenizer.from_str(tokenizer)
+        self._tokenizer.enable_truncation(max_tokens)
+        if self._tokenizer.padding is None:
+            self._tokenizer.enable_padding()
+
+    def collate(self, inputs: Inputs) -> tuple[Tensor, Tensor]:
+        """See `Backbone.collate`: n strings to token ids and mask, int64 (n, t)."""
+        if inputs.ndim != 1 or inputs.dtype != object:
+            raise DataError(f"The training rows are {inputs.dtype} {inputs.shape}, and this backbone takes texts.")
+        prompt = self.contract["row_prompt"]
+        encoded = self._tokenizer.encode_batch([prompt + text for text in inputs])
+        ids, mask = ([getattr(text, name) for text in encoded] for name in ("ids", "attention_mask"))
+        return torch.tensor(ids, dtype=torch.int64), torch.tensor(mask, dtype=torch.int64)
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """Embed texts.
@@ -49,45 +83,12 @@ class TextModule(nn.Module):
             features = part(features)
         return features["sentence_embedding"]
 
-
-@dataclass(frozen=True)
-class TextBackbone:
-    """A text model, to be trained through or frozen, and what is needed to feed it.
-
-    Args:
-        module: Takes ``input_ids`` and ``attention_mask``, int64 (n, t), and gives float32 (n, d).
-        tokenizer: JSON of the package ``tokenizers``, with its padding token.
-        max_tokens: Most tokens of a text, special ones counted.
-        row_prompt: Put before the text of a row.
-        query_prompt: Put before the text of a query.
-    """
-
-    module: TextModule
-    tokenizer: str
-    max_tokens: int
-    row_prompt: str
-    query_prompt: str
-
-    def export(self) -> Front:
-        """The backbone as the first part of an encoder file.
-
-        Raises:
-            UsageError: If it cannot be exported.
-        """
-        tokens = min(8, self.max_tokens // 2)
+    def _example(self) -> dict[str, Tensor]:
+        tokens = min(8, self.contract["max_tokens"] // 2)
         mask = torch.ones((2, tokens), dtype=torch.int64)
         mask[1, tokens // 2 :] = 0
-        about = {
-            "input": "text",
-            "max_tokens": self.max_tokens,
-            "row_prompt": self.row_prompt,
-            "query_prompt": self.query_prompt,
-        }
         # any token will do, and a padding token may not
-        ids = torch.arange(2 * tokens).reshape(2, tokens) + 2
-        return export_backbone(
-            self.module, {"input_ids": ids, "attention_mask": mask}, about=about, tokenizer=self.tokenizer
-        )
+        return {"input_ids": torch.arange(2 * tokens).reshape(2, tokens) + 2, "attention_mask": mask}
 
 
 def load_text_backbone(folder: Path) -> TextBackbone:
@@ -178,7 +179,8 @@ def text_backbone(model: Any, modules: Sequence[nn.Module]) -> TextBackbone:
     prompts = model.prompts
     default = prompts.get(model.default_prompt_name, "")
     return TextBackbone(
-        module=TextModule(modules, token_types="token_type_ids" in transformer.tokenizer.model_input_names),
+        modules,
+        token_types="token_type_ids" in transformer.tokenizer.model_input_names,
         tokenizer=_tokenizer_json(transformer.tokenizer),
         max_tokens=_max_tokens(transformer),
         row_prompt=next((prompts[name] for name in _ROW_PROMPTS if name in prompts), default),

@@ -1,12 +1,13 @@
-"""DRQ encoders: one shared codebook, one training run, every code length (Song et al., IJCAI 2019)."""
+"""DRQ encoders: shared codebooks, one training run, every code length (Song et al., IJCAI 2019)."""
 
 from alula_exporters.drq.export import export_drq
-from alula_exporters.drq.model import Quantizer, RecurrentQuantizer
+from alula_exporters.drq.model import LinearQuantizer, Quantizer, RecurrentQuantizer
 from alula_exporters.drq.trainer import DrqConfig, train_drq
 from alula_exporters.drq.variants import PaperQuantizer, SeparateQuantizer
 
 __all__ = [
     "DrqConfig",
+    "LinearQuantizer",
     "PaperQuantizer",
     "Quantizer",
     "RecurrentQuantizer",

@@ -12,6 +12,7 @@ import torch
 from alula.encoders import DrqEncoder, EncoderInfo, FlopsEncoder
 from alula.errors import EncoderError
 from alula_exporters.backbones.onnx import Front
+from alula_exporters.data import F32
 from alula_exporters.drq.model import CODEWORDS, Quantizer, pack_signs
 from alula_exporters.drq.variants import PaperQuantizer
 from alula_exporters.inputs import add_unit_rows
@@ -24,19 +25,13 @@ MAX_ERROR = 1e-4  # of norms and tables, in units of the encoder's scale
 
 
 def export_drq(
-    trained: Trained[Quantizer],
-    path: Path,
-    *,
-    front: Front | None = None,
-    force: bool = False,
-    opset: int | None = None,
+    trained: Trained[Quantizer], path: Path, *, force: bool = False, opset: int | None = None
 ) -> EncoderInfo:
     """Write a trained quantiser as an ``.onnx`` file (atomically), with its parity figures.
 
     Args:
         trained: From `train_drq`.
         path: The file to write.
-        front: The backbone whose vectors it was trained on, which then is part of the file; None for vectors.
         force: Replace an existing file.
         opset: Version of the ONNX operator set, for an older onnxruntime; None for the newest.
 
@@ -44,7 +39,8 @@ def export_drq(
         What the file says of itself.
 
     Raises:
-        UsageError: If the file exists and ``force`` is not set, or its folder is missing.
+        UsageError: If the file exists and ``force`` is not set, its folder is missing, or the backbone cannot be
+            exported.
         EncoderError: If the file and the torch module disagree.
     """
     model = trained.model
@@ -61,13 +57,13 @@ def export_drq(
         training=trained.training,
         versions=versions(),
     )
-    # a zero vector among them: the row that most easily goes wrong
-    vectors = np.concatenate([trained.held_out, np.zeros((1, dim), np.float32)])
+    vectors, features = trained.parity_rows()
 
     def check(encoder: FlopsEncoder | DrqEncoder) -> dict[str, Any]:
         assert isinstance(encoder, DrqEncoder)  # noqa: S101 (for the type checker)
-        return _parity(model, encoder, vectors, beam)
+        return _parity(model, encoder, vectors, features, beam)
 
+    front = trained.front()
     return export_encoder(build_graph(model, beam, front), info, path, check=check, force=force, opset=opset)
 
 
@@ -163,8 +159,8 @@ def _add_signs(graph: GraphBuilder, vectors: str, model: Quantizer) -> str:
 
 
 @torch.no_grad()
-def _parity(model: Quantizer, encoder: DrqEncoder, vectors: npt.NDArray[np.float32], beam: int) -> dict[str, Any]:
-    prepared = model.prepare(torch.from_numpy(vectors))
+def _parity(model: Quantizer, encoder: DrqEncoder, vectors: F32, features: F32, beam: int) -> dict[str, Any]:
+    prepared = model.prepare(torch.from_numpy(features))
     codes = model.encode(prepared, beam)
     reconstructions = model(codes)
     rows, queries = encoder.encode_rows(vectors), encoder.encode_queries(vectors)

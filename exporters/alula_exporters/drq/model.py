@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 
 import torch
@@ -12,7 +13,8 @@ from alula.encoders import Metric
 from alula_exporters.inputs import TINY, unit_rows
 
 CODEWORDS = 256  # one byte per level
-SOFTNESS = 0.05
+AXES_PER_LEVEL = 16  # two for every bit of the longest code; what lies along the others is not worth a bit
+BLOCK = 64  # most principal axes that a rotation mixes
 _CHUNK = 4_096
 
 
@@ -49,6 +51,14 @@ class Quantizer(nn.Module, ABC):
     def codewords(self) -> Tensor:
         """Every level's codewords as they are added up, float32 (M, 256, d)."""
 
+    def inner(self, prepared: Tensor) -> Tensor:
+        """Rows in the space in which they are compared with `inner_codewords`, float32 (n, r) of (n, d)."""
+        return prepared
+
+    def inner_codewords(self) -> Tensor:
+        """Codewords, float32 (M, 256, r), that order codes by distance as `codewords` do, with fewer numbers."""
+        return self.codewords()
+
     def constrain(self) -> None:
         """Go back, after an update, to what the parameters must be."""
 
@@ -61,36 +71,9 @@ class Quantizer(nn.Module, ABC):
         """What is quantised, float32 (n, d): the direction for COSINE, x / scale for IP and L2."""
         return unit_rows(vectors)[0] if self.metric == "COSINE" else vectors / self.scale
 
-    @torch.no_grad()
-    def assign(self, prepared: Tensor, codewords: Tensor) -> Tensor:
-        """Greedy codes: the nearest codeword of each level to what the levels before left over.
-
-        Args:
-            prepared: float32 (n, d).
-            codewords: float32 (M, 256, d).
-
-        Returns:
-            int64 (n, M).
-        """
-        residual, codes = prepared, []
-        for level in codewords:
-            codes.append(nearest(residual, level))
-            residual = residual - level[codes[-1]]
-        return torch.stack(codes, dim=1)
-
-    @torch.no_grad()
     def encode(self, prepared: Tensor, beam: int) -> Tensor:
-        """Codes by beam search: at every level the ``beam`` best prefixes go on; the nearest in the end wins.
-
-        Args:
-            prepared: float32 (n, d).
-            beam: How many prefixes are kept; 1 is greedy.
-
-        Returns:
-            int64 (n, M).
-        """
-        codewords = self.codewords()
-        return torch.cat([_beam_search(chunk, codewords, beam) for chunk in torch.split(prepared, _CHUNK)])
+        """Codes by beam search, int64 (n, M), of prepared rows float32 (n, d); see `find_codes`."""
+        return find_codes(self.inner(prepared), self.inner_codewords(), beam)
 
     def forward(self, codes: Tensor) -> Tensor:
         """The reconstruction by every prefix, float32 (n, M, d), of codes int64 (n, M)."""
@@ -106,11 +89,14 @@ class Quantizer(nn.Module, ABC):
 
 
 class RecurrentQuantizer(Quantizer):
-    """c_1 = v_1 R_1 C + m, c_t = v_t R_t C (Song et al., IJCAI 2019, the recurrent quantization block, with rotations).
+    """c_1 = B E + m, c_t = (C R_t) E: two codebooks for all levels, turned for each (Song et al., IJCAI 2019).
 
-    The paper shares one codebook C among all levels and learns one scalar v_s per level. Here each level also turns
-    the codebook by an orthogonal R_s of its own, which costs nothing at search (look-up tables stay as they are) and
-    halves the distortion, and the mean m of the training rows is a part of the first level's codewords.
+    The paper's recurrent quantization block shares one codebook C among all levels and learns one scalar for each.
+    Three things differ here, and none costs anything at search, for look-up tables stay as they are. Each level also
+    turns the codebook by an orthogonal matrix of its own, which halves the distortion. The first level, which sees the
+    clusters of the rows and not what is left of them, has a codebook B of its own, and the mean m of the training rows.
+    And long vectors are quantised along their first r principal axes E alone, and turned in blocks of axes of like
+    variance, each with its own scale: R_t is block-diagonal. Vectors of at most 64 numbers are taken whole.
 
     Args:
         input_dim: Length d of a vector.
@@ -120,43 +106,91 @@ class RecurrentQuantizer(Quantizer):
         scale: Root mean square norm of the training rows (1 for COSINE).
 
     Attributes:
-        codebook: float32 (256, d), C.
-        log_scales: float32 (M,), log v_s.
-        rotations: float32 (M, d, d), R_s; a row vector c is turned as c @ R_s.
+        first_codebook: float32 (256, r), B.
+        codebook: float32 (256, r), C.
+        log_scales: float32 (M - 1, g): logarithms of the scales of the g blocks, from the second level on.
+        maps: float32 (M - 1, g, r / g, r / g): blocks of R_t without their scales; a row vector c is turned as c @ R_t.
+        axes: float32 (r, d), E: orthonormal rows, found before training; None where d <= 64.
         offset: float32 (d,), m.
     """
 
+    axes: nn.Parameter | None
     offset: Tensor
 
     def __init__(
         self, input_dim: int, levels: int, sign_bits: int, metric: Metric = "COSINE", scale: float = 1.0
     ) -> None:
         super().__init__(input_dim, sign_bits, metric, scale)
-        self.codebook = nn.Parameter(torch.zeros(CODEWORDS, input_dim))
-        self.log_scales = nn.Parameter(torch.zeros(levels))
-        self.rotations = nn.Parameter(torch.eye(input_dim).repeat(levels, 1, 1))
+        rank = min(input_dim, max(BLOCK, AXES_PER_LEVEL * levels))
+        blocks = math.ceil(rank / BLOCK)
+        rank -= rank % blocks
+        self.first_codebook = nn.Parameter(torch.zeros(CODEWORDS, rank))
+        self.codebook = nn.Parameter(torch.zeros(CODEWORDS, rank))
+        self.log_scales = nn.Parameter(torch.zeros(levels - 1, blocks))
+        self.maps = nn.Parameter(torch.eye(rank // blocks).repeat(levels - 1, blocks, 1, 1))
+        # a parameter, though not trained: it comes from the data and counts as the others do
+        axes = None if input_dim <= BLOCK else nn.Parameter(torch.eye(input_dim)[:rank], requires_grad=False)
+        self.register_parameter("axes", axes)
         self.register_buffer("offset", torch.zeros(input_dim))
 
     @property
     def levels(self) -> int:
         """Number of levels M."""
-        return self.rotations.shape[0]
+        return self.maps.shape[0] + 1
 
     def codewords(self) -> Tensor:
-        """Every level's scaled and turned codewords, float32 (M, 256, d); the first level's hold the mean."""
-        turned = torch.matmul(self.codebook, self.rotations) * self.log_scales.exp()[:, None, None]
-        return torch.cat([turned[:1] + self.offset, turned[1:]])
+        """Every level's codewords in the vectors' own axes, float32 (M, 256, d); the first level's hold the mean."""
+        words = self.inner_codewords()
+        words = words if self.axes is None else words @ self.axes
+        return torch.cat([words[:1] + self.offset, words[1:]])
+
+    def inner(self, prepared: Tensor) -> Tensor:
+        """Rows without their mean, along the axes that are quantised, float32 (n, r)."""
+        centred = prepared - self.offset
+        return centred if self.axes is None else centred @ self.axes.T
+
+    def inner_codewords(self) -> Tensor:
+        """Every level's scaled and turned codewords, float32 (M, 256, r)."""
+        blocks = self.codebook.view(CODEWORDS, -1, self.maps.shape[-1]).transpose(0, 1)
+        turned = torch.matmul(blocks, self.maps) * self.log_scales.exp()[:, :, None, None]
+        return torch.cat([self.first_codebook[None], turned.transpose(1, 2).flatten(2)])
 
     @torch.no_grad()
     def constrain(self) -> None:
         """One Newton-Schulz step towards the nearest orthogonal matrices: exact enough after each small update."""
-        turns = self.rotations
-        turns.copy_(1.5 * turns - 0.5 * turns @ turns.transpose(1, 2) @ turns)
+        turns = self.maps
+        turns.copy_(1.5 * turns - 0.5 * turns @ turns.transpose(-1, -2) @ turns)
+
+
+class LinearQuantizer(RecurrentQuantizer):
+    """As `RecurrentQuantizer`, but the blocks of R_t may be any matrices, not only rotations.
+
+    As many parameters, and a little less distortion where rows are plenty.
+    """
+
+    def constrain(self) -> None:
+        """Nothing: a linear map may be any."""
 
 
 def nearest(residual: Tensor, codewords: Tensor) -> Tensor:
     """Number of the codeword nearest in L2, int64 (n,), for residuals float32 (n, d) and codewords (256, d)."""
     return torch.addmm(codewords.square().sum(1), residual, codewords.T, alpha=-2).argmin(1)
+
+
+@torch.no_grad()
+def find_codes(rows: Tensor, codewords: Tensor, beam: int) -> Tensor:
+    """Codes by beam search: at every level the ``beam`` best prefixes go on; the nearest in the end wins.
+
+    Args:
+        rows: float32 (n, d).
+        codewords: float32 (M, 256, d).
+        beam: How many prefixes are kept; 1 is greedy: the nearest codeword to what the levels before left over.
+
+    Returns:
+        int64 (n, M).
+    """
+    search = _greedy_search if beam == 1 else _beam_search
+    return torch.cat([search(chunk, codewords, beam) for chunk in torch.split(rows, _CHUNK)])
 
 
 def reconstruct(codes: Tensor, codewords: Tensor) -> Tensor:
@@ -174,32 +208,18 @@ def reconstruct(codes: Tensor, codewords: Tensor) -> Tensor:
     return torch.stack(parts, dim=1).cumsum(1)
 
 
-def soft_reconstruct(prepared: Tensor, hard: Tensor, codewords: Tensor) -> Tensor:
-    """Replace each level's nearest codeword by a mean of all, which weighs near ones most (Song et al., IJCAI 2019).
-
-    soft_t = sum_{s <= t} sum_k softmax_k(-|r_s - c_s[k]|^2 / tau_s) c_s[k], with the residuals r_s that the *hard*
-    codes leave, and tau_s = `SOFTNESS` times the mean squared length of the level's codewords, so that no level is
-    softer than another.
-
-    Args:
-        prepared: float32 (n, d).
-        hard: float32 (n, M, d), from `reconstruct`.
-        codewords: float32 (M, 256, d).
-
-    Returns:
-        float32 (n, M, d).
-    """
-    residuals = prepared[:, None, :] - torch.cat([torch.zeros_like(hard[:, :1]), hard[:, :-1]], dim=1)
-    squares = codewords.square().sum(2)
-    costs = squares - 2 * torch.einsum("nmd,mkd->nmk", residuals, codewords)  # |r|^2 is the same for all codewords
-    tau = SOFTNESS * squares.detach().mean(1, keepdim=True).clamp_min(TINY)
-    return torch.einsum("nmk,mkd->nmd", torch.softmax(-costs / tau, dim=2), codewords).cumsum(1)
-
-
 def pack_signs(signs: Tensor) -> Tensor:
     """Pack bits as numpy.packbits does, most significant first: bool (n, S) to uint8 (n, S / 8)."""
     weights = 2 ** torch.arange(7, -1, -1)
     return (signs.view(len(signs), -1, 8) * weights).sum(2).to(torch.uint8)
+
+
+def _greedy_search(prepared: Tensor, codewords: Tensor, _: int) -> Tensor:
+    residual, codes = prepared, []
+    for level in codewords:
+        codes.append(nearest(residual, level))
+        residual = residual - level[codes[-1]]
+    return torch.stack(codes, dim=1)
 
 
 def _beam_search(prepared: Tensor, codewords: Tensor, beam: int) -> Tensor:
@@ -208,8 +228,9 @@ def _beam_search(prepared: Tensor, codewords: Tensor, beam: int) -> Tensor:
     residuals, errors = prepared[:, None, :], torch.zeros(rows, 1)
     for level in codewords:
         # |r - c|^2 less the part that all share; |r|^2 is carried along in errors
-        costs = errors[:, :, None] + level.square().sum(1) - 2 * (residuals @ level.T)
-        errors, picked = costs.flatten(1).topk(min(beam, costs[0].numel()), dim=1, largest=False)
+        costs = torch.addmm(level.square().sum(1), residuals.flatten(0, 1), level.T, alpha=-2)
+        costs = costs.view(rows, -1, CODEWORDS).add_(errors[:, :, None])
+        errors, picked = costs.flatten(1).topk(min(beam, costs.shape[1] * CODEWORDS), dim=1, largest=False)
         parents, words = picked // CODEWORDS, picked % CODEWORDS
         residuals = residuals.gather(1, parents[:, :, None].expand(-1, -1, prepared.shape[1])) - level[words]
         codes = torch.cat([codes.gather(1, parents[:, :, None].expand(-1, -1, codes.shape[2])), words[:, :, None]], 2)

@@ -15,6 +15,7 @@ from alula_exporters.training import Progress, silent
 _ROWS = 32_768
 _ITERATIONS = 8
 _ROUNDS = 8
+_LEAST = 1e-12  # scale of a block in which nothing is left
 
 
 @torch.no_grad()
@@ -44,40 +45,50 @@ def start_from_data(
 
 
 def _start_recurrent(model: RecurrentQuantizer, rows: Tensor, generator: torch.Generator, progress: Progress) -> None:
-    """Codebook, scales and rotations: the rounds set rotation and scale by orthogonal Procrustes."""
-    levels, dim = model.rotations.shape[:2]
-    total = levels + _ROUNDS + 1
-    # the first level keeps its axes; the others are turned at random
-    for level in range(1, levels):
-        model.rotations[level] = random_orthogonal(dim, generator)
-    pool = []
-    for level, (residual, _) in enumerate(_residual_quantizer(rows - model.offset, levels, generator)):
-        size = safe_scale(residual)
-        model.log_scales[level] = size.log()
-        pool.append(residual / size @ model.rotations[level].T)
+    """Axes, codebooks, scales and rotations: the rounds set rotation and scale by orthogonal Procrustes."""
+    total = model.levels + _ROUNDS + 1
+    if model.axes is not None:
+        centred = rows - model.offset
+        # ascending eigenvalues: the last eigenvectors are the principal axes, like beside like
+        model.axes.copy_(torch.linalg.eigh(centred.T @ centred)[1].T[-len(model.axes) :])
+    pool: list[Tensor] = []
+    for level, (residual, words) in enumerate(_residual_quantizer(model.inner(rows), model.levels, generator)):
+        if level == 0:
+            model.first_codebook.copy_(words)
+        else:
+            size = safe_scale(residual)
+            model.log_scales[level - 1] = size.log()
+            # the shared codebook keeps the second level's axes; the others are turned at random
+            for block in model.maps[level - 1] if level > 1 else []:
+                block.copy_(random_orthogonal(len(block), generator))
+            parts = (residual / size).view(len(rows), *model.maps.shape[1:3]).transpose(0, 1)
+            pool.append((parts @ model.maps[level - 1].mT).transpose(0, 1).flatten(1))
         progress("starting", level + 1, total, {})
-    model.codebook.copy_(_shared_codebook(pool, generator))
-    progress("starting", levels + 1, total, {})
+    if pool:
+        model.codebook.copy_(_shared_codebook(pool, generator))
+    progress("starting", model.levels + 1, total, {})
     for number in range(_ROUNDS):
-        _least_squares_round(model, rows)
-        progress("starting", levels + 2 + number, total, {})
+        _least_squares_round(model, model.inner(rows))
+        progress("starting", model.levels + 2 + number, total, {})
 
 
 def _least_squares_round(model: RecurrentQuantizer, rows: Tensor) -> None:
-    residual = rows - model.offset
+    blocks, size = model.maps.shape[1:3]
     sums, counts = torch.zeros_like(model.codebook), torch.zeros(CODEWORDS)
-    for level in range(model.levels):
-        words = model.codebook @ model.rotations[level] * model.log_scales[level].exp()
-        codes = nearest(residual, words)
-        chosen = model.codebook[codes]
+    residual = rows - model.first_codebook[nearest(rows, model.first_codebook)]
+    for level in range(model.levels - 1):
+        codes = nearest(residual, model.inner_codewords()[level + 1])
+        chosen = model.codebook[codes].view(-1, blocks, size).transpose(0, 1)
+        wanted = residual.view(-1, blocks, size).transpose(0, 1)
         # orthogonal Procrustes: the turn and the stretch of the chosen codewords that come nearest to the residuals
-        left, values, right = torch.linalg.svd(chosen.T @ residual)
-        rotation, scale = left @ right, values.sum() / chosen.square().sum().clamp_min(1e-12)
-        model.rotations[level] = rotation
-        model.log_scales[level] = scale.clamp_min(1e-12).log()
-        sums.index_add_(0, codes, residual @ rotation.T / scale.clamp_min(1e-12))
+        left, values, right = torch.linalg.svd(chosen.mT @ wanted)
+        rotation = left @ right
+        scale = (values.sum(1) / chosen.square().sum((1, 2)).clamp_min(_LEAST)).clamp_min(_LEAST)[:, None, None]
+        model.maps[level] = rotation
+        model.log_scales[level] = scale.flatten().log()
+        sums.index_add_(0, codes, (wanted @ rotation.mT / scale).transpose(0, 1).flatten(1))
         counts.index_add_(0, codes, torch.ones(len(codes)))
-        residual = residual - chosen @ rotation * scale
+        residual = residual - (chosen @ rotation * scale).transpose(0, 1).flatten(1)
     used = counts > 0
     model.codebook[used] = sums[used] / counts[used, None]
 
@@ -85,20 +96,20 @@ def _least_squares_round(model: RecurrentQuantizer, rows: Tensor) -> None:
 def _start_paper(model: PaperQuantizer, rows: Tensor, generator: torch.Generator, progress: Progress) -> None:
     """Codebook and scales, as for the recurrent quantiser but in the same axes at every level and without a mean."""
     total = model.levels + _ROUNDS + 1
-    pool = []
+    pool, scales = [], torch.ones(model.levels)
     for level, (residual, _) in enumerate(_residual_quantizer(rows, model.levels, generator)):
-        model.scales[level] = safe_scale(residual)
-        pool.append(residual / model.scales[level])
+        scales[level] = safe_scale(residual)
+        pool.append(residual / scales[level])
         progress("starting", level + 1, total, {})
     model.codebook.copy_(_shared_codebook(pool, generator))
     progress("starting", model.levels + 1, total, {})
     for number in range(_ROUNDS):
         residual, sums, weights = rows, torch.zeros_like(model.codebook), torch.zeros(CODEWORDS)
         for level in range(model.levels):
-            codes = nearest(residual, model.codebook * model.scales[level])
+            codes = nearest(residual, model.codebook * scales[level])
             chosen = model.codebook[codes]
             scale = (chosen * residual).sum() / chosen.square().sum().clamp_min(TINY)
-            model.scales[level] = scale
+            scales[level] = scale
             # C[k] is the mean of r / v over its rows, weighted by v^2: it minimises the sum of |r - v C[k]|^2
             sums.index_add_(0, codes, residual * scale)
             weights.index_add_(0, codes, scale.square().expand(len(codes)))
@@ -106,6 +117,9 @@ def _start_paper(model: PaperQuantizer, rows: Tensor, generator: torch.Generator
         used = weights > 0
         model.codebook[used] = sums[used] / weights[used, None]
         progress("starting", model.levels + 2 + number, total, {})
+    # v_1 is 1: its part goes into the codebook
+    model.codebook.mul_(scales[0])
+    model.later_scales.copy_(scales[1:] / scales[0].clamp_min(TINY))
 
 
 def _start_separate(model: SeparateQuantizer, rows: Tensor, generator: torch.Generator, progress: Progress) -> None:

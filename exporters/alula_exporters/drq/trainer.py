@@ -5,34 +5,53 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from alula.encoders import Metric
 from alula.errors import UsageError
+from alula_exporters.backbones.base import Backbone, compute_device
+from alula_exporters.checkpoint import Checkpoint, GeneratorState
 from alula_exporters.data import TrainingData, check_distinct, input_scale
-from alula_exporters.drq.losses import joint_central_loss, prefix_distortions
-from alula_exporters.drq.model import CODEWORDS, Quantizer, reconstruct, soft_reconstruct
+from alula_exporters.drq.losses import prefix_distortions
+from alula_exporters.drq.model import CODEWORDS, Quantizer, find_codes, reconstruct
+from alula_exporters.drq.paper import PaperStages
 from alula_exporters.drq.start import random_orthogonal, start_from_data
 from alula_exporters.drq.variants import QUANTIZERS, Mode
 from alula_exporters.inputs import unit_rows
-from alula_exporters.quality import QUERIES, ROWS, exact_neighbours, share_found
-from alula_exporters.training import Progress, Trained, fit, reproducible, silent
+from alula_exporters.losses import LabelLoss, label_loss
+from alula_exporters.quality import ROWS, exact_neighbours, share_found
+from alula_exporters.sampling import BalancedBatches, ShuffledBatches
+from alula_exporters.source import Source
+from alula_exporters.training import (
+    EarlyStopping,
+    Figures,
+    Progress,
+    Stage,
+    Trained,
+    fit,
+    reproducible,
+    silent,
+)
 
+Loss = Literal["distortion"] | LabelLoss
+
+_STAGE = "training"
 _REPORTED_BITS = (32, 64, 128)
 _BATCH_NUMBERS = 1 << 25
-_SOFT_WEIGHT = 0.1  # of soft distortion and joint central loss beside the hard distortion, which is what is stored
+_LABELLED_BATCH = 256  # rows of a step that the labels teach: more would leave few steps
 
 
 @dataclass(frozen=True)
 class DrqConfig:
     """How a quantiser is trained.
 
-    The ``mode`` says what the levels share. ``default``: one codebook, and a scale and a rotation per level.
-    ``paper``: one codebook and a scale per level, trained on hard and soft distortion with the joint central loss.
-    ``separate``: nothing, a codebook per level (plain residual quantisation).
+    The ``mode`` says what the levels share. ``default``: one codebook, which each level but the first turns and scales;
+    the first has its own. ``linear``: the same, but each level maps it by any matrix. ``paper``: one codebook and a
+    scale per level, trained as published, see `alula_exporters.drq.paper.PaperStages`. ``separate``: nothing, a codebook
+    per level (plain residual quantisation).
 
     Args:
         metric: COSINE, IP or L2.
@@ -44,10 +63,16 @@ class DrqConfig:
         learning_rate: Highest of the one-cycle schedule.
         clip: Largest norm of the gradient.
         seed: Seed of everything random.
-        mode: ``default``, ``paper`` or ``separate``.
+        mode: ``default``, ``linear``, ``paper`` or ``separate``.
+        loss: ``distortion`` stays near the vectors and needs no labels. ``contrastive``, ``triplet``, ``arcface`` and
+            ``adaptive-margin`` (the paper's) beside it bring rows of one label near each other, by training a backbone.
+        frozen: Leave a backbone as it is; without labels it always is.
+        backbone_learning_rate: Highest of the schedule, for a backbone that is trained with the quantiser.
+        patience: Epochs without a better validation recall until training ends and the best weights come back; None
+            for never.
 
     Raises:
-        UsageError: If the mode is not one of these, or a number is out of range.
+        UsageError: If the mode or the loss is not one of these, or a number is out of range.
     """
 
     metric: Metric = "COSINE"
@@ -60,8 +85,17 @@ class DrqConfig:
     clip: float = 5.0
     seed: int = 0
     mode: Mode = "default"
+    loss: Loss = "distortion"
+    frozen: bool = False
+    backbone_learning_rate: float = 5e-4
+    patience: int | None = None
 
     def __post_init__(self) -> None:
+        losses = ("distortion", *get_args(LabelLoss))
+        if self.loss not in losses:
+            raise UsageError(f"loss is {self.loss!r}; it must be one of {', '.join(losses)}.")
+        if self.patience is not None and self.patience < 1:
+            raise UsageError(f"patience is {self.patience}; it must be at least 1.")
         if self.mode not in get_args(Mode):
             raise UsageError(f"mode is {self.mode!r}; it must be one of {', '.join(get_args(Mode))}.")
         for name, largest in (("levels", 256), ("beam", 64), ("epochs", 10_000), ("batch", 1 << 20)):
@@ -70,85 +104,162 @@ class DrqConfig:
         if self.sign_bits < 8 or self.sign_bits % 8:
             raise UsageError(f"sign_bits is {self.sign_bits}; it must be a positive multiple of 8.")
 
+    @property
+    def trains_backbone(self) -> bool:
+        """Whether a backbone is trained with the quantiser: only labels can say where its vectors should go."""
+        return self.loss != "distortion" and not self.frozen
 
-def train_drq(data: TrainingData, config: DrqConfig, *, progress: Progress = silent) -> Trained[Quantizer]:
+
+def train_drq(
+    data: TrainingData,
+    config: DrqConfig,
+    *,
+    backbone: Backbone | None = None,
+    progress: Progress = silent,
+    checkpoint: Checkpoint | None = None,
+) -> Trained[Quantizer]:
     """Train a quantiser (Song et al., IJCAI 2019) on the distortion of all its prefixes.
 
     Args:
-        data: The rows.
+        data: The rows: vectors, or what the backbone takes; with labels for a loss that needs them.
         config: How.
+        backbone: The network under the quantiser, with weights to start from; None where vectors are given. It is
+            trained with the quantiser, in place, when the loss uses labels and ``config.frozen`` is not set.
         progress: Told about every step.
+        checkpoint: Where to go on from, and to write to.
 
     Returns:
         The quantiser, its training summary (distortion of each prefix, recall by code distance on held-out queries)
         and the held-out rows.
 
     Raises:
-        DataError: If the rows cannot be learned from (fewer than 256 differ).
+        DataError: If the rows cannot be learned from (fewer than 256 differ, no labels for a loss that needs them).
+        UsageError: If there is nothing that labels could teach.
         AlulaError: If training diverges.
     """
-    scale = input_scale(data.train, config.metric)
+    if config.loss != "distortion" and (backbone is None or config.frozen):
+        raise UsageError(
+            f"The loss {config.loss} teaches a backbone, and there is none to train: a quantiser keeps vectors as they "
+            "are. Give a backbone that is not frozen, or leave the loss out."
+        )
     with reproducible(config.seed) as generator:
-        model = QUANTIZERS[config.mode](data.dim, config.levels, config.sign_bits, config.metric, scale)
-        rows = model.prepare(torch.from_numpy(data.train))
-        check_distinct(rows.numpy(), CODEWORDS)
-        start_from_data(model, rows, generator, progress=progress)
-        loss = _optimise(model, rows, config, generator, progress)
+        source = Source(data, backbone, trainable=config.trains_backbone)
+        vectors = source.all_rows()
+        scale = input_scale(vectors.cpu().numpy(), config.metric)
+        model = QUANTIZERS[config.mode](vectors.shape[1], config.levels, config.sign_bits, config.metric, scale)
+        if checkpoint is None or not checkpoint.step(_STAGE):
+            rows = model.prepare(vectors)
+            check_distinct(rows.cpu().numpy(), CODEWORDS)
+            start_from_data(model, rows, generator, progress=progress)
+        figures = _optimise(model, source, config, generator, progress, checkpoint)
         model.requires_grad_(False).eval()
-        _set_signs(model, rows, generator)
+        vectors = source.all_rows()
+        _set_signs(model, model.prepare(vectors), generator)
         summary = {
-            "rows": len(rows),
+            "rows": len(vectors),
             "total_rows": data.total_rows,
             "fingerprint": data.fingerprint,
-            "recipe": asdict(config),
+            "recipe": {name: value for name, value in asdict(config).items() if value is not None},
             "seed": config.seed,
-            "loss": loss,
+            **figures,
             "parameters": model.parameter_count,
-            **_judge(model, torch.from_numpy(data.train), torch.from_numpy(data.held_out), config, generator),
+            **_judge(model, source, vectors, config, generator),
         }
-    return Trained(model, summary, data.held_out)
+    return Trained(model.cpu(), summary, data.held_out, backbone if backbone is None else backbone.cpu())
 
 
 def _optimise(
-    model: Quantizer, rows: Tensor, config: DrqConfig, generator: torch.Generator, progress: Progress
-) -> float:
+    model: Quantizer,
+    source: Source,
+    config: DrqConfig,
+    generator: torch.Generator,
+    progress: Progress,
+    checkpoint: Checkpoint | None,
+) -> Figures:
+    count = len(source.data.train)
     # long vectors and many levels take fewer rows at once: the reconstructions of all prefixes must fit in memory
-    width = max(rows.shape[1], CODEWORDS) if config.mode == "paper" else rows.shape[1]  # soft: a weight per codeword
+    dim = model.projection.shape[1]
+    width = max(dim, CODEWORDS) if config.mode == "paper" else dim  # soft: a weight per codeword
     size = min(config.batch, max(CODEWORDS, _BATCH_NUMBERS // (model.levels * width)))
-    per_epoch = math.ceil(len(rows) / size)
+    modules = nn.ModuleDict({"model": model})
+    trained = [{"params": [parameter for parameter in model.parameters() if parameter.requires_grad]}]
+    rates = [config.learning_rate]
+    batches: BalancedBatches | ShuffledBatches = ShuffledBatches(count, size, generator)
+    if source.trainable is not None:
+        size = min(size, _LABELLED_BATCH)
+        labels = torch.from_numpy(source.data.labels).to(compute_device())
+        batches = BalancedBatches(labels, size, generator)
+        modules["loss"] = label_loss(config.loss, source.data, dim)  # type: ignore[arg-type]
+        modules["backbone"] = source.trainable
+        trained += [{"params": list(modules[name].parameters())} for name in ("loss", "backbone")]
+        rates += [config.backbone_learning_rate] * 2
+    per_epoch = math.ceil(count / size)
     steps = config.epochs * per_epoch
-    optimizer = torch.optim.Adam(model.parameters(), lr=config.learning_rate)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, config.learning_rate, total_steps=steps + 1)
-    order = torch.empty(0, dtype=torch.int64)
-    loss_mean = math.nan
+    optimizer = torch.optim.Adam(trained, lr=config.learning_rate)
+    figures = Figures()
+    state = {"modules": modules, "generator": GeneratorState(generator), "figures": figures}
+    if isinstance(batches, ShuffledBatches):
+        state["batches"] = batches
+    stage = Stage(
+        name=_STAGE,
+        optimizer=optimizer,
+        schedule=torch.optim.lr_scheduler.OneCycleLR(optimizer, rates, total_steps=steps + 1),
+        steps=steps,
+        clip=config.clip,
+        state=state,
+        after_step=model.constrain,
+        stopping=_early_stopping(modules, model, source, config, per_epoch),
+    )
+    paper = PaperStages(steps) if config.mode == "paper" else None
 
     def step(number: int) -> tuple[Tensor, Mapping[str, float]]:
-        nonlocal order, loss_mean
-        if number % per_epoch == 0:
-            order = torch.randperm(len(rows), generator=generator)
-        start = number % per_epoch * size
-        batch = rows[order[start : start + size]]
-        codewords = model.codewords()
-        codes = model.assign(batch, codewords.detach())
-        hard = reconstruct(codes, codewords)
-        distortions = prefix_distortions(batch, hard)
-        loss = distortions.sum()
-        if config.mode == "paper":
-            # in stages: first hard and soft codes each learn the rows, then they are pulled together
-            loss = loss + _SOFT_WEIGHT * _soft_loss(batch, hard, codewords, joint=2 * number >= steps)
-        value = float(loss.detach())
-        loss_mean = value if math.isnan(loss_mean) else 0.95 * loss_mean + 0.05 * value
-        return loss, {"loss": loss_mean, f"distortion at {8 * model.levels} bits": float(distortions[-1].detach())}
+        picked = batches.draw()
+        vectors = source.batch(picked)
+        prepared = model.prepare(vectors)
+        batch, codewords = model.inner(prepared), model.inner_codewords()
+        if paper is not None:
+            loss, distortion = paper.loss(batch.detach(), codewords, number)
+        else:
+            # rows are encoded by beam search in the end; greedy codes are near enough while the codewords still move
+            codes = find_codes(batch.detach(), codewords.detach(), config.beam if 2 * number >= steps else 1)
+            distortions = prefix_distortions(batch, reconstruct(codes, codewords))
+            loss, distortion = distortions.sum(), distortions[-1]
+        if source.trainable is not None:
+            loss = loss + modules["loss"](unit_rows(vectors)[0], labels[picked])
+        figures.average("loss", float(loss.detach()))
+        return loss, {**figures, f"distortion at {8 * model.levels} bits": float(distortion.detach())}
 
-    fit(optimizer, schedule, step, steps=steps, clip=config.clip, after_step=model.constrain, progress=progress)
-    return loss_mean
+    taken = fit(stage, step, progress=progress, checkpoint=checkpoint)
+    if config.patience is not None:
+        figures["steps_taken"] = taken
+    return figures
 
 
-def _soft_loss(batch: Tensor, hard: Tensor, codewords: Tensor, *, joint: bool) -> Tensor:
-    """Soft distortion of all prefixes, and when ``joint`` the joint central loss."""
-    soft = soft_reconstruct(batch, hard, codewords)
-    distortion = prefix_distortions(batch, soft).sum()
-    return distortion + joint_central_loss(soft, hard) if joint else distortion
+def _early_stopping(
+    modules: nn.Module, model: Quantizer, source: Source, config: DrqConfig, every: int
+) -> EarlyStopping | None:
+    """Stop on the validation rows' recall by code distance, measured after every epoch."""
+    if config.patience is None:
+        return None
+
+    @torch.no_grad()
+    def measure() -> float:
+        return source.validate(lambda queries, rows: _scores(model, queries, rows, config), config.metric)
+
+    measure()  # what it needs may be missing: said now and not in the middle
+    return EarlyStopping(modules, measure, patience=config.patience, every=every)
+
+
+def _scores(model: Quantizer, queries: Tensor, rows: Tensor, config: DrqConfig) -> Tensor:
+    """Similarities by code distance, float32 (m, n), of vectors (m, d) and (n, d): larger is nearer."""
+    x_hat = model(model.encode(model.prepare(rows), config.beam))[:, -1]
+    return _similarity(model.prepare(queries), x_hat, config.metric)
+
+
+def _similarity(prepared: Tensor, x_hat: Tensor, metric: Metric) -> Tensor:
+    products = prepared @ x_hat.T
+    # L2 between query and reconstruction, which ranks COSINE's unit vectors too
+    return products if metric == "IP" else products - 0.5 * x_hat.square().sum(1)
 
 
 def _set_signs(model: Quantizer, rows: Tensor, generator: torch.Generator) -> None:
@@ -160,13 +271,14 @@ def _set_signs(model: Quantizer, rows: Tensor, generator: torch.Generator) -> No
 
 @torch.no_grad()
 def _judge(
-    model: Quantizer, rows: Tensor, held_out: Tensor, config: DrqConfig, generator: torch.Generator
+    model: Quantizer, source: Source, vectors: Tensor, config: DrqConfig, generator: torch.Generator
 ) -> dict[str, Any]:
     """The figures that the file carries: distortion of each prefix, and recall by code distance alone."""
-    sample = rows[torch.randperm(len(rows), generator=generator)[:ROWS]]
-    prepared, queries = model.prepare(sample), model.prepare(held_out[:QUERIES])
+    picked = torch.randperm(len(vectors), generator=generator)[:ROWS]
+    sample, held_out = vectors[picked], source.held_out_rows()
+    prepared, queries = model.prepare(sample), model.prepare(held_out)
     codes = model.encode(prepared, config.beam)
-    truth = exact_neighbours(held_out[:QUERIES], sample, config.metric)
+    truth = exact_neighbours(held_out, sample, config.metric)
     codewords = model.codewords()
     x_hat = torch.zeros_like(prepared)
     distortion, quality = [], {}
@@ -175,10 +287,10 @@ def _judge(
         distortion.append(float((prepared - x_hat).square().sum(1).mean()))
         bits = 8 * (level + 1)
         if bits in _REPORTED_BITS or level + 1 == model.levels:
-            scores = queries @ x_hat.T
-            if config.metric != "IP":  # L2 between query and reconstruction, which ranks COSINE's unit vectors too
-                scores -= 0.5 * x_hat.square().sum(1)
+            scores = _similarity(queries, x_hat, config.metric)
             quality[f"recall@10 by {bits}-bit codes"] = share_found(truth, scores, truth.shape[1])
+            found = source.label_figures(scores, picked)
+            quality |= {f"{name} and {bits}-bit codes": value for name, value in found.items()}
     mean = prepared.mean(0)
     return {
         "variance": float((prepared - mean).square().sum(1).mean()),

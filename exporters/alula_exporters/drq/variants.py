@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from alula.encoders import Metric
-from alula_exporters.drq.model import CODEWORDS, Quantizer, RecurrentQuantizer
+from alula_exporters.drq.model import CODEWORDS, LinearQuantizer, Quantizer, RecurrentQuantizer
 
 
 class PaperQuantizer(Quantizer):
@@ -24,7 +24,7 @@ class PaperQuantizer(Quantizer):
 
     Attributes:
         codebook: float32 (256, d), C.
-        scales: float32 (M,), v_t.
+        later_scales: float32 (M - 1,), v_2 to v_M; v_1 is 1.
     """
 
     def __init__(
@@ -32,12 +32,17 @@ class PaperQuantizer(Quantizer):
     ) -> None:
         super().__init__(input_dim, sign_bits, metric, scale)
         self.codebook = nn.Parameter(torch.zeros(CODEWORDS, input_dim))
-        self.scales = nn.Parameter(torch.ones(levels))
+        self.later_scales = nn.Parameter(torch.ones(levels - 1))
 
     @property
     def levels(self) -> int:
         """Number of levels M."""
-        return self.scales.shape[0]
+        return len(self.later_scales) + 1
+
+    @property
+    def scales(self) -> Tensor:
+        """v_t, float32 (M,)."""
+        return torch.cat([self.later_scales.new_ones(1), self.later_scales])
 
     def codewords(self) -> Tensor:
         """Every level's scaled codewords, float32 (M, 256, d)."""
@@ -74,10 +79,13 @@ class SeparateQuantizer(Quantizer):
         return self.codebooks
 
 
-Mode = Literal["default", "paper", "separate"]
+Mode = Literal["default", "linear", "paper", "separate"]
 
-QUANTIZERS: Mapping[Mode, type[RecurrentQuantizer] | type[PaperQuantizer] | type[SeparateQuantizer]] = {
+QUANTIZERS: Mapping[
+    Mode, type[RecurrentQuantizer] | type[LinearQuantizer] | type[PaperQuantizer] | type[SeparateQuantizer]
+] = {
     "default": RecurrentQuantizer,
+    "linear": LinearQuantizer,
     "paper": PaperQuantizer,
     "separate": SeparateQuantizer,
 }

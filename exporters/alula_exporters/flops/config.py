@@ -10,8 +10,10 @@ from alula.encoders import Metric
 from alula.errors import UsageError
 from alula_exporters.flops.cost import flops_floor
 from alula_exporters.flops.model import Activation
+from alula_exporters.losses import LabelLoss
 
 Regulariser = Literal["flops", "l1", "none"]
+Loss = Literal["distillation"] | LabelLoss
 
 _NNZ = 32
 _SPARE = 4  # how much longer than the mean a row may be where training sets the mean: few rows reach it
@@ -49,6 +51,12 @@ class FlopsConfig:
         bias: ``top-k``: the first bias, how similar to a dimension's prototype a row must be to use it. The others
             start with the bias that gives rows of the expected length.
         seed: Seed of everything random.
+        loss: ``distillation`` keeps near what is near in the vectors and needs no labels; ``contrastive``,
+            ``triplet``, ``arcface`` and ``adaptive-margin`` bring rows of one label near each other.
+        frozen: Leave a backbone as it is; without labels it always is.
+        backbone_learning_rate: Adam's, for a backbone that is trained with the head.
+        patience: Measurements (40 in a run, from its middle on) without a better validation recall until training
+            ends and the best weights come back; None for never.
 
     Raises:
         UsageError: If the options do not fit each other; the message says what would.
@@ -72,14 +80,22 @@ class FlopsConfig:
     most_nnz: int | None = None
     weight: float | None = None
     ramp: int | None = None
+    loss: Loss = "distillation"
+    frozen: bool = False
+    backbone_learning_rate: float = 5e-4
+    patience: int | None = None
 
     def __post_init__(self) -> None:
-        for name, allowed in (("activation", Activation), ("regulariser", Regulariser)):
-            if getattr(self, name) not in get_args(allowed):
+        for name, allowed in (
+            ("activation", get_args(Activation)),
+            ("regulariser", get_args(Regulariser)),
+            ("loss", ("distillation", *get_args(LabelLoss))),
+        ):
+            if getattr(self, name) not in allowed:
                 raise UsageError(
-                    f"{name} is {getattr(self, name)!r}; it must be one of {', '.join(get_args(allowed))}."
+                    f"{name} is {getattr(self, name)!r}; it must be one of {', '.join(allowed)}."
                 )
-        for name in ("dim", "nnz", "most_nnz", "ramp", "steps", "anchors", "batch"):
+        for name in ("dim", "nnz", "most_nnz", "ramp", "steps", "anchors", "batch", "patience"):
             if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise UsageError(f"{name} is {getattr(self, name)}; it must be at least 1.")
         self._check_weight()
@@ -140,6 +156,11 @@ class FlopsConfig:
             raise UsageError(
                 f"{unit} of {budget:g} are more than rows of {self.row_limit} non-zeros can cost; ask for less."
             )
+
+    @property
+    def trains_backbone(self) -> bool:
+        """Whether a backbone is trained with the head: only labels can say where its vectors should go."""
+        return self.loss != "distillation" and not self.frozen
 
     @property
     def sparse_dims(self) -> int:

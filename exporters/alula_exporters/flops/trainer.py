@@ -1,4 +1,4 @@
-"""Train a sparse encoder to a requested search cost, by distilling the exact similarities of random rows."""
+"""Train a sparse encoder to a requested search cost, on exact similarities or on labels."""
 
 from __future__ import annotations
 
@@ -9,15 +9,21 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from alula_exporters.backbones.base import Backbone, compute_device
+from alula_exporters.checkpoint import Checkpoint, GeneratorState
 from alula_exporters.data import TrainingData, check_distinct, input_scale
 from alula_exporters.flops.config import FlopsConfig
 from alula_exporters.flops.cost import count_dims, expected_flops
 from alula_exporters.flops.losses import distillation_loss, flops_regulariser, l1_regulariser
 from alula_exporters.flops.model import LONGEST, SparseEncoder
 from alula_exporters.flops.weight import FlopsController, QuadraticRamp, RegulariserWeight
+from alula_exporters.losses import label_loss
 from alula_exporters.quality import QUERIES, ROWS, exact_neighbours, share_found, similarity
-from alula_exporters.training import Progress, Trained, fit, reproducible, silent
+from alula_exporters.sampling import BalancedBatches
+from alula_exporters.source import Source
+from alula_exporters.training import EarlyStopping, Figures, Progress, Stage, Trained, fit, reproducible, silent
 
+_STAGE = "training"
 _CHUNK = 2_048
 _COUNTED_ROWS = 50_000
 _CANDIDATES = (100, 500)
@@ -26,6 +32,8 @@ _CHOSEN_BY = 50  # candidates among ROWS rows: as selective as 1,000 among 400,0
 _SHIFT_ROWS = 4_096
 _LARGEST_SHIFT = 2.0  # of biases; the head's outputs are cosines at first, and stay near them
 _BISECTIONS = 16
+_DENSE_START = 0.1  # share of non-zeros that training with labels starts with
+_MEASUREMENTS = 40  # of the validation metric in a whole run, where training may stop early
 _REGULARISERS: Mapping[str, Callable[[Tensor], Tensor]] = {
     "flops": flops_regulariser,
     "l1": l1_regulariser,
@@ -37,30 +45,48 @@ _START = {"flops": 1.0, "l1": 0.05}
 __all__ = ["FlopsConfig", "train_flops"]
 
 
-def train_flops(data: TrainingData, config: FlopsConfig, *, progress: Progress = silent) -> Trained[SparseEncoder]:
-    """Train a sparse encoder (Paria et al., ICLR 2020: its loss plus lambda FLOPs, with distillation for labels).
+def train_flops(
+    data: TrainingData,
+    config: FlopsConfig,
+    *,
+    backbone: Backbone | None = None,
+    progress: Progress = silent,
+    checkpoint: Checkpoint | None = None,
+) -> Trained[SparseEncoder]:
+    """Train a sparse encoder (Paria et al., ICLR 2020: a loss plus lambda FLOPs).
 
     Args:
-        data: The rows.
+        data: The rows: vectors, or what the backbone takes; with labels for a loss that needs them.
         config: How.
+        backbone: The network under the head, with weights to start from; None where vectors are given. It is trained
+            with the head, in place, when the loss uses labels and ``config.frozen`` is not set.
         progress: Told about every step.
+        checkpoint: Where to go on from, and to write to.
 
     Returns:
         The encoder, its training summary (requested and achieved F, dead dimensions, recall on held-out queries) and
         the held-out rows.
 
     Raises:
-        DataError: If the rows cannot be learned from (all alike, no length).
+        DataError: If the rows cannot be learned from (all alike, no length, no labels for a loss that needs them).
+        UsageError: If the backbone cannot be trained without labels.
         AlulaError: If training diverges.
     """
-    scale = input_scale(data.train, config.metric)
     with reproducible(config.seed) as generator:
+        source = Source(data, backbone, trainable=backbone is not None and config.trains_backbone)
+        rows = source.all_rows()
         model = SparseEncoder(
-            data.dim, config.dim, config.row_limit, config.metric, scale, activation=config.activation
+            rows.shape[1],
+            config.dim,
+            config.row_limit,
+            config.metric,
+            input_scale(rows.cpu().numpy(), config.metric),
+            activation=config.activation,
         )
-        rows = torch.from_numpy(data.train)
-        _start_from_data(model, rows, config, generator)
-        figures = _optimise(model, rows, config, generator, progress)
+        if checkpoint is None or not checkpoint.step(_STAGE):
+            _start_from_data(model, rows, config, generator)
+        figures = _optimise(model, source, config, generator, progress, checkpoint)
+        rows = source.all_rows()
         if config.activation != "top-k" and config.budget is not None:
             _meet_budget(model, rows, config, config.budget, generator)
         model.requires_grad_(False).eval()
@@ -73,16 +99,16 @@ def train_flops(data: TrainingData, config: FlopsConfig, *, progress: Progress =
             "recipe": config.recipe(),
             "seed": config.seed,
             **figures,
-            **_judge(model, rows, torch.from_numpy(data.held_out), config, generator),
+            **_judge(model, source, rows, config, generator),
         }
-    return Trained(model, summary, data.held_out)
+    return Trained(model.cpu(), summary, data.held_out, backbone if backbone is None else backbone.cpu())
 
 
 @torch.no_grad()
 def _start_from_data(model: SparseEncoder, rows: Tensor, config: FlopsConfig, generator: torch.Generator) -> None:
     """Every dimension starts as the prototype of a random row, relative to the mean."""
     prepared = model.prepare(rows)[0]
-    check_distinct(prepared.numpy(), 2)
+    check_distinct(prepared.cpu().numpy(), 2)
     if len(rows) >= config.dim:
         chosen = prepared[torch.randperm(len(rows), generator=generator)[: config.dim]]
     else:  # repeated rows get a little noise, so that their dimensions can part
@@ -96,39 +122,132 @@ def _start_from_data(model: SparseEncoder, rows: Tensor, config: FlopsConfig, ge
     if config.activation != "top-k":
         # start near the budget: far over the longest row, the cost would not show what the regulariser does
         scores = model.head(prepared[torch.randperm(len(rows), generator=generator)[:_CHUNK]])
-        expected = max(1, round(config.expected_nnz * len(scores)))
+        share = config.expected_nnz / model.dim
+        if config.loss != "distillation":
+            share = max(share, _DENSE_START)  # rows must meet in a dimension before labels can say that they should
+        expected = max(1, round(share * scores.numel()))
         model.bias.sub_(scores.flatten().topk(expected, sorted=True).values[-1])
 
 
 def _optimise(
-    model: SparseEncoder, rows: Tensor, config: FlopsConfig, generator: torch.Generator, progress: Progress
-) -> dict[str, float]:
-    log_scale = nn.Parameter(torch.tensor(2.5))  # of the student's similarities; learned
-    optimizer = torch.optim.Adam([*model.parameters(), log_scale], lr=config.learning_rate)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _learning_rate(step, config))
+    model: SparseEncoder,
+    source: Source,
+    config: FlopsConfig,
+    generator: torch.Generator,
+    progress: Progress,
+    checkpoint: Checkpoint | None,
+) -> Figures:
+    objective = _objective(model, source, config, generator)
+    modules = nn.ModuleDict({"model": model, "objective": objective})
+    groups: list[dict[str, Any]] = [{"params": list(modules.parameters())}]
+    if source.trainable is not None:
+        groups.append({"params": list(source.trainable.parameters()), "lr": config.backbone_learning_rate})
+        modules["backbone"] = source.trainable
+    optimizer = torch.optim.Adam(groups, lr=config.learning_rate)
     regulariser, controller = _REGULARISERS[config.regulariser], _regulariser_weight(config)
     unit_shown = "FLOPs" if config.budget_unit == "flops" else "non-zeros"
-    anchors = min(config.anchors, len(rows) // 4)
-    last: dict[str, float] = {}
+    last = Figures()
+    stage = Stage(
+        name=_STAGE,
+        optimizer=optimizer,
+        schedule=torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _learning_rate(step, config)),
+        steps=config.steps,
+        clip=config.clip,
+        state={"modules": modules, "controller": controller, "generator": GeneratorState(generator), "last": last},
+        stopping=_early_stopping(modules, model, source, config),
+    )
 
     def step(_: int) -> tuple[Tensor, Mapping[str, float]]:
-        picked = torch.randint(len(rows), (anchors + min(config.batch, len(rows) - anchors),), generator=generator)
-        vectors = rows[picked]
+        picked = objective.pick()
+        vectors = source.batch(picked)
         prepared, lengths = model.prepare(vectors)
         weights, dims = model.activations(prepared)
         unit = model.dense(weights, dims)
-        # an anchor is a query: for IP its length scales all its similarities alike, in the teacher and in the student
-        queries = unit[:anchors] * lengths[:anchors] if config.metric == "IP" else unit[:anchors]
-        others = unit[anchors:] * model.multipliers(lengths[anchors:])
-        teacher = similarity(vectors[:anchors] / model.scale, vectors[anchors:] / model.scale, config.metric)
-        loss = distillation_loss(log_scale.exp() * (queries @ others.T), teacher, config.temperature)
+        loss = objective(picked, vectors, unit, lengths)
         counts = count_dims(weights.detach(), dims, model.dim)
         weight = controller.weight(_cost(counts, len(unit), config))
         last.update(loss=float(loss.detach()), regulariser_weight=weight)
-        return loss + weight * regulariser(unit), {"loss": last["loss"], unit_shown: controller.mean}
+        shown = {"loss": last["loss"], unit_shown: controller.mean}
+        return loss + weight * regulariser(unit), {**shown, **_spread(counts, len(unit), model.dim)}
 
-    fit(optimizer, schedule, step, steps=config.steps, clip=config.clip, progress=progress)
+    steps = fit(stage, step, progress=progress, checkpoint=checkpoint)
+    if config.patience is not None:
+        last["steps_taken"] = steps
     return last
+
+
+class _Distillation(nn.Module):
+    """Distils the exact similarities of random rows: the first of a batch are queries, the others are searched."""
+
+    def __init__(self, model: SparseEncoder, rows: int, config: FlopsConfig, generator: torch.Generator) -> None:
+        super().__init__()
+        self._model, self._rows, self._generator = [model], rows, generator  # a list: its parameters are not ours
+        self._anchors = min(config.anchors, rows // 4)
+        self._size = self._anchors + min(config.batch, rows - self._anchors)
+        self._temperature = config.temperature
+        self.log_scale = nn.Parameter(torch.tensor(2.5))  # of the student's similarities; learned
+
+    def pick(self) -> Tensor:
+        """Numbers of a step's rows, int64 (n,)."""
+        return torch.randint(self._rows, (self._size,), generator=self._generator)
+
+    def forward(self, _: Tensor, vectors: Tensor, unit: Tensor, lengths: Tensor) -> Tensor:
+        """The loss, a scalar."""
+        (model,), count = self._model, self._anchors
+        # an anchor is a query: for IP its length scales all its similarities alike, in the teacher and in the student
+        queries = unit[:count] * lengths[:count] if model.metric == "IP" else unit[:count]
+        others = unit[count:] * model.multipliers(lengths[count:])
+        teacher = similarity(vectors[:count] / model.scale, vectors[count:] / model.scale, model.metric)
+        return distillation_loss(self.log_scale.exp() * (queries @ others.T), teacher, self._temperature)
+
+
+class _WithLabels(nn.Module):
+    """A label loss on sparse rows of unit length, in batches in which every row has others of its label."""
+
+    def __init__(self, dim: int, data: TrainingData, config: FlopsConfig, generator: torch.Generator) -> None:
+        super().__init__()
+        self._labels = torch.from_numpy(data.labels).to(compute_device())
+        self._batches = BalancedBatches(self._labels, config.anchors + config.batch, generator)
+        self.loss = label_loss(config.loss, data, dim)
+
+    def pick(self) -> Tensor:
+        """Numbers of a step's rows, int64 (n,)."""
+        return self._batches.draw()
+
+    def forward(self, picked: Tensor, _: Tensor, unit: Tensor, __: Tensor) -> Tensor:
+        """The loss, a scalar."""
+        loss: Tensor = self.loss(unit, self._labels[picked])
+        return loss
+
+
+def _objective(
+    model: SparseEncoder, source: Source, config: FlopsConfig, generator: torch.Generator
+) -> _Distillation | _WithLabels:
+    if config.loss == "distillation":
+        return _Distillation(model, len(source.data.train), config, generator)
+    return _WithLabels(model.dim, source.data, config, generator)
+
+
+def _early_stopping(
+    modules: nn.Module, model: SparseEncoder, source: Source, config: FlopsConfig
+) -> EarlyStopping | None:
+    """Stop on the validation rows' recall, measured once the budget's target no longer moves."""
+    if config.patience is None:
+        return None
+    every = max(1, config.steps // _MEASUREMENTS)
+
+    @torch.no_grad()
+    def measure() -> float:
+        return source.validate(lambda queries, rows: _scores(model, queries, rows), config.metric)
+
+    measure()  # what it needs may be missing: said now and not in the middle
+    return EarlyStopping(modules, measure, patience=config.patience, every=every, after=config.steps // 2)
+
+
+def _spread(counts: Tensor, rows: int, dims: int) -> dict[str, float]:
+    """Figures of a batch that show how its non-zeros lie, beside its cost."""
+    nnz = float(counts.sum()) / rows
+    return {"non-zeros": nnz, "R_sub": expected_flops(counts, rows) * dims / nnz**2}
 
 
 def _regulariser_weight(config: FlopsConfig) -> RegulariserWeight:
@@ -196,12 +315,13 @@ def _scores(model: SparseEncoder, queries: Tensor, rows: Tensor) -> Tensor:
 
 @torch.no_grad()
 def _judge(
-    model: SparseEncoder, rows: Tensor, held_out: Tensor, config: FlopsConfig, generator: torch.Generator
+    model: SparseEncoder, source: Source, rows: Tensor, config: FlopsConfig, generator: torch.Generator
 ) -> dict[str, Any]:
     """The figures that the file carries: F and its spread over the dimensions, and recall on held-out queries."""
-    sample = rows[torch.randperm(len(rows), generator=generator)[:_COUNTED_ROWS]]
+    picked = torch.randperm(len(rows), generator=generator)[:_COUNTED_ROWS]
+    sample = rows[picked]
     counts, full = _count(model, sample)
-    queries = held_out[:QUERIES]
+    queries = source.held_out_rows()
     ranked = _scores(model, queries, sample[:ROWS])
     truth = exact_neighbours(queries, sample[:ROWS], config.metric)
     flops = expected_flops(counts, len(sample))
@@ -218,5 +338,6 @@ def _judge(
             "queries": len(queries),
             "rows": ranked.shape[1],
             **{f"recall@10 in top {count}": share_found(truth, ranked, count) for count in _CANDIDATES},
+            **source.label_figures(ranked, picked[:ROWS]),
         },
     }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Protocol
+from typing import Any, Protocol
 
 
 class RegulariserWeight(Protocol):
@@ -18,8 +18,26 @@ class RegulariserWeight(Protocol):
     def weight(self, cost: float) -> float:
         """Take the cost of the current batch (FLOPs or mean non-zeros), return lambda for it."""
 
+    def state_dict(self) -> dict[str, Any]:
+        """Numbers that a checkpoint keeps."""
 
-class FlopsController:
+    def load_state_dict(self, state: dict[str, Any], /) -> None:
+        """Take the numbers of `state_dict`."""
+
+
+class _Resumable:
+    """All attributes are plain numbers, and all are the state."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """See `RegulariserWeight`."""
+        return dict(vars(self))
+
+    def load_state_dict(self, state: dict[str, Any], /) -> None:
+        """See `RegulariserWeight`."""
+        vars(self).update(state)
+
+
+class FlopsController(_Resumable):
     """Sets lambda so that a cost ends at what was asked for (a closed loop on log lambda).
 
     The cost is F, or the mean number of non-zeros. The target moves geometrically from the first cost that was seen to
@@ -64,7 +82,7 @@ class FlopsController:
         return math.exp(min(self.LIMIT, max(-self.LIMIT, self._integral + self.PROPORTIONAL * error)))
 
 
-class QuadraticRamp:
+class QuadraticRamp(_Resumable):
     """lambda(t) = lambda min(1, t / T)^2: the schedule of Paria et al., ICLR 2020.
 
     The quadratic growth lets the encoder learn what is near before rows become sparse, so that fewer dimensions die.

@@ -44,7 +44,9 @@ def command(file: Path, output_format: str) -> None:
             "contract": f"format {info.format_version}, kept: standard operators, one file, test vectors encode well",
         }
     )
-    for title, values in (("Training", info.training), ("Parity with the trained model", info.parity)):
+    # curves are hundreds of numbers: --format json has them, and 'alula card' draws them
+    training = {name: value for name, value in info.training.items() if name != "curves"}
+    for title, values in (("Training", training), ("Parity with the trained model", info.parity)):
         if values:
             click.echo()
             show_pairs(dict(_flat(values)), title)

@@ -83,15 +83,16 @@ def test_a_module_too_large_for_one_file_is_refused_before_it_is_traced():
 
 
 @pytest.fixture(scope="module")
-def embedding(pixels):
-    return make_training_data(embedded(pixels, images(1200)))
+def raw():
+    return make_training_data(images(1200))
 
 
-def test_a_sparse_encoder_behind_it(front, pixels, embedding, tmp_path):
-    trained = train_flops(embedding, FlopsConfig(**{**SMALL_FLOPS, "steps": 20}))
-    info = export_flops(trained, tmp_path / "whole.onnx", front=front)
-    export_flops(trained, tmp_path / "head.onnx")
+def test_a_sparse_encoder_behind_it(pixels, raw, tmp_path):
+    trained = train_flops(raw, FlopsConfig(**{**SMALL_FLOPS, "steps": 20}), backbone=pixels)
+    info = export_flops(trained, tmp_path / "whole.onnx")
+    head_info = export_flops(trained.head(), tmp_path / "head.onnx")
     assert (info.input, info.image_shape, info.input_dim) == ("images", (6, 6, 1), DIM)
+    assert (head_info.input, head_info.input_dim) == ("vectors", DIM)
     assert info.parity["max_backbone_error"] < 1e-5
     assert info.parity["same_dims"] >= 0.99
     encoder, head = load_encoder(tmp_path / "whole.onnx"), load_encoder(tmp_path / "head.onnx")
@@ -101,11 +102,13 @@ def test_a_sparse_encoder_behind_it(front, pixels, embedding, tmp_path):
     # the head is written for an older operator set than alone, and computes the same
     assert abs(encoder.encode_rows(vectors) - head.encode_rows(vectors)).max() < 1e-6
     assert onnx.load(tmp_path / "whole.onnx").opset_import[0].version == OPSET
+    with pytest.raises(UsageError, match=f"operator set {OPSET}, so the whole file is; 21 cannot be chosen"):
+        export_flops(trained, tmp_path / "e.onnx", opset=21)
 
 
-def test_a_quantiser_behind_it(front, embedding, tmp_path):
-    trained = train_drq(embedding, DrqConfig(**SMALL_DRQ))
-    info = export_drq(trained, tmp_path / "e.onnx", front=front)
+def test_a_quantiser_behind_it(pixels, raw, tmp_path):
+    trained = train_drq(raw, DrqConfig(**SMALL_DRQ), backbone=pixels)
+    info = export_drq(trained, tmp_path / "e.onnx")
     assert info.input == "images"
     encoder = load_encoder(tmp_path / "e.onnx")
     codes = encoder.encode_rows(encoder.embed(images(30, seed=5))).codes
@@ -116,9 +119,3 @@ def test_a_quantiser_behind_it(front, embedding, tmp_path):
 def test_a_head_that_does_not_fit_is_refused(front):
     with pytest.raises(UsageError, match="gives vectors of 24 numbers, and the encoder behind it takes 5"):
         GraphBuilder("g", 5, front)
-
-
-def test_the_operator_set_is_the_backbones(front, embedding, tmp_path):
-    trained = train_flops(embedding, FlopsConfig(**{**SMALL_FLOPS, "steps": 1}))
-    with pytest.raises(UsageError, match=f"operator set {OPSET}, so the whole file is; 21 cannot be chosen"):
-        export_flops(trained, tmp_path / "e.onnx", front=front, opset=21)

@@ -6,11 +6,13 @@ import sys
 import numpy as np
 import pytest
 import torch
-from tokenizers import Tokenizer
 
+from alula.encoders import load_encoder
 from alula.errors import AlulaError, UsageError
 from alula_exporters.backbones.text import load_text_backbone, open_checkpoint, text_backbone
+from alula_exporters.data import make_training_data
 from alula_exporters.extras import needs_extra
+from alula_exporters.flops import FlopsConfig, export_flops, train_flops
 from tests.tiny_text_models import MAX_TOKENS, TEXTS
 
 
@@ -21,23 +23,39 @@ def backbone(text_models):
 
 def test_the_module_embeds_as_the_model_does(backbone, text_models):
     model = open_checkpoint(text_models / "dense", "SentenceTransformer")
-    expected = model.encode_query(TEXTS)
-    tokenizer = Tokenizer.from_str(backbone.tokenizer)
-    tokenizer.enable_truncation(backbone.max_tokens)
-    encodings = tokenizer.encode_batch([backbone.query_prompt + text for text in TEXTS])
-    found = backbone.module(
-        torch.tensor([encoding.ids for encoding in encodings]),
-        torch.tensor([encoding.attention_mask for encoding in encodings]),
-    )
+    expected = model.encode_document(TEXTS)
+    tokens = backbone.collate(np.array(TEXTS, dtype=object))
+    assert tokens[0].shape[1] == MAX_TOKENS
+    found = backbone(*tokens)
     assert found.requires_grad  # so that a trainer can go through it
     np.testing.assert_allclose(found.detach().numpy(), expected, atol=1e-5)
-    assert max(len(encoding) for encoding in encodings) == MAX_TOKENS
 
 
 def test_limits_and_prompts_are_the_models(backbone):
-    assert backbone.max_tokens == MAX_TOKENS
-    assert (backbone.row_prompt, backbone.query_prompt) == ("the ", "a query ")
+    assert backbone.contract == {
+        "input": "text",
+        "max_tokens": MAX_TOKENS,
+        "row_prompt": "the ",
+        "query_prompt": "a query ",
+    }
     assert json.loads(backbone.tokenizer)["padding"]["pad_token"] == "[PAD]"
+
+
+def test_texts_train_a_sparse_encoder_end_to_end(text_models, tmp_path):
+    backbone = load_text_backbone(text_models / "dense")
+    words = np.array([("kite", "wing", "bird"), ("house", "stone", "river")])
+    rng = np.random.default_rng(0)
+    labels = rng.integers(2, size=400)
+    texts = np.array([f"{w} of {rng.integers(99)} {w}" for w in words[labels, rng.integers(3, size=400)]], dtype=object)
+    data = make_training_data(texts, labels)
+    config = FlopsConfig(dim=64, nnz=4, flops=3.0, steps=10, anchors=16, batch=16, loss="contrastive")
+    info = export_flops(train_flops(data, config, backbone=backbone), tmp_path / "e.onnx")
+    assert (info.input, info.max_tokens) == ("text", MAX_TOKENS)
+    encoder = load_encoder(tmp_path / "e.onnx")
+    rows = encoder.encode_rows(encoder.embed(list(data.train)))
+    queries = encoder.encode_queries(encoder.embed(list(data.held_out)))
+    found = data.labels[(queries @ rows.T).toarray().argmax(1)]
+    assert (found == data.held_out_labels).mean() > 0.95
 
 
 def test_a_folder_that_is_not_there(tmp_path):

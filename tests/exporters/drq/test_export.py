@@ -106,7 +106,7 @@ def test_disagreement_is_refused(exported, tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
-@pytest.fixture(scope="module", params=["paper", "separate"])
+@pytest.fixture(scope="module", params=["linear", "paper", "separate"])
 def variant(request, data, metric, tmp_path_factory):
     trained = train_drq(data, DrqConfig(metric=metric, mode=request.param, **{**SMALL_DRQ, "epochs": 1}))
     path = tmp_path_factory.mktemp("drq") / "e.onnx"

@@ -2,43 +2,65 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import scipy.linalg
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from alula_exporters.drq.model import RecurrentQuantizer, pack_signs
+from alula_exporters.drq import model as model_module
+from alula_exporters.drq.model import RecurrentQuantizer, find_codes, pack_signs, reconstruct
 from alula_exporters.drq.start import random_orthogonal
 
 
-@pytest.fixture(scope="module")
-def model():
+@pytest.fixture(scope="module", params=["whole", "axes"])
+def model(request):
+    """Three levels of vectors of 7 numbers, taken whole or along 6 axes in blocks of 3."""
     generator = torch.Generator().manual_seed(0)
-    model = RecurrentQuantizer(5, 3, 16)
-    with torch.no_grad():
-        model.codebook.copy_(torch.randn(256, 5, generator=generator))
-        model.log_scales.copy_(torch.tensor([0.0, -0.5, -1.2]))
-        model.offset.copy_(torch.randn(5, generator=generator))
-        model.direction_mean.copy_(0.1 * torch.randn(5, generator=generator))
-        model.projection.copy_(torch.randn(16, 5, generator=generator))
-        for level in range(3):
-            model.rotations[level] = random_orthogonal(5, generator)
-    return model.requires_grad_(False)
+    with pytest.MonkeyPatch.context() as patch:
+        if request.param == "axes":
+            patch.setattr(model_module, "AXES_PER_LEVEL", 2)
+            patch.setattr(model_module, "BLOCK", 3)
+        model = RecurrentQuantizer(7, 3, 16).requires_grad_(False)
+    rank, blocks = (6, 2) if request.param == "axes" else (7, 1)
+    assert model.maps.shape == (2, blocks, rank // blocks, rank // blocks)
+    for name in ("codebook", "first_codebook"):
+        getattr(model, name).copy_(torch.randn(256, rank, generator=generator))
+    model.log_scales.copy_(torch.tensor([[-0.5, -0.3], [-1.2, -0.9]])[:, :blocks])
+    model.offset.copy_(torch.randn(7, generator=generator))
+    model.direction_mean.copy_(0.1 * torch.randn(7, generator=generator))
+    model.projection.copy_(torch.randn(16, 7, generator=generator))
+    for block in model.maps.flatten(0, 1):
+        block.copy_(random_orthogonal(len(block), generator))
+    if model.axes is not None:
+        model.axes.copy_(random_orthogonal(7, generator)[:rank])
+    return model
 
 
 def _numpy_codewords(model):
-    codebook, turns = model.codebook.numpy().astype(np.float64), model.rotations.numpy()
-    words = [np.exp(float(model.log_scales[t])) * codebook @ turns[t] for t in range(3)]
+    codebook, words = model.codebook.numpy().astype(np.float64), [model.first_codebook.numpy()]
+    for blocks, log_scales in zip(model.maps.numpy(), model.log_scales.numpy(), strict=True):
+        scaled = [np.exp(log_scale) * block for block, log_scale in zip(blocks, log_scales, strict=True)]
+        words.append(codebook @ scipy.linalg.block_diag(*scaled))
+    words = np.stack(words) if model.axes is None else np.stack(words) @ model.axes.numpy()
     words[0] = words[0] + model.offset.numpy()
-    return np.stack(words)
+    return words
 
 
-def test_codewords_are_scaled_turned_copies_of_one_codebook(model):
+def test_codewords_after_the_first_level_are_scaled_turned_copies_of_one_codebook(model):
     np.testing.assert_allclose(model.codewords().numpy(), _numpy_codewords(model), atol=1e-5)
+
+
+def test_distances_are_the_same_along_the_axes(model):
+    x = torch.from_numpy(np.random.default_rng(5).standard_normal((10, 7)).astype(np.float32))
+    whole = torch.cdist(x, model.codewords()[0]).square()
+    inner = torch.cdist(model.inner(x), model.inner_codewords()[0]).square()
+    # they differ by what lies along no axis, which is the same for every codeword
+    np.testing.assert_allclose((whole - inner).std(1), 0, atol=1e-4)
 
 
 def test_reconstructions_and_tables_give_the_asymmetric_distance(model):
     rng = np.random.default_rng(1)
-    codes, queries = rng.integers(256, size=(20, 3)), rng.standard_normal((4, 5)).astype(np.float32)
+    codes, queries = rng.integers(256, size=(20, 3)), rng.standard_normal((4, 7)).astype(np.float32)
     words = _numpy_codewords(model)
     x_hat = model(torch.from_numpy(codes)).numpy()
     tables = model.tables(torch.from_numpy(queries)).numpy()
@@ -57,36 +79,29 @@ def _error(model, x, codes):
 
 
 def test_greedy_codes_against_numpy(model):
-    x = np.random.default_rng(2).standard_normal((30, 5)).astype(np.float32)
+    x = np.random.default_rng(2).standard_normal((30, 7)).astype(np.float32)
     words, residual, expected = _numpy_codewords(model), x.astype(np.float64), []
     for t in range(3):
         expected.append(((residual[:, None] - words[t][None]) ** 2).sum(2).argmin(1))
         residual = residual - words[t][expected[-1]]
     expected = np.stack(expected, axis=1)
-    assert np.array_equal(model.assign(torch.from_numpy(x), model.codewords()).numpy(), expected)
+    assert np.array_equal(find_codes(torch.from_numpy(x), model.codewords(), 1).numpy(), expected)
     assert np.array_equal(model.encode(torch.from_numpy(x), beam=1).numpy(), expected)
 
 
 def test_a_wider_beam_is_nearer_and_a_full_one_is_exact(model):
-    x = torch.from_numpy(np.random.default_rng(3).standard_normal((40, 5)).astype(np.float32))
+    x = torch.from_numpy(np.random.default_rng(3).standard_normal((40, 7)).astype(np.float32))
     errors = [float(_error(model, x, model.encode(x, beam)).mean()) for beam in (1, 5, 64)]
     assert errors[0] > errors[1] >= errors[2]
     # with all 256 prefixes kept, the first two levels are searched exhaustively
-    two = RecurrentQuantizer(5, 2, 16)
-    with torch.no_grad():
-        for name in ("codebook", "offset"):
-            getattr(two, name).copy_(getattr(model, name))
-        two.log_scales.copy_(model.log_scales[:2])
-        two.rotations.copy_(model.rotations[:2])
-        words = two.codewords()
-        pairs = (words[0][:, None] + words[1][None]).reshape(-1, 5)
-        best = torch.cdist(x, pairs).min(1).values.square()
-        got = _error(two, x, two.encode(x, beam=256))
+    words = model.codewords()[:2]
+    best = torch.cdist(x, (words[0][:, None] + words[1][None]).reshape(-1, 7)).min(1).values.square()
+    got = (x - reconstruct(find_codes(x, words, 256), words)[:, -1]).square().sum(1)
     np.testing.assert_allclose(got, best, atol=1e-4)
 
 
 def test_signs_against_numpy(model):
-    x = np.random.default_rng(4).standard_normal((25, 5)).astype(np.float32)
+    x = np.random.default_rng(4).standard_normal((25, 7)).astype(np.float32)
     unit = x / np.linalg.norm(x, axis=1, keepdims=True)
     expected = (unit - model.direction_mean.numpy()) @ model.projection.numpy().T > 0
     assert np.array_equal(model.signs(torch.from_numpy(x)).numpy(), expected)

@@ -26,7 +26,7 @@ def test_training_improves_on_its_start(data, trained_drq, monkeypatch):
 
 
 def test_rotations_stay_orthogonal(trained_drq):
-    for turn in trained_drq.model.rotations:
+    for turn in trained_drq.model.maps.flatten(0, 1):
         np.testing.assert_allclose(turn @ turn.T, np.eye(turn.shape[0]), atol=1e-4)
 
 
@@ -60,7 +60,7 @@ def test_too_few_different_rows_are_refused(vectors):
         train_drq(make_training_data(np.tile(vectors[:100], (10, 1))), DrqConfig(**SMALL_DRQ))
 
 
-@pytest.mark.parametrize("mode", ["paper", "separate"])
+@pytest.mark.parametrize("mode", ["linear", "paper", "separate"])
 def test_modes_train_repeatably_and_improve_on_their_start(data, mode, monkeypatch):
     config = DrqConfig(mode=mode, **SMALL_DRQ)
     trained, again = (train_drq(data, config).training for _ in range(2))
@@ -86,11 +86,11 @@ def test_paper_mode_adds_the_joint_central_loss_in_its_second_half(data, monkeyp
 
 def test_modes_differ_in_what_they_share(data):
     parameters, last = {}, {}
-    for mode in ("paper", "default", "separate"):
+    for mode in ("paper", "default", "linear", "separate"):
         training = train_drq(data, DrqConfig(mode=mode, **SMALL_DRQ)).training
         parameters[mode], last[mode] = training["parameters"], training["distortion"][-1]
     assert parameters["paper"] == 256 * 24 + 6
-    assert parameters["paper"] < parameters["default"] < parameters["separate"]
+    assert parameters["paper"] < parameters["default"] == parameters["linear"] < parameters["separate"]
     assert last["paper"] > last["default"] > last["separate"]
 
 
@@ -101,7 +101,7 @@ def test_modes_differ_in_what_they_share(data):
         ({"levels": 257}, "between 1 and 256"),
         ({"sign_bits": 12}, "multiple of 8"),
         ({"beam": 0}, "beam is 0"),
-        ({"mode": "rq"}, "one of default, paper, separate"),
+        ({"mode": "rq"}, "one of default, linear, paper, separate"),
     ],
 )
 def test_sizes_out_of_range(options, words):

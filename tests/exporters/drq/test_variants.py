@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from alula_exporters.drq import PaperQuantizer, RecurrentQuantizer, SeparateQuantizer
-from alula_exporters.drq.model import SOFTNESS, reconstruct, soft_reconstruct
+from alula_exporters.drq.model import SOFTNESS, LinearQuantizer, reconstruct, soft_reconstruct
 from alula_exporters.drq.variants import QUANTIZERS
 
 
@@ -31,13 +31,22 @@ def test_separate_codewords_are_the_codebooks():
 @pytest.mark.parametrize(
     ("kind", "count"),
     [
-        (RecurrentQuantizer, 256 * 5 + 3 + 3 * 5 * 5),
+        (RecurrentQuantizer, 2 * 256 * 5 + 2 + 2 * 5 * 5),
+        (LinearQuantizer, 2 * 256 * 5 + 2 + 2 * 5 * 5),
         (PaperQuantizer, 256 * 5 + 3),
         (SeparateQuantizer, 3 * 256 * 5),
     ],
 )
 def test_parameters(kind, count):
     assert kind(5, 3, 16).parameter_count == count
+
+
+def test_long_vectors_take_a_third_of_the_parameters_of_separate_codebooks():
+    for dim in (50, 384, 768):
+        third = SeparateQuantizer(dim, 16, 16).parameter_count / 3
+        assert RecurrentQuantizer(dim, 16, 16).parameter_count <= third
+    axes, codebooks, turns, scales = 256 * 384, 2 * 256 * 256, 15 * 4 * 64 * 64, 15 * 4
+    assert RecurrentQuantizer(384, 16, 16).parameter_count == axes + codebooks + turns + scales
 
 
 @pytest.mark.parametrize("kind", QUANTIZERS.values())

@@ -6,13 +6,13 @@ from torch import Tensor
 
 
 def joint_central_loss(soft: Tensor, hard: Tensor) -> Tensor:
-    """sum_t mean_i |soft_{i,t} - hard_{i,t}|^2: pulls soft and hard reconstructions of every prefix together.
+    """mean_i |soft_i - hard_i|^2: pulls the soft and the hard reconstruction of a code together.
 
     Args:
-        soft: float32 (n, M, d).
-        hard: float32 (n, M, d).
+        soft: float32 (n, d).
+        hard: float32 (n, d).
 
     Returns:
         A scalar.
     """
-    return (soft - hard).square().sum(2).mean(0).sum()
+    return (soft - hard).square().sum(1).mean()

@@ -8,8 +8,8 @@ from torch import Tensor
 def prefix_distortions(prepared: Tensor, reconstructions: Tensor) -> Tensor:
     """Mean squared error of each prefix, E_t = mean_i |x_i - x_hat_{i,t}|^2.
 
-    Their sum over t is the paper's hard distortion (Song et al., IJCAI 2019): each level is trained for
-    all code lengths that it takes part in.
+    With their sum over t as the loss (as in Song et al., IJCAI 2019) each level is trained for all code lengths that it
+    takes part in.
 
     Args:
         prepared: float32 (n, d).

@@ -1,0 +1,29 @@
+"""A small convolutional network for images: trains from nothing in a minute on two cores."""
+
+from __future__ import annotations
+
+from torch import nn
+
+
+def small_cnn(channels: int, dim: int, width: int = 16) -> nn.Module:
+    """Three blocks of convolution, batch norm, ReLU and pooling; the mean over positions; a linear layer.
+
+    Args:
+        channels: Channels of the images.
+        dim: Length d of the vectors.
+        width: Channels of the first block; they double from block to block.
+
+    Returns:
+        Takes float32 (n, channels, h, w), h and w at least 8; gives float32 (n, dim).
+    """
+    layers: list[nn.Module] = []
+    for block in range(3):
+        outputs = width << block
+        layers += [
+            nn.Conv2d(channels, outputs, 3, padding=1, bias=False),
+            nn.BatchNorm2d(outputs),
+            nn.ReLU(),
+            nn.MaxPool2d(2),
+        ]
+        channels = outputs
+    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, dim))

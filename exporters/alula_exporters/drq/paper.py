@@ -1,0 +1,69 @@
+"""The paper's own training: soft and hard codes, in stages (Song et al., IJCAI 2019)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from alula_exporters.drq.losses import joint_central_loss, prefix_distortions
+from alula_exporters.drq.model import reconstruct
+
+_JOINT_WEIGHT = 0.1
+
+
+class PaperStages:
+    """The losses and stages of the authors' published code, for one shared codebook and a scalar per level.
+
+    With hard_t and soft_t the reconstructions by the first t levels, E_t^H and E_t^S their distortions:
+
+    1. In the first half: E_1^H + E_1^S + 0.1 |soft_1 - hard_1|^2, which trains the codebook for the shortest code.
+    2. In the second half every other step takes the longer codes instead, codebook and scalars:
+       sum_{t >= 2} (E_t^H + E_t^S) + 0.1 |soft_M - hard_M|^2.
+
+    A level's hard code is the codeword of the highest cosine with the residual that the hard codes before left; its soft
+    code is the mean of all codewords, weighted by the softmax of these cosines (temperature 1). Their first stage,
+    features alone, is `alula_exporters.dense.train_backbone` with the loss ``adaptive-margin``; features go on being
+    trained by their labels beside, and the losses here never reach them.
+
+    Three things are not theirs. Codebook and scalars start from the data and not from noise, without which a few epochs
+    do not suffice; Adam's rate follows one cycle; and rows are encoded in the end by beam search and L2.
+
+    Args:
+        steps: Steps of the whole run.
+    """
+
+    def __init__(self, steps: int) -> None:
+        self._steps = steps
+
+    def loss(self, rows: Tensor, codewords: Tensor, number: int) -> tuple[Tensor, Tensor]:
+        """The loss of a step, and the hard distortion of the longest code that it trains; scalars.
+
+        Args:
+            rows: float32 (n, d).
+            codewords: float32 (M, 256, d).
+            number: The step.
+        """
+        first = 2 * number < self._steps or number % 2 == 0
+        hard, soft = reconstructions(rows, codewords[:1] if first else codewords)
+        hard_errors, soft_errors = prefix_distortions(rows, hard), prefix_distortions(rows, soft)
+        if not first and len(hard_errors) > 1:
+            hard_errors, soft_errors = hard_errors[1:], soft_errors[1:]
+        joint = _JOINT_WEIGHT * joint_central_loss(soft[:, -1], hard[:, -1])
+        return hard_errors.sum() + soft_errors.sum() + joint, hard_errors[-1]
+
+
+def reconstructions(rows: Tensor, codewords: Tensor) -> tuple[Tensor, Tensor]:
+    """Hard and soft reconstructions of every prefix, float32 (n, M, d) each; see `PaperStages`.
+
+    Args:
+        rows: float32 (n, d).
+        codewords: float32 (M, 256, d).
+    """
+    residual, codes, soft = rows, [], []
+    for level in codewords:
+        cosines = functional.normalize(residual, dim=1) @ functional.normalize(level, dim=1).T
+        codes.append(cosines.detach().argmax(1))
+        soft.append(torch.softmax(cosines, dim=1) @ level)
+        residual = residual - functional.embedding(codes[-1], level)
+    return reconstruct(torch.stack(codes, dim=1), codewords), torch.stack(soft, dim=1).cumsum(1)

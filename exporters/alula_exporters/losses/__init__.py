@@ -1,0 +1,19 @@
+"""Losses on labels, one per file: rows of one label come near to each other, others go away."""
+
+from alula_exporters.losses.adaptive_margin import AdaptiveMarginLoss, adaptive_margin_loss
+from alula_exporters.losses.arcface import ArcFaceLoss
+from alula_exporters.losses.contrastive import ContrastiveLoss, info_nce
+from alula_exporters.losses.registry import LabelLoss, label_loss
+from alula_exporters.losses.triplet import TripletLoss, semi_hard_triplet_loss
+
+__all__ = [
+    "AdaptiveMarginLoss",
+    "ArcFaceLoss",
+    "ContrastiveLoss",
+    "LabelLoss",
+    "TripletLoss",
+    "adaptive_margin_loss",
+    "info_nce",
+    "label_loss",
+    "semi_hard_triplet_loss",
+]

@@ -1,0 +1,49 @@
+"""The page is written from full runs' figures, and from quick ones only when told."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from tests.benchmarks.papers.page import main
+from tests.benchmarks.papers.tables import load_tables
+from tests.benchmarks.report import Report
+
+
+@pytest.fixture
+def quick_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A directory with the figures of one quick run of table 1."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("QUICK", "1")
+    (tmp_path / "docs").mkdir()
+    report = Report("papers-1", {"split": 0, "training": [0]}, 'make bench-papers TABLES="1"')
+    report.row("Words", method="a", recall=0.5)
+    report.at_least("recall", 0.5, 0.4)
+    report.at_least("gain", 0.1, 0.2)
+    report.picture("words", "Words", "cost", "recall", {"a": [(1.0, 0.5), (2.0, 0.6)]}, log="x")
+    assert report.finish() == 1
+    return tmp_path
+
+
+def test_a_quick_run_makes_no_page(quick_run: Path) -> None:
+    result = CliRunner().invoke(main)
+    assert result.exit_code != 0
+    assert "make bench-papers" in str(result.output) + str(result.exception)
+    assert not (quick_run / "docs/benchmarks.md").exists()
+
+
+def test_a_quick_run_makes_a_page_that_says_so_when_told(quick_run: Path) -> None:
+    result = CliRunner().invoke(main, ["--quick"])
+    assert result.exit_code == 0, result.output
+    page = (quick_run / "docs/benchmarks.md").read_text()
+    for text in ("A QUICK run", "| a | 0.5000 |", "| 0.5000 | >= 0.4 | met |", "| 0.1000 | >= 0.2 | **missed** |"):
+        assert text in page
+    assert (quick_run / "docs/benchmarks/words.png").read_bytes().startswith(b"\x89PNG")
+    assert "benchmarks/words.png" in page
+
+
+def test_a_table_that_is_not_there_is_named() -> None:
+    with pytest.raises(SystemExit, match="no table 99"):
+        load_tables(["99"])

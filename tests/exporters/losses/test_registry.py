@@ -1,0 +1,29 @@
+from __future__ import annotations
+
+from typing import get_args
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional
+
+from alula_exporters.data import TrainingData
+from alula_exporters.losses import LabelLoss, label_loss
+
+
+@pytest.mark.parametrize("name", get_args(LabelLoss))
+def test_rows_of_a_label_come_together(name):
+    generator = torch.Generator().manual_seed(0)
+    torch.manual_seed(0)
+    rows = torch.randn(20, 8, generator=generator, requires_grad=True)
+    labels = torch.arange(20) % 5
+    nothing = np.empty((0, 8), np.float32)
+    loss = label_loss(name, TrainingData(nothing, nothing, "", 0, classes=tuple("abcde")), 8)
+    optimizer = torch.optim.Adam([rows, *loss.parameters()], lr=0.05)
+    for _ in range(150):
+        optimizer.zero_grad()
+        loss(functional.normalize(rows, dim=1), labels).backward()
+        optimizer.step()
+    unit = functional.normalize(rows.detach(), dim=1)
+    cosines = unit @ unit.T - 2 * torch.eye(20)
+    assert (labels[cosines.argmax(1)] == labels).all()
