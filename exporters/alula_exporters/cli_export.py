@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from alula_exporters.extras import needs_extra
 
+if TYPE_CHECKING:
+    from alula.encoders import EncoderInfo
+
 
 @click.group()
 def export() -> None:
-    """Make an encoder file from a model that is trained already."""
+    """Make an encoder file from a model that is trained already, or a smaller one from an encoder file."""
 
 
 @export.command("sentence-transformers")
@@ -25,10 +30,11 @@ def export() -> None:
 )
 @click.option("--force", is_flag=True, help="Replace the file if it exists.")
 def sentence_transformers(folder: Path, out: Path, *, max_nnz: int | None, force: bool) -> None:
-    """Export a sparse text encoder (SPLADE or CSR) that sentence-transformers saved in MODEL_DIR.
+    """Export a SPLADE or CSR text encoder.
 
-    The file takes texts: tokenizer, prompts and model are inside, and a collection that is made with it needs neither
-    torch nor sentence-transformers. Rows and queries are compared with the model's before the file is kept.
+    MODEL_DIR is what sentence-transformers' SparseEncoder saved. The file takes texts: tokenizer, prompts and model are
+    inside, and a collection that is made with it needs neither torch nor sentence-transformers. Rows and queries are
+    compared with the model's before the file is kept.
 
     \b
     alula export sentence-transformers ./my-splade --out docs-splade.onnx
@@ -37,15 +43,51 @@ def sentence_transformers(folder: Path, out: Path, *, max_nnz: int | None, force
         from alula_exporters.sparse_checkpoints import export_checkpoint  # noqa: PLC0415 (torch)
 
         info = export_checkpoint(folder, out, max_nnz=max_nnz, force=force)
-    parity = ", ".join(f"{name.replace('_', ' ')} {value:.4g}" for name, value in info.parity.items())
-    pairs = [
-        ("sparse rows", f"{info.max_nnz} non-zeros at most, in {info.dim:,} dimensions"),
-        ("texts", f"{info.max_tokens} tokens at most"),
-        ("prompts", f"{info.row_prompt!r} for rows, {info.query_prompt!r} for queries"),
-        ("ONNX against torch", parity),
-    ]
-    width = max(len(name) for name, _ in pairs)
+    _summarise(
+        out,
+        info,
+        {
+            "sparse rows": f"{info.max_nnz} non-zeros at most, in {info.dim:,} dimensions",
+            "texts": f"{info.max_tokens} tokens at most",
+            "prompts": f"{info.row_prompt!r} for rows, {info.query_prompt!r} for queries",
+            "ONNX against torch": ", ".join(f"{name.replace('_', ' ')} {x:.4g}" for name, x in info.parity.items()),
+        },
+    )
+
+
+@export.command()
+@click.argument("encoder", type=click.Path(path_type=Path, exists=True, dir_okay=False))
+@click.option(
+    "--data",
+    "--vectors",
+    "data",
+    required=True,
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="Rows of what the encoder takes (vectors, images or texts), 1,000 or more that it was not trained on.",
+)
+@click.option("--field", "column", help="Column that holds them, for files with columns (Parquet).")
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="The .onnx file to write.")
+@click.option("--force", is_flag=True, help="Replace the file if it exists.")
+def int8(encoder: Path, data: Path, *, column: str | None, out: Path, force: bool) -> None:
+    """Make the weights of an ENCODER file 8-bit.
+
+    What that costs in recall is measured, and written into the new file. It is an encoder of its own: a collection is
+    made with one or the other, not with both. Of an encoder of codes only the backbone is changed.
+
+    \b
+    alula export int8 docs-splade.onnx --data other-docs.txt --out docs-splade-int8.onnx
+    """
+    with needs_extra("Quantisation", "train"):
+        from alula_exporters.int8 import export_int8  # noqa: PLC0415 (torch)
+
+        info, recall = export_int8(encoder, data, out, column=column, force=force)
+    changes = {name: f"{before:.3f} fp32, {after:.3f} int8" for name, (before, after) in recall.items()}
+    _summarise(out, info, {"before": f"{encoder.stat().st_size / 1e6:.1f} MB", **changes})
+
+
+def _summarise(out: Path, info: EncoderInfo, pairs: Mapping[str, str]) -> None:
+    width = max(map(len, pairs))
     click.echo(f"Wrote {out} ({out.stat().st_size / 1e6:.1f} MB), metric {info.metric}.")
-    for name, value in pairs:
+    for name, value in pairs.items():
         click.echo(f"  {name:<{width}}  {value}")
     click.echo(f"Next: alula inspect {out}")

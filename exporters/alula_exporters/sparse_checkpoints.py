@@ -102,7 +102,7 @@ def export_checkpoint(
         max_nnz=nnz,
         training={
             "exported_from": "sentence-transformers SparseEncoder",
-            "modules": [type(module).__name__ for module in (*others, last)],
+            "modules": ", ".join(type(module).__name__ for module in (*others, last)),
             "similarity": model.similarity_fn_name,
         },
         versions=versions("sentence-transformers", "transformers"),

@@ -157,6 +157,7 @@ def test_a_missing_field_is_named(flops_model, refused, name):
         (FLOPS, "kind", ["flops"]),
         (FLOPS, "metric", "HAMMING"),
         (FLOPS, "metric", None),
+        (FLOPS, "precision", "int4"),
         (FLOPS, "input_dim", 0),
         (FLOPS, "input_dim", -8),
         (FLOPS, "input_dim", 8.0),

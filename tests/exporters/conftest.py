@@ -6,10 +6,13 @@ import numpy as np
 import pytest
 import torch
 
+from alula_exporters.backbones.onnx import export_backbone
 from alula_exporters.data import make_training_data
 from alula_exporters.drq import DrqConfig, train_drq
 from alula_exporters.flops import FlopsConfig, train_flops
 from tests.tiny_text_models import save_models
+
+from .pixels import ABOUT, Pixels, images
 
 # small matrices: a second thread only waits, and on a busy machine it waits long
 torch.set_num_threads(1)
@@ -57,3 +60,25 @@ def text_models(tmp_path_factory):
     folder = tmp_path_factory.mktemp("text_models")
     save_models(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def pixels():
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        module = Pixels()
+        module(torch.from_numpy(images(50)))  # the norm learns a mean that is not 0
+        return module
+
+
+@pytest.fixture(scope="session")
+def exported_pixels(pixels):
+    """The backbone, and what its export left of the module: whether it trains, and how many batches its norm saw."""
+    pixels.train()
+    front = export_backbone(pixels, {"images": torch.from_numpy(images(3))}, about=ABOUT)
+    return front, pixels.training, pixels.norm.num_batches_tracked.item()
+
+
+@pytest.fixture(scope="session")
+def front(exported_pixels):
+    return exported_pixels[0]

@@ -40,6 +40,7 @@ def command(file: Path, output_format: str) -> None:
             **_input(info),
             "metric": info.metric,
             **shape,
+            "weights": info.precision,
             "contract": f"format {info.format_version}, kept: standard operators, one file, test vectors encode well",
         }
     )

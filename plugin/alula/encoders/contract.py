@@ -35,6 +35,7 @@ MAX_IMAGE_BYTES = 64 << 20
 Kind = Literal["flops", "drq"]
 Metric = Literal["COSINE", "IP", "L2"]
 Input = Literal["vectors", "images", "text"]
+Precision = Literal["fp32", "int8"]
 
 GRAPH_INPUTS: Mapping[str, tuple[str, ...]] = {
     "vectors": (VECTORS,),
@@ -72,6 +73,7 @@ class EncoderInfo:
         max_tokens: ``text``: most tokens of a text, special ones counted; the rest is cut off. Otherwise 0.
         row_prompt: ``text``: put before the text of a row.
         query_prompt: ``text``: put before the text of a query.
+        precision: What its weights are stored in.
         training: Training summary: rows, data fingerprint, recipe, seed, loss, achieved FLOPs / nnz / distortion.
         versions: Versions of the packages that made the file.
         parity: Agreement of the ONNX graph with the trained module, measured at export.
@@ -91,6 +93,7 @@ class EncoderInfo:
     max_tokens: int = 0
     row_prompt: str = ""
     query_prompt: str = ""
+    precision: Precision = "fp32"
     training: Mapping[str, Any] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
     parity: Mapping[str, Any] = field(default_factory=dict)
@@ -143,6 +146,10 @@ class EncoderInfo:
         for name in ("input_dim", "dim", "max_nnz", "levels", "sign_bits", "max_tokens"):
             value = getattr(self, name)
             _require(type(value) is int and 0 <= value < 2**31, f"{name} is {value!r}, not a count")
+        _require(
+            self.precision in get_args(Precision),
+            f"precision is {self.precision!r}, not one of {', '.join(get_args(Precision))}",
+        )
         _require(isinstance(self.normalized, bool), "normalized is not true or false")
         _require(isinstance(self.scale, int | float) and 0 < self.scale < float("inf"), "scale is not positive")
         for name in ("training", "versions", "parity"):

@@ -8,7 +8,6 @@ import torch
 
 from alula.encoders import load_encoder
 from alula.errors import UsageError
-from alula_exporters.backbones import Backbone
 from alula_exporters.backbones.onnx import OPSET, export_backbone
 from alula_exporters.data import make_training_data
 from alula_exporters.drq import DrqConfig, export_drq, train_drq
@@ -16,61 +15,7 @@ from alula_exporters.flops import FlopsConfig, export_flops, train_flops
 from alula_exporters.onnx_export import GraphBuilder
 
 from ..conftest import SMALL_DRQ, SMALL_FLOPS
-
-DIM = 24
-ABOUT = {"input": "images", "image_shape": (6, 6, 1)}
-
-
-class Pixels(Backbone):
-    """Images to vectors: a convolution, a layer and a norm."""
-
-    contract = ABOUT
-
-    def collate(self, inputs):
-        return (torch.from_numpy(inputs),)
-
-    def _example(self):
-        return {"images": torch.from_numpy(images(3))}
-
-    def __init__(self):
-        super().__init__()
-        self.conv, self.layer = torch.nn.Conv2d(1, 4, 3), torch.nn.Linear(64, DIM)
-        self.norm = torch.nn.BatchNorm1d(DIM)
-
-    def forward(self, images):
-        pixels = images.permute(0, 3, 1, 2).float() / 255
-        return self.norm(self.layer(self.conv(pixels).relu().flatten(1)))
-
-
-def images(rows, seed=0):
-    return np.random.default_rng(seed).integers(0, 256, (rows, 6, 6, 1), dtype=np.uint8)
-
-
-@pytest.fixture(scope="session")
-def pixels():
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        module = Pixels()
-        module(torch.from_numpy(images(50)))  # the norm learns a mean that is not 0
-        return module
-
-
-@pytest.fixture(scope="session")
-def exported(pixels):
-    """The backbone, and what its export left of the module: whether it trains, and how many batches its norm saw."""
-    pixels.train()
-    front = export_backbone(pixels, {"images": torch.from_numpy(images(3))}, about=ABOUT)
-    return front, pixels.training, pixels.norm.num_batches_tracked.item()
-
-
-@pytest.fixture(scope="session")
-def front(exported):
-    return exported[0]
-
-
-@torch.no_grad()
-def embedded(module, rows):
-    return module.eval()(torch.from_numpy(rows)).numpy()
+from ..pixels import ABOUT, DIM, embedded, images
 
 
 def test_the_graph_is_the_module_for_any_batch(front, pixels):
@@ -90,8 +35,8 @@ def test_standard_operators_and_no_trace_of_where_it_was_made(front):
     assert b"pkg.torch" not in text
 
 
-def test_a_module_in_training_is_exported_as_it_will_be_used_and_goes_on_training(exported):
-    _, training, batches = exported
+def test_a_module_in_training_is_exported_as_it_will_be_used_and_goes_on_training(exported_pixels):
+    _, training, batches = exported_pixels
     assert training
     assert batches == 1
 

@@ -5,7 +5,6 @@ import sys
 
 import numpy as np
 import pytest
-import torch
 
 from alula.encoders import load_encoder
 from alula.errors import AlulaError, UsageError
