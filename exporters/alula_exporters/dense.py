@@ -93,7 +93,10 @@ def train_backbone(
         stopping = None
         if config.patience is not None:
             stopping = EarlyStopping(
-                both, lambda: _mean_average_precision(backbone, data, validation), patience=config.patience, every=per_epoch
+                both,
+                lambda: _mean_average_precision(backbone, data, validation),
+                patience=config.patience,
+                every=per_epoch,
             )
         figures = Figures()
         stage = Stage(

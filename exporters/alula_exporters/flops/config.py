@@ -92,9 +92,7 @@ class FlopsConfig:
             ("loss", ("distillation", *get_args(LabelLoss))),
         ):
             if getattr(self, name) not in allowed:
-                raise UsageError(
-                    f"{name} is {getattr(self, name)!r}; it must be one of {', '.join(allowed)}."
-                )
+                raise UsageError(f"{name} is {getattr(self, name)!r}; it must be one of {', '.join(allowed)}.")
         for name in ("dim", "nnz", "most_nnz", "ramp", "steps", "anchors", "batch", "patience"):
             if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise UsageError(f"{name} is {getattr(self, name)}; it must be at least 1.")
