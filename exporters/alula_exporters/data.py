@@ -37,8 +37,8 @@ class TrainingData:
         classes: The labels' names in the order of their numbers; empty without labels.
         train_labels: int64 (n,): the class number of each row to learn from.
         held_out_labels: int64 (h,).
-        label_vectors: float32 (C, e): what the classes mean, for the loss ``adaptive-margin``; None for classes that have
-            nothing to do with each other.
+        label_vectors: float32 (C, e): what the classes mean, for the loss ``adaptive-margin``; None for classes that
+            have nothing to do with each other.
     """
 
     train: Inputs

@@ -121,7 +121,7 @@ def train_backbone(
 
 
 def _set_apart(data: TrainingData, generator: torch.Generator) -> tuple[TrainingData, TrainingData]:
-    """Training rows without some for validation, and these: the held-out rows are reported on, so they judge nothing."""
+    """Training rows without some for validation, and these: held-out rows are reported on, and judge nothing."""
     order = torch.randperm(len(data.train), generator=generator).numpy()
     count = min(_VALIDATED_ROWS, len(order) // 10)
     return tuple(  # type: ignore[return-value]

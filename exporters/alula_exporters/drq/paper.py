@@ -21,8 +21,8 @@ class PaperStages:
     2. In the second half every other step takes the longer codes instead, codebook and scalars:
        sum_{t >= 2} (E_t^H + E_t^S) + 0.1 |soft_M - hard_M|^2.
 
-    A level's hard code is the codeword of the highest cosine with the residual that the hard codes before left; its soft
-    code is the mean of all codewords, weighted by the softmax of these cosines (temperature 1). Their first stage,
+    A level's hard code is the codeword of the highest cosine with the residual that the hard codes before left; its
+    soft code is the mean of all codewords, weighted by the softmax of these cosines (temperature 1). Their first stage,
     features alone, is `alula_exporters.dense.train_backbone` with the loss ``adaptive-margin``; features go on being
     trained by their labels beside, and the losses here never reach them.
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from alula.encoders import Metric
 from alula.errors import UsageError
 from alula_exporters.backbones.base import Backbone, compute_device
-from alula_exporters.checkpoint import Checkpoint, GeneratorState
+from alula_exporters.checkpoint import Checkpoint, GeneratorState, Stateful
 from alula_exporters.data import TrainingData, check_distinct, input_scale
 from alula_exporters.drq.losses import prefix_distortions
 from alula_exporters.drq.model import CODEWORDS, Quantizer, find_codes, reconstruct
@@ -51,7 +51,7 @@ class DrqConfig:
 
     The ``mode`` says what the levels share. ``default``: one codebook, which each level but the first turns and scales;
     the first has its own. ``linear``: the same, but each level maps it by any matrix. ``paper``: one codebook and a
-    scale per level, trained as published, see `alula_exporters.drq.paper.PaperStages`. ``separate``: nothing, a codebook
+    scale per level, trained as published (`alula_exporters.drq.paper.PaperStages`). ``separate``: nothing, a codebook
     per level (plain residual quantisation).
 
     Args:
@@ -152,7 +152,7 @@ def train_drq(
             rows = model.prepare(vectors)
             check_distinct(rows.cpu().numpy(), CODEWORDS)
             start_from_data(model, rows, generator, progress=progress)
-        figures = _optimise(model, source, config, generator, progress, checkpoint)
+        figures = _optimise(model, source, config, generator, progress=progress, checkpoint=checkpoint)
         model.requires_grad_(False).eval()
         vectors = source.all_rows()
         _set_signs(model, model.prepare(vectors), generator)
@@ -174,6 +174,7 @@ def _optimise(
     source: Source,
     config: DrqConfig,
     generator: torch.Generator,
+    *,
     progress: Progress,
     checkpoint: Checkpoint | None,
 ) -> Figures:
@@ -199,7 +200,7 @@ def _optimise(
     steps = config.epochs * per_epoch
     optimizer = torch.optim.Adam(trained, lr=config.learning_rate)
     figures = Figures()
-    state = {"modules": modules, "generator": GeneratorState(generator), "figures": figures}
+    state: dict[str, Stateful] = {"modules": modules, "generator": GeneratorState(generator), "figures": figures}
     if isinstance(batches, ShuffledBatches):
         state["batches"] = batches
     stage = Stage(

@@ -17,7 +17,7 @@ from alula_exporters.flops.cost import count_dims, expected_flops
 from alula_exporters.flops.losses import distillation_loss, flops_regulariser, l1_regulariser
 from alula_exporters.flops.model import LONGEST, SparseEncoder
 from alula_exporters.flops.weight import FlopsController, QuadraticRamp, RegulariserWeight
-from alula_exporters.losses import label_loss
+from alula_exporters.losses import LabelLoss, label_loss
 from alula_exporters.quality import QUERIES, ROWS, exact_neighbours, share_found, similarity
 from alula_exporters.sampling import BalancedBatches
 from alula_exporters.source import Source
@@ -85,7 +85,7 @@ def train_flops(
         )
         if checkpoint is None or not checkpoint.step(_STAGE):
             _start_from_data(model, rows, config, generator)
-        figures = _optimise(model, source, config, generator, progress, checkpoint)
+        figures = _optimise(model, source, config, generator, progress=progress, checkpoint=checkpoint)
         rows = source.all_rows()
         if config.activation != "top-k" and config.budget is not None:
             _meet_budget(model, rows, config, config.budget, generator)
@@ -134,6 +134,7 @@ def _optimise(
     source: Source,
     config: FlopsConfig,
     generator: torch.Generator,
+    *,
     progress: Progress,
     checkpoint: Checkpoint | None,
 ) -> Figures:
@@ -204,11 +205,13 @@ class _Distillation(nn.Module):
 class _WithLabels(nn.Module):
     """A label loss on sparse rows of unit length, in batches in which every row has others of its label."""
 
-    def __init__(self, dim: int, data: TrainingData, config: FlopsConfig, generator: torch.Generator) -> None:
+    def __init__(
+        self, loss: LabelLoss, dim: int, data: TrainingData, config: FlopsConfig, generator: torch.Generator
+    ) -> None:
         super().__init__()
         self._labels = torch.from_numpy(data.labels).to(compute_device())
         self._batches = BalancedBatches(self._labels, config.anchors + config.batch, generator)
-        self.loss = label_loss(config.loss, data, dim)
+        self.loss = label_loss(loss, data, dim)
 
     def pick(self) -> Tensor:
         """Numbers of a step's rows, int64 (n,)."""
@@ -225,7 +228,7 @@ def _objective(
 ) -> _Distillation | _WithLabels:
     if config.loss == "distillation":
         return _Distillation(model, len(source.data.train), config, generator)
-    return _WithLabels(model.dim, source.data, config, generator)
+    return _WithLabels(config.loss, model.dim, source.data, config, generator)
 
 
 def _early_stopping(
