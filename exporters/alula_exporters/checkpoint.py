@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Protocol
 
 import torch
@@ -54,14 +55,18 @@ class Checkpoint:
     Args:
         path: The file; read now if it exists.
         identity: What makes two runs the same: data fingerprint, options, versions.
+        beside: What else changes during the run, whatever the stage: its curves.
 
     Raises:
         UsageError: If the file is of another run; the message names what differs.
         AlulaError: If the file cannot be read.
     """
 
-    def __init__(self, path: Path, identity: Mapping[str, Any]) -> None:
+    def __init__(
+        self, path: Path, identity: Mapping[str, Any], beside: Mapping[str, Stateful] = MappingProxyType({})
+    ) -> None:
         self.path = path
+        self._beside = beside
         self._identity = dict(identity)
         self._stages: dict[str, dict[str, Any]] = {}
         self._written = time.monotonic()
@@ -71,7 +76,7 @@ class Checkpoint:
     def _read(self) -> None:
         try:
             content = torch.load(self.path, weights_only=True)
-            found, self._stages = content["identity"], content["stages"]
+            found, self._stages, beside = content["identity"], content["stages"], content["beside"]
         except Exception as error:  # pickle's, zip's and torch's errors have no common base
             raise AlulaError(
                 f"The checkpoint {self.path} cannot be read ({type(error).__name__}); remove it, or start again with "
@@ -84,6 +89,14 @@ class Checkpoint:
                 f"The checkpoint {self.path} is of another training run ({', '.join(differing)} differ); start again "
                 "with --restart, or write to another --out."
             )
+
+        for name, part in self._beside.items():
+            part.load_state_dict(beside[name])
+
+    @property
+    def begun(self) -> bool:
+        """Whether there is something to go on from."""
+        return bool(self._stages)
 
     def step(self, stage: str) -> int:
         """The step at which a stage goes on; 0 if it was not begun."""
@@ -102,7 +115,8 @@ class Checkpoint:
             return
         self._stages[stage] = {"step": step, **{name: part.state_dict() for name, part in state.items()}}
         with atomic_file(self.path) as temporary:
-            torch.save({"identity": self._identity, "stages": self._stages}, temporary)
+            beside = {name: part.state_dict() for name, part in self._beside.items()}
+            torch.save({"identity": self._identity, "stages": self._stages, "beside": beside}, temporary)
         self._written = time.monotonic()
 
     def remove(self) -> None:

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from alula.encoders import Metric
-from alula.errors import DataError
-from alula.ingest.sources import read_vectors
+from alula.encoders import Input, Metric
+from alula.errors import DataError, UsageError
+from alula.ingest.sources import open_source, read_inputs
 
 F32 = npt.NDArray[np.float32]
 I64 = npt.NDArray[np.int64]
@@ -68,20 +68,68 @@ class TrainingData:
 
 
 def load_training_data(
-    path: Path, *, field: str | None = None, max_rows: int = MAX_ROWS, seed: int = 0
+    path: Path,
+    *,
+    field: str | None = None,
+    input: Input = "vectors",
+    labels: Path | None = None,
+    label_column: str | None = None,
+    label_vectors: Path | None = None,
+    max_rows: int = MAX_ROWS,
+    seed: int = 0,
 ) -> TrainingData:
-    """Read a file of vectors and split it; see `make_training_data`.
+    """Read a file of vectors, images or texts and split it; see `make_training_data`.
 
     Args:
-        path: A file that `alula.ingest.sources.read_vectors` takes.
-        field: The column that holds the vectors, for files with columns.
+        path: A file that `alula.ingest.sources.open_source` takes.
+        field: The column that holds the rows, for files with columns.
+        input: What the rows are.
+        labels: A ``.npy`` file of one label for each row, or a text file with one in each line.
+        label_column: The column that holds the labels, for files with columns.
+        label_vectors: A ``.npy`` file, (C, e).
         max_rows: Most rows to train on; more are sampled without replacement.
         seed: Seed of the sample and the split.
 
     Raises:
-        DataError: If the file cannot be read, or cannot be learned from.
+        UsageError, DataError: If a file cannot be read, or cannot be learned from.
     """
-    return make_training_data(read_vectors(path, field), max_rows=max_rows, seed=seed)
+    inputs: Any = read_inputs(path, field, input)
+    found: Any = None
+    if labels is not None:
+        found = _read_labels(labels)
+    elif label_column is not None:
+        found = _label_column(path, field, input, label_column)
+    return make_training_data(
+        np.array(inputs, dtype=object) if input == "text" else inputs,
+        found,
+        label_vectors=None if label_vectors is None else _load_npy(label_vectors),
+        max_rows=max_rows,
+        seed=seed,
+    )
+
+
+def _read_labels(path: Path) -> Any:
+    if path.suffix == ".npy":
+        return _load_npy(path)
+    try:
+        return np.array(path.read_text(encoding="utf-8").splitlines(), dtype=object)
+    except (OSError, UnicodeDecodeError):
+        raise DataError(f"The labels {path} are neither a .npy array nor text with one label in each line.") from None
+
+
+def _load_npy(path: Path) -> Any:
+    try:
+        return np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError):
+        raise DataError(f"The file {path} is not a .npy array of numbers or strings, or it is truncated.") from None
+
+
+def _label_column(path: Path, field: str | None, input: Input, name: str) -> Any:
+    source = open_source(path, field, input)
+    if name not in source.scalars:
+        have = ", ".join(source.scalars) or "no column beside the rows"
+        raise UsageError(f"{path} has no column {name!r} for the labels; it has {have}.")
+    return np.array([label for batch in source.batches() for label in batch.columns[name].to_pylist()], dtype=object)
 
 
 def make_training_data(

@@ -11,7 +11,7 @@ import re
 import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import quote
 
 from alula.encoders import Encoder, EncoderInfo, load_encoder
@@ -127,10 +127,22 @@ def card_text(encoder: Encoder, pictures: Mapping[str, str]) -> str:
 
 def _summary(encoder: Encoder) -> Iterator[str]:
     info, file = encoder.info, encoder.path
+    height, width, channels = info.image_shape or (0, 0, 0)
+    one, taken = {
+        "vectors": (f"a vector of {info.input_dim:,} numbers", f"vectors of {info.input_dim:,} float32"),
+        "images": (
+            f"an image of {height} x {width} pixels",
+            f"images, uint8 ({height}, {width}, {channels}), embedded in {info.input_dim:,} numbers inside",
+        ),
+        "text": (
+            "a text",
+            f"text of at most {info.max_tokens:,} tokens, embedded in {info.input_dim:,} numbers inside",
+        ),
+    }[info.input]
     does = {
-        "flops": f"A sparse encoder for Milvus: it turns a vector of {info.input_dim:,} numbers into at most "
+        "flops": f"A sparse encoder for Milvus: it turns {one} into at most "
         f"{info.max_nnz:,} non-zeros in {info.dim:,} dimensions, which are searched with an inverted index.",
-        "drq": f"A quantiser for Milvus: it turns a vector of {info.input_dim:,} numbers into a code of "
+        "drq": f"A quantiser for Milvus: it turns {one} into a code of "
         f"{info.max_bits:,} bits and {info.sign_bits:,} sign bits. The sign bits find candidates, the code ranks them, "
         "and each whole number of the code's first bytes is a shorter code.",
     }[info.kind]
@@ -146,7 +158,7 @@ def _summary(encoder: Encoder) -> Iterator[str]:
             ("file", f"{_text(file.name)}, {file.stat().st_size / 1e6:.2f} MB"),
             ("fingerprint (sha256)", f"`{encoder.sha256}`"),
             ("kind", f"{info.kind}, for the index type {_INDEX_TYPES[info.kind]}"),
-            ("input", f"vectors of {info.input_dim:,} float32, {scaled}"),
+            ("input", f"{taken}, {scaled}"),
             ("metric", info.metric),
             size,
             *(
@@ -157,12 +169,36 @@ def _summary(encoder: Encoder) -> Iterator[str]:
     )
 
 
+class _Names(NamedTuple):
+    """How a card speaks of what goes into an encoder."""
+
+    rows: str
+    file: str
+    queries: str
+    search: str
+
+
+_NAMES = {
+    "vectors": _Names(
+        "vectors",
+        "vectors.npy",
+        "With `queries.npy` for your queries, rows of {info.input_dim:,} numbers from the same model as the vectors:",
+        "--vectors queries.npy",
+    ),
+    "images": _Names(
+        "images", "images.npy", "With `queries.npy` for your queries, images of the same shape:", "--images queries.npy"
+    ),
+    "text": _Names("texts", "texts.parquet", "With any text as the query:", "--text 'what I look for'"),
+}
+
+
 def _use(encoder: Encoder) -> Iterator[str]:
     info, name = encoder.info, re.sub(r"\W", "_", encoder.path.stem, flags=re.ASCII)
     name = name if name[0].isalpha() else f"c_{name}"  # Milvus's names start with a letter
     command = _command(info) or {}
-    vectors = _printable(str(command.get("vectors", "vectors.npy")))
-    column = f" --vector-column {shlex.quote(_printable(str(command['field'])))}" if "field" in command else ""
+    vectors = _printable(str(command.get("data", _NAMES[info.input].file)))
+    option = "--text-column" if info.input == "text" else "--vector-column"
+    column = f" {option} {shlex.quote(_printable(str(command['field'])))}" if "field" in command else ""
     like = "" if vectors.endswith(".npy") else f" --like {shlex.quote(vectors)}{column}"
     rest = f"--encoder {shlex.quote(_printable(encoder.path.name))} --uri http://localhost:19530"
     more = {
@@ -171,12 +207,12 @@ def _use(encoder: Encoder) -> Iterator[str]:
         "drq": "`--bits` ranks by a shorter prefix of the code, `--candidates` sets how many rows are ranked.",
     }[info.kind]
     yield from (
-        f"With `queries.npy` for your queries, rows of {info.input_dim:,} numbers from the same model as the vectors:",
+        _NAMES[info.input].queries.format(info=info),
         "",
         "```sh",
         f"alula create {name} --index-type {_INDEX_TYPES[info.kind]}{like} {rest}",
         f"alula load {name} {shlex.quote(vectors)}{column} {rest}",
-        f"alula search {name} --vectors queries.npy {rest}",
+        f"alula search {name} {_NAMES[info.input].search} {rest}",
         "```",
         "",
         f"{more} `--uri ./{name}.db` is an embedded Milvus Lite in the place of a server.",
@@ -189,13 +225,14 @@ def _data(info: EncoderInfo) -> Iterator[str]:
         yield "The file does not say what it was trained on."
         return
     given = f" of {total:,}" if total is not None else ""
-    yield f"Learned from {rows:,}{given} vectors{_source(info)}. The rows that judge it were held out."
+    yield f"Learned from {rows:,}{given} {_NAMES[info.input].rows}{_source(info)}. The rows that judge it were held out."
     if "fingerprint" in info.training:
-        yield f"The sha256 of all vectors (shape, then float32 values) is `{_text(info.training['fingerprint'])}`."
+        what = "vectors (shape, then float32 values)" if info.input == "vectors" else "rows"
+        yield f"The sha256 of all {what} is `{_text(info.training['fingerprint'])}`."
 
 
 def _source(info: EncoderInfo) -> str:
-    vectors = (_command(info) or {}).get("vectors")
+    vectors = (_command(info) or {}).get("data")
     return f" in {_text(vectors)}" if vectors else ""
 
 
@@ -214,7 +251,7 @@ def _recipe(info: EncoderInfo) -> Iterator[str]:
             "machine the file is the same to the byte.",
             "",
             "```toml",
-            to_toml({info.kind: dict(sorted(command.items(), key=lambda item: item[0] != "vectors"))}).rstrip(),
+            to_toml({info.kind: dict(sorted(command.items(), key=lambda item: item[0] != "data"))}).rstrip(),
             "```",
         )
 

@@ -43,6 +43,14 @@ class Recorder:
             self._kept.setdefault(stage, []).append(report)
             self._due.update({(stage, name): done + math.ceil(total / POINTS) for name in figures})
 
+    def state_dict(self) -> dict[str, Any]:
+        """For a checkpoint: a run that goes on goes on drawing its curves."""
+        return {"kept": self._kept, "last": self._last, "due": self._due}
+
+    def load_state_dict(self, state: dict[str, Any], /) -> None:
+        """For a checkpoint."""
+        self._kept, self._last, self._due = state["kept"], state["last"], state["due"]
+
     def curves(self) -> Curves:
         """What was seen: ``{stage: {"step": [...], name: [...]}}``, all lists of a stage equally long.
 
@@ -51,7 +59,7 @@ class Recorder:
         """
         found: dict[str, dict[str, list[Any]]] = {}
         for stage, kept in self._kept.items():
-            reports = kept if kept[-1] is self._last[stage] else [*kept, self._last[stage]]
+            reports = kept if kept[-1][0] == self._last[stage][0] else [*kept, self._last[stage]]
             names = dict.fromkeys(name for _, figures in reports for name in figures)
             values = {name: [_number(figures.get(name, math.nan)) for _, figures in reports] for name in names}
             found[stage] = {**values, "step": [done for done, _ in reports]}

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from alula.encoders import Metric
-from alula.errors import DataError
+from alula.errors import DataError, UsageError
 from alula_exporters.backbones.base import Backbone, compute_device
 from alula_exporters.data import F32, Inputs, TrainingData
 from alula_exporters.quality import QUERIES, exact_neighbours, label_quality, share_found
@@ -25,11 +26,16 @@ class Source:
         backbone: Makes vectors of raw rows; None where vectors are given.
         trainable: Whether the backbone is trained.
 
+    Raises:
+        UsageError: If a backbone is missing.
+
     Attributes:
         trainable: The backbone that is trained, if any.
     """
 
     def __init__(self, data: TrainingData, backbone: Backbone | None, *, trainable: bool) -> None:
+        if backbone is None and data.train.dtype != np.float32:
+            raise UsageError("The training rows are images or texts; give a backbone, which makes vectors of them.")
         self.data = data
         self.backbone = backbone
         self.trainable = backbone if trainable else None

@@ -19,7 +19,7 @@ else:
     import tomli as tomllib
 
 EXAMPLE = Path(__file__).parents[2] / "docs" / "train.toml"
-TINY = 'dim = 128\nnnz = 8\nsteps = 20\nvectors = "v.npy"\nout = "made.onnx"\ncard = false\n'
+TINY = 'dim = 128\nnnz = 8\nsteps = 20\ndata = "v.npy"\nout = "made.onnx"\ncard = false\n'
 
 
 @pytest.fixture
