@@ -169,5 +169,3 @@ def test_a_backbone_that_cannot_be_exported_is_refused_before_training(files, mo
     monkeypatch.setattr("alula_exporters.dense.train_backbone", lambda *_, **__: pytest.fail("training began"))
     result = run(*IMAGES, files / "images.npy", "--labels", files / "labels.npy", "--out", files / "e.onnx")
     assert "This backbone cannot be exported to ONNX" in str(result.exception)
-
-

@@ -92,7 +92,15 @@ def test_the_card_says_what_the_file_says(made):
     assert f"Learned from 900 of 1,000 vectors in {SOURCES[info.kind]}." in text
     assert f"| metric | {info.metric} |" in text
     for name, value in training["recipe"].items():
-        shown = str(value) if isinstance(value, bool) else f"{value:,}" if isinstance(value, int) else f"{value:.4g}" if isinstance(value, float) else value
+        shown = (
+            str(value)
+            if isinstance(value, bool)
+            else f"{value:,}"
+            if isinstance(value, int)
+            else f"{value:.4g}"
+            if isinstance(value, float)
+            else value
+        )
         assert f"| {name} | {shown} |" in text
     recalls = {name: value for name, value in training["quality"].items() if name.startswith("recall")}
     assert recalls
@@ -114,7 +122,10 @@ def test_the_card_says_what_the_file_says(made):
 def test_pictures_are_there_and_show_the_curves(made):
     text = made.with_suffix(".md").read_text()
     shown = re.findall(r"!\[(.*?)\]\((.*?)\)", text)
-    wanted = {"flops": ["FLOPs", "R_sub", "loss", "non-zeros"], "drq": ["Distortion of each code length", "distortion at 48 bits", "loss"]}
+    wanted = {
+        "flops": ["FLOPs", "R_sub", "dead dimensions", "loss", "non-zeros"],
+        "drq": ["Distortion of each code length", "distortion at 48 bits", "loss"],
+    }
     info = load_encoder(made).info
     assert sorted(title.removeprefix("training: ") for title, _ in shown) == wanted[info.kind]
     for _, path in shown:

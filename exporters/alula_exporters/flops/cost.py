@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -34,3 +36,41 @@ def count_dims(weights: Tensor, dims: Tensor, dim: int) -> Tensor:
         dim: Number of sparse dimensions D.
     """
     return torch.bincount(dims[weights > 0], minlength=dim)
+
+
+class Spread:
+    """How the non-zeros of a training run's batches lie over the dimensions, beside what they cost.
+
+    Args:
+        dim: Number of sparse dimensions D.
+    """
+
+    MEMORY = 50  # batches without use, after which a dimension counts as dead
+
+    def __init__(self, dim: int) -> None:
+        self._used = torch.zeros(dim, dtype=torch.int64)  # the last batch that used each dimension
+        self._batches = 0
+
+    def figures(self, counts: Tensor, rows: int) -> dict[str, float]:
+        """Mean non-zeros, R_sub = F D / nnz^2 (1 when all dimensions are used alike), and dead dimensions.
+
+        Args:
+            counts: int64 (D,): in how many rows of the batch each dimension is not zero.
+            rows: Rows of the batch.
+        """
+        self._batches += 1
+        self._used[counts > 0] = self._batches
+        nnz = float(counts.sum()) / rows
+        return {
+            "non-zeros": nnz,
+            "R_sub": expected_flops(counts, rows) * len(counts) / nnz**2,
+            "dead dimensions": float((self._used <= self._batches - self.MEMORY).sum()),
+        }
+
+    def state_dict(self) -> dict[str, Any]:
+        """For a checkpoint."""
+        return {"used": self._used, "batches": self._batches}
+
+    def load_state_dict(self, state: dict[str, Any], /) -> None:
+        """For a checkpoint."""
+        self._used, self._batches = state["used"], state["batches"]

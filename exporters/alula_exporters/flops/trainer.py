@@ -13,7 +13,7 @@ from alula_exporters.backbones.base import Backbone, compute_device
 from alula_exporters.checkpoint import Checkpoint, GeneratorState
 from alula_exporters.data import TrainingData, check_distinct, input_scale
 from alula_exporters.flops.config import FlopsConfig
-from alula_exporters.flops.cost import count_dims, expected_flops
+from alula_exporters.flops.cost import Spread, count_dims, expected_flops
 from alula_exporters.flops.losses import distillation_loss, flops_regulariser, l1_regulariser
 from alula_exporters.flops.model import LONGEST, SparseEncoder
 from alula_exporters.flops.weight import FlopsController, QuadraticRamp, RegulariserWeight
@@ -147,14 +147,20 @@ def _optimise(
     optimizer = torch.optim.Adam(groups, lr=config.learning_rate)
     regulariser, controller = _REGULARISERS[config.regulariser], _regulariser_weight(config)
     unit_shown = "FLOPs" if config.budget_unit == "flops" else "non-zeros"
-    last = Figures()
+    last, spread = Figures(), Spread(model.dim)
     stage = Stage(
         name=_STAGE,
         optimizer=optimizer,
         schedule=torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _learning_rate(step, config)),
         steps=config.steps,
         clip=config.clip,
-        state={"modules": modules, "controller": controller, "generator": GeneratorState(generator), "last": last},
+        state={
+            "modules": modules,
+            "controller": controller,
+            "generator": GeneratorState(generator),
+            "last": last,
+            "spread": spread,
+        },
         stopping=_early_stopping(modules, model, source, config),
     )
 
@@ -169,7 +175,7 @@ def _optimise(
         weight = controller.weight(_cost(counts, len(unit), config))
         last.update(loss=float(loss.detach()), regulariser_weight=weight)
         shown = {"loss": last["loss"], unit_shown: controller.mean}
-        return loss + weight * regulariser(unit), {**shown, **_spread(counts, len(unit), model.dim)}
+        return loss + weight * regulariser(unit), {**shown, **spread.figures(counts, len(unit))}
 
     steps = fit(stage, step, progress=progress, checkpoint=checkpoint)
     if config.patience is not None:
@@ -245,12 +251,6 @@ def _early_stopping(
 
     measure()  # what it needs may be missing: said now and not in the middle
     return EarlyStopping(modules, measure, patience=config.patience, every=every, after=config.steps // 2)
-
-
-def _spread(counts: Tensor, rows: int, dims: int) -> dict[str, float]:
-    """Figures of a batch that show how its non-zeros lie, beside its cost."""
-    nnz = float(counts.sum()) / rows
-    return {"non-zeros": nnz, "R_sub": expected_flops(counts, rows) * dims / nnz**2}
 
 
 def _regulariser_weight(config: FlopsConfig) -> RegulariserWeight:
