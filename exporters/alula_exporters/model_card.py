@@ -225,7 +225,8 @@ def _data(info: EncoderInfo) -> Iterator[str]:
         yield "The file does not say what it was trained on."
         return
     given = f" of {total:,}" if total is not None else ""
-    yield f"Learned from {rows:,}{given} {_NAMES[info.input].rows}{_source(info)}. The rows that judge it were held out."
+    what = _NAMES[info.input].rows
+    yield f"Learned from {rows:,}{given} {what}{_source(info)}. The rows that judge it were held out."
     if "fingerprint" in info.training:
         what = "vectors (shape, then float32 values)" if info.input == "vectors" else "rows"
         yield f"The sha256 of all {what} is `{_text(info.training['fingerprint'])}`."
