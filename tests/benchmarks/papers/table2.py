@@ -54,8 +54,10 @@ QUICK = 0.1  # a quick run trains the head for few steps
 STEPS = 200
 
 SETTINGS: dict[tuple[str, str], dict[str, Any]] = {
+    # so few non-zeros start under their budget, and on the way up to it the closed loop tears classes apart
+    (TOP_K, "k = 2, weight 1"): {"nnz": 2, "weight": 1.0},
     # 1.1 times what k non-zeros cost if the 10 classes share nothing
-    **{(TOP_K, f"k = {nnz}"): {"nnz": nnz, "flops": 0.11 * nnz} for nnz in (2, 4, 8, 16)},
+    **{(TOP_K, f"k = {nnz}"): {"nnz": nnz, "flops": 0.11 * nnz} for nnz in (4, 8, 16)},
     **{(RELU_FLOPS, f"{weight:g}"): {"activation": "relu", "weight": weight} for weight in (3.0, 10.0, 30.0)},
     **{
         (RELU_L1, f"{weight:g}"): {"activation": "relu", "regulariser": "l1", "weight": weight}
