@@ -87,7 +87,9 @@ def _draw(picture: dict[str, Any]) -> None:
     PICTURES.mkdir(parents=True, exist_ok=True)
     figure, axes = pyplot.subplots(figsize=(7, 4.5), layout="constrained")
     for label, points in picture["lines"].items():
-        axes.plot(*zip(*points, strict=True), marker="o", markersize=4, label=label)
+        ceiling = label.startswith("dense")  # no family of points, but what all of them are held against
+        style = {"linestyle": "--", "color": "grey"} if ceiling else {"marker": "o", "markersize": 4}
+        axes.plot(*zip(*points, strict=True), label=label, **style)
     if "x" in picture["log"]:
         axes.set_xscale("log")
     if "y" in picture["log"]:
