@@ -1,4 +1,4 @@
-"""Quantisers: codes, their prefixes and look-up tables; and the recurrent one, with a turned codebook per level."""
+"""Quantisers: codes, their prefixes and look-up tables; and the recurrent one, whose levels turn few codebooks."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ from alula.encoders import Metric
 from alula_exporters.inputs import TINY, unit_rows
 
 CODEWORDS = 256  # one byte per level
-AXES_PER_LEVEL = 16  # two for every bit of the longest code; what lies along the others is not worth a bit
-BLOCK = 64  # most principal axes that a rotation mixes
+WHOLE = 64  # longest vectors that are quantised along all axes and turned as a whole
+AXES_PER_LEVEL = 12  # three for two bits of the longest code; what lies along the others is hardly worth a bit
+BLOCK = 32  # most principal axes of longer vectors that a rotation mixes
 _CHUNK = 4_096
 
 
@@ -89,14 +90,15 @@ class Quantizer(nn.Module, ABC):
 
 
 class RecurrentQuantizer(Quantizer):
-    """c_1 = B E + m, c_t = (C R_t) E: two codebooks for all levels, turned for each (Song et al., IJCAI 2019).
+    """c_t = C_t E for the first K levels, then c_t = (C_k R_t) E: few codebooks, turned anew (Song et al., IJCAI 2019).
 
-    The paper's recurrent quantization block shares one codebook C among all levels and learns one scalar for each.
-    Three things differ here, and none costs anything at search, for look-up tables stay as they are. Each level also
-    turns the codebook by an orthogonal matrix of its own, which halves the distortion. The first level, which sees the
-    clusters of the rows and not what is left of them, has a codebook B of its own, and the mean m of the training rows.
-    And long vectors are quantised along their first r principal axes E alone, and turned in blocks of axes of like
-    variance, each with its own scale: R_t is block-diagonal. Vectors of at most 64 numbers are taken whole.
+    The paper's recurrent quantization block shares one codebook among all levels and learns one scalar for each. Three
+    things differ here, and none costs anything at search, for look-up tables stay as they are. There are as many
+    codebooks as fit in a third of the numbers that one for every level would take (and two at least): the first levels
+    see the clusters of the rows, what is left for the others looks much alike. The others turn a codebook of the first
+    K levels by an orthogonal matrix of their own; they take the second half of these codebooks in turn. And long
+    vectors are quantised without their mean m, along their first r principal axes E alone, and turned in blocks of axes
+    of like variance, each with its own scale: R_t is block-diagonal. Vectors of at most 64 numbers are taken whole.
 
     Args:
         input_dim: Length d of a vector.
@@ -106,10 +108,10 @@ class RecurrentQuantizer(Quantizer):
         scale: Root mean square norm of the training rows (1 for COSINE).
 
     Attributes:
-        first_codebook: float32 (256, r), B.
-        codebook: float32 (256, r), C.
-        log_scales: float32 (M - 1, g): logarithms of the scales of the g blocks, from the second level on.
-        maps: float32 (M - 1, g, r / g, r / g): blocks of R_t without their scales; a row vector c is turned as c @ R_t.
+        codebooks: float32 (K, 256, r), C, without their scales; 2 <= K <= M where M is not 1.
+        log_scales: float32 (M, g): logarithms of the scales of the g blocks.
+        maps: float32 (M - K, g, r / g, r / g): blocks of R_t, from level K + 1 on; a row vector c is turned as c @ R_t.
+        turned: Number of the codebook, counted from 0, that each of the last M - K levels turns.
         axes: float32 (r, d), E: orthonormal rows, found before training; None where d <= 64.
         offset: float32 (d,), m.
     """
@@ -121,22 +123,28 @@ class RecurrentQuantizer(Quantizer):
         self, input_dim: int, levels: int, sign_bits: int, metric: Metric = "COSINE", scale: float = 1.0
     ) -> None:
         super().__init__(input_dim, sign_bits, metric, scale)
-        rank = min(input_dim, max(BLOCK, AXES_PER_LEVEL * levels))
-        blocks = math.ceil(rank / BLOCK)
+        whole = input_dim <= WHOLE
+        rank = input_dim if whole else min(input_dim, max(WHOLE, AXES_PER_LEVEL * levels))
+        blocks = 1 if whole else math.ceil(rank / BLOCK)
         rank -= rank % blocks
-        self.first_codebook = nn.Parameter(torch.zeros(CODEWORDS, rank))
-        self.codebook = nn.Parameter(torch.zeros(CODEWORDS, rank))
-        self.log_scales = nn.Parameter(torch.zeros(levels - 1, blocks))
-        self.maps = nn.Parameter(torch.eye(rank // blocks).repeat(levels - 1, blocks, 1, 1))
-        # a parameter, though not trained: it comes from the data and counts as the others do
-        axes = None if input_dim <= BLOCK else nn.Parameter(torch.eye(input_dim)[:rank], requires_grad=False)
+        block = rank // blocks
+        # parameters, though not trained: they come from the data and count as the others do
+        axes = None if whole else nn.Parameter(torch.eye(input_dim)[:rank], requires_grad=False)
         self.register_parameter("axes", axes)
+        third = levels * CODEWORDS * input_dim // 3
+        room = third - (0 if axes is None else axes.numel()) - levels * blocks * (1 + block * block)
+        # a codebook takes 256 r numbers and saves the map of a level
+        books = max(min(2, levels), min(levels, room // (rank * (CODEWORDS - block))))
+        self.turned = [books // 2 + number % (books - books // 2) for number in range(levels - books)]
+        self.codebooks = nn.Parameter(torch.zeros(books, CODEWORDS, rank))
+        self.log_scales = nn.Parameter(torch.zeros(levels, blocks))
+        self.maps = nn.Parameter(torch.eye(block).repeat(levels - books, blocks, 1, 1))
         self.register_buffer("offset", torch.zeros(input_dim))
 
     @property
     def levels(self) -> int:
         """Number of levels M."""
-        return self.maps.shape[0] + 1
+        return len(self.log_scales)
 
     def codewords(self) -> Tensor:
         """Every level's codewords in the vectors' own axes, float32 (M, 256, d); the first level's hold the mean."""
@@ -151,9 +159,11 @@ class RecurrentQuantizer(Quantizer):
 
     def inner_codewords(self) -> Tensor:
         """Every level's scaled and turned codewords, float32 (M, 256, r)."""
-        blocks = self.codebook.view(CODEWORDS, -1, self.maps.shape[-1]).transpose(0, 1)
-        turned = torch.matmul(blocks, self.maps) * self.log_scales.exp()[:, :, None, None]
-        return torch.cat([self.first_codebook[None], turned.transpose(1, 2).flatten(2)])
+        # unbind, not indexing: its gradient adds up in a fixed order
+        books = [book.view(CODEWORDS, *self.maps.shape[1:3]).transpose(0, 1) for book in self.codebooks.unbind()]
+        turned = [books[number] @ turn for number, turn in zip(self.turned, self.maps, strict=True)]
+        words = torch.stack([*books, *turned]) * self.log_scales.exp()[:, :, None, None]
+        return words.transpose(1, 2).flatten(2)
 
     @torch.no_grad()
     def constrain(self) -> None:

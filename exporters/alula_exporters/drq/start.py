@@ -1,4 +1,4 @@
-"""Where a quantiser starts: k-means on the residuals of all levels, then a few closed-form rounds."""
+"""Where a quantiser starts: k-means on the residuals of all levels."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ from alula_exporters.training import Progress, silent
 _ROWS = 32_768
 _ITERATIONS = 8
 _ROUNDS = 4
-_LEAST = 1e-12  # scale of a block in which nothing is left
 
 
 @torch.no_grad()
@@ -25,8 +24,8 @@ def start_from_data(
     """Set a quantiser's parameters from the data.
 
     A plain residual quantiser gives the residuals that each level will see, and so a separate codebook for each. A
-    shared codebook is k-means on these residuals pooled, each level's divided by their root mean square (and turned by
-    the level's random rotation, where levels have one); rounds of least squares follow.
+    shared codebook is k-means on the residuals of its levels pooled, each level's divided by their root mean square
+    (and turned back from the level's random rotation, where it has one). The paper's has rounds of least squares after.
 
     Args:
         model: The quantiser; changed in place.
@@ -45,52 +44,29 @@ def start_from_data(
 
 
 def _start_recurrent(model: RecurrentQuantizer, rows: Tensor, generator: torch.Generator, progress: Progress) -> None:
-    """Axes, codebooks, scales and rotations: the rounds set rotation and scale by orthogonal Procrustes."""
-    total = model.levels + _ROUNDS + 1
+    """Axes, scales, random turns and codebooks."""
     if model.axes is not None:
         centred = rows - model.offset
         # ascending eigenvalues: the last eigenvectors are the principal axes, like beside like
         model.axes.copy_(torch.linalg.eigh(centred.T @ centred)[1].T[-len(model.axes) :])
-    pool: list[Tensor] = []
-    for level, (residual, words) in enumerate(_residual_quantizer(model.inner(rows), model.levels, generator)):
-        if level == 0:
-            model.first_codebook.copy_(words)
+    books = len(model.codebooks)
+    pools: list[list[Tensor]] = [[] for _ in range(books)]
+    for level, (residual, _) in enumerate(_residual_quantizer(model.inner(rows), model.levels, generator)):
+        size = safe_scale(residual)
+        model.log_scales[level] = size.log()
+        parts = residual / size
+        if level < books:
+            pools[level].append(parts)
         else:
-            size = safe_scale(residual)
-            model.log_scales[level - 1] = size.log()
-            # the shared codebook keeps the second level's axes; the others are turned at random
-            for block in model.maps[level - 1] if level > 1 else []:
+            turn = model.maps[level - books]
+            for block in turn:
                 block.copy_(random_orthogonal(len(block), generator))
-            parts = (residual / size).view(len(rows), *model.maps.shape[1:3]).transpose(0, 1)
-            pool.append((parts @ model.maps[level - 1].mT).transpose(0, 1).flatten(1))
-        progress("starting", level + 1, total, {})
-    if pool:
-        model.codebook.copy_(_shared_codebook(pool, generator))
-    progress("starting", model.levels + 1, total, {})
-    for number in range(_ROUNDS):
-        _least_squares_round(model, model.inner(rows))
-        progress("starting", model.levels + 2 + number, total, {})
-
-
-def _least_squares_round(model: RecurrentQuantizer, rows: Tensor) -> None:
-    blocks, size = model.maps.shape[1:3]
-    sums, counts = torch.zeros_like(model.codebook), torch.zeros(CODEWORDS)
-    residual = rows - model.first_codebook[nearest(rows, model.first_codebook)]
-    for level in range(model.levels - 1):
-        codes = nearest(residual, model.inner_codewords()[level + 1])
-        chosen = model.codebook[codes].view(-1, blocks, size).transpose(0, 1)
-        wanted = residual.view(-1, blocks, size).transpose(0, 1)
-        # orthogonal Procrustes: the turn and the stretch of the chosen codewords that come nearest to the residuals
-        left, values, right = torch.linalg.svd(chosen.mT @ wanted)
-        rotation = left @ right
-        scale = (values.sum(1) / chosen.square().sum((1, 2)).clamp_min(_LEAST)).clamp_min(_LEAST)[:, None, None]
-        model.maps[level] = rotation
-        model.log_scales[level] = scale.flatten().log()
-        sums.index_add_(0, codes, (wanted @ rotation.mT / scale).transpose(0, 1).flatten(1))
-        counts.index_add_(0, codes, torch.ones(len(codes)))
-        residual = residual - (chosen @ rotation * scale).transpose(0, 1).flatten(1)
-    used = counts > 0
-    model.codebook[used] = sums[used] / counts[used, None]
+            blocks = parts.view(len(rows), *turn.shape[:2]).transpose(0, 1)
+            pools[model.turned[level - books]].append((blocks @ turn.mT).transpose(0, 1).flatten(1))
+        progress("starting", level + 1, model.levels + books, {})
+    for number, pool in enumerate(pools):
+        model.codebooks[number] = _shared_codebook(pool, generator)
+        progress("starting", model.levels + number + 1, model.levels + books, {})
 
 
 def _start_paper(model: PaperQuantizer, rows: Tensor, generator: torch.Generator, progress: Progress) -> None:

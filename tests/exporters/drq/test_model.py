@@ -14,18 +14,18 @@ from alula_exporters.drq.start import random_orthogonal
 
 @pytest.fixture(scope="module", params=["whole", "axes"])
 def model(request):
-    """Three levels of vectors of 7 numbers, taken whole or along 6 axes in blocks of 3."""
+    """Four levels of vectors of 7 numbers, taken whole or along 6 axes in blocks of 3."""
     generator = torch.Generator().manual_seed(0)
     with pytest.MonkeyPatch.context() as patch:
         if request.param == "axes":
-            patch.setattr(model_module, "AXES_PER_LEVEL", 2)
+            patch.setattr(model_module, "WHOLE", 6)
+            patch.setattr(model_module, "AXES_PER_LEVEL", 1)
             patch.setattr(model_module, "BLOCK", 3)
-        model = RecurrentQuantizer(7, 3, 16).requires_grad_(False)
+        model = RecurrentQuantizer(7, 4, 16).requires_grad_(False)
     rank, blocks = (6, 2) if request.param == "axes" else (7, 1)
     assert model.maps.shape == (2, blocks, rank // blocks, rank // blocks)
-    for name in ("codebook", "first_codebook"):
-        getattr(model, name).copy_(torch.randn(256, rank, generator=generator))
-    model.log_scales.copy_(torch.tensor([[-0.5, -0.3], [-1.2, -0.9]])[:, :blocks])
+    model.codebooks.copy_(torch.randn(2, 256, rank, generator=generator))
+    model.log_scales.copy_(torch.tensor([[0.0, 0.2], [-0.5, -0.3], [-1.2, -0.9], [-1.5, -1.6]])[:, :blocks])
     model.offset.copy_(torch.randn(7, generator=generator))
     model.direction_mean.copy_(0.1 * torch.randn(7, generator=generator))
     model.projection.copy_(torch.randn(16, 7, generator=generator))
@@ -37,17 +37,37 @@ def model(request):
 
 
 def _numpy_codewords(model):
-    codebook, words = model.codebook.numpy().astype(np.float64), [model.first_codebook.numpy()]
-    for blocks, log_scales in zip(model.maps.numpy(), model.log_scales.numpy(), strict=True):
+    first, second = model.codebooks.numpy().astype(np.float64)
+    eye = np.eye(model.maps.shape[-1])[None].repeat(model.maps.shape[1], axis=0)
+    words = []
+    # two codebooks for four levels: the third and the fourth turn the second's
+    turns = [eye, eye, *model.maps.numpy()]
+    for book, blocks, log_scales in zip([first, *[second] * 3], turns, model.log_scales.numpy(), strict=True):
         scaled = [np.exp(log_scale) * block for block, log_scale in zip(blocks, log_scales, strict=True)]
-        words.append(codebook @ scipy.linalg.block_diag(*scaled))
+        words.append(book @ scipy.linalg.block_diag(*scaled))
     words = np.stack(words) if model.axes is None else np.stack(words) @ model.axes.numpy()
     words[0] = words[0] + model.offset.numpy()
     return words
 
 
-def test_codewords_after_the_first_level_are_scaled_turned_copies_of_one_codebook(model):
+def test_last_levels_codewords_are_scaled_turned_copies_of_an_earlier_codebook(model):
     np.testing.assert_allclose(model.codewords().numpy(), _numpy_codewords(model), atol=1e-5)
+
+
+def test_levels_without_a_codebook_take_the_second_half_of_them_in_turn():
+    model = RecurrentQuantizer(384, 16, 16).requires_grad_(False)
+    books = torch.randn(model.codebooks.shape, generator=torch.Generator().manual_seed(0))
+    model.codebooks.copy_(books)
+    # scales are 1 and maps the identity until they are set
+    expected = books[[0, 1, 2, 3, 4, 5, 6, 7, 4, 5, 6, 7, 4, 5, 6, 7]]
+    assert torch.equal(model.inner_codewords(), expected)
+
+
+@pytest.mark.parametrize(
+    ("dim", "levels", "books"), [(50, 1, 1), (50, 16, 2), (384, 4, 4), (384, 16, 8), (768, 16, 16)]
+)
+def test_number_of_codebooks(dim, levels, books):
+    assert len(RecurrentQuantizer(dim, levels, 16).codebooks) == books
 
 
 def test_distances_are_the_same_along_the_axes(model):
@@ -60,11 +80,11 @@ def test_distances_are_the_same_along_the_axes(model):
 
 def test_reconstructions_and_tables_give_the_asymmetric_distance(model):
     rng = np.random.default_rng(1)
-    codes, queries = rng.integers(256, size=(20, 3)), rng.standard_normal((4, 7)).astype(np.float32)
+    codes, queries = rng.integers(256, size=(20, 4)), rng.standard_normal((4, 7)).astype(np.float32)
     words = _numpy_codewords(model)
     x_hat = model(torch.from_numpy(codes)).numpy()
     tables = model.tables(torch.from_numpy(queries)).numpy()
-    for t in range(3):
+    for t in range(4):
         expected = sum(words[s][codes[:, s]] for s in range(t + 1))
         np.testing.assert_allclose(x_hat[:, t], expected, atol=1e-5)
         inner = sum(tables[:, s][:, codes[:, s]] for s in range(t + 1))
@@ -81,7 +101,7 @@ def _error(model, x, codes):
 def test_greedy_codes_against_numpy(model):
     x = np.random.default_rng(2).standard_normal((30, 7)).astype(np.float32)
     words, residual, expected = _numpy_codewords(model), x.astype(np.float64), []
-    for t in range(3):
+    for t in range(4):
         expected.append(((residual[:, None] - words[t][None]) ** 2).sum(2).argmin(1))
         residual = residual - words[t][expected[-1]]
     expected = np.stack(expected, axis=1)

@@ -32,8 +32,8 @@ def test_separate_codewords_are_the_codebooks():
 @pytest.mark.parametrize(
     ("kind", "count"),
     [
-        (RecurrentQuantizer, 2 * 256 * 5 + 2 + 2 * 5 * 5),
-        (LinearQuantizer, 2 * 256 * 5 + 2 + 2 * 5 * 5),
+        (RecurrentQuantizer, 2 * 256 * 5 + 3 + 5 * 5),
+        (LinearQuantizer, 2 * 256 * 5 + 3 + 5 * 5),
         (PaperQuantizer, 256 * 5 + 2),
         (SeparateQuantizer, 3 * 256 * 5),
     ],
@@ -46,7 +46,7 @@ def test_long_vectors_take_a_third_of_the_parameters_of_separate_codebooks():
     for dim in (50, 384, 768):
         third = SeparateQuantizer(dim, 16, 16).parameter_count / 3
         assert RecurrentQuantizer(dim, 16, 16).parameter_count <= third
-    axes, codebooks, turns, scales = 256 * 384, 2 * 256 * 256, 15 * 4 * 64 * 64, 15 * 4
+    axes, codebooks, turns, scales = 192 * 384, 8 * 256 * 192, 8 * 6 * 32 * 32, 16 * 6
     assert RecurrentQuantizer(384, 16, 16).parameter_count == axes + codebooks + turns + scales
 
 
