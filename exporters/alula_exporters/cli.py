@@ -130,10 +130,10 @@ def flops(job: Job, *, loss: str | None, **options: Any) -> None:
     type=click.Choice(["default", "linear", "paper", "separate"]),
     default="default",
     show_default=True,
-    help="What the levels of a code share. default: two codebooks, one for the first level, the other turned and "
-    "scaled for each level after it. linear: the same, but mapped by any matrix; a little less error. paper: one "
-    "codebook, scaled only, as published (Song et al., IJCAI 2019): the smallest file, more quantisation error. "
-    "separate: a codebook for each level, the usual residual quantisation (RQ).",
+    help="What the levels of a code share. default: few codebooks (two for vectors of up to 64 numbers), which later "
+    "levels turn and scale. linear: the same, but mapped by any matrix. paper: one codebook, scaled only, as published "
+    "(Song et al., IJCAI 2019): the smallest file, more quantisation error. separate: a codebook for each level, the "
+    "usual residual quantisation (RQ).",
 )
 @click.option("--levels", type=int, show_default="16 bytes", help="Bytes of the longest code.")
 @click.option("--bits", type=int, show_default="128 bits", help="The same in bits, a multiple of 8.")

@@ -49,10 +49,10 @@ _LABELLED_BATCH = 256  # rows of a step that the labels teach: more would leave 
 class DrqConfig:
     """How a quantiser is trained.
 
-    The ``mode`` says what the levels share. ``default``: one codebook, which each level but the first turns and scales;
-    the first has its own. ``linear``: the same, but each level maps it by any matrix. ``paper``: one codebook and a
-    scale per level, trained as published (`alula_exporters.drq.paper.PaperStages`). ``separate``: nothing, a codebook
-    per level (plain residual quantisation).
+    The ``mode`` says what the levels share. ``default``: codebooks, as many as a third of the numbers of one for each
+    level allows (two, for short vectors); later levels turn and scale one of them. ``linear``: the same, but later
+    levels map it by any matrix. ``paper``: one codebook and a scale per level, trained as published
+    (`alula_exporters.drq.paper.PaperStages`). ``separate``: nothing, a codebook per level (residual quantisation, RQ).
 
     Args:
         metric: COSINE, IP or L2.
@@ -61,7 +61,8 @@ class DrqConfig:
         beam: Prefixes kept while encoding a row; 1 is greedy, fast and worse.
         epochs: Passes over the training rows.
         batch: Most rows per step (fewer where rows are few, and for long vectors with many levels, to bound memory).
-        learning_rate: Highest of the one-cycle schedule.
+        learning_rate: Highest of the one-cycle schedule; None for 1e-2 where rotations or maps are learned (it gained
+            most on long vectors), 5e-3 otherwise (separate codebooks got worse with more).
         clip: Largest norm of the gradient.
         seed: Seed of everything random.
         mode: ``default``, ``linear``, ``paper`` or ``separate``.
@@ -82,7 +83,7 @@ class DrqConfig:
     beam: int = 5
     epochs: int = 8
     batch: int = 2_048
-    learning_rate: float = 5e-3
+    learning_rate: float | None = None
     clip: float = 5.0
     seed: int = 0
     mode: Mode = "default"
@@ -104,6 +105,18 @@ class DrqConfig:
                 raise UsageError(f"{name} is {getattr(self, name)}; it must be between 1 and {largest:,}.")
         if self.sign_bits < 8 or self.sign_bits % 8:
             raise UsageError(f"sign_bits is {self.sign_bits}; it must be a positive multiple of 8.")
+
+    def recipe(self) -> dict[str, Any]:
+        """What the file says of its training: every option with the value that it took, without those unused."""
+        effective = {**asdict(self), "learning_rate": self.rate}
+        return {name: value for name, value in effective.items() if value is not None}
+
+    @property
+    def rate(self) -> float:
+        """The learning rate, where none was given the mode's own."""
+        if self.learning_rate is not None:
+            return self.learning_rate
+        return 1e-2 if self.mode in ("default", "linear") else 5e-3
 
     @property
     def trains_backbone(self) -> bool:
@@ -160,7 +173,7 @@ def train_drq(
             "rows": len(vectors),
             "total_rows": data.total_rows,
             "fingerprint": data.fingerprint,
-            "recipe": {name: value for name, value in asdict(config).items() if value is not None},
+            "recipe": config.recipe(),
             "seed": config.seed,
             **figures,
             "parameters": model.parameter_count,
@@ -186,7 +199,7 @@ def _optimise(
     size = min(config.batch, max(CODEWORDS, min(fits, enough)))
     modules = nn.ModuleDict({"model": model})
     trained = [{"params": [parameter for parameter in model.parameters() if parameter.requires_grad]}]
-    rates = [config.learning_rate]
+    rates = [config.rate]
     batches: BalancedBatches | ShuffledBatches = ShuffledBatches(count, size, generator)
     if source.trainable is not None:
         size = min(size, _LABELLED_BATCH)
@@ -198,7 +211,7 @@ def _optimise(
         rates += [config.backbone_learning_rate] * 2
     per_epoch = math.ceil(count / size)
     steps = config.epochs * per_epoch
-    optimizer = torch.optim.Adam(trained, lr=config.learning_rate)
+    optimizer = torch.optim.Adam(trained, lr=config.rate)
     figures = Figures()
     state: dict[str, Stateful] = {"modules": modules, "generator": GeneratorState(generator), "figures": figures}
     if isinstance(batches, ShuffledBatches):
@@ -224,7 +237,7 @@ def _optimise(
             loss, distortion = paper.loss(batch.detach(), codewords, number)
         else:
             # rows are encoded by beam search in the end; greedy codes are near enough while the codewords still move
-            codes = find_codes(batch.detach(), codewords.detach(), config.beam if 2 * number >= steps else 1)
+            codes = find_codes(batch.detach(), codewords.detach(), config.beam if 5 * number >= 4 * steps else 1)
             distortions = prefix_distortions(batch, reconstruct(codes, codewords))
             loss, distortion = distortions.sum(), distortions[-1]
         if source.trainable is not None:
