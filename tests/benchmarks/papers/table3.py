@@ -28,19 +28,19 @@ others are searched. Queries keep their float vector; only the searched rows are
 query to the row's reconstruction.
 
 All methods start from the same small convolutional network with 48 outputs, trained from nothing with the labels
-(contrastive loss). "Dense" ranks by its vectors themselves, unit length: nothing that quantises these very vectors is
-expected to do much better. faiss's PQ, OPQ and RQ quantise them as they are (RQ with beam 5), ITQ keeps the signs of
-rotated principal components, and a row's score is the product of its signs with the query's float components. DRQ goes
-on training the network with the labels while it learns its codes: "default" shares one turned and scaled codebook
-among its levels but the first, "separate" has a codebook per level, and "paper" follows the published training (Song
-et al., IJCAI 2019): the adaptive margin loss, for the features too, so it has a dense row of its own.
+(contrastive loss). "Dense" ranks by its vectors themselves, unit length: nothing that quantises them is expected to do
+much better. faiss's PQ, OPQ and RQ quantise them as they are (RQ with beam 5), ITQ keeps the signs of rotated principal
+components, and a row's score is the product of its signs with the query's float components. DRQ goes on training the
+network with the labels while it learns its codes: "default" shares one turned and scaled codebook among its levels but
+the first, "separate" has a codebook per level, and "paper" follows the published training (Song et al., IJCAI 2019):
+the adaptive margin loss, for the features too, so it has a dense row of its own.
 
 One training run of DRQ gives all four lengths: a shorter code is a prefix of the longest. PQ, OPQ and ITQ need a model
 for each length. RQ is trained for each length here as well, though its first codebooks would serve shorter codes too.
 "Trained numbers" are those of the codes, for all lengths together, without the network. "Training s" is what all
 lengths took together, on top of the network's own training; for DRQ most of it is the network, which goes on learning.
-Figures with ± are means and standard deviations over seeds of training; a method's dense row is its ceiling only for
-the seeds' mean, since two classes that codes collapse may rank better than vectors that keep them apart.
+Figures with ± are means and standard deviations over seeds of training. A code may rank a little better than the
+vectors it stands for: rows of one class that share a codeword are no longer apart.
 """
 SEEDS = (0, 1, 2)
 
