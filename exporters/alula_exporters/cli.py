@@ -191,10 +191,11 @@ def drq(job: Job, *, levels: int | None, bits: int | None, loss: str | None, **o
 )
 @click.option("--force", is_flag=True, help="Replace an existing card.")
 def card(file: Path, out: Path | None, force: bool) -> None:
-    """Write the model card of the encoder FILE: a Markdown file, and a folder of pictures.
+    """Write the model card of an encoder FILE.
 
-    The card says what the encoder is, how to search with it, on what and how it was trained, how good it was on rows
-    that training did not see, and where its limits are. All of it comes from FILE.
+    It is a Markdown file and a folder of pictures, which say what the encoder is, how to search with it, on what and
+    how it was trained, how good it was on rows that training did not see, and where its limits are. All of it comes
+    from FILE.
 
     \b
     alula card words-flops.onnx     writes words-flops.md and words-flops/*.png

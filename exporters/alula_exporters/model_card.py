@@ -298,7 +298,11 @@ def _numbers_in_order(pair: tuple[str, Any]) -> list[str]:
 
 
 def _meaning(figure: str) -> str:
-    """What a figure named ``recall@K in top N`` or ``recall@K by B-bit codes`` is."""
+    """What a figure named ``recall@K in top N``, ``recall@K by B-bit codes`` or ``... by label`` is."""
+    if figure.startswith("recall@1 by label"):
+        return "share of queries whose best row has their label; without re-ranking"
+    if figure.startswith("mAP by label"):
+        return "mean average precision when rows of the query's label are right; without re-ranking"
     wanted = re.match(r"recall@(\d+) (?:in top (\d+)|by (\d+)-bit codes)$", figure)
     if not wanted:
         return ""
@@ -324,10 +328,15 @@ def _limits(info: EncoderInfo) -> Iterator[str]:
     if info.metric == "COSINE":
         metric += " Vectors that differ in length alone become the same row."
     yield f"- {metric}"
-    yield (
-        f"- Vectors of {info.input_dim:,} numbers only, and of the embedding model that made the training vectors. "
-        "Others of this length are encoded without complaint, but nothing is known of how well."
-    )
+    kind = {
+        "vectors": f"Vectors of {info.input_dim:,} numbers only, and of the embedding model that made the training "
+        "vectors. Others of this length",
+        "images": "Images like those of the training only, of the same size. Others",
+        "text": "Texts like those of the training only, in their language. Others",
+    }[info.input]
+    yield f"- {kind} are encoded without complaint, but nothing is known of how well."
+    if isinstance(quality := info.training.get("quality"), Mapping) and any("label" in name for name in quality):
+        yield "- The figures by label were measured among rows that it learned from, whose labels it has seen."
     yield from (f"- {line}" for line in (*_sample_limits(info), *_KIND_LIMITS[info.kind](info)))
     yield "- Not measured for this card: speed, memory and recall in Milvus, and how results vary from seed to seed."
 
