@@ -9,13 +9,17 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from alula_exporters.checkpoint import Checkpoint
     from alula_exporters.data import TrainingData, load_training_data, make_training_data
+    from alula_exporters.dense import BackboneConfig, train_backbone
     from alula_exporters.drq import DrqConfig, export_drq, train_drq
     from alula_exporters.flops import FlopsConfig, export_flops, train_flops
     from alula_exporters.model_card import write_card
     from alula_exporters.records import Recorder
 
 __all__ = [
+    "BackboneConfig",
+    "Checkpoint",
     "DrqConfig",
     "FlopsConfig",
     "Recorder",
@@ -24,12 +28,15 @@ __all__ = [
     "export_flops",
     "load_training_data",
     "make_training_data",
+    "train_backbone",
     "train_drq",
     "train_flops",
     "write_card",
 ]
 
 _HOMES = {
+    "Checkpoint": "alula_exporters.checkpoint",
+    **dict.fromkeys(("BackboneConfig", "train_backbone"), "alula_exporters.dense"),
     **dict.fromkeys(("TrainingData", "load_training_data", "make_training_data"), "alula_exporters.data"),
     **dict.fromkeys(("DrqConfig", "export_drq", "train_drq"), "alula_exporters.drq"),
     **dict.fromkeys(("FlopsConfig", "export_flops", "train_flops"), "alula_exporters.flops"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, fields, replace
@@ -257,6 +258,7 @@ def run_job(job: Job, kind: Kind) -> None:
         backbone.front()  # what cannot be exported is not worth training
     recorder = Recorder()
     table = _command_table(job)
+    started = time.perf_counter()
     checkpoint = _checkpoint(job, data, table, recorder)
     try:
         with _watch(job, recorder) as progress:
@@ -267,6 +269,7 @@ def run_job(job: Job, kind: Kind) -> None:
         if checkpoint.begun:
             click.echo(f"Stopped; the same command goes on from {checkpoint.path}.", err=True)
         raise
+    seconds = time.perf_counter() - started
     trained = recorder.add_to(trained)
     trained = replace(trained, training={**trained.training, "command": {_command_name(): table}})
     if job.apart:
@@ -274,7 +277,7 @@ def run_job(job: Job, kind: Kind) -> None:
         trained = trained.head()
     info = kind.export(trained, job.out, force=job.force, opset=job.opset)
     checkpoint.remove()
-    show_summary(job.out, info, kind.lines)
+    show_summary(job.out, info, kind.lines, seconds)
     if job.apart:
         click.echo(f"Its backbone: {job.backbone_path}")
     if job.card:

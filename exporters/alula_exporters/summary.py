@@ -14,13 +14,14 @@ if TYPE_CHECKING:
 Lines = Callable[["EncoderInfo"], "list[tuple[str, str]]"]
 
 
-def show_summary(out: Path, info: EncoderInfo, lines: Lines) -> None:
+def show_summary(out: Path, info: EncoderInfo, lines: Lines, seconds: float) -> None:
     """Print what was written: the kind's own ``lines``, quality on held-out rows, agreement with torch.
 
     Args:
         out: The encoder file.
         info: What it says of itself.
         lines: `flops_lines` or `drq_lines`.
+        seconds: What training took; not in the file, which is the same for the same seed.
     """
     quality = dict(info.training["quality"])
     sample = f"{quality.pop('queries')} held-out queries, {quality.pop('rows'):,} rows"
@@ -28,7 +29,7 @@ def show_summary(out: Path, info: EncoderInfo, lines: Lines) -> None:
     parity = ", ".join(f"{name.replace('_', ' ')} {value:.4g}" for name, value in info.parity.items())
     table = [*lines(info), *found, ("judged with", sample), ("ONNX against torch", parity)]
     width = max(len(name) for name, _ in table)
-    click.echo(f"Wrote {out} ({out.stat().st_size / 1e6:.1f} MB), metric {info.metric}.")
+    click.echo(f"Wrote {out} ({out.stat().st_size / 1e6:.1f} MB), metric {info.metric}, trained in {seconds:.0f} s.")
     for name, value in table:
         click.echo(f"  {name:<{width}}  {value}")
 
