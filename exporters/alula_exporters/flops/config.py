@@ -82,7 +82,7 @@ class FlopsConfig:
     ramp: int | None = None
     loss: Loss = "distillation"
     frozen: bool = False
-    backbone_learning_rate: float = 5e-4
+    backbone_learning_rate: float = 2e-4
     patience: int | None = None
 
     def __post_init__(self) -> None:
