@@ -92,15 +92,10 @@ def test_the_card_says_what_the_file_says(made):
     assert f"Learned from 900 of 1,000 vectors in {SOURCES[info.kind]}." in text
     assert f"| metric | {info.metric} |" in text
     for name, value in training["recipe"].items():
-        shown = (
-            str(value)
-            if isinstance(value, bool)
-            else f"{value:,}"
-            if isinstance(value, int)
-            else f"{value:.4g}"
-            if isinstance(value, float)
-            else value
-        )
+        if isinstance(value, bool):
+            shown = "yes" if value else "no"
+        else:
+            shown = f"{value:,}" if isinstance(value, int) else f"{value:.4g}" if isinstance(value, float) else value
         assert f"| {name} | {shown} |" in text
     recalls = {name: value for name, value in training["quality"].items() if name.startswith("recall")}
     assert recalls
