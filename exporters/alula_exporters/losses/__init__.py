@@ -2,7 +2,7 @@
 
 from alula_exporters.losses.adaptive_margin import AdaptiveMarginLoss, adaptive_margin_loss
 from alula_exporters.losses.arcface import ArcFaceLoss
-from alula_exporters.losses.contrastive import ContrastiveLoss, info_nce
+from alula_exporters.losses.contrastive import ContrastiveLoss
 from alula_exporters.losses.registry import LabelLoss, label_loss
 from alula_exporters.losses.triplet import TripletLoss, semi_hard_triplet_loss
 
@@ -13,7 +13,6 @@ __all__ = [
     "LabelLoss",
     "TripletLoss",
     "adaptive_margin_loss",
-    "info_nce",
     "label_loss",
     "semi_hard_triplet_loss",
 ]

@@ -14,6 +14,10 @@ class ContrastiveLoss(nn.Module):
     of i's label. The paper sums over i; the mean does not depend on the batch's size. Rows without another of their
     label do not count as i; without any pair the loss is 0.
 
+    For pairs, whose two rows share a label of their own, this is InfoNCE (van den Oord et al., 2018) in both directions,
+    with all other rows of the batch for negatives: -log(exp(z_i z_j / tau) / sum_{a != i} exp(z_i z_a / tau)), j being
+    the partner of i.
+
     Args:
         temperature: tau; the default is the paper's.
     """
@@ -36,22 +40,3 @@ class ContrastiveLoss(nn.Module):
         counts = positives.sum(1)
         fits = functional.log_softmax(logits, dim=1).masked_fill(~positives, 0).sum(1) / counts.clamp_min(1)
         return -fits.sum() / (counts > 0).sum().clamp_min(1)
-
-
-def info_nce(queries: Tensor, rows: Tensor, temperature: float = 0.07) -> Tensor:
-    """InfoNCE of pairs, in both directions (van den Oord et al., 2018, equation 4, with cosines / temperature).
-
-    The mean of -log softmax_j(q_i r_j / tau)[i] and -log softmax_j(q_j r_i / tau)[i]: query i finds row i among all
-    rows, and row i finds query i among all queries.
-
-    Args:
-        queries: float32 (n, D), rows of unit length.
-        rows: float32 (n, D), rows of unit length; row i belongs to query i.
-        temperature: tau.
-
-    Returns:
-        A scalar, in nats.
-    """
-    logits = queries @ rows.T / temperature
-    own = torch.arange(len(queries))
-    return (functional.cross_entropy(logits, own) + functional.cross_entropy(logits.T, own)) / 2
