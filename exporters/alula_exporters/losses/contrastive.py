@@ -14,9 +14,9 @@ class ContrastiveLoss(nn.Module):
     of i's label. The paper sums over i; the mean does not depend on the batch's size. Rows without another of their
     label do not count as i; without any pair the loss is 0.
 
-    For pairs, whose two rows share a label of their own, this is InfoNCE (van den Oord et al., 2018) in both directions,
-    with all other rows of the batch for negatives: -log(exp(z_i z_j / tau) / sum_{a != i} exp(z_i z_a / tau)), j being
-    the partner of i.
+    For pairs, whose two rows share a label of their own, this is InfoNCE (van den Oord et al., 2018) in both
+    directions, with all other rows of the batch for negatives:
+    -log(exp(z_i z_j / tau) / sum_{a != i} exp(z_i z_a / tau)), j being the partner of i.
 
     Args:
         temperature: tau; the default is the paper's.

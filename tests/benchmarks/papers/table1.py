@@ -33,7 +33,8 @@ rows are trained to the same FLOPs; the top-k encoder without a regulariser cost
 "ms" is the median for one query in one thread, search and exact re-ranking of 500 together; a sparse query's encoding
 is shown apart. The sparse rows are searched term at a time in a plain inverted index, by the benchmark's own numba
 loop. HNSW keeps the vectors in its index and needs no re-ranking. Figures with ± are means and standard deviations
-over several seeds of training; the others are of one seed. Queries are neither among the rows nor trained on.
+over several seeds of training; the others are of one seed. Queries are neither among the rows nor trained on. Where the
+± of a time is a large part of it, other work shared the machine: such a time says little.
 """
 SEEDS = (0, 1, 2)
 
