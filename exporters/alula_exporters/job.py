@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 _FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
 _IMAGE_BACKBONES = ("cnn", "resnet")
 _BACKBONE_EPOCHS = 20
+_TEXT_RATE = 2e-5  # a trained transformer forgets what it knows when it is changed faster
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,7 @@ class Job:
         label_vectors: The file of label vectors.
         backbone: ``cnn``, ``resnet`` or the folder of a text model.
         backbone_epochs: Passes that the backbone learns before the encoder; None for its kind's default.
+        backbone_rate: Its highest learning rate; None for its kind's default.
         frozen: Leave the backbone as it is while the encoder learns.
         apart: Write backbone and encoder to files of their own.
         patience: Measurements without improvement until training stops; None for never.
@@ -68,6 +70,7 @@ class Job:
     label_vectors: Path | None
     backbone: str | None
     backbone_epochs: int | None
+    backbone_rate: float | None
     frozen: bool
     apart: bool
     patience: int | None
@@ -98,7 +101,15 @@ class Job:
     @property
     def shared_options(self) -> dict[str, Any]:
         """The options that both kinds' configurations have in common."""
-        return {"metric": self.metric, "seed": self.seed, "frozen": self.frozen, "patience": self.patience}
+        rate = _TEXT_RATE if self.backbone_rate is None and self.input == "text" else self.backbone_rate
+        chosen = {} if rate is None else {"backbone_learning_rate": rate}
+        return {
+            "metric": self.metric,
+            "seed": self.seed,
+            "frozen": self.frozen,
+            "patience": self.patience,
+            **chosen,
+        }
 
     def loss(self, chosen: str | None, without_labels: str) -> str:
         """The loss to train with: the chosen one, or the one that fits the data.
@@ -146,6 +157,12 @@ _COMMON_OPTIONS = (
         type=click.IntRange(min=0),
         show_default="20 for cnn and resnet, 0 for a trained model",
         help="Passes over the rows that the backbone learns from the labels alone, before the encoder.",
+    ),
+    click.option(
+        "--backbone-rate",
+        type=click.FloatRange(min=0, min_open=True),
+        show_default="2e-5 for texts; for images what suits the stage",
+        help="The backbone's highest learning rate.",
     ),
     click.option("--frozen", is_flag=True, help="Leave the backbone as it is while the encoder learns."),
     click.option(
@@ -299,7 +316,7 @@ def _check(job: Job) -> None:
     if job.label_vectors is not None and not job.labelled:
         raise UsageError("--label-vectors say what labels mean; give --labels or --label-column too.")
     if job.backbone is None:
-        for name in ("backbone_epochs", "frozen", "apart"):
+        for name in ("backbone_epochs", "backbone_rate", "frozen", "apart"):
             if getattr(job, name):
                 raise UsageError(f"--{name.replace('_', '-')} is about a backbone; give --backbone too.")
     elif job.input == "images" and not job.labelled:
@@ -370,7 +387,14 @@ def _train_backbone(
     from alula_exporters.dense import BackboneConfig, train_backbone  # noqa: PLC0415 (torch)
 
     loss: Any = {"loss": kind.loss} if kind.loss in ("contrastive", "triplet", "arcface", "adaptive-margin") else {}
-    config = BackboneConfig(epochs=_epochs(job), patience=job.patience, seed=job.seed, **loss)
+    rate = job.shared_options.get("backbone_learning_rate")
+    config = BackboneConfig(
+        epochs=_epochs(job),
+        patience=job.patience,
+        seed=job.seed,
+        **loss,
+        **({} if rate is None else {"learning_rate": rate}),
+    )
     train_backbone(backbone, data, config, progress=progress, checkpoint=checkpoint)
 
 
