@@ -31,6 +31,10 @@ so only the longest size has room for bits beside them: its row is for as many r
 dimensions as fit, at one bit each. It estimates distances and reconstructs nothing. OPQ's rotation takes 25 rounds.
 LSQ is slow: it is trained on at most 20,000 rows, in 10 rounds of faiss's 25, and a quick run leaves it out. Figures
 with ± are means and standard deviations over seeds of training; the others are of one seed.
+
+Short codes on short vectors pay for the norm: beside 4 bytes of code its 2 bytes are half as much again, and 2 more
+bytes of OPQ know more of 50 dimensions than a norm does. That is so for RQ too. Where vectors are long, or codes are,
+the additive codes are ahead with their norm counted.
 """
 SEEDS = (0, 1, 2)
 
