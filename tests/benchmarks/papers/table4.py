@@ -67,7 +67,7 @@ class Targets:
 
 
 FULL = Targets(mse=1.03, numbers=1 / 3, opq={"bytes per row": NORM, "bytes of code": 0})
-# two passes over few rows train neither DRQ nor RQ to the end
+# few rows train neither DRQ nor RQ to the end
 QUICK = Targets(mse=1.2, numbers=1 / 3, opq={"bytes of code": 0})
 
 
@@ -118,7 +118,7 @@ def _methods(report: Report, vectors: Vectors, data: F32, quick: bool) -> Iterat
         # the variants are there to compare with: one seed of them does
         for seed in SEEDS if mode == "default" and not quick else SEEDS[:1]:
             with report.part(f"{vectors.name}, DRQ {mode}, seed {seed}"):
-                quantised = _drq(vectors, DrqConfig(mode=mode, levels=max(LEVELS), seed=seed, epochs=2 if quick else 8))
+                quantised = _drq(vectors, DrqConfig(mode=mode, levels=max(LEVELS), seed=seed))
             yield quantised
     rivals = {"PQ": _pq, "OPQ": _opq, "RQ": _rq, "RaBitQ": _rabitq, "LSQ": _lsq}
     if quick:
