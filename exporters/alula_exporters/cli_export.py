@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
 from alula_exporters.extras import needs_extra
-
-if TYPE_CHECKING:
-    from alula.encoders import EncoderInfo
+from alula_exporters.summary import parity_line, show_written
 
 
 @click.group()
@@ -43,16 +39,14 @@ def sentence_transformers(folder: Path, out: Path, *, max_nnz: int | None, force
         from alula_exporters.sparse_checkpoints import export_checkpoint  # noqa: PLC0415 (torch)
 
         info = export_checkpoint(folder, out, max_nnz=max_nnz, force=force)
-    _summarise(
-        out,
-        info,
-        {
-            "sparse rows": f"{info.max_nnz} non-zeros at most, in {info.dim:,} dimensions",
-            "texts": f"{info.max_tokens} tokens at most",
-            "prompts": f"{info.row_prompt!r} for rows, {info.query_prompt!r} for queries",
-            "ONNX against torch": ", ".join(f"{name.replace('_', ' ')} {x:.4g}" for name, x in info.parity.items()),
-        },
-    )
+    table = [
+        ("sparse rows", f"{info.max_nnz} non-zeros at most, in {info.dim:,} dimensions"),
+        ("texts", f"{info.max_tokens} tokens at most"),
+        ("prompts", f"{info.row_prompt!r} for rows, {info.query_prompt!r} for queries"),
+        ("ONNX against torch", parity_line(info)),
+    ]
+    show_written(out, info, table)
+    click.echo(f"Next: alula inspect {out}")
 
 
 @export.command()
@@ -81,13 +75,6 @@ def int8(encoder: Path, data: Path, *, column: str | None, out: Path, force: boo
         from alula_exporters.int8 import export_int8  # noqa: PLC0415 (torch)
 
         info, recall = export_int8(encoder, data, out, column=column, force=force)
-    changes = {name: f"{before:.3f} fp32, {after:.3f} int8" for name, (before, after) in recall.items()}
-    _summarise(out, info, {"before": f"{encoder.stat().st_size / 1e6:.1f} MB", **changes})
-
-
-def _summarise(out: Path, info: EncoderInfo, pairs: Mapping[str, str]) -> None:
-    width = max(map(len, pairs))
-    click.echo(f"Wrote {out} ({out.stat().st_size / 1e6:.1f} MB), metric {info.metric}.")
-    for name, value in pairs.items():
-        click.echo(f"  {name:<{width}}  {value}")
+    changes = [(name, f"{before:.3f} fp32, {after:.3f} int8") for name, (before, after) in recall.items()]
+    show_written(out, info, [("before", f"{encoder.stat().st_size / 1e6:.1f} MB"), *changes])
     click.echo(f"Next: alula inspect {out}")

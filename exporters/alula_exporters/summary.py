@@ -1,8 +1,8 @@
-"""What a training command prints in the end."""
+"""What the commands that write an encoder file print in the end."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,7 +15,7 @@ Lines = Callable[["EncoderInfo"], "list[tuple[str, str]]"]
 
 
 def show_summary(out: Path, info: EncoderInfo, lines: Lines, seconds: float) -> None:
-    """Print what was written: the kind's own ``lines``, quality on held-out rows, agreement with torch.
+    """Print what was trained: the kind's own ``lines``, quality on held-out rows, agreement with torch.
 
     Args:
         out: The encoder file.
@@ -26,12 +26,28 @@ def show_summary(out: Path, info: EncoderInfo, lines: Lines, seconds: float) -> 
     quality = dict(info.training["quality"])
     sample = f"{quality.pop('queries')} held-out queries, {quality.pop('rows'):,} rows"
     found = [(name, f"{value:.3f}") for name, value in quality.items()]
-    parity = ", ".join(f"{name.replace('_', ' ')} {value:.4g}" for name, value in info.parity.items())
-    table = [*lines(info), *found, ("judged with", sample), ("ONNX against torch", parity)]
+    table = [*lines(info), *found, ("judged with", sample), ("ONNX against torch", parity_line(info))]
+    show_written(out, info, table, how=f", trained in {seconds:.0f} s.")
+
+
+def show_written(out: Path, info: EncoderInfo, table: Sequence[tuple[str, str]], *, how: str = ".") -> None:
+    """Print that a file was written, and a table of what it is.
+
+    Args:
+        out: The encoder file.
+        info: What it says of itself.
+        table: Names and values.
+        how: How the first sentence ends.
+    """
     width = max(len(name) for name, _ in table)
-    click.echo(f"Wrote {out} ({out.stat().st_size / 1e6:.1f} MB), metric {info.metric}, trained in {seconds:.0f} s.")
+    click.echo(f"Wrote {out} ({out.stat().st_size / 1e6:.1f} MB), metric {info.metric}{how}")
     for name, value in table:
         click.echo(f"  {name:<{width}}  {value}")
+
+
+def parity_line(info: EncoderInfo) -> str:
+    """The parity figures in one line."""
+    return ", ".join(f"{name.replace('_', ' ')} {value:.4g}" for name, value in info.parity.items())
 
 
 def flops_lines(info: EncoderInfo) -> list[tuple[str, str]]:
