@@ -9,7 +9,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, fields, replace
 from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import click
 from rich.console import Console
@@ -99,10 +99,14 @@ class Job:
         return self.out.with_name(f"{self.out.stem}-backbone.onnx")
 
     @property
+    def rate(self) -> float | None:
+        """The backbone's learning rate; None for the default of what trains it."""
+        return _TEXT_RATE if self.backbone_rate is None and self.input == "text" else self.backbone_rate
+
+    @property
     def shared_options(self) -> dict[str, Any]:
         """The options that both kinds' configurations have in common."""
-        rate = _TEXT_RATE if self.backbone_rate is None and self.input == "text" else self.backbone_rate
-        chosen = {} if rate is None else {"backbone_learning_rate": rate}
+        chosen = {} if self.rate is None else {"backbone_learning_rate": self.rate}
         return {
             "metric": self.metric,
             "seed": self.seed,
@@ -385,16 +389,12 @@ def _train_backbone(
     job: Job, kind: Kind, backbone: Backbone, data: TrainingData, *, progress: ProgressCallback, checkpoint: Checkpoint
 ) -> None:
     from alula_exporters.dense import BackboneConfig, train_backbone  # noqa: PLC0415 (torch)
+    from alula_exporters.losses import LabelLoss  # noqa: PLC0415
 
-    loss: Any = {"loss": kind.loss} if kind.loss in ("contrastive", "triplet", "arcface", "adaptive-margin") else {}
-    rate = job.shared_options.get("backbone_learning_rate")
-    config = BackboneConfig(
-        epochs=_epochs(job),
-        patience=job.patience,
-        seed=job.seed,
-        **loss,
-        **({} if rate is None else {"learning_rate": rate}),
-    )
+    chosen: dict[str, Any] = {"loss": kind.loss} if kind.loss in get_args(LabelLoss) else {}
+    if job.rate is not None:
+        chosen["learning_rate"] = job.rate
+    config = BackboneConfig(epochs=_epochs(job), patience=job.patience, seed=job.seed, **chosen)
     train_backbone(backbone, data, config, progress=progress, checkpoint=checkpoint)
 
 

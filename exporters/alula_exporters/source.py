@@ -96,7 +96,8 @@ class Source:
                 f"Stopping early needs {2 * QUERIES} held-out rows, and {self.data.total_rows:,} rows leave "
                 f"{len(self.data.held_out)}; give {20 * QUERIES:,} rows or more, or leave patience out."
             )
-        queries, rows = self._vectors(apart), self._vectors(self.data.train[:_VALIDATED])
+        queries = self._vectors(apart)
+        rows = self._vectors(self.data.train[:_VALIDATED]) if self._fixed is None else self._fixed[:_VALIDATED]
         scores = score(queries, rows)
         if self.data.held_out_labels is None:
             return share_found(exact_neighbours(queries, rows, metric), scores, _CHOSEN_BY)

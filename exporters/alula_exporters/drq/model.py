@@ -173,10 +173,7 @@ class RecurrentQuantizer(Quantizer):
 
 
 class LinearQuantizer(RecurrentQuantizer):
-    """As `RecurrentQuantizer`, but the blocks of R_t may be any matrices, not only rotations.
-
-    As many parameters, and a little less distortion where rows are plenty.
-    """
+    """As `RecurrentQuantizer`, with as many parameters, but the blocks of R_t may be any matrices."""
 
     def constrain(self) -> None:
         """Nothing: a linear map may be any."""
