@@ -1,0 +1,100 @@
+"""What every source gives: rows in batches, in the same order each time, which a load can take up again anywhere."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import pyarrow as pa
+
+from alula.encoders import Input, Inputs
+
+# A place in a source: the number of a row, or (in a Milvus collection, whose rows come and go) a primary key.
+# Cursors of one source grow from row to row.
+Cursor = int | str
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Some consecutive rows of a source.
+
+    Args:
+        start: Number of the first row, counted from 0.
+        inputs: What an encoder takes: float32 vectors (n, d), uint8 images (n, h, w, c), or n texts. A row in `bad` has
+            a placeholder here: zeros, or an empty text.
+        columns: The scalar columns, each of length n, named as the collection's fields.
+        bad: Why rows cannot be loaded, by their position in the batch.
+        record: The rows as the source has them, which a dead letter keeps; made of inputs and columns if None.
+        first: Cursor of the first row; `start` if None.
+        last: Cursor of the last row; its number if None.
+    """
+
+    start: int
+    inputs: Inputs
+    columns: Mapping[str, pa.Array]
+    bad: Mapping[int, str] = dataclasses.field(default_factory=dict)
+    record: pa.RecordBatch | None = None
+    first: Cursor | None = None
+    last: Cursor | None = None
+
+    def __len__(self) -> int:
+        return len(self.inputs)
+
+    @property
+    def span(self) -> tuple[Cursor, Cursor]:
+        """The cursors of the first and the last row."""
+        first = self.start if self.first is None else self.first
+        return first, self.start + len(self) - 1 if self.last is None else self.last
+
+    def row(self, position: int) -> pa.RecordBatch:
+        """One row as the source has it."""
+        if self.record is not None:
+            return self.record.slice(position, 1)
+        value: Any = self.inputs[position]
+        columns = {name: column.slice(position, 1) for name, column in self.columns.items()}
+        if isinstance(value, np.ndarray):  # images of any shape become one list of numbers
+            columns = {"vector": pa.array([value.ravel()]), **columns}
+        return pa.RecordBatch.from_pydict(columns)
+
+
+class Source(Protocol):
+    """Anything that gives rows in batches.
+
+    Attributes:
+        name: The source in words, for messages: a path, a URL, a collection.
+        input: What the rows are.
+        scalars: The scalar columns under the names that the collection has for them, with their Arrow types.
+        rows: The number of rows, None when it is not known without reading them.
+        dim: The dimension of vectors, None when it is not known without reading them (or for texts and images).
+        unique: Whether no two rows can have one primary key, so that nobody needs to look for such.
+        fingerprint: What changes when the rows do (paths, sizes and times of change of files), so that a load is not
+            taken up with other rows; "" where that cannot be told.
+    """
+
+    name: str
+    input: Input
+    scalars: Mapping[str, pa.DataType]
+    rows: int | None
+    dim: int | None
+    unique: bool
+    fingerprint: str
+
+    def batches(self, size: int, *, after: Cursor | None = None, start: int = 0) -> Iterator[Batch]:
+        """The rows in order, at most `size` at a time.
+
+        Args:
+            size: The most rows in a batch; less only at the end of a file, so that batches fall alike each time.
+            after: Begin behind the row with this cursor (one that a batch of the same size ended with).
+            start: The number of the first row that is given then; sources whose cursors are numbers know it themselves.
+
+        Raises:
+            DataError: If the source is damaged. A row that cannot be loaded is no error: it is in `Batch.bad`.
+        """
+        ...
+
+    def keys(self, column: str, size: int = 65536) -> Iterator[pa.Array]:
+        """One scalar column alone, in the order of the rows: cheap where a format stores columns apart."""
+        ...
