@@ -29,7 +29,7 @@ from alula.index_types import (
     vector_spec,
 )
 from alula.ingest.pipeline import LoadReport, Progress, Target, load
-from alula.ingest.sources import ArraySource, FileSource, open_source
+from alula.ingest.sources import ArraySource, Source, open_source
 from alula.schema import MAX_VARCHAR, ScalarField, check_distinct, check_name
 from alula.search import Hit, Id, Scope, Searcher, check_limit
 from alula.servers import Server, ask, connect, delete_rows, milvus_errors
@@ -193,7 +193,7 @@ class Collection:
 
     def load(
         self,
-        source: str | Path | FileSource | ArraySource,
+        source: str | Path | Source,
         *,
         vector_column: str | None = None,
         text_column: str | None = None,
