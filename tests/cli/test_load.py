@@ -70,8 +70,8 @@ def test_files_that_cannot_be_read(alula, fails, in_server, rows_file, tmp_path)
     ):
         (tmp_path / name).write_bytes(content)
         fails(1, ["load", in_server.name, tmp_path / name, *in_server.opened], name, word)
-    (tmp_path / "rows.csv").write_text("a,b\n")
-    fails(2, ["load", in_server.name, tmp_path / "rows.csv", *in_server.opened], "rows.csv", ".parquet")
+    (tmp_path / "rows.xml").write_text("<a/>")
+    fails(2, ["load", in_server.name, tmp_path / "rows.xml", *in_server.opened], "rows.xml", ".parquet")
     fails(2, ["load", in_server.name, tmp_path / "none.npy", *in_server.opened], "none.npy", "does not exist")
     assert count(alula, in_server) == ROWS
 

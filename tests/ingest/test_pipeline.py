@@ -13,7 +13,6 @@ import pytest
 import alula
 from alula.errors import DataError
 from alula.ingest import target
-from alula.ingest.sources import ArraySource
 from tests.engines import DIM, ROWS, Rows
 from tests.tiny_encoders import random_vectors, write_drq, write_flops
 

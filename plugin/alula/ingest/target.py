@@ -132,7 +132,8 @@ class Target:
         if isinstance(batch.inputs, np.ndarray) and batch.inputs.dtype.kind == "f":
             self._check_vectors(batch.inputs, bad)
         elif isinstance(batch.inputs, list):
-            for i, text in enumerate(batch.inputs):
+            texts: list[Any] = list(batch.inputs)
+            for i, text in enumerate(texts):
                 if not isinstance(text, str):
                     bad.setdefault(i, f"{text!r} instead of a text")
         key = self.primary_key
