@@ -43,7 +43,9 @@ from alula.ingest.sources.base import Cursor
 from alula.servers import Columns, Failure, Server, any_of, milvus_errors, server_words, what_failed
 
 PART_BYTES = 256 << 20
-IN_FLIGHT = 2  # one that the server works on, and the next: a data node takes one at a time
+# A data node takes one at a time, and far faster than rows are encoded. Another that waits gains nothing, and may get
+# stuck: a server that restarts has given waiting tasks to the node that had died, and took 15 minutes to notice.
+IN_FLIGHT = 1
 TRIES = 5  # imports of one part that end because the server did
 SAMPLE = 16  # rows that are looked for to see whether a part has arrived
 POLL_SECONDS = 0.5
@@ -409,7 +411,7 @@ def _may_show_rows(task: _Task) -> bool:
 def _retrying() -> tenacity.Retrying:
     return tenacity.Retrying(
         retry=tenacity.retry_if_exception(_passing),
-        wait=tenacity.wait_exponential_jitter(initial=0.2, max=5),
+        wait=tenacity.wait_random_exponential(multiplier=0.2, max=5),
         stop=tenacity.stop_after_delay(OUTAGE_SECONDS),
         reraise=True,
     )
