@@ -28,8 +28,8 @@ _MOST_ROWS = 16384  # Milvus returns no more at once
 _FIRST_ROWS = 128  # of the first page, while nothing is known of the rows' lengths
 _PAGE_BYTES = 8 << 20
 # A query with a limit promises no order but in this mode, which is that of pymilvus's iterator: each segment gives its
-# first rows by key. Pages may be shorter or longer than asked for (2.3.5), and only an empty one is the end. The iterator
-# itself never ends on Lite 2.5, and fails on 2.3.5, where keys are strings with quotes.
+# first rows by key. Pages may be shorter or longer than asked for (2.3.5), and only an empty one is the end. pymilvus's
+# iterator itself never ends on Lite 2.5, and fails on 2.3.5, where keys are strings with quotes.
 _IN_ORDER = {"iterator": "True", "reduce_stop_for_best": "True"}
 
 
