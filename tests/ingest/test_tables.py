@@ -44,17 +44,17 @@ def test_csv_types_are_those_of_the_first_rows(tmp_path):
 def test_csv_rows_that_do_not_fit_are_bad_and_the_others_are_read(tmp_path):
     path = write(
         tmp_path / "x.csv",
-        "id,year,v",
+        "id,tag,v",
         '0,1999,"[1, 2]"',
         '1,2000,"[3, oops]"',
-        '2,many,"[5, 6]"',
+        '2,2001,"[5, 6]"',
         '3,2002,"[7, 8]",more',
         "4",
         "5,2004,",
         '6,2005,"[9, 10, 11]"',
         '7,2006,"[NaN, 1]"',
         '8,2007,"[null, 1]"',
-        '9,007,"[1, 1]"',
+        '9,2008,"[1, 1]"',
         "",
         '10,2009,"[1, 2]}{[3, 4]"',
         "11,2010,7",
@@ -63,14 +63,12 @@ def test_csv_rows_that_do_not_fit_are_bad_and_the_others_are_read(tmp_path):
     source = open_source(path)
     assert bad_rows(source) == {
         1: "'[3, oops]' in the column 'v', which holds lists of numbers",
-        2: "'many' in the column 'year', which holds whole numbers",
         3: "4 fields, where the header has 3",
         4: "1 fields, where the header has 3",
         5: "no vector in the column 'v'",
         6: "a vector of length 3 in the column 'v', where 2 is needed",
         7: "NaN or infinite values in the column 'v'",
         8: "a missing number in the column 'v'",
-        9: "'007' in the column 'year', which holds whole numbers",
         10: "'[1, 2]}{[3, 4]' in the column 'v', which holds lists of numbers",
         11: "'7' in the column 'v', which holds lists of numbers",
     }
@@ -79,10 +77,20 @@ def test_csv_rows_that_do_not_fit_are_bad_and_the_others_are_read(tmp_path):
     np.testing.assert_array_equal(vectors[[0, 12]], [[1, 2], [13, 14]])
     assert not vectors[list(bad_rows(source))].any(), "a bad row has a placeholder"
     assert source.rows == 13
-    assert batches[0].row(2).to_pylist() == [{"id": 2, "year": None, "v": [5.0, 6.0]}]
+    assert batches[0].row(2).to_pylist() == [{"id": 2, "tag": 2001, "v": [5.0, 6.0]}]
     assert [key for part in source.keys("id") for key in part.to_pylist()] == [0, 1, 2, None, None, *range(5, 13)]
     with pytest.raises(DataError, match=r"Row 1 of .*x\.csv: '\[3, oops\]' in the column 'v'"):
         read_vectors(path)
+
+
+def test_csv_values_that_do_not_fit_the_first_thousand_are_bad(tmp_path):
+    good = [f'{i},{i}.5,true,"[1]"' for i in range(1200)]
+    path = write(tmp_path / "x.csv", "year,price,new,v", *good, '007,1,true,"[1]"', '1,free,true,"[1]"', '1,,2,"[1]"')
+    assert bad_rows(open_source(path), 5000) == {
+        1200: "'007' in the column 'year', which holds whole numbers",
+        1201: "'free' in the column 'price', which holds numbers",
+        1202: "'2' in the column 'new', which holds true or false",
+    }
 
 
 @pytest.mark.parametrize(
@@ -113,7 +121,7 @@ def test_json_lines_that_do_not_fit_are_bad_and_the_others_are_read(tmp_path, li
     source = open_source(path)
     assert list(bad_rows(source)) == [5]
     assert source.rows == 10
-    assert open_source(write(tmp_path / "y.jsonl", line, good)).scalars == {"id": pa.int64()}
+    assert open_source(write(tmp_path / "y.jsonl", line, good, good)).scalars == {"id": pa.int64()}
 
 
 def test_times_in_json_stay_what_they_are(tmp_path):
