@@ -1,0 +1,141 @@
+"""``alula load`` as a process of its own, that can be killed, and started again where it left off."""
+
+from __future__ import annotations
+
+import copy
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+PATIENCE = 120  # seconds for which the loader itself is to try again
+LIMIT = 300.0  # seconds after which a loader hangs
+POLL = 0.005
+
+
+class LoaderHangsError(RuntimeError):
+    """A loader did not end within `LIMIT`; it has been killed."""
+
+
+class Loader:
+    """The command ``alula load`` for one load, with its journal.
+
+    Args:
+        place: Directory of the journal and of what the loader prints.
+        name: The collection.
+        source: The rows.
+        encoder: The encoder file.
+        uri: The server.
+        options: Further options of the command.
+        journal: The journal, by default in ``place``.
+    """
+
+    def __init__(
+        self,
+        place: Path,
+        name: str,
+        source: Path,
+        encoder: Path,
+        uri: str,
+        *,
+        options: Sequence[str] = (),
+        journal: Path | None = None,
+    ) -> None:
+        self.place = place
+        self.journal = journal or place / "load.journal"
+        self.command = [sys.executable, "-m", "alula.cli", "load", name, str(source), "--uri", uri]
+        self.command += ["--encoder", str(encoder), "--journal", str(self.journal)]
+        self.command += ["--patience", str(PATIENCE), "--quiet", "--json-logs", *options]
+        self.codes: list[int] = []
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def log(self) -> Path:
+        """What all the processes of this load have printed."""
+        return self.place / "loader.log"
+
+    @property
+    def alive(self) -> bool:
+        """Whether the process runs."""
+        return self._process is not None and self._process.poll() is None
+
+    @property
+    def pid(self) -> int:
+        """The process."""
+        assert self._process is not None
+        return self._process.pid
+
+    def twin(self) -> Loader:
+        """Another loader with the same command and journal."""
+        twin = copy.copy(self)
+        twin.codes, twin._process = [], None
+        return twin
+
+    def start(self, *, resume: bool | None = None, file_size: int | None = None) -> None:
+        """Start the command, and return when its journal is there (or it has ended).
+
+        Args:
+            resume: Whether with ``--resume``; by default from the second start on.
+            file_size: The largest file that it may write, in bytes.
+        """
+        self.launch(resume=resume, file_size=file_size)
+        while self.alive and not self.journal.exists():
+            time.sleep(POLL)
+
+    def launch(self, *, resume: bool | None = None, file_size: int | None = None) -> None:
+        """Start the command, and return at once."""
+        resume = bool(self.codes) if resume is None else resume
+
+        def limit() -> None:
+            if file_size is not None:
+                resource.setrlimit(resource.RLIMIT_FSIZE, (file_size, file_size))
+                signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # an error of the write, as on a full disk
+
+        with self.log.open("ab") as log:
+            log.write(f"--- {' '.join(self.command)}{' --resume' if resume else ''}\n".encode())
+            log.flush()
+            self._process = subprocess.Popen(
+                [*self.command, *(["--resume"] if resume else [])],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+                preexec_fn=limit,  # noqa: PLW1509 - nothing else runs in this process that forks
+            )
+
+    def wait(self, seconds: float = LIMIT) -> int:
+        """The exit status.
+
+        Raises:
+            LoaderHangsError: If it does not end in time.
+        """
+        assert self._process is not None
+        try:
+            self.codes.append(self._process.wait(seconds))
+        except subprocess.TimeoutExpired:
+            self.kill(engine=True)
+            raise LoaderHangsError(f"The loader did not end within {seconds:.0f} s; it printed {self.log}.") from None
+        return self.codes[-1]
+
+    def kill(self, *, engine: bool = False) -> bool:
+        """Kill -9 the loader, with ``engine`` its children too; whether it was running."""
+        assert self._process is not None
+        if not self.alive:
+            self.wait()
+            return False
+        victims = [*(children(self.pid) if engine else ()), self.pid]
+        for pid in reversed(victims):
+            os.kill(pid, signal.SIGKILL)
+        return self.wait() == -signal.SIGKILL
+
+
+def children(pid: int) -> list[int]:
+    """The direct children of a process: for a loader into Milvus Lite, the engine."""
+    found = []
+    for task in Path(f"/proc/{pid}/task").glob("*"):
+        found += [int(child) for child in (task / "children").read_text().split()]
+    return found
