@@ -28,8 +28,9 @@ from alula.index_types import (
     vector_index,
     vector_spec,
 )
-from alula.ingest.pipeline import LoadReport, Progress, Target, load
-from alula.ingest.sources import ArraySource, FileSource, open_source
+from alula.ingest.load import LoadReport, load
+from alula.ingest.sources import ArraySource, Source, open_source
+from alula.ingest.target import Target
 from alula.schema import MAX_VARCHAR, ScalarField, check_distinct, check_name
 from alula.search import Hit, Id, Scope, Searcher, check_limit
 from alula.servers import Server, ask, connect, delete_rows, milvus_errors
@@ -193,32 +194,39 @@ class Collection:
 
     def load(
         self,
-        source: str | Path | FileSource | ArraySource,
+        source: str | Path | Source,
         *,
         vector_column: str | None = None,
         text_column: str | None = None,
-        partition: str | None = None,
-        progress: Progress | None = None,
+        **arguments: Any,
     ) -> LoadReport:
-        """Load rows from a file; rows whose id is there already are replaced.
+        """Load rows from a source; rows whose id is there already are replaced.
 
         Args:
-            source: A file of what the encoder takes: vectors (``.npy``, Parquet, JSON lines), images (``.npy``) or
-                texts (``.txt``, Parquet, JSON lines).
+            source: A source, or the path or URL of one: vectors, images or texts, whatever the encoder takes.
             vector_column: The column with the vectors; by default the only list of numbers.
             text_column: The column with the texts; by default the only one of strings. It may be a field as well.
-            partition: Partition to write to; it must exist.
-            progress: Called with the stage, the rows done and the rows in all.
+            arguments: As `alula.ingest.load.load`: ``partition``, ``journal``, ``max_errors``, ``progress``, ...
 
         Raises:
-            UsageError, DataError: If the file or a row cannot be used; nothing was written.
+            UsageError, DataError: If the source or a row cannot be used; with ``max_errors=0`` nothing was written.
             ServerError: If Milvus refuses rows.
         """
         if isinstance(source, str | Path):
             encoder = self.lowering.encoder
-            source = open_source(source, column_of(encoder, vector_column, text_column), encoder.info.input)
-        target = Target(self.server, self.name, self.primary_key, self.fields, self.lowering, self.count)
-        return load(target, source, partition=partition, progress=progress)
+            rows: Source = open_source(source, column_of(encoder, vector_column, text_column), encoder.info.input)
+        else:
+            rows = source
+        return load(self.target(), rows, **arguments)
+
+    def target(self) -> Target:
+        """The collection as a load sees it."""
+
+        def search(vectors: Any, limit: int) -> list[list[Id]]:
+            found = self._searcher.search(vectors, limit=limit, scope=Scope(consistency_level="Strong"))
+            return [[hit.id for hit in hits] for hits in found]
+
+        return Target(self.server, self.name, self.primary_key, self.fields, self.lowering, self.count, search)
 
     def insert(
         self, inputs: npt.ArrayLike | Sequence[str], columns: Mapping[str, Sequence[Any]], **arguments: Any
@@ -228,7 +236,7 @@ class Collection:
         Args:
             inputs: What the encoder takes: vectors (n, d), uint8 images (n, h, w, c), or n texts.
             columns: Scalar columns of length n, the primary key among them.
-            arguments: ``partition`` and ``progress``, as `load`.
+            arguments: As `load`.
 
         Raises:
             UsageError, DataError: If a row cannot be used; nothing was written.

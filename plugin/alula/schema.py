@@ -5,10 +5,16 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any, TypeAlias
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from alula.errors import DataError, UsageError
+from alula.errors import UsageError
+
+Values: TypeAlias = "list[object] | npt.NDArray[Any]"
 
 MAX_VARCHAR = 65535  # Milvus's longest VARCHAR, in bytes of UTF-8
 ARROW_TYPES: dict[str, pa.DataType] = {
@@ -77,33 +83,47 @@ class ScalarField:
                 return cls(name, data_type)
         return None
 
-    def convert(self, column: pa.Array, start: int) -> list[object]:
-        """A file's column as the values Milvus takes.
+    def convert(self, column: pa.Array) -> tuple[Values, dict[int, str]]:
+        """A source's column as the values Milvus takes.
 
-        Args:
-            column: The values of some rows.
-            start: Number of the first of these rows, for errors.
-
-        Raises:
-            DataError: If a value is missing, of another type, or too long; the message names row and column.
+        Returns:
+            The values (n,), a placeholder for those that cannot be taken, and why they cannot, by position.
         """
-        if column.null_count:
-            row = start + column.is_null().to_pylist().index(True)
-            raise DataError(f"Row {row} has no value in the column {self.name!r}; fill it or leave the row out.")
+        bad = dict.fromkeys(_positions(column.is_null()), f"no value in {self.name!r}") if column.null_count else {}
         try:
-            values: list[object] = column.cast(ARROW_TYPES[self.data_type]).to_pylist()
-        except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
-            raise DataError(
-                f"The column {self.name!r} ({column.type}) among the rows from {start} on does not fit {self}: {error}."
-            ) from None
+            values = column.cast(ARROW_TYPES[self.data_type])
+        except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
+            values = self._cast_each(column, bad)
         if self.data_type == "VARCHAR":
-            for i, value in enumerate(values):
-                if len(str(value)) * 4 > self.max_length and len(str(value).encode()) > self.max_length:
-                    raise DataError(
-                        f"Row {start + i} has {len(str(value).encode())} bytes in {self.name!r}, which holds "
-                        f"{self.max_length}; create the collection with a longer VARCHAR, or shorten the text."
-                    )
-        return values
+            size = pc.binary_length(values)
+            for i in _positions(pc.greater(size, self.max_length)):
+                bad[i] = f"{size[i]} bytes in {self.name!r}, which holds {self.max_length}"
+        if values.null_count:
+            values = values.fill_null("" if self.data_type == "VARCHAR" else pa.scalar(0).cast(values.type))
+        if self.data_type in ("VARCHAR", "BOOL"):
+            return values.to_pylist(), bad
+        return values.to_numpy(zero_copy_only=False), bad
+
+    def _cast_each(self, column: pa.Array, bad: dict[int, str]) -> pa.Array:
+        values = []
+        for i, value in enumerate(column):
+            try:
+                values.append(value.cast(ARROW_TYPES[self.data_type]).as_py())
+            except (pa.ArrowInvalid, pa.ArrowNotImplementedError, NotImplementedError):
+                values.append(None)
+                bad.setdefault(i, f"{_shown(value)} in {self.name!r}, which is {self.data_type}")
+        return pa.array(values, ARROW_TYPES[self.data_type])
+
+
+def _positions(mask: pa.Array) -> list[int]:
+    """Where a boolean column is true."""
+    found: list[int] = np.flatnonzero(mask.fill_null(False).to_numpy(zero_copy_only=False)).tolist()
+    return found
+
+
+def _shown(value: pa.Scalar) -> str:
+    text = repr(value.as_py())
+    return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 def check_name(name: str, what: str) -> None:

@@ -2,53 +2,227 @@
 
 from __future__ import annotations
 
+import shlex
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import click
 
-from alula.cli.options import connection_options, encoder_option, row_progress
-from alula.collections import Collection
+from alula.cli.load_progress import json_line, load_progress
+from alula.cli.options import connection_options, encoder_option
+from alula.collections import Collection, column_of
+from alula.encoders import load_encoder
+from alula.errors import AlulaError, UsageError
+from alula.ingest.journal import Journal
+from alula.ingest.load import PATIENCE, LoadReport, Mode, dry_run, load
+from alula.ingest.sources import Source, open_source
 from alula.servers import Server
+
+DEAD_LETTERS_EXIT = 3
 
 
 @click.command("load")
 @click.argument("name")
-@click.argument("file", type=click.Path(path_type=Path, exists=True, dir_okay=False))
+@click.argument("source")
 @encoder_option
 @connection_options()
 @click.option("--vector-column", help="The column that holds the vectors; by default the only list of numbers.")
 @click.option("--text-column", help="The column that holds the texts; by default the only one of strings.")
 @click.option("--partition", help="Partition to write to; it must exist.")
+@click.option(
+    "--mode",
+    type=click.Choice(["auto", "insert", "upsert"]),
+    default="auto",
+    show_default=True,
+    help="upsert: rows whose id is there are replaced. insert: faster, and doubles them. auto: insert into an empty "
+    "collection, else upsert.",
+)
+@click.option(
+    "--journal",
+    "journal_path",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="The file that remembers what is loaded; alula-NAME.journal in this folder by default.",
+)
+@click.option("--resume", is_flag=True, help="Go on with the load that the journal tells of, if there is one.")
+@click.option("--restart", is_flag=True, help="Forget the load that the journal tells of, and begin again.")
+@click.option(
+    "--max-errors",
+    type=click.IntRange(min=0),
+    default=100,
+    show_default=True,
+    help="Stop when more rows than this cannot be loaded. 0: check every row before the first is written.",
+)
+@click.option(
+    "--dead-letters",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="The Parquet file for rows that cannot be loaded; alula-NAME.dead.parquet by default.",
+)
+@click.option(
+    "--patience",
+    type=click.FloatRange(min=0),
+    default=PATIENCE,
+    show_default=True,
+    help="Seconds to keep trying while Milvus does not answer or asks for less.",
+)
+@click.option(
+    "--dry-run", "dry", is_flag=True, help="Read and check every row, show what would be loaded, write nothing."
+)
+@click.option("--quiet", is_flag=True, help="Show nothing but errors.")
+@click.option("--json-logs", is_flag=True, help="Progress and result as lines of JSON.")
 def command(
     *,
     name: str,
-    file: Path,
+    source: str,
     encoder: Path,
     server: Server,
     vector_column: str | None,
     text_column: str | None,
     partition: str | None,
+    mode: Mode,
+    journal_path: Path | None,
+    resume: bool,
+    restart: bool,
+    max_errors: int,
+    dead_letters: Path | None,
+    patience: float,
+    dry: bool,
+    quiet: bool,
+    json_logs: bool,
 ) -> None:
-    """Load the rows of FILE (.npy, .parquet, .jsonl, .txt) into the collection NAME.
+    """Load the rows of SOURCE into the collection NAME.
 
-    The rows are what the encoder takes: vectors, images (.npy) or texts (.txt, .parquet, .jsonl).
-    All rows are checked before the first is written. A row whose id is there already is replaced, so a load that broke
-    off can be repeated.
+    The rows are what the encoder takes: vectors, images or texts. A row that cannot be loaded is put aside with its
+    reason into a Parquet file. What Milvus has acknowledged is written into a journal, so that a load goes on after any
+    crash; at the end the rows are counted, and some compared with what the encoder makes of them.
 
     \b
     alula load words words.parquet --uri ./words.db --encoder words-drq.onnx
+    alula load words words.parquet --uri ./words.db --encoder words-drq.onnx --resume
+
+    Exit codes: 0 all rows are loaded, 1 failed, 2 wrong usage, 3 loaded but for the rows put aside, 130 stopped.
     """
-    collection = Collection.open(server, name, encoder=encoder)
-    with row_progress() as progress:
-        report = collection.load(
-            file, vector_column=vector_column, text_column=text_column, partition=partition, progress=progress
+    loaded = load_encoder(encoder, threads=1)  # which leaves the cores to encoding batches side by side
+    collection = Collection.open(server, name, encoder=loaded)
+    rows = open_source(source, column_of(loaded, vector_column, text_column), loaded.info.input)
+    if dry:
+        _show_dry_run(collection, rows, quiet=quiet, json_logs=json_logs)
+        return
+    journal_path = journal_path or Path(f"alula-{name}.journal")
+    dead_letters = dead_letters or Path(f"alula-{name}.dead.parquet")
+    journal = _open_journal(journal_path, resume=resume, restart=restart)
+    try:
+        with load_progress(quiet=quiet, json_logs=json_logs) as progress:
+            report = load(
+                collection.target(),
+                rows,
+                partition=partition,
+                mode=mode,
+                journal=journal,
+                max_errors=max_errors,
+                dead_letters=dead_letters,
+                patience=patience,
+                progress=progress,
+            )
+    except BaseException:
+        if journal.untouched:
+            journal.remove()
+        else:
+            journal.close()
+        raise
+    if report.verification.problem:
+        journal.close()
+        raise AlulaError(
+            f"{report.rows:,} rows were loaded into {name}, but {report.verification.problem}. Give the same command "
+            "with --resume to check again."
         )
+    journal.remove()
+    _show(report, collection, quiet=quiet, json_logs=json_logs)
+    if report.bad:
+        click.get_current_context().exit(DEAD_LETTERS_EXIT)
+
+
+def _open_journal(path: Path, *, resume: bool, restart: bool) -> Journal:
+    if resume and restart:
+        raise UsageError("--resume and --restart are opposites; give one of them.")
+    there = path.exists()
+    journal = Journal(path)
+    job = journal.job
+    if there and job is not None and not (resume or restart):
+        done, source = journal.read_rows, job["source"]
+        journal.close()
+        raise UsageError(
+            f"The journal {path} tells of an unfinished load of {source} ({done:,} rows done): add --resume to go on "
+            "with it, or --restart to forget it."
+        )
+    if restart and there:
+        journal.remove()
+        journal = Journal(path)
+    return journal
+
+
+def _show_dry_run(collection: Collection, source: Source, *, quiet: bool, json_logs: bool) -> None:
+    with load_progress(quiet=quiet, json_logs=json_logs) as progress:
+        found = dry_run(collection.target(), source, progress=progress)
+    if json_logs:
+        json_line("dry run", rows=found.rows, bad=found.bad, reasons=found.reasons, ignored=found.ignored)
+        return
+    for field in (collection.primary_key, *collection.fields):
+        given = source.scalars.get(field.name)
+        click.echo(f"{field}  from  {f'{field.name} ({given})' if given else 'the row numbers'}")
+    click.echo(f"{collection.lowering.field.name}  from  the {source.input} of {source.name}")
+    if found.ignored:
+        click.echo(f"Left out, since {collection.name} has no such fields: {', '.join(found.ignored)}.")
+    click.echo(f"{found.rows - found.bad:,} of {found.rows:,} rows can be loaded; nothing was written.")
+    for row, reason in found.reasons:
+        click.echo(f"  Row {row}: {reason}")
+    if found.bad > len(found.reasons):
+        click.echo(f"  and {found.bad - len(found.reasons):,} more")
+
+
+def _show(report: LoadReport, collection: Collection, *, quiet: bool, json_logs: bool) -> None:
+    name, check = collection.name, report.verification
+    if json_logs:
+        json_line("done", **_as_json(report))
+        return
+    if report.bad:
+        where = shlex.quote(str(report.dead_letters))
+        click.echo(f"{report.bad:,} rows could not be loaded: they are in {where}, with the reasons.", err=True)
+    if quiet:
+        return
     replaced = f", {report.replaced:,} of them in place of rows with the same id" if report.replaced else ""
+    earlier = f" ({report.rows - report.written:,} of them in earlier runs)" if report.rows > report.written else ""
+    rate = f"{report.written / report.seconds:,.0f}/s, {report.bytes / 1e6 / report.seconds:,.1f} MB/s"
     click.echo(
-        f"Loaded {report.rows:,} rows in {report.seconds:.1f} s ({report.rows / report.seconds:,.0f}/s){replaced}. "
-        f"{name} now holds {report.total:,}."
+        f"Loaded {report.rows:,} rows{earlier} in {report.seconds:.1f} s ({rate}){replaced}. {name} now holds "
+        f"{report.total:,}."
+    )
+    busy = ", ".join(f"{stage} {share:.0%}" for stage, share in report.shares.items())
+    click.echo(f"Busy: {busy}; {report.bottleneck} set the pace.")
+    click.echo(
+        f"Checked: {check.compared} rows equal their source bit for bit; {check.found} of them are among their own "
+        "10 nearest rows."
     )
     if report.numbered:
-        click.echo(f"The file has no column {collection.primary_key.name!r}: the rows were numbered from 0.")
+        click.echo(f"The source has no column {collection.primary_key.name!r}: the rows were numbered from 0.")
     if report.ignored:
         click.echo(f"Left out, since {name} has no such fields: {', '.join(report.ignored)}.")
+
+
+def _as_json(report: LoadReport) -> Mapping[str, Any]:
+    return {
+        "rows": report.rows,
+        "written": report.written,
+        "replaced": report.replaced,
+        "total": report.total,
+        "bad": report.bad,
+        "dead_letters": report.dead_letters,
+        "seconds": round(report.seconds, 3),
+        "rows_per_second": round(report.written / report.seconds, 1),
+        "mb_per_second": round(report.bytes / 1e6 / report.seconds, 2),
+        "busy": {stage: round(share, 3) for stage, share in report.shares.items()},
+        "bottleneck": report.bottleneck,
+        "retries": report.retries,
+        "compared": report.verification.compared,
+        "found": report.verification.found,
+    }

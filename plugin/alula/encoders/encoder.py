@@ -77,7 +77,7 @@ class Encoder:
         self.info = info
         self.sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
         self._model = model
-        self._threads = threads
+        self.threads = threads
         self._sessions: dict[tuple[str, ...], onnxruntime.InferenceSession] = {}
         self._tokenizer: Tokenizer | None = None
 
@@ -175,7 +175,7 @@ class Encoder:
     def _run(self, outputs: tuple[str, ...], feed: Mapping[str, npt.NDArray[Any]]) -> list[Any]:
         if outputs not in self._sessions:
             options = onnxruntime.SessionOptions()
-            options.intra_op_num_threads = self._threads
+            options.intra_op_num_threads = self.threads
             options.log_severity_level = 4  # its errors become sentences; nothing goes to the terminal beside them
             try:
                 self._sessions[outputs] = onnxruntime.InferenceSession(

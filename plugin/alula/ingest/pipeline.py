@@ -1,241 +1,241 @@
-"""Load rows: check them all, then encode and write them, and count what arrived."""
+"""Read, check, encode and write batches side by side, and keep the journal of what Milvus has acknowledged."""
 
 from __future__ import annotations
 
-import math
+import os
+import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Protocol, cast
 
-import pyarrow as pa
+from alula.errors import DataError
+from alula.ingest.journal import Acknowledgement, DeadLetter, Journal
+from alula.ingest.pace import Pace, StoppedError
+from alula.ingest.sinks.rpc import RpcSink
+from alula.ingest.sources import Batch, Source
+from alula.ingest.target import Checked, Target, pack
 
-from alula.encoders import EncoderInfo, Input
-from alula.errors import AlulaError, DataError, InterruptedLoadError, ServerError, UsageError
-from alula.index_types import Lowering
-from alula.ingest.sink import InsertSink
-from alula.ingest.sources import Batch, check_finite
-from alula.schema import ScalarField
-from alula.servers import Server, milvus_errors
-
-BATCH_ROWS = 8192
-BATCH_BYTES = 64 << 20
-Progress = Callable[[str, int, "int | None"], None]
+SAMPLE_PER_BATCH = 8
+_MIX = 0x9E3779B97F4A7C15  # spreads row numbers, so that those of the least product are a sample
 
 
-class Source(Protocol):
-    """Anything that gives rows in batches."""
-
-    path: Any
-    input: Input
-    rows: int | None
-    scalars: dict[str, pa.DataType]
-
-    def batches(self, size: int = BATCH_ROWS) -> Iterator[Batch]:
-        """The rows in order, the same each time."""
-
-
-@dataclass(frozen=True)
-class LoadReport:
-    """What a load did.
+@dataclass
+class Status:
+    """How far a load is; what a progress bar shows.
 
     Args:
-        rows: Rows written.
-        replaced: How many of them took the place of a row with the same id.
-        total: Rows in the collection afterwards.
-        seconds: Time for encoding and writing.
-        numbered: Whether the rows were numbered because the source has no id column.
-        ignored: Columns of the source that the collection has no field for.
+        stage: What is being done: ``checking``, ``loading`` or ``verifying``.
+        total: Rows in all, None when that is not known.
+        read: Rows read so far, those of earlier runs counted.
+        encoded: Rows encoded in this run.
+        written: Rows that Milvus has acknowledged in this run.
+        bad: Rows that cannot be loaded.
+        bytes: Bytes of encoded rows that were written in this run.
+        slowed: Whether the server has made the load slower than it could be.
+        trouble: What the server said to the last call that failed, until one succeeds.
     """
 
-    rows: int
-    replaced: int
-    total: int
-    seconds: float
-    numbered: bool
-    ignored: tuple[str, ...]
+    stage: str = "loading"
+    total: int | None = None
+    read: int = 0
+    encoded: int = 0
+    written: int = 0
+    bad: int = 0
+    bytes: int = 0
+    slowed: bool = False
+    trouble: str = ""
 
 
-@dataclass(frozen=True)
-class Target:
-    """What a load needs to know of a collection."""
-
-    server: Server
-    name: str
-    primary_key: ScalarField
-    fields: tuple[ScalarField, ...]
-    lowering: Lowering
-    count: Callable[[], int]
+Progress = Callable[[Status], None]
 
 
-def load(
-    target: Target, source: Source, *, partition: str | None = None, progress: Progress | None = None
-) -> LoadReport:
-    """Load a source into a collection.
+class Pipeline:
+    """Moves the batches of a source into a collection.
 
-    The source is read twice: a first pass checks every row, so that a bad one stops the load before anything is
-    written. A row whose id is in the collection already replaces it, so a load that broke off can simply be repeated.
+    Every batch is checked, encoded and written by one thread of a pool. So many batches encode at a time as there are
+    cores, so many write as the pace allows, and no more are read than these threads have: that bounds the memory.
 
     Args:
         target: The collection.
         source: The rows.
-        partition: Partition to write to.
-        progress: Called with the stage, the rows done and the rows in all (None when not known).
-
-    Raises:
-        UsageError: If the source gives something else than the encoder takes.
-        DataError: If a row cannot be loaded; nothing was written.
-        ServerError: If Milvus refuses rows, or holds another number of rows afterwards than it should.
+        sink: Writes them.
+        journal: What is acknowledged.
+        pace: The sink's.
+        size: Rows in a batch, the same as in the runs before.
+        replace: Whether rows may be in the collection already.
+        max_errors: The most rows that may be left out.
+        progress: Told how far it is.
+        status: What `progress` is told.
     """
-    report: Progress = progress or (lambda *_: None)
-    if partition is not None:
-        _check_partition(target, partition)
-    takes = target.lowering.encoder.info.input
-    if source.input != takes:
-        raise UsageError(
-            f"{source.path} was opened for {source.input}, and the encoder of {target.name!r} takes {takes}."
-        )
-    key = target.primary_key
-    numbered = key.name not in source.scalars
-    _check_columns(target, source, numbered=numbered)
-    rows = _check_rows(target, source, report, numbered=numbered)
-    before = target.count()
-    sink = InsertSink(target.server, target.name, key.name, partition, replace=before > 0)
-    started = time.perf_counter()
-    try:
-        _encode_and_write(target, source, sink, lambda stage, done: report(stage, done, rows), numbered=numbered)
-        if not target.server.embedded:
-            with milvus_errors(f"flush {target.name!r}"):
-                target.server.client.flush(target.name)
-    except (AlulaError, KeyboardInterrupt) as error:
-        kind = InterruptedLoadError if isinstance(error, KeyboardInterrupt) else type(error)
-        raise kind(
-            f"{str(error) or 'Stopped.'} {sink.written:,} of {rows:,} rows were written; load the file again to go on: "
-            "rows that are there already are replaced, not doubled."
-        ) from error
-    seconds = time.perf_counter() - started
-    total, expected = target.count(), before + rows - sink.replaced
-    if total != expected:
-        raise ServerError(
-            f"The collection {target.name!r} holds {total} rows after the load, and should hold {expected}; if nobody "
-            "else writes to it, load the file again."
-        )
-    known = {key.name, *(field.name for field in target.fields)}
-    ignored = tuple(name for name in source.scalars if name not in known)
-    return LoadReport(rows, sink.replaced, total, seconds, numbered, ignored)
+
+    def __init__(
+        self,
+        target: Target,
+        source: Source,
+        sink: RpcSink,
+        journal: Journal,
+        pace: Pace,
+        *,
+        size: int,
+        replace: bool,
+        max_errors: int,
+        progress: Progress,
+        status: Status,
+    ) -> None:
+        self._target = target
+        self._source = source
+        self._sink = sink
+        self._journal = journal
+        self._pace = pace
+        self._size = size
+        self._replace = replace
+        self._max_errors = max_errors
+        self._progress = progress
+        self.status = status
+        cores = encoding_threads(target)
+        self._encoding = threading.Semaphore(cores)
+        self._threads = cores + pace.most
+        self._lock = threading.Lock()
+        self._failure: BaseException | None = None
+        self._stopping = threading.Event()
+        self._busy = {"reading": 0.0, "encoding": 0.0}  # seconds, those of all threads added
+        self._cores = cores
+        self._began = time.perf_counter()
+
+    def run(self) -> None:
+        """Move every batch that is not acknowledged yet.
+
+        Raises:
+            DataError: If the source is damaged, or more rows than `max_errors` cannot be loaded.
+            ServerError: If Milvus refuses rows for good.
+            JournalError: If the journal cannot be written.
+            KeyboardInterrupt: If the user stopped it; what was in flight is written and acknowledged.
+        """
+        journal = self._journal
+        journal.begin_run()
+        duplicates = journal.duplicates or []
+        places = threading.Semaphore(self._threads)
+        with ThreadPoolExecutor(self._threads, thread_name_prefix="alula-load") as pool:
+            try:
+                for number, batch in enumerate(self._batches()):
+                    if journal.is_acknowledged(batch.span):
+                        journal.acknowledge(number, Acknowledgement(batch.span, len(batch)))
+                        continue
+                    places.acquire()
+                    if self._failure is not None:
+                        break
+                    journal.sending(batch.span)
+                    self._report(read=len(batch))
+                    here = [n for n in duplicates if batch.start <= n < batch.start + len(batch)]
+                    pool.submit(self._move, number, batch, here).add_done_callback(lambda _: places.release())
+            except BaseException:
+                self._stop()
+                raise
+        if self._failure is not None:
+            raise self._failure
+
+    def _batches(self) -> Iterator[Batch]:
+        journal = self._journal
+        batches = self._source.batches(self._size, after=journal.done, start=journal.done_rows)
+        while True:
+            with self._busy_with("reading"):
+                batch = next(batches, None)
+            if batch is None:
+                return
+            yield batch
+
+    def _move(self, number: int, batch: Batch, duplicates: list[int]) -> None:
+        try:
+            if self._stopping.is_set():
+                return
+            checked = self._target.check(batch, duplicates)
+            self._check_errors(checked)
+            with self._encoding, self._busy_with("encoding"):
+                if self._stopping.is_set():
+                    return
+                columns = self._target.encode(checked, encoded=lambda rows: self._report(encoded=rows))
+            doubtful = self._journal.in_doubt(batch.span)
+            if len(checked):
+                sent = self._sink.write(columns, replace=self._replace or doubtful)
+                if doubtful or sent.doubtful:
+                    self._journal.doubt(batch.span)
+            else:
+                sent = None
+            self._journal.acknowledge(
+                number, Acknowledgement(batch.span, len(batch), dead_letters(checked), self._sample(checked))
+            )
+            self._report(written=len(checked), bytes=sent.bytes if sent else 0)
+        except BaseException as error:
+            with self._lock:
+                if self._failure is None and not isinstance(error, StoppedError):
+                    self._failure = error
+            self._stop()
+
+    def _stop(self) -> None:
+        self._stopping.set()
+        self._pace.stop()
+
+    def _check_errors(self, checked: Checked) -> None:
+        if not checked.bad:
+            return
+        self._report(bad=len(checked.bad))
+        if self.status.bad <= self._max_errors and len(checked):
+            return
+        first = min(checked.bad)
+        reason = f"Row {checked.batch.start + first}: {checked.bad[first]}"
+        if not len(checked) and checked.batch.start == 0:
+            raise DataError(
+                f"None of the first {len(checked.batch):,} rows of {self._source.name} can be loaded. {reason}."
+            )
+        if self.status.bad > self._max_errors:
+            raise DataError(
+                f"{self.status.bad:,} rows of {self._source.name} cannot be loaded, more than --max-errors "
+                f"{self._max_errors:,}. {reason}."
+            )
+
+    def _sample(self, checked: Checked) -> list[tuple[int, bytes]]:
+        ranked = sorted(((checked.batch.start + p) * _MIX % 2**63, i) for i, p in enumerate(checked.positions))
+        return [(priority, self._target.remember(checked, i)) for priority, i in ranked[:SAMPLE_PER_BATCH]]
+
+    @contextmanager
+    def _busy_with(self, stage: str) -> Iterator[None]:
+        began = time.perf_counter()
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._busy[stage] += time.perf_counter() - began
+
+    def shares(self) -> dict[str, float]:
+        """How much of the time each stage worked on as much at once as it can: the busiest is the bottleneck."""
+        seconds = time.perf_counter() - self._began
+        return {
+            "reading": self._busy["reading"] / seconds,
+            "encoding": self._busy["encoding"] / seconds / self._cores,
+            "writing": self._pace.busy / seconds / self._pace.most,
+        }
+
+    def _report(self, **more: int) -> None:
+        with self._lock:
+            for name, value in more.items():
+                setattr(self.status, name, getattr(self.status, name) + value)
+            self.status.slowed, self.status.trouble = self._pace.slowed, self._pace.trouble
+            self._progress(self.status)
 
 
-def _encode_and_write(
-    target: Target, source: Source, sink: InsertSink, done: Callable[[str, int], None], *, numbered: bool
-) -> None:
-    """Encode the next batch while the last one is being written."""
-    encoder = target.lowering.encoder
-    with ThreadPoolExecutor(1) as writer:
-        pending: Future[None] | None = None
-        for batch in source.batches(_batch_rows(encoder.info)):
-            columns = _columns(target, batch, numbered=numbered)
-
-            def embedded(rows: int, start: int = batch.start) -> None:
-                done("embedding", start + rows)
-
-            vectors = encoder.embed(batch.inputs, progress=embedded)
-            if target.lowering.field.storage != "dropped":
-                keep_as_list = target.lowering.field.storage == "column"
-                columns[target.lowering.field.name] = vectors.tolist() if keep_as_list else vectors
-            columns |= target.lowering.encode_rows(vectors)
-            if pending is not None:
-                pending.result()
-                done("loading", sink.written)
-            pending = writer.submit(sink.write, columns)
-        if pending is not None:
-            pending.result()
-            done("loading", sink.written)
+def encoding_threads(target: Target) -> int:
+    """How many batches to encode at a time: as many as there are cores, unless one call uses all of them."""
+    return available_cores() if target.lowering.encoder.threads == 1 else 1
 
 
-def _batch_rows(info: EncoderInfo) -> int:
-    """Rows of which neither the vectors nor the images take more than `BATCH_BYTES`."""
-    row = max(4 * info.input_dim, math.prod(info.image_shape))
-    return max(1, min(BATCH_ROWS, BATCH_BYTES // row))
+def available_cores() -> int:
+    """The cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _columns(target: Target, batch: Batch, *, numbered: bool) -> dict[str, Any]:
-    """The scalar fields of a batch as lists, the primary key among them."""
-    columns: dict[str, Any] = {
-        field.name: field.convert(batch.columns[field.name], batch.start) for field in target.fields
-    }
-    key = target.primary_key
-    if numbered:
-        columns[key.name] = list(range(batch.start, batch.start + len(batch)))
-    else:
-        columns[key.name] = key.convert(batch.columns[key.name], batch.start)
-    return columns
-
-
-def _check_partition(target: Target, partition: str) -> None:
-    target.server.check_partitions("load without")
-    with milvus_errors(f"list the partitions of {target.name!r}"):
-        there = target.server.client.list_partitions(target.name)
-    if partition not in there:
-        raise UsageError(f"The collection {target.name!r} has no partition {partition!r}; it has: {', '.join(there)}.")
-
-
-def _check_columns(target: Target, source: Source, *, numbered: bool) -> None:
-    if numbered and target.primary_key.data_type != "INT64":
-        have = ", ".join(source.scalars) or "none"
-        raise DataError(
-            f"{source.path} has no column {target.primary_key.name!r} for the string ids of {target.name!r}; "
-            f"its scalar columns: {have}."
-        )
-    missing = [field.name for field in target.fields if field.name not in source.scalars]
-    if missing:
-        raise DataError(
-            f"{source.path} lacks the column {', '.join(map(repr, missing))} that {target.name!r} has; add it."
-        )
-
-
-def _check_rows(target: Target, source: Source, report: Progress, *, numbered: bool) -> int:
-    """Check every row; the number of rows.
-
-    Raises:
-        DataError: The first row that cannot be loaded, and why.
-    """
-    key = target.primary_key
-    seen: set[Any] = set()
-    rows = 0
-    for batch in source.batches(_batch_rows(target.lowering.encoder.info)):
-        _check_inputs(target, source, batch)
-        columns = _columns(target, batch, numbered=numbered)
-        if not numbered:
-            _check_keys(target, columns[key.name], seen, batch.start)
-        rows += len(batch)
-        report("checking", rows, source.rows)
-    return rows
-
-
-def _check_inputs(target: Target, source: Source, batch: Batch) -> None:
-    if source.input != "vectors":  # the backbone is slow, and runs only once
-        target.lowering.encoder.check_inputs(batch.inputs, what=f"{source.input} of {source.path}")
-        return
-    dim, given = target.lowering.field.dim, cast(Any, batch.inputs).shape[1]
-    if given != dim:
-        raise DataError(
-            f"The vectors of {source.path} have dimension {given}, and the collection {target.name!r} takes {dim}."
-        )
-    check_finite(batch, source.path)
-
-
-def _check_keys(target: Target, keys: list[Any], seen: set[Any], start: int) -> None:
-    unique = set(keys)
-    if len(unique) < len(keys) or not seen.isdisjoint(unique):
-        for i, value in enumerate(keys):
-            if value in seen:
-                raise DataError(f"Row {start + i} has the id {value!r} of an earlier row; ids must be unique.")
-            seen.add(value)
-    seen |= unique
-    if target.server.embedded and target.primary_key.data_type == "VARCHAR":
-        for i, value in enumerate(keys):
-            if "\n" in value or "\r" in value:
-                raise DataError(
-                    f"Row {start + i} has a line break in its id {value!r}, which Milvus Lite cannot find again."
-                )
+def dead_letters(checked: Checked) -> list[DeadLetter]:
+    """The rows of a batch that cannot be loaded."""
+    batch = checked.batch
+    return [DeadLetter(batch.start + i, reason, pack(batch.row(i))) for i, reason in sorted(checked.bad.items())]

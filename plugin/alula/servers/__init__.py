@@ -1,11 +1,15 @@
 """Servers: connect, ask what they can do, and speak their dialect."""
 
 from alula.servers.capabilities import ask, version
-from alula.servers.connection import Server, connect, is_local, milvus_errors
+from alula.servers.connection import Server, connect, is_local, milvus_errors, server_words
+from alula.servers.failures import Failure, what_failed
 from alula.servers.filters import any_of, literal
+from alula.servers.requests import Columns, send, slices, write_request
 from alula.servers.rows import deletable, delete_rows
 
 __all__ = [
+    "Columns",
+    "Failure",
     "Server",
     "any_of",
     "ask",
@@ -15,5 +19,10 @@ __all__ = [
     "is_local",
     "literal",
     "milvus_errors",
+    "send",
+    "server_words",
+    "slices",
     "version",
+    "what_failed",
+    "write_request",
 ]

@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from alula.encoders import Input
 from alula.errors import DataError
-from alula.ingest.sources.files import Batch
+from alula.ingest.sources.base import Batch, Cursor
 
 _NAMES: Mapping[Input, str] = {"vectors": "vectors", "images": "images", "text": "texts"}
 
@@ -36,6 +36,9 @@ class ArraySource:
         input: Input = "vectors",
     ) -> None:
         self.path = Path("the given rows")
+        self.name = "the given rows"
+        self.unique = False
+        self.fingerprint = ""
         self.input = input
         self._inputs: Any = _vectors(inputs) if input == "vectors" else inputs
         try:
@@ -50,11 +53,19 @@ class ArraySource:
                 )
         self.scalars = {name: column.type for name, column in self._columns.items()}
 
-    def batches(self, size: int = 8192) -> Iterator[Batch]:
-        """The rows in order, at most `size` at a time."""
-        for start in range(0, len(self._inputs), size):
-            columns = {name: column[start : start + size] for name, column in self._columns.items()}
-            yield Batch(start, self._inputs[start : start + size], columns)
+        self.dim: int | None = self._inputs.shape[1] if input == "vectors" else None
+
+    def keys(self, column: str, size: int = 65536) -> Iterator[pa.Array]:
+        """See `Source`."""
+        del size
+        yield self._columns[column]
+
+    def batches(self, size: int = 8192, *, after: Cursor | None = None, start: int = 0) -> Iterator[Batch]:
+        """See `Source`."""
+        begin = start if after is None else int(after) + 1
+        for first in range(begin, len(self._inputs), size):
+            columns = {name: column[first : first + size] for name, column in self._columns.items()}
+            yield Batch(first, self._inputs[first : first + size], columns)
 
 
 def _vectors(vectors: Any) -> npt.NDArray[np.float32]:

@@ -74,13 +74,20 @@ class Source(Protocol):
             taken up with other rows; "" where that cannot be told.
     """
 
-    name: str
-    input: Input
-    scalars: Mapping[str, pa.DataType]
-    rows: int | None
-    dim: int | None
-    unique: bool
-    fingerprint: str
+    @property
+    def name(self) -> str: ...  # noqa: D102 - said above
+    @property
+    def input(self) -> Input: ...  # noqa: D102
+    @property
+    def scalars(self) -> Mapping[str, pa.DataType]: ...  # noqa: D102
+    @property
+    def rows(self) -> int | None: ...  # noqa: D102
+    @property
+    def dim(self) -> int | None: ...  # noqa: D102
+    @property
+    def unique(self) -> bool: ...  # noqa: D102
+    @property
+    def fingerprint(self) -> str: ...  # noqa: D102
 
     def batches(self, size: int, *, after: Cursor | None = None, start: int = 0) -> Iterator[Batch]:
         """The rows in order, at most `size` at a time.

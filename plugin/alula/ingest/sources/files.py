@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
@@ -15,6 +14,7 @@ import pyarrow.dataset as ds
 
 from alula.encoders import Input, Inputs
 from alula.errors import DataError, UsageError
+from alula.ingest.sources.base import Batch, Cursor
 
 F32 = npt.NDArray[np.float32]
 FORMATS = {".parquet": "parquet", ".jsonl": "json", ".ndjson": "json", ".pq": "parquet", ".json": "json"}
@@ -23,24 +23,6 @@ ENDINGS: Mapping[Input, tuple[str, ...]] = {
     "images": (".npy",),
     "text": (".txt", *FORMATS),
 }
-
-
-@dataclass(frozen=True)
-class Batch:
-    """Some consecutive rows of a source.
-
-    Args:
-        start: Number of the first row, counted from 0.
-        inputs: What an encoder takes: float32 vectors (n, d), uint8 images (n, h, w, c), or n texts.
-        columns: The scalar columns, each of length n.
-    """
-
-    start: int
-    inputs: Inputs
-    columns: Mapping[str, pa.Array]
-
-    def __len__(self) -> int:
-        return len(self.inputs)
 
 
 class FileSource:
@@ -55,7 +37,10 @@ class FileSource:
 
     def __init__(self, path: Path, column: str | None = None, input: Input = "vectors") -> None:
         self.path = path
+        self.name = str(path)
         self.input = input
+        self.unique = False
+        self.dim: int | None = None
         if not path.is_file():
             raise UsageError(f"There is no file {path}.")
         if path.stat().st_size == 0:
@@ -73,6 +58,7 @@ class FileSource:
             self.column = column or input
             self._array = _open_npy(path, input)
             self.rows = len(self._array)
+            self.dim = self._array.shape[1] if input == "vectors" else None
         elif path.suffix == ".txt":
             self.column = column or input
             self.scalars = {self.column: pa.string()}
@@ -95,7 +81,25 @@ class FileSource:
             del self.scalars[self.column]
         self.rows = self._dataset.count_rows() if file_format == "parquet" else None
 
-    def batches(self, size: int = 8192) -> Iterator[Batch]:
+    @property
+    def fingerprint(self) -> str:
+        """See `Source`."""
+        about = self.path.stat()
+        return f"{self.path} {about.st_size} {about.st_mtime_ns}"
+
+    def keys(self, column: str, size: int = 65536) -> Iterator[pa.Array]:
+        """See `Source`."""
+        for batch in self.batches(size):
+            yield batch.columns[column]
+
+    def batches(self, size: int = 8192, *, after: Cursor | None = None, start: int = 0) -> Iterator[Batch]:
+        """See `Source`."""
+        del start
+        for batch in self._all(size):
+            if after is None or batch.span[0] > after:  # type: ignore[operator]
+                yield batch
+
+    def _all(self, size: int = 8192) -> Iterator[Batch]:
         """The rows in order, at most `size` at a time.
 
         Raises:

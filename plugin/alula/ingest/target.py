@@ -1,0 +1,257 @@
+"""What a load needs to know of a collection, and what becomes of a batch on its way there."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, cast
+
+import numpy as np
+import pyarrow as pa
+import scipy.sparse as sp
+
+from alula.encoders import Inputs
+from alula.errors import DataError, UsageError
+from alula.index_types import FieldSpec, Lowering, vector_spec
+from alula.ingest.sources import Batch, Source
+from alula.schema import ScalarField
+from alula.servers import Server, milvus_errors
+
+BATCH_ROWS = 8192
+BATCH_BYTES = 16 << 20
+RAW_ROWS = 256  # images and texts per batch: a network takes seconds for them
+# Small enough for a core's cache: a batch encoded in slices took 20 % less time than in one piece.
+SLICE_ROWS = 1024
+_SIZES = {"BOOL": 1, "INT8": 1, "INT16": 2, "INT32": 4, "INT64": 8, "FLOAT": 4, "DOUBLE": 8, "VARCHAR": 0}
+
+
+@dataclass(frozen=True)
+class Checked:
+    """The rows of a batch that can be loaded.
+
+    Args:
+        batch: The batch.
+        positions: Where they are in it.
+        inputs: What the encoder takes, of these rows.
+        values: The scalar fields, the primary key first, of these rows.
+        bad: Why the others cannot be loaded, by position.
+    """
+
+    batch: Batch
+    positions: list[int]
+    inputs: Inputs
+    values: Mapping[str, Any]
+    bad: Mapping[int, str]
+
+    def __len__(self) -> int:
+        return len(self.positions)
+
+
+@dataclass(frozen=True)
+class Target:
+    """A collection as a load sees it.
+
+    Args:
+        server: The connected server.
+        name: The collection.
+        primary_key: Its primary key.
+        fields: Its other scalar fields.
+        lowering: Its index type.
+        count: Counts its rows.
+        search: Finds the ids of the rows nearest to vectors (n, d): (vectors, limit) -> a list for each.
+    """
+
+    server: Server
+    name: str
+    primary_key: ScalarField
+    fields: tuple[ScalarField, ...]
+    lowering: Lowering
+    count: Callable[[], int]
+    search: Callable[[Any, int], list[list[Any]]]
+
+    @cached_property
+    def specs(self) -> tuple[FieldSpec, ...]:
+        """Every field that is written, the primary key first."""
+        scalars = [FieldSpec(f.name, f.data_type, _SIZES[f.data_type]) for f in (self.primary_key, *self.fields)]
+        kept = vector_spec(self.lowering.field)
+        return (*scalars, *([kept] if kept else []), *self.lowering.fields)
+
+    @property
+    def batch_rows(self) -> int:
+        """Rows in a batch: so few that it takes neither much memory nor, for a network, much time."""
+        info = self.lowering.encoder.info
+        if info.input != "vectors":
+            return max(1, min(RAW_ROWS, BATCH_BYTES // max(1, math.prod(info.image_shape))))
+        return max(1, min(BATCH_ROWS, BATCH_BYTES // (4 * info.input_dim)))
+
+    def numbered(self, source: Source) -> bool:
+        """Whether the rows of a source get their numbers as keys, since it has no column for them."""
+        return self.primary_key.name not in source.scalars
+
+    def check_source(self, source: Source) -> None:
+        """Raise a `UsageError` or `DataError` when no row of a source can be loaded."""
+        takes = self.lowering.encoder.info.input
+        if source.input != takes:
+            raise UsageError(
+                f"{source.name} was opened for {source.input}, and the encoder of {self.name!r} takes {takes}."
+            )
+        if source.dim not in (None, self.lowering.field.dim) and takes == "vectors":
+            raise DataError(
+                f"The vectors of {source.name} have dimension {source.dim}, and the collection {self.name!r} takes "
+                f"{self.lowering.field.dim}."
+            )
+        if self.numbered(source) and self.primary_key.data_type != "INT64":
+            raise DataError(
+                f"{source.name} has no column {self.primary_key.name!r} for the string ids of {self.name!r}; its "
+                f"scalar columns: {', '.join(source.scalars) or 'none'}."
+            )
+        missing = [field.name for field in self.fields if field.name not in source.scalars]
+        if missing:
+            raise DataError(
+                f"{source.name} lacks the column {', '.join(map(repr, missing))} that {self.name!r} has; add it, or "
+                "name the column that holds it (--map FIELD=COLUMN)."
+            )
+
+    def check_partition(self, partition: str) -> None:
+        """Raise a `UsageError` unless the collection has that partition."""
+        self.server.check_partitions("load without")
+        with milvus_errors(f"list the partitions of {self.name!r}"):
+            there = self.server.client.list_partitions(self.name)
+        if partition not in there:
+            raise UsageError(
+                f"The collection {self.name!r} has no partition {partition!r}; it has: {', '.join(there)}."
+            )
+
+    def ignored(self, source: Source) -> tuple[str, ...]:
+        """Columns of a source that the collection has no field for."""
+        known = {self.primary_key.name, *(field.name for field in self.fields)}
+        return tuple(name for name in source.scalars if name not in known)
+
+    def check(self, batch: Batch, duplicates: Iterable[int] = ()) -> Checked:
+        """Find the rows of a batch that can be loaded.
+
+        Args:
+            batch: The rows.
+            duplicates: Numbers of rows whose key an earlier row has.
+        """
+        bad = dict(batch.bad)
+        if isinstance(batch.inputs, np.ndarray) and batch.inputs.dtype.kind == "f":
+            self._check_vectors(batch.inputs, bad)
+        key = self.primary_key
+        values: dict[str, Any] = {}
+        if key.name in batch.columns:
+            values[key.name] = self._convert(key, batch, bad)
+            self._check_keys(values[key.name], batch, bad, duplicates)
+        else:
+            values[key.name] = np.arange(batch.start, batch.start + len(batch))
+        for field in self.fields:
+            values[field.name] = self._convert(field, batch, bad)
+        if not bad:
+            return Checked(batch, list(range(len(batch))), batch.inputs, values, {})
+        good = [i for i in range(len(batch)) if i not in bad]
+        inputs: Any = batch.inputs
+        return Checked(batch, good, _take(inputs, good), {n: _take(v, good) for n, v in values.items()}, bad)
+
+    def _check_vectors(self, vectors: Any, bad: dict[int, str]) -> None:
+        if vectors.shape[1] != self.lowering.field.dim:
+            for i in range(len(vectors)):
+                bad.setdefault(i, f"{vectors.shape[1]} dimensions, and the collection takes {self.lowering.field.dim}")
+            return
+        for i in np.flatnonzero(~np.isfinite(vectors).all(axis=1)).tolist():
+            bad.setdefault(i, "NaN or infinite values in the vector")
+
+    @staticmethod
+    def _convert(field: ScalarField, batch: Batch, bad: dict[int, str]) -> Any:
+        values, wrong = field.convert(batch.columns[field.name])
+        for i, reason in wrong.items():
+            bad.setdefault(i, reason)
+        return values
+
+    def _check_keys(self, keys: Any, batch: Batch, bad: dict[int, str], duplicates: Iterable[int]) -> None:
+        for number in duplicates:
+            i = number - batch.start
+            if 0 <= i < len(batch):
+                bad.setdefault(i, f"the {self.primary_key.name} {_plain(keys[i])!r} of an earlier row")
+        if self.server.embedded and self.primary_key.data_type == "VARCHAR":
+            for i, value in enumerate(keys):
+                if "\n" in value or "\r" in value:
+                    bad.setdefault(i, f"a line break in the id {value!r}, which Milvus Lite cannot find again")
+
+    def encode(self, checked: Checked, *, encoded: Callable[[int], None] | None = None) -> dict[str, Any]:
+        """The columns that are written of some rows.
+
+        Args:
+            checked: The rows.
+            encoded: Called with the number of rows encoded since the last call.
+        """
+        encoder, lowering = self.lowering.encoder, self.lowering
+        inputs: Any = checked.inputs
+        pieces: list[dict[str, Any]] = []
+        for start in range(0, len(checked), SLICE_ROWS):
+            vectors = encoder.embed(inputs[start : start + SLICE_ROWS])
+            piece: dict[str, Any] = dict(lowering.encode_rows(vectors))
+            if lowering.field.storage != "dropped":
+                piece[lowering.field.name] = vectors
+            pieces.append(piece)
+            if encoded:
+                encoded(len(vectors))
+        columns = dict(checked.values)
+        for name in pieces[0] if pieces else ():
+            columns[name] = _join([piece[name] for piece in pieces])
+        return columns
+
+    # A row of the sample that is compared at the end, kept in the journal as Arrow IPC.
+
+    def remember(self, checked: Checked, i: int) -> bytes:
+        """A checked row as bytes."""
+        value: Any = cast(Any, checked.inputs)[i]
+        kept = pa.array([value]) if isinstance(value, str) else pa.array([np.asarray(value).tobytes()], pa.binary())
+        columns = {"": kept} | {name: pa.array([_plain(values[i])]) for name, values in checked.values.items()}
+        return pack(pa.RecordBatch.from_pydict(columns))
+
+    def recall(self, records: Iterable[bytes]) -> Checked:
+        """Checked rows out of what `remember` made of them."""
+        info = self.lowering.encoder.info
+        rows = [unpack(record) for record in records]
+        given = [row.column("")[0].as_py() for row in rows]
+        inputs: Any = given
+        if info.input == "vectors":
+            inputs = np.stack([np.frombuffer(value, np.float32) for value in given])
+        elif info.input == "images":
+            inputs = np.stack([np.frombuffer(value, np.uint8).reshape(info.image_shape) for value in given])
+        values: dict[str, Any] = {}
+        for field in (self.primary_key, *self.fields):
+            values[field.name] = [row.column(field.name)[0].as_py() for row in rows]
+            if field.data_type not in ("VARCHAR", "BOOL"):
+                values[field.name] = np.asarray(values[field.name])
+        return Checked(Batch(0, inputs, {}), list(range(len(rows))), inputs, values, {})
+
+
+def pack(record: pa.RecordBatch) -> bytes:
+    """A record batch as Arrow IPC."""
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, record.schema) as writer:
+        writer.write_batch(record)
+    packed: bytes = sink.getvalue().to_pybytes()
+    return packed
+
+
+def unpack(packed: bytes) -> pa.RecordBatch:
+    """A record batch out of what `pack` made of it."""
+    return pa.ipc.open_stream(packed).read_next_batch()
+
+
+def _take(values: Any, positions: list[int]) -> Any:
+    return values[positions] if isinstance(values, np.ndarray) else [values[i] for i in positions]
+
+
+def _join(pieces: list[Any]) -> Any:
+    if len(pieces) == 1:
+        return pieces[0]
+    return sp.vstack(pieces, format="csr") if sp.issparse(pieces[0]) else np.concatenate(pieces)
+
+
+def _plain(value: Any) -> Any:
+    return value.item() if isinstance(value, np.generic) else value

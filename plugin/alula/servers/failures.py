@@ -1,0 +1,91 @@
+"""What a failed write means: try again, slow down, or stop."""
+
+from __future__ import annotations
+
+from enum import Enum
+
+import grpc
+from pymilvus.exceptions import MilvusException
+
+from alula.servers.connection import server_words
+
+
+class Failure(Enum):
+    """What to do about a failed call.
+
+    Attributes:
+        BUSY: Milvus refused it for now (rate limit, quota, memory): nothing was written, send less and try again.
+        UNKNOWN: The answer was lost, so that nobody knows whether it was done; try again so that it does not matter.
+        REFUSED: Trying again would change nothing.
+    """
+
+    BUSY = "busy"
+    UNKNOWN = "unknown"
+    REFUSED = "refused"
+
+
+# Milvus's codes: memory limit, request limit, disk limit, rate limit, write denied; then their older numbers. 2.3.5
+# gives both, and its `retriable` is false whatever happened.
+_BUSY_CODES = {3, 4, 7, 8, 9}
+_BUSY_OLD_CODES = {48, 49, 50, 51, 52, 53}
+_BUSY_WORDS = ("rate limit", "quota", "memory limit", "disk limit", "time tick long delay", "too many requests")
+# Service not ready, unavailable and internal; then channels, nodes, storage and message queue.
+_PASSING_CODES = {1, 2, 5, *range(500, 700), *range(900, 1100), *range(1300, 1400)}
+_PASSING_WORDS = (
+    "statuscode.unavailable",
+    "statuscode.deadline_exceeded",
+    "fail connecting",
+    "server id mismatch",
+    "not ready",
+    "not healthy",
+    "unhealthy",
+    "unavailable",
+    "timeout",
+    "context canceled",
+    "context deadline",
+    "connection refused",
+    "node offline",
+    "node not match",
+    "channel not",
+    "closed channel",
+    "allocate",
+    "no available",
+    "retry run out",
+)
+_REFUSED_WORDS = ("deactivated by the administrator",)
+_REFUSED_RPC = {
+    grpc.StatusCode.INVALID_ARGUMENT,
+    grpc.StatusCode.UNAUTHENTICATED,
+    grpc.StatusCode.PERMISSION_DENIED,
+    grpc.StatusCode.UNIMPLEMENTED,
+    grpc.StatusCode.NOT_FOUND,
+    grpc.StatusCode.FAILED_PRECONDITION,
+}
+
+
+def what_failed(error: MilvusException | grpc.RpcError) -> Failure:
+    """What a failed call to Milvus means for whoever made it."""
+    rpc = error if isinstance(error, grpc.RpcError) else error.__cause__  # futures wrap it
+    if isinstance(rpc, grpc.RpcError):
+        return _of_call(rpc)
+    return _of_answer(error) if isinstance(error, MilvusException) else Failure.UNKNOWN
+
+
+def _of_call(error: grpc.RpcError) -> Failure:
+    code = error.code() if hasattr(error, "code") else None
+    if code == grpc.StatusCode.RESOURCE_EXHAUSTED:
+        return Failure.REFUSED if "larger than max" in str(error.details()) else Failure.BUSY
+    return Failure.REFUSED if code in _REFUSED_RPC else Failure.UNKNOWN
+
+
+def _of_answer(error: MilvusException) -> Failure:
+    words = server_words(error).lower()
+    if any(word in words for word in _REFUSED_WORDS):
+        return Failure.REFUSED
+    old = getattr(error, "compatible_code", None)
+    if error.code in _BUSY_CODES or old in _BUSY_OLD_CODES or any(word in words for word in _BUSY_WORDS):
+        return Failure.BUSY
+    retriable = getattr(error, "retriable", False)  # pymilvus 3
+    if retriable or error.code in _PASSING_CODES or any(word in words for word in _PASSING_WORDS):
+        return Failure.UNKNOWN
+    return Failure.REFUSED
