@@ -356,9 +356,7 @@ class Bench:
         # every second run keeps the vectors
         engine.create(self.rows, encoder, keep_vectors=number % 2 == 0)
         place = Path(tempfile.mkdtemp(dir=self.place))
-        options = ["--via", fault.sink]
-        if fault.sink == "import":
-            options += ["--stage", str(place / "stage")]
+        options = ["--via", "import", "--stage", str(place / "stage")] if fault.sink == "import" else []
         loader = Loader(place, COLLECTION, self.source, encoder, engine.uri, options=options)
         return Run(engine, loader, random.Random(f"{SEED} {fault.name} {engine.name} {fault.sink} {number}"), window)
 

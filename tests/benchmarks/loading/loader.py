@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import os
-import resource
 import signal
 import subprocess
 import sys
@@ -75,25 +74,25 @@ class Loader:
         twin.codes, twin._process = [], None
         return twin
 
-    def start(self, *, resume: bool | None = None, file_size: int | None = None) -> None:
-        """Start the command, and return when its journal is there (or it has ended).
+    def start(self, *, resume: bool | None = None) -> None:
+        """Start the command, and return when it has touched its journal (or has ended).
 
         Args:
             resume: Whether with ``--resume``; by default from the second start on.
-            file_size: The largest file that it may write, in bytes.
         """
-        self.launch(resume=resume, file_size=file_size)
-        while self.alive and not self.journal.exists():
+        before = self._touched()
+        self.launch(resume=resume)
+        while self.alive and self._touched() == before:
             time.sleep(POLL)
 
-    def launch(self, *, resume: bool | None = None, file_size: int | None = None) -> None:
+    def _touched(self) -> int:
+        """When the journal was last written, in whatever unit."""
+        files = [self.journal, Path(f"{self.journal}-wal")]
+        return max((file.stat().st_mtime_ns for file in files if file.exists()), default=0)
+
+    def launch(self, *, resume: bool | None = None) -> None:
         """Start the command, and return at once."""
         resume = bool(self.codes) if resume is None else resume
-
-        def limit() -> None:
-            if file_size is not None:
-                resource.setrlimit(resource.RLIMIT_FSIZE, (file_size, file_size))
-                signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # an error of the write, as on a full disk
 
         with self.log.open("ab") as log:
             log.write(f"--- {' '.join(self.command)}{' --resume' if resume else ''}\n".encode())
@@ -104,7 +103,6 @@ class Loader:
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
-                preexec_fn=limit,  # noqa: PLW1509 - nothing else runs in this process that forks
             )
 
     def wait(self, seconds: float = LIMIT) -> int:
