@@ -9,7 +9,7 @@ from pymilvus import DataType, MilvusClient
 from pymilvus.exceptions import MilvusException
 
 import alula
-from tests.benchmarks.loading.checking import FIELD, Rows, check, companions, count
+from tests.benchmarks.loading.checking import FIELD, Rows, check, companions, count, open_encoder
 from tests.servers.cutting_proxy import CuttingProxy
 from tests.servers.standalone import _free_ports
 from tests.tiny_encoders import TinyFlops, write_drq, write_flops
@@ -47,7 +47,7 @@ def test_lost_doubled_and_changed_rows_are_counted(loaded, rows):
     ids = rows.columns["id"].tolist()
     assert check(client, NAME, rows, encoder).clean
 
-    companion = next(name for name in companions(encoder, rows.columns[FIELD][:1]) if "norm" not in name)
+    companion = next(name for name in companions(open_encoder(encoder), rows.columns[FIELD][:1]) if "norm" not in name)
     other = stored(client, ids[3])
     for id_, change in (
         (ids[0], {"year": 1}),
@@ -72,10 +72,10 @@ def test_lost_doubled_and_changed_rows_are_counted(loaded, rows):
 
 @pytest.mark.parametrize("kind", [write_flops, write_drq], ids=["flops", "drq"])
 def test_the_expected_companions_do_not_depend_on_how_many_rows_are_encoded_at_once(kind, rows, tmp_path):
-    path = kind(tmp_path / "encoder.onnx").path
-    whole = companions(path, rows.columns[FIELD])
+    session = open_encoder(kind(tmp_path / "encoder.onnx").path)
+    whole = companions(session, rows.columns[FIELD])
     for size in (37, 128):
-        parts = [companions(path, rows.columns[FIELD][start : start + size]) for start in range(0, 300, size)]
+        parts = [companions(session, rows.columns[FIELD][start : start + size]) for start in range(0, 300, size)]
         for name, column in whole.items():
             joined = [value for part in parts for value in part[name]]
             assert all(a == b for a, b in zip(joined, column, strict=True)), (size, name)
