@@ -12,7 +12,7 @@ import pytest
 import alula
 from alula.encoders import EncoderInfo
 from alula.errors import DataError, UsageError
-from alula.ingest import pipeline
+from alula.ingest import target
 from alula.ingest.sources import ArraySource, open_source
 from tests.engines import best, scores
 from tests.tiny_encoders import VOCABULARY, TinyImages, TinyText, write_drq, write_flops
@@ -64,12 +64,13 @@ def titles(engine, text, file):
         consistency_level="Strong",
     )
     stages = []
-    report = made.load(file, progress=lambda *stage: stages.append(stage))
+    report = made.load(file, progress=lambda status: stages.append((status.stage, status.encoded)))
     assert (report.rows, report.total, report.ignored) == (ROWS, ROWS, ())
     assert list(dict.fromkeys(stages)) == [
-        ("checking", ROWS, ROWS),
-        *(("embedding", done, ROWS) for done in (32, 64, 96, 128, 150)),
-        ("loading", ROWS, ROWS),
+        ("checking", 0),
+        ("loading", 0),
+        *(("loading", done) for done in (32, 64, 96, 128, 150)),
+        ("verifying", ROWS),
     ]
     yield made
     made.drop()
@@ -120,11 +121,11 @@ def test_queries_that_are_neither(titles, queries, says):
 
 def test_the_check_of_the_rows_does_not_run_the_backbone(titles, monkeypatch):
     monkeypatch.setattr(titles.lowering.encoder, "embed", None)
-    with pytest.raises(DataError, match="Row 1 has the id 1000 of an earlier row"):
+    with pytest.raises(DataError, match="Row 1 of the given rows has the id of an earlier row"):
         titles.insert(["a", "b"], {"id": [1000, 1000], "title": ["a", "b"]})
     with pytest.raises(DataError, match="Row 1 of the texts is 3, not a string"):
         titles.insert(["a", 3], {"id": [1000, 1001], "title": ["a", "b"]})
-    with pytest.raises(DataError, match="Row 0 of the text of the given rows is 5, not a string"):
+    with pytest.raises(DataError, match="Row 0 of the given rows cannot be loaded: 5 instead of a text"):
         titles.load(ArraySource([5], {"id": [1000], "title": ["a"]}, "text"))
     assert titles.count() == ROWS
 
@@ -190,9 +191,9 @@ def test_vectors_longer_than_milvus_takes(lite, folder):
 
 
 @pytest.mark.parametrize(
-    ("dim", "shape", "rows"), [(8, (), 8192), (30_522, (), 549), (1_000_000, (), 16), (8, (4096, 4096, 3), 1)]
+    ("dim", "shape", "rows"), [(8, (), 256), (30_522, (), 137), (1_000_000, (), 4), (8, (4096, 4096, 3), 1)]
 )
 def test_batches_are_bounded_by_bytes(dim, shape, rows):
     kind = "images" if shape else "text"
     info = EncoderInfo("flops", "IP", dim, False, dim=4, max_nnz=2, input=kind, image_shape=shape)
-    assert pipeline._batch_rows(info) == rows
+    assert target.batch_rows(info) == rows

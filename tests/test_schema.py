@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import datetime
 
+import numpy as np
 import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from alula.errors import DataError, UsageError
+from alula.errors import UsageError
 from alula.schema import ARROW_TYPES, ScalarField, check_distinct, check_name
 
 
@@ -100,7 +101,8 @@ def test_a_dictionary_has_the_type_of_its_values():
     assert ScalarField.infer("x", pa.dictionary(pa.int8(), pa.int64())).data_type == "INT64"
     assert ScalarField.infer("x", pa.dictionary(pa.int8(), pa.large_string())).data_type == "VARCHAR"
     assert ScalarField.infer("x", pa.dictionary(pa.int8(), pa.binary())) is None
-    assert ScalarField("x", "INT64").convert(pa.array([7, 8, 7]).dictionary_encode(), 0) == [7, 8, 7]
+    values, bad = ScalarField("x", "INT64").convert(pa.array([7, 8, 7]).dictionary_encode())
+    assert (list(values), bad) == ([7, 8, 7], {})
 
 
 def test_a_column_whose_name_milvus_does_not_take():
@@ -124,9 +126,9 @@ def test_a_column_whose_name_milvus_does_not_take():
     ],
 )
 def test_values_are_converted(data_type, column, values):
-    found = ScalarField("x", data_type).convert(column, 0)
-    assert found == values
-    assert [type(value) for value in found] == [type(value) for value in values]
+    found, bad = ScalarField("x", data_type).convert(column)
+    assert bad == {}
+    assert (found.tolist() if isinstance(found, np.ndarray) else found) == values
 
 
 @pytest.mark.parametrize(
@@ -145,34 +147,38 @@ def test_values_are_converted(data_type, column, values):
     ids=str,
 )
 def test_values_that_do_not_fit(data_type, column):
-    with pytest.raises(DataError, match=rf"The column 'x' \(.*among the rows from 40 on does not fit x:{data_type}"):
-        ScalarField("x", data_type).convert(column, 40)
+    values, bad = ScalarField("x", data_type).convert(column)
+    assert len(values) == len(column)  # a placeholder stands for them
+    last = len(column) - 1
+    assert set(bad) == {last}
+    assert f"in 'x', which is {data_type}" in bad[last]
 
 
-def test_a_missing_value_names_the_row():
-    with pytest.raises(DataError, match="Row 42 has no value in the column 'x'"):
-        ScalarField("x", "INT64").convert(pa.array([1, 2, None, None]), 40)
+def test_only_the_values_that_do_not_fit_are_bad():
+    column = pa.array(["1", "two", None, "4", "5.5"])
+    values, bad = ScalarField("x", "INT32").convert(column)
+    assert [values[0], values[3]] == [1, 4]
+    assert bad == {
+        1: "'two' in 'x', which is INT32",
+        2: "no value in 'x'",
+        4: "'5.5' in 'x', which is INT32",
+    }
 
 
-def test_a_missing_value_in_a_slice_names_the_row():
-    with pytest.raises(DataError, match="Row 41 has no value"):
-        ScalarField("x", "INT64").convert(pa.array([None, 2, None])[1:], 40)
+def test_missing_values_are_bad_in_slices_too():
+    assert ScalarField("x", "INT64").convert(pa.array([None, 2, None])[1:])[1] == {1: "no value in 'x'"}
 
 
 @pytest.mark.parametrize("text", ["abcdefgh", "äöüß", "漢字a", "🪁🪁", "é" * 4])
 def test_a_varchar_counts_bytes(text):
     size = len(text.encode())
-    assert ScalarField("x", "VARCHAR", size).convert(pa.array(["", text]), 0) == ["", text]
-    with pytest.raises(DataError, match=rf"Row 31 has {size} bytes in 'x', which holds {size - 1};"):
-        ScalarField("x", "VARCHAR", size - 1).convert(pa.array(["", text]), 30)
+    assert ScalarField("x", "VARCHAR", size).convert(pa.array(["", text])) == (["", text], {})
+    _, bad = ScalarField("x", "VARCHAR", size - 1).convert(pa.array(["", text]))
+    assert bad == {1: f"{size} bytes in 'x', which holds {size - 1}"}
 
 
 @given(st.lists(st.text(st.characters(exclude_categories=["Cs"]), max_size=12), min_size=1), st.integers(1, 40))
-def test_a_text_fits_exactly_when_its_bytes_do(texts, length):
-    fits = all(len(text.encode()) <= length for text in texts)
-    field = ScalarField("x", "VARCHAR", length)
-    if fits:
-        assert field.convert(pa.array(texts), 0) == texts
-    else:
-        with pytest.raises(DataError):
-            field.convert(pa.array(texts), 0)
+def test_a_text_is_bad_exactly_when_its_bytes_are_too_many(texts, length):
+    values, bad = ScalarField("x", "VARCHAR", length).convert(pa.array(texts))
+    assert values == texts
+    assert set(bad) == {i for i, text in enumerate(texts) if len(text.encode()) > length}

@@ -68,8 +68,9 @@ def check_failure(result: Result, code: int, *words: str) -> None:
 
 
 @pytest.fixture
-def alula(capfd, monkeypatch):
-    """``alula("search", ...)``: a `Result`; what child processes print is caught too."""
+def alula(capfd, monkeypatch, tmp_path):
+    """``alula("search", ...)``: a `Result`; what child processes print is caught too, and files lie in ``tmp_path``."""
+    monkeypatch.chdir(tmp_path)
     for name in list(os.environ):
         if name.startswith("ALULA_"):
             monkeypatch.delenv(name)
@@ -149,7 +150,9 @@ def rows_file(folder) -> Path:
 
 def fill(uri: str, name: str, encoder: Path, file: Path) -> None:
     at = ["--uri", uri, "--encoder", str(encoder)]
-    for args in (["create", name, "--index-type", "DRQ", "--like", str(file), *at], ["load", name, str(file), *at]):
+    journal = ["--journal", str(encoder.with_name("fill.journal"))]
+    create = ["create", name, "--index-type", "DRQ", "--like", str(file), *at]
+    for args in (create, ["load", name, str(file), *at, *journal]):
         with pytest.raises(SystemExit) as stopped:
             main(args)
         assert stopped.value.code == 0

@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import signal
 import time
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+from pymilvus import MilvusClient
 
+import alula as alula_library
+from alula.ingest.journal import Journal
+from alula.servers import any_of
 from tests.cli.conftest import ROWS, check_failure, finish, start, write_rows
 from tests.servers.standalone import MilvusStandalone
 
@@ -63,32 +70,142 @@ def test_files_that_cannot_be_read(alula, fails, in_server, rows_file, tmp_path)
     ):
         (tmp_path / name).write_bytes(content)
         fails(1, ["load", in_server.name, tmp_path / name, *in_server.opened], name, word)
-    (tmp_path / "rows.csv").write_text("a,b\n")
-    fails(2, ["load", in_server.name, tmp_path / "rows.csv", *in_server.opened], "rows.csv", ".parquet")
+    (tmp_path / "rows.xml").write_text("<a/>")
+    fails(2, ["load", in_server.name, tmp_path / "rows.xml", *in_server.opened], "rows.xml", ".parquet")
     fails(2, ["load", in_server.name, tmp_path / "none.npy", *in_server.opened], "none.npy", "does not exist")
     assert count(alula, in_server) == ROWS
 
 
-def test_rows_that_cannot_be_loaded(alula, fails, in_server, tmp_path):
+def test_rows_that_cannot_be_loaded_are_put_aside(alula, in_server, tmp_path):
+    good = {"year": 1, "embedding": [1.0] * 8}
+    bad = (
+        ({"embedding": [1.0] * 7 + [1e300]}, "NaN or infinite"),
+        ({"embedding": [1.0] * 5}, "5"),
+        ({"embedding": None}, "vector"),
+        ({"id": "good"}, "the id 'good' of an earlier row"),
+        ({"id": None}, "no value in 'id'"),
+        ({"year": None}, "no value in 'year'"),
+    )
+    rows = [{**good, "id": "good"}] + [{**good, "id": f"bad {i}", **change} for i, (change, _) in enumerate(bad)]
+    file = json_lines(tmp_path / "r.jsonl", *rows)
+    load = ["load", in_server.name, file, *in_server.opened]
+    result = alula(*load)
+    assert result.code == 3
+    assert "6 rows could not be loaded" in result.err
+    assert count(alula, in_server) == ROWS + 1
+    letters = pq.read_table(f"alula-{in_server.name}.dead.parquet").to_pylist()
+    assert [letter["alula_row"] for letter in letters] == [1, 2, 3, 4, 5, 6]
+    for letter, (_, reason), row in zip(letters, bad, rows[1:], strict=True):
+        assert reason in letter["alula_reason"]
+        assert letter["id"] == row["id"]
+
+    mended = [
+        {**letter, "id": f"mended {i}", "year": 2, "embedding": [float(i)] * 8} for i, letter in enumerate(letters)
+    ]
+    pq.write_table(pa.Table.from_pylist(mended), "mended.parquet")
+    again = alula("load", in_server.name, "mended.parquet", *in_server.opened)
+    assert (again.code, again.err) == (0, "")
+    assert count(alula, in_server) == ROWS + 7
+    client = MilvusClient(in_server.uri)
+    client.delete(in_server.name, filter='id like "mended%" or id == "good"')
+    client.close()
+    assert count(alula, in_server) == ROWS
+
+
+def test_no_row_is_written_when_none_may_be_left_out(alula, fails, in_server, tmp_path):
     good = {"id": "new", "year": 1, "embedding": [1.0] * 8}
-    for code, change, *words in (
-        (1, {"embedding": [1.0] * 7 + [float("nan")]}, "Row 1", "NaN"),
-        (1, {"embedding": [1.0] * 7 + [float("inf")]}, "Row 1", "infinite"),
-        (1, {"embedding": [1.0] * 5}, "differ in length", "5"),
-        (1, {"embedding": None}, "Row 1", "no vector"),
-        (1, {"id": "new"}, "Row 1", "'new'", "unique"),
-        (1, {"id": None}, "Row 1", "'id'", "no value"),
-        (1, {"year": None}, "Row 1", "'year'", "no value"),
+    strict = [*in_server.opened, "--max-errors", "0"]
+    for change, *words in (
+        ({"embedding": [1.0] * 7 + [float("nan")]}, "Row 1", "NaN"),
+        ({"embedding": [1.0] * 5}, "Row 1", "5"),
+        ({"id": "new"}, "Row 1", "the id of an earlier row"),
+        ({"year": None}, "Row 1", "no value in 'year'"),
     ):
         rows = json_lines(tmp_path / "r.jsonl", good, {**good, "id": "second", **change})
-        fails(code, ["load", in_server.name, rows, *in_server.opened], *words)
+        fails(1, ["load", in_server.name, rows, *strict], *words, "Nothing was written")
+    assert count(alula, in_server) == ROWS
+    assert not list(tmp_path.glob("alula-*"))
+
+
+def test_too_many_bad_rows_stop_the_load(alula, fails, lite_uri, drq, tmp_path):
+    rows = [{"id": f"r{i}", "year": 1, "embedding": [1.0] * 8 if i % 10 else None} for i in range(100)]
+    file = json_lines(tmp_path / "r.jsonl", *rows)
+    opened = ["--uri", lite_uri, "--encoder", drq]
+    assert alula("create", "w", "--index-type", "DRQ", "--like", file, *opened).code == 0
+    fails(1, ["load", "w", file, *opened, "--max-errors", "9"], "10 rows", "more than --max-errors 9", "Row 0")
+    assert alula("load", "w", file, *opened, "--max-errors", "10", "--resume").code == 3
+    assert "w now holds 90" in alula("load", "w", file, *opened).out
+
+
+def test_files_of_which_no_row_fits(alula, fails, in_server, tmp_path):
+    good = {"id": "new", "year": 1, "embedding": [1.0] * 8}
     without = json_lines(tmp_path / "r.jsonl", {"id": "a", "embedding": [1.0] * 8})
-    fails(1, ["load", in_server.name, without, *in_server.opened], "lacks the column 'year'")
+    fails(1, ["load", in_server.name, without, *in_server.opened], "lacks the column 'year'", "--map")
     np.save(tmp_path / "v.npy", vectors())
     fails(1, ["load", in_server.name, tmp_path / "v.npy", *in_server.opened], "'id'", "string ids")
     wide = json_lines(tmp_path / "r.jsonl", {**good, "embedding": [1.0] * 9})
-    fails(1, ["load", in_server.name, wide, *in_server.opened], "dimension 9", "takes 8")
+    fails(1, ["load", in_server.name, wide, *in_server.opened], "9", "8")
     assert count(alula, in_server) == ROWS
+
+
+def test_a_dry_run_writes_nothing(alula, in_server, tmp_path):
+    rows = [{"id": f"r{i}", "year": i, "embedding": [1.0] * 8, "more": 1} for i in range(30)]
+    rows[7]["embedding"] = None
+    rows[9]["id"] = "r8"
+    file = json_lines(tmp_path / "r.jsonl", *rows)
+    result = alula("load", in_server.name, file, *in_server.opened, "--dry-run")
+    assert result.code == 0
+    for words in ("year:INT64  from  year", "28 of 30 rows", "Row 7: ", "Row 9: the id 'r8' of an earlier", "Left out"):
+        assert words in result.out
+    assert count(alula, in_server) == ROWS
+    (line,) = alula("load", in_server.name, file, *in_server.opened, "--dry-run", "--json-logs").json[-1:]
+    assert (line["rows"], line["bad"], line["ignored"]) == (30, 2, ["more"])
+
+
+def test_logs_for_machines_and_silence(alula, in_server, rows_file):
+    lines = alula("load", in_server.name, rows_file, *in_server.opened, "--json-logs").json
+    assert [line["event"] for line in lines][-1] == "done"
+    assert {line["stage"] for line in lines[:-1]} == {"checking", "loading", "verifying"}
+    assert (lines[-1]["rows"], lines[-1]["replaced"], lines[-1]["bad"]) == (ROWS, ROWS, 0)
+    assert lines[-1]["bottleneck"] in ("reading", "encoding", "writing")
+    quiet = alula("load", in_server.name, rows_file, *in_server.opened, "--quiet")
+    assert (quiet.code, quiet.out, quiet.err) == (0, "", "")
+
+
+def test_an_unfinished_load_is_not_forgotten_by_mistake(alula, fails, lite_uri, drq, tmp_path):
+    file = write_rows(tmp_path / "r.parquet", 50)
+    opened = ["--uri", lite_uri, "--encoder", drq]
+    assert alula("create", "w", "--index-type", "DRQ", "--like", file, *opened).code == 0
+    rows = [{"id": f"r{i}", "year": 1, "embedding": [1.0] * 8 if i != 5 else None} for i in range(20)]
+    broken = json_lines(tmp_path / "broken.jsonl", *rows)
+    with broken.open("a") as out:
+        out.write('{"id": "r20", "year": 1, "embe')
+    fails(1, ["load", "w", broken, *opened], "broken.jsonl")
+    journal = Journal(Path("alula-w.journal"))
+    journal.begin({"source": "x", "server": lite_uri}, 0)
+    journal.sending((0, 9))
+    journal.close()
+    fails(2, ["load", "w", file, *opened], "unfinished load of x", "--resume", "--restart")
+    fails(2, ["load", "w", file, *opened, "--resume", "--restart"], "opposites")
+    with Journal(Path("alula-w.journal")) as held:
+        fails(2, ["load", "w", file, *opened, "--resume"], "Another load is using the journal")
+        assert held.job
+    assert alula("load", "w", file, *opened, "--restart").code == 0
+    assert not Path("alula-w.journal").exists()
+    assert alula("load", "w", file, *opened, "--resume").code == 0  # nothing to go on with: it begins
+
+
+def test_a_journal_of_something_else_is_refused(alula, fails, lite_uri, drq, tmp_path):
+    opened = ["--uri", lite_uri, "--encoder", drq]
+    file, other = write_rows(tmp_path / "r.parquet", 50), write_rows(tmp_path / "other.parquet", 50)
+    assert alula("create", "w", "--index-type", "DRQ", "--like", file, *opened).code == 0
+    rows = pq.read_table(file).to_pylist()
+    for row in rows[10:40]:
+        row["embedding"] = None
+    json_lines(tmp_path / "r.jsonl", *rows)
+    fails(1, ["load", "w", tmp_path / "r.jsonl", *opened, "--max-errors", "3"], "more than --max-errors")
+    if Path("alula-w.journal").exists():
+        fails(2, ["load", "w", other, *opened, "--resume"], "journal", "another source")
 
 
 def test_partitions(alula, fails, place, rows_file):
@@ -125,26 +242,26 @@ def many(tmp_path_factory):
     return write_rows(tmp_path_factory.mktemp("many") / "many.parquet", MANY)
 
 
-def test_ctrl_c_and_again(alula, milvus_server, drq, many):
+def test_ctrl_c_and_again(alula, milvus_server, drq, many, tmp_path):
     name = "cli_ctrl_c"
     client = milvus_server.client()
     try:
         opened = created(alula, milvus_server.uri, name, drq, many)
-        process = start("load", name, many, *opened)
+        process = start("load", name, many, *opened, cwd=tmp_path)
         wait_for_rows(client, name)
         os.killpg(process.pid, signal.SIGINT)
         stopped = finish(process)
-        check_failure(stopped, 130, "Stopped.", f"of {MANY:,} rows were written", "load the file again")
-        again = alula("load", name, many, *opened)
+        check_failure(stopped, 130, "Stopped.", f"of {MANY:,} rows are written and acknowledged", "--resume")
+        again = alula("load", name, many, *opened, "--resume")
         assert (again.code, again.err) == (0, "")
         assert f"{name} now holds {MANY:,}." in again.out
     finally:
         client.drop_collection(name)
 
 
-def test_ctrl_c_in_milvus_lite(alula, lite_uri, drq, many):
+def test_ctrl_c_in_milvus_lite(alula, lite_uri, drq, many, tmp_path):
     opened = created(alula, lite_uri, "w", drq, many)
-    process = start("load", "w", many, *opened, "--debug")
+    process = start("load", "w", many, *opened, "--debug", cwd=tmp_path)
     size = Path(lite_uri).stat().st_size
     deadline = time.monotonic() + 60
     while Path(lite_uri).stat().st_size < size + 500_000 and time.monotonic() < deadline:
@@ -153,19 +270,58 @@ def test_ctrl_c_in_milvus_lite(alula, lite_uri, drq, many):
     stopped = finish(process)
     assert stopped.code == 130
     assert "Error: Stopped. " in stopped.err.splitlines()[-1]
-    again = alula("load", "w", many, *opened)
+    again = alula("load", "w", many, *opened, "--resume")
     assert (again.code, again.err) == (0, "")
     assert f"w now holds {MANY:,}." in again.out
 
 
-def test_a_server_that_is_killed(alula, drq, many):
+@pytest.mark.parametrize("where", ["lite", "server"])
+def test_a_loader_that_is_killed(alula, where, drq, many, tmp_path, request):
+    """Killed at a random moment, twice, and gone on with: exactly the rows are there."""
+    name = "killed"
+    uri = request.getfixturevalue("lite_uri") if where == "lite" else request.getfixturevalue("milvus_server").uri
+    opened = created(alula, uri, name, drq, many)
+    for _ in range(2):
+        process = start("load", name, many, *opened, "--resume", cwd=tmp_path)
+        deadline = time.monotonic() + 60
+        while not Path("alula-killed.journal").exists() and process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.01)
+        time.sleep(random.Random().uniform(0, 1.5))
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    last = alula("load", name, many, *opened, "--resume")
+    assert (last.code, last.err) == (0, "")
+    with alula_library.connect(uri) as server:
+        rows = server.client.query(name, filter="", output_fields=["count(*)"], consistency_level="Strong")
+        assert rows[0]["count(*)"] == MANY
+        found = set()
+        for i in range(0, MANY, 10_000):
+            ids = any_of("id", [f"row {j}" for j in range(i, i + 10_000)])
+            found |= {row["id"] for row in server.client.query(name, filter=ids, output_fields=["id"])}
+        assert len(found) == MANY
+        server.client.drop_collection(name)
+
+
+def test_a_server_that_is_killed_and_comes_back(alula, drq, many, tmp_path):
     with MilvusStandalone() as server:
         opened = created(alula, server.uri, "w", drq, many)
-        process = start("load", "w", many, *opened)
+        process = start("load", "w", many, *opened, cwd=tmp_path)
         wait_for_rows(server.client(), "w")
         server.kill()
-        check_failure(finish(process), 1, "rows were written", "load the file again")
         server.start()
-        again = alula("load", "w", many, *opened)
+        done = finish(process)
+        assert (done.code, done.err) == (0, "")
+        assert f"w now holds {MANY:,}." in done.out
+
+
+def test_a_server_that_stays_away(alula, drq, many, tmp_path):
+    with MilvusStandalone() as server:
+        opened = created(alula, server.uri, "w", drq, many)
+        process = start("load", "w", many, *opened, "--patience", "1", cwd=tmp_path)
+        wait_for_rows(server.client(), "w")
+        server.kill()
+        check_failure(finish(process), 1, "could not write rows", "acknowledged", "--resume")
+        server.start()
+        again = alula("load", "w", many, *opened, "--resume")
         assert (again.code, again.err) == (0, "")
         assert f"w now holds {MANY:,}." in again.out

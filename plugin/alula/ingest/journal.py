@@ -93,6 +93,7 @@ class Journal:
             self._db.execute("PRAGMA locking_mode = EXCLUSIVE")
             self._db.execute("PRAGMA journal_mode = WAL")
             self._db.execute("PRAGMA synchronous = FULL")
+            self._db.execute("PRAGMA wal_autocheckpoint = 100")  # pages: a small journal stays small
             with self._change():
                 if not self._db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
                     for statement in filter(str.strip, _TABLES.split(";")):
@@ -252,6 +253,12 @@ class Journal:
             self._db.execute("INSERT OR REPLACE INTO parts VALUES (?, ?)", (number, json.dumps(dict(part))))
 
     # ------------------------------------------------------------------ the file
+
+    def __enter__(self) -> Journal:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def close(self) -> None:
         """Close the file; it stays."""

@@ -17,7 +17,7 @@ from alula.ingest.pace import Pace, StoppedError
 from alula.ingest.pipeline import Pipeline, Progress, Status
 from alula.ingest.sinks.rpc import RpcSink
 from alula.ingest.sources import Batch, Cursor, Source
-from alula.ingest.target import Target
+from alula.ingest.target import Target, batch_rows
 from alula.ingest.verify import Verification, verify
 from alula.servers import milvus_errors
 
@@ -202,7 +202,7 @@ def dry_run(target: Target, source: Source, *, show: int = 10, progress: Progres
     journal = Journal()
     _Check(target, source, status, report).duplicates(journal, sys.maxsize)
     reasons: list[tuple[int, str]] = []
-    for batch in source.batches(target.batch_rows):
+    for batch in source.batches(batch_rows(target.lowering.encoder.info)):
         checked = target.check(batch, journal.duplicates or ())
         reasons += [(batch.start + i, reason) for i, reason in sorted(checked.bad.items())][: show - len(reasons)]
         status.read += len(batch)
@@ -223,7 +223,10 @@ def _begin(journal: Journal, target: Target, source: Source, partition: str | No
     }
     if journal.job is None:
         before = target.count()
-        job |= {"replace": mode == "upsert" or (mode == "auto" and before > 0), "batch_rows": target.batch_rows}
+        job |= {
+            "replace": mode == "upsert" or (mode == "auto" and before > 0),
+            "batch_rows": batch_rows(target.lowering.encoder.info),
+        }
         journal.begin(job, before)
         return job
     for name, now in job.items():

@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import scipy.sparse as sp
 
-from alula.encoders import Inputs
+from alula.encoders import EncoderInfo, Inputs
 from alula.errors import DataError, UsageError
 from alula.index_types import FieldSpec, Lowering, vector_spec
 from alula.ingest.sources import Batch, Source
@@ -78,14 +78,6 @@ class Target:
         kept = vector_spec(self.lowering.field)
         return (*scalars, *([kept] if kept else []), *self.lowering.fields)
 
-    @property
-    def batch_rows(self) -> int:
-        """Rows in a batch: so few that it takes neither much memory nor, for a network, much time."""
-        info = self.lowering.encoder.info
-        if info.input != "vectors":
-            return max(1, min(RAW_ROWS, BATCH_BYTES // max(1, math.prod(info.image_shape))))
-        return max(1, min(BATCH_ROWS, BATCH_BYTES // (4 * info.input_dim)))
-
     def numbered(self, source: Source) -> bool:
         """Whether the rows of a source get their numbers as keys, since it has no column for them."""
         return self.primary_key.name not in source.scalars
@@ -139,6 +131,11 @@ class Target:
         bad = dict(batch.bad)
         if isinstance(batch.inputs, np.ndarray) and batch.inputs.dtype.kind == "f":
             self._check_vectors(batch.inputs, bad)
+        elif isinstance(batch.inputs, list):
+            texts: list[Any] = list(batch.inputs)
+            for i, text in enumerate(texts):
+                if not isinstance(text, str):
+                    bad.setdefault(i, f"{text!r} instead of a text")
         key = self.primary_key
         values: dict[str, Any] = {}
         if key.name in batch.columns:
@@ -184,19 +181,26 @@ class Target:
 
         Args:
             checked: The rows.
-            encoded: Called with the number of rows encoded since the last call.
+            encoded: Called with the number of rows encoded since the last call; for networks every few rows.
         """
         encoder, lowering = self.lowering.encoder, self.lowering
         inputs: Any = checked.inputs
         pieces: list[dict[str, Any]] = []
         for start in range(0, len(checked), SLICE_ROWS):
-            vectors = encoder.embed(inputs[start : start + SLICE_ROWS])
+            told = 0
+
+            def embedded(rows: int) -> None:
+                nonlocal told
+                if encoded:
+                    encoded(rows - told)
+                told = rows
+
+            vectors = encoder.embed(inputs[start : start + SLICE_ROWS], progress=embedded)
             piece: dict[str, Any] = dict(lowering.encode_rows(vectors))
             if lowering.field.storage != "dropped":
                 piece[lowering.field.name] = vectors
             pieces.append(piece)
-            if encoded:
-                encoded(len(vectors))
+            embedded(len(vectors))
         columns = dict(checked.values)
         for name in pieces[0] if pieces else ():
             columns[name] = _join([piece[name] for piece in pieces])
@@ -227,6 +231,12 @@ class Target:
             if field.data_type not in ("VARCHAR", "BOOL"):
                 values[field.name] = np.asarray(values[field.name])
         return Checked(Batch(0, inputs, {}), list(range(len(rows))), inputs, values, {})
+
+
+def batch_rows(info: EncoderInfo) -> int:
+    """Rows in a batch: so few that they take neither much memory nor, with a network, much time."""
+    rows = BATCH_ROWS if info.input == "vectors" else RAW_ROWS
+    return max(1, min(rows, BATCH_BYTES // max(4 * info.input_dim, math.prod(info.image_shape))))
 
 
 def pack(record: pa.RecordBatch) -> bytes:
