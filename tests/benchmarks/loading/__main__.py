@@ -19,5 +19,6 @@ def main(parts: tuple[str, ...], only: str, runs: int | None) -> None:
     faults.measure(report, quick=quick(), only=only, runs=runs)
     sys.exit(report.finish())
 
+
 if __name__ == "__main__":
     main()

@@ -90,7 +90,9 @@ def check(client: MilvusClient, name: str, rows: Rows, encoder: Path) -> Verdict
         encoder: With which encoder.
     """
     fields = {spec["name"] for spec in client.describe_collection(name)["fields"]}
-    wanted = {name: rows.columns[name] for name in ("year", "text")} | companions(open_encoder(encoder), rows.columns[FIELD])
+    wanted = {name: rows.columns[name] for name in ("year", "text")} | companions(
+        open_encoder(encoder), rows.columns[FIELD]
+    )
     if FIELD in fields:
         wanted[FIELD] = rows.columns[FIELD]
     unknown = fields ^ (set(wanted) | {"id"})

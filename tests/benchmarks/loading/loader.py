@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import os
+import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -51,6 +55,7 @@ class Loader:
         self.command += ["--patience", str(PATIENCE), "--quiet", "--json-logs", *options]
         self.codes: list[int] = []
         self._process: subprocess.Popen[bytes] | None = None
+        self._counted: subprocess.Popen[bytes] | None = None  # whose exit status is in `codes`
 
     @property
     def log(self) -> Path:
@@ -71,7 +76,7 @@ class Loader:
     def twin(self) -> Loader:
         """Another loader with the same command and journal."""
         twin = copy.copy(self)
-        twin.codes, twin._process = [], None
+        twin.codes, twin._process, twin._counted = [], None, None
         return twin
 
     def start(self, *, resume: bool | None = None) -> None:
@@ -105,6 +110,22 @@ class Loader:
                 start_new_session=True,
             )
 
+    def written(self) -> int:
+        """How many rows the journal says are written: for the statistics of interruptions alone, never for a verdict.
+
+        It is read from a copy, since a loader at work lets nobody else open its journal.
+        """
+        with tempfile.TemporaryDirectory() as folder:
+            try:
+                for suffix in ("", "-wal"):
+                    shutil.copy(f"{self.journal}{suffix}", Path(folder, f"copy{suffix}"))
+                with contextlib.closing(sqlite3.connect(Path(folder, "copy"))) as journal:
+                    done = journal.execute("SELECT value FROM about WHERE name = 'done_rows'").fetchone()
+                    beyond = journal.execute("SELECT sum(rows) FROM acknowledged").fetchone()
+            except (OSError, sqlite3.Error):  # it has just ended, or the copy caught it in the middle of a write
+                return 0
+        return int(done[0] if done else 0) + int(beyond[0] or 0)
+
     def wait(self, seconds: float = LIMIT) -> int:
         """The exit status.
 
@@ -112,8 +133,11 @@ class Loader:
             LoaderHangsError: If it does not end in time.
         """
         assert self._process is not None
+        if self._process.returncode is not None and self._counted is self._process:
+            return self.codes[-1]
         try:
             self.codes.append(self._process.wait(seconds))
+            self._counted = self._process
         except subprocess.TimeoutExpired:
             self.kill(engine=True)
             raise LoaderHangsError(f"The loader did not end within {seconds:.0f} s; it printed {self.log}.") from None

@@ -99,8 +99,11 @@ def measure(report: Report, *, quick: bool) -> None:
         report.figures["seconds until the command's help is printed"] = start
         with LiteDatabase() as lite, MilvusStandalone() as server:
             for keep in (True, False):
-                _compare(report, Job("Milvus Lite 2.5", lite.uri, "FLOPS_SPARSE", encoder("flops"), keep), words, start, quick)
-                _compare(report, Job("Milvus 2.3.5", server.uri, "DRQ", encoder("drq"), keep), words, start, quick)
+                for job in (
+                    Job("Milvus Lite 2.5", lite.uri, "FLOPS_SPARSE", encoder("flops"), keep),
+                    Job("Milvus 2.3.5", server.uri, "DRQ", encoder("drq"), keep),
+                ):
+                    _compare(report, job, words, start, quick)
     finally:
         shutil.rmtree(place)
 
