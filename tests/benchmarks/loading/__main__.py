@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import sys
 
-import click
-
-from tests.benchmarks.loading import faults
+from tests.benchmarks.loading.parts import load_parts
 from tests.benchmarks.report import Report, quick, say
 
 
-@click.command()
-@click.argument("parts", nargs=-1)
-@click.option("--only", default="", help="Faults: only those of which function, engine and sink contain this text.")
-@click.option("--runs", type=int, help="Faults: so many runs of each.")
-def main(parts: tuple[str, ...], only: str, runs: int | None) -> None:
-    report = Report("loading-faults", {"moments": faults.SEED}, 'make bench-load PARTS="faults"')
-    faults.measure(report, quick=quick(), only=only, runs=runs)
-    sys.exit(report.finish())
+def main(wanted: list[str]) -> int:
+    """The exit status: 1 if any part missed a target."""
+    status = 0
+    for name, part in load_parts(wanted).items():
+        say(f"\n## {part.TITLE}")
+        report = Report(f"loading-{name}", {"all": part.SEED}, f'make bench-load PARTS="{name}"')
+        part.measure(report, quick=quick())
+        status |= report.finish()
+    say("\nThe page: python -m tests.benchmarks.page")
+    return status
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main(sys.argv[1:]))
