@@ -45,7 +45,9 @@ def test_loads_rows(alula, lite_uri, drq, tmp_path):
     result = alula("load", "w", file, *opened)
     assert (result.code, result.err) == (0, "")
     assert result.out.startswith("Loaded 50 rows in ")
-    assert result.out.endswith("w now holds 50.\n")
+    assert "w now holds 50.\n" in result.out
+    assert "Checked: 8 rows equal their source bit for bit" in result.out
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["r.parquet"]  # nothing is left lying about
     again = alula("load", "w", file, *opened)
     assert "50 of them in place of rows with the same id. w now holds 50." in again.out
 
@@ -72,7 +74,7 @@ def test_files_that_cannot_be_read(alula, fails, in_server, rows_file, tmp_path)
         fails(1, ["load", in_server.name, tmp_path / name, *in_server.opened], name, word)
     (tmp_path / "rows.xml").write_text("<a/>")
     fails(2, ["load", in_server.name, tmp_path / "rows.xml", *in_server.opened], "rows.xml", ".parquet")
-    fails(2, ["load", in_server.name, tmp_path / "none.npy", *in_server.opened], "none.npy", "does not exist")
+    fails(2, ["load", in_server.name, tmp_path / "none.npy", *in_server.opened], "There is no file", "none.npy")
     assert count(alula, in_server) == ROWS
 
 

@@ -10,13 +10,14 @@ from typing import Any
 import click
 
 from alula.cli.load_progress import json_line, load_progress
+from alula.cli.load_source import Given, forget_stdin, source_options
 from alula.cli.options import connection_options, encoder_option
-from alula.collections import Collection, column_of
+from alula.collections import Collection
 from alula.encoders import load_encoder
 from alula.errors import AlulaError, UsageError
 from alula.ingest.journal import Journal
 from alula.ingest.load import PATIENCE, LoadReport, Mode, dry_run, load
-from alula.ingest.sources import Source, open_source
+from alula.ingest.sources import Source
 from alula.servers import Server
 
 DEAD_LETTERS_EXIT = 3
@@ -24,11 +25,9 @@ DEAD_LETTERS_EXIT = 3
 
 @click.command("load")
 @click.argument("name")
-@click.argument("source")
+@source_options
 @encoder_option
 @connection_options()
-@click.option("--vector-column", help="The column that holds the vectors; by default the only list of numbers.")
-@click.option("--text-column", help="The column that holds the texts; by default the only one of strings.")
 @click.option("--partition", help="Partition to write to; it must exist.")
 @click.option(
     "--mode",
@@ -73,11 +72,9 @@ DEAD_LETTERS_EXIT = 3
 def command(
     *,
     name: str,
-    source: str,
+    given: Given,
     encoder: Path,
     server: Server,
-    vector_column: str | None,
-    text_column: str | None,
     partition: str | None,
     mode: Mode,
     journal_path: Path | None,
@@ -92,26 +89,30 @@ def command(
 ) -> None:
     """Load the rows of SOURCE into the collection NAME.
 
-    The rows are what the encoder takes: vectors, images or texts. A row that cannot be loaded is put aside with its
+    SOURCE is one or more files, globs, folders or URLs (s3://, gs://, https://) of one format, or - for standard input:
+    Parquet, JSON lines, CSV or Arrow tables, .npy, .npz or HDF5 arrays, images, or .txt files with a text per line. The
+    rows are what the encoder takes: vectors, images or texts. A row that cannot be loaded is put aside with its
     reason into a Parquet file. What Milvus has acknowledged is written into a journal, so that a load goes on after any
     crash; at the end the rows are counted, and some compared with what the encoder makes of them.
 
     \b
     alula load words words.parquet --uri ./words.db --encoder words-drq.onnx
     alula load words words.parquet --uri ./words.db --encoder words-drq.onnx --resume
+    alula load docs "s3://bucket/docs/*.parquet" --map title=headline --uri http://milvus:19530 --encoder docs.onnx
 
     Exit codes: 0 all rows are loaded, 1 failed, 2 wrong usage, 3 loaded but for the rows put aside, 130 stopped.
     """
     loaded = load_encoder(encoder, threads=1)  # which leaves the cores to encoding batches side by side
     collection = Collection.open(server, name, encoder=loaded)
-    rows = open_source(source, column_of(loaded, vector_column, text_column), loaded.info.input)
-    if dry:
-        _show_dry_run(collection, rows, quiet=quiet, json_logs=json_logs)
-        return
     journal_path = journal_path or Path(f"alula-{name}.journal")
+    spool = journal_path.with_suffix("")
+    if dry:
+        _show_dry_run(collection, given.open(loaded, server, spool), quiet=quiet, json_logs=json_logs)
+        return
     dead_letters = dead_letters or Path(f"alula-{name}.dead.parquet")
     journal = _open_journal(journal_path, resume=resume, restart=restart)
     try:
+        rows = given.open(loaded, server, spool)
         with load_progress(quiet=quiet, json_logs=json_logs) as progress:
             report = load(
                 collection.target(),
@@ -127,6 +128,7 @@ def command(
     except BaseException:
         if journal.untouched:
             journal.remove()
+            forget_stdin(spool)
         else:
             journal.close()
         raise
@@ -137,6 +139,7 @@ def command(
             "with --resume to check again."
         )
     journal.remove()
+    forget_stdin(spool)
     _show(report, collection, quiet=quiet, json_logs=json_logs)
     if report.bad:
         click.get_current_context().exit(DEAD_LETTERS_EXIT)
@@ -157,6 +160,7 @@ def _open_journal(path: Path, *, resume: bool, restart: bool) -> Journal:
         )
     if restart and there:
         journal.remove()
+        forget_stdin(path.with_suffix(""))
         journal = Journal(path)
     return journal
 
