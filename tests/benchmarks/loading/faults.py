@@ -103,7 +103,7 @@ class Run:
         struck = self.loader.alive
         if struck:
             self.interruptions += 1
-            self.unwritten += self.loader.written() < ROWS
+            self.unwritten += self.loader.still_writing(ROWS)
         return struck
 
     def finish(self) -> None:
@@ -235,7 +235,7 @@ def journal_disk_full(run: Run) -> None:
         with contextlib.suppress(OSError), ballast.open("wb", buffering=0) as file:
             while True:  # until there is no space
                 file.write(bytes(4096))
-        was_unwritten = run.loader.written() < ROWS
+        was_unwritten = run.loader.still_writing(ROWS)
         if run.loader.wait() != 0:
             run.interruptions += 1
             run.unwritten += was_unwritten
@@ -413,7 +413,7 @@ class Bench:
             run.loader.start()
             started, writing = time.monotonic(), 0.0
             while run.loader.alive:
-                if run.loader.written() < ROWS:
+                if run.loader.still_writing(ROWS):
                     writing = time.monotonic() - started
                 time.sleep(0.01)
             code = run.loader.wait()

@@ -110,11 +110,13 @@ class Loader:
                 start_new_session=True,
             )
 
-    def written(self) -> int:
-        """How many rows the journal says are written: for the statistics of interruptions alone, never for a verdict.
+    def still_writing(self, rows: int) -> bool:
+        """Whether the journal tells of fewer rows written: for the statistics of interruptions, never for a verdict.
 
         It is read from a copy, since a loader at work lets nobody else open its journal.
         """
+        if not self.journal.exists():
+            return False
         with tempfile.TemporaryDirectory() as folder:
             try:
                 for suffix in ("", "-wal"):
@@ -122,9 +124,11 @@ class Loader:
                 with contextlib.closing(sqlite3.connect(Path(folder, "copy"))) as journal:
                     done = journal.execute("SELECT value FROM about WHERE name = 'done_rows'").fetchone()
                     beyond = journal.execute("SELECT sum(rows) FROM acknowledged").fetchone()
-            except (OSError, sqlite3.Error):  # it has just ended, or the copy caught it in the middle of a write
-                return 0
-        return int(done[0] if done else 0) + int(beyond[0] or 0)
+            except FileNotFoundError:  # it has just ended
+                return False
+            except sqlite3.Error:  # it has just begun
+                return True
+        return int(done[0] if done else 0) + int(beyond[0] or 0) < rows
 
     def wait(self, seconds: float = LIMIT) -> int:
         """The exit status.
