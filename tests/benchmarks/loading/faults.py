@@ -142,7 +142,8 @@ def loader_and_engine_killed(run: Run) -> None:
 
 
 def engine_killed(run: Run) -> None:
-    """Kill -9 the embedded engine under a loader that lives."""
+    """Kill -9 the embedded engine under a loader that lives, and cannot go on without it."""
+    run.loader.change("--patience", "10")
     run.loader.start()
     run.pause()
     if run.strike():
@@ -228,7 +229,7 @@ def journal_disk_full(run: Run) -> None:
     folder = run.loader.place / "disk"
     with _small_disk(folder):
         run.loader.journal = folder / "load.journal"
-        run.loader.command[run.loader.command.index("--journal") + 1] = str(run.loader.journal)
+        run.loader.change("--journal", str(run.loader.journal))
         ballast = folder / "ballast"
         run.loader.start()
         run.pause()
@@ -269,7 +270,7 @@ def _server(run: Run) -> ServerEngine:
 def _behind(run: Run, **options: float) -> Iterator[CuttingProxy]:
     """Send the loader through a proxy for the block."""
     with CuttingProxy(_server(run).port, seed=run.random.randrange(1 << 30), **options) as proxy:
-        run.loader.command[run.loader.command.index("--uri") + 1] = proxy.uri
+        run.loader.change("--uri", proxy.uri)
         yield proxy
 
 

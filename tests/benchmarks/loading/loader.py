@@ -73,6 +73,10 @@ class Loader:
         assert self._process is not None
         return self._process.pid
 
+    def change(self, option: str, value: str) -> None:
+        """Give another value to an option of the command."""
+        self.command[self.command.index(option) + 1] = value
+
     def twin(self) -> Loader:
         """Another loader with the same command and journal."""
         twin = copy.copy(self)
@@ -115,12 +119,11 @@ class Loader:
 
         It is read from a copy, since a loader at work lets nobody else open its journal.
         """
-        if not self.journal.exists():
-            return False
         with tempfile.TemporaryDirectory() as folder:
             try:
-                for suffix in ("", "-wal"):
-                    shutil.copy(f"{self.journal}{suffix}", Path(folder, f"copy{suffix}"))
+                shutil.copy(self.journal, Path(folder, "copy"))
+                with contextlib.suppress(FileNotFoundError):
+                    shutil.copy(f"{self.journal}-wal", Path(folder, "copy-wal"))
                 with contextlib.closing(sqlite3.connect(Path(folder, "copy"))) as journal:
                     done = journal.execute("SELECT value FROM about WHERE name = 'done_rows'").fetchone()
                     beyond = journal.execute("SELECT sum(rows) FROM acknowledged").fetchone()
