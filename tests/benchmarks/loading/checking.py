@@ -98,6 +98,9 @@ def check(client: MilvusClient, name: str, rows: Rows, encoder: Path) -> Verdict
     unknown = fields ^ (set(wanted) | {"id"})
     if unknown:
         raise ValueError(f"These fields are not in both the collection and the expectation: {', '.join(unknown)}")
+    there = count(client, name)
+    if not there:  # Milvus Lite fails to read such a collection
+        return Verdict(rows.count, 0, 0, ("there is no row",))
     where = {id_: position for position, id_ in enumerate(rows.columns["id"].tolist())}
     seen: set[int] = set()
     doubled = wrong = 0
@@ -117,7 +120,7 @@ def check(client: MilvusClient, name: str, rows: Rows, encoder: Path) -> Verdict
     if lost:
         examples.append(f"rows {sorted(set(where) - seen)[:5]} are not there")
     # a server answers with one row of an id that it holds twice: only its count gives the other away
-    doubled = max(doubled, count(client, name) - len(seen))
+    doubled = max(doubled, there - len(seen))
     return Verdict(lost, doubled, wrong, tuple(examples[:5]))
 
 

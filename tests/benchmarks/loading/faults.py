@@ -32,10 +32,10 @@ ANSWERS = """\
 The question: when something breaks in the middle of a load, is every row there afterwards, once, and right? Each run
 makes an empty collection, starts `alula load` of 30,000 rows (a vector of 16 numbers, a number and a text of 600 bytes:
 20 MB), lets the fault strike at moments that a seed chooses, mostly while rows are being written, and starts the same
-command with `--resume` until it says that all is done. Then every row is read by pymilvus alone and compared with brute force: the
-ids, the source's columns, and the companion fields as onnxruntime computes them from the encoder file. "Lost" are rows
-that are not there, "doubled" are rows too many (the server's own count shows them), "wrong" are rows of which any field
-differs.
+command with `--resume` until it says that all is done. Then every row is read by pymilvus alone and compared with brute
+force: the ids, the source's columns, and the companion fields as onnxruntime computes them from the encoder file.
+"Lost" are rows that are not there, "doubled" are rows too many (the server's own count shows them), "wrong" are rows of
+which any field differs. "Interruptions" are those that struck a loader at work; each run of some faults has several.
 
 Killed is `kill -9`; frozen is `SIGSTOP` for seconds, in every fourth run for longer than a call may take. A connection
 is cut by a proxy that resets it in the middle of a write request, or once the server has answered a write and before
@@ -47,7 +47,7 @@ SEED = 0
 ROWS = 30_000
 DIM = 16
 TEXT = 600  # bytes in a row's text: 20 MB in all, a dozen requests
-WRITING_SHARE = 0.75
+WRITING_SHARE = 0.9
 ATTEMPTS = 8  # a load that was hit at most twice needs no more
 TABLE = "Faults"
 RATE = {"quotaAndLimits.dml.enabled": True, "quotaAndLimits.dml.insertRate.max": 2}  # MB/s: a load takes ten seconds
