@@ -6,6 +6,8 @@ import json
 import os
 import random
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -277,21 +279,22 @@ def test_ctrl_c_in_milvus_lite(alula, lite_uri, drq, many, tmp_path):
     assert f"w now holds {MANY:,}." in again.out
 
 
-@pytest.mark.parametrize("where", ["lite", "server"])
+@pytest.mark.parametrize("where", ["lite", "server", "server, import"])
 def test_a_loader_that_is_killed(alula, where, drq, many, tmp_path, request):
     """Killed at a random moment, twice, and gone on with: exactly the rows are there."""
     name = "killed"
+    more = ["--resume", *(["--via", "import", "--stage", tmp_path / "stage"] if "import" in where else [])]
     uri = request.getfixturevalue("lite_uri") if where == "lite" else request.getfixturevalue("milvus_server").uri
     opened = created(alula, uri, name, drq, many)
     for _ in range(2):
-        process = start("load", name, many, *opened, "--resume", cwd=tmp_path)
+        process = start("load", name, many, *opened, *more, cwd=tmp_path)
         deadline = time.monotonic() + 60
         while not Path("alula-killed.journal").exists() and process.poll() is None and time.monotonic() < deadline:
             time.sleep(0.01)
         time.sleep(random.Random().uniform(0, 1.5))
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
-    last = alula("load", name, many, *opened, "--resume")
+    last = alula("load", name, many, *opened, *more)
     assert (last.code, last.err) == (0, "")
     with alula_library.connect(uri) as server:
         rows = server.client.query(name, filter="", output_fields=["count(*)"], consistency_level="Strong")
@@ -327,3 +330,61 @@ def test_a_server_that_stays_away(alula, drq, many, tmp_path):
         again = alula("load", "w", many, *opened, "--resume")
         assert (again.code, again.err) == (0, "")
         assert f"w now holds {MANY:,}." in again.out
+
+
+def test_what_an_import_needs(alula, fails, place, rows_file, tmp_path):
+    load = ["load", place.name, rows_file, *place.opened, "--via", "import"]
+    if place.embedded:
+        fails(2, [*load, "--stage", tmp_path], "Milvus Lite has no bulk import")
+    else:
+        fails(2, load, "--stage")
+        fails(2, [*load, "--stage", tmp_path, "--mode", "upsert"], "cannot replace rows")
+        fails(2, [*load, "--stage", tmp_path], "holds 200 rows already", "--via insert")
+        fails(2, [*load, "--stage", "nothing://x"], "stage")
+    assert not list(tmp_path.glob("alula-*"))
+
+
+def test_sources_of_every_kind(alula, fails, lite_uri, drq, tmp_path, monkeypatch):
+    opened = ["--uri", lite_uri, "--encoder", drq]
+    for i in range(3):
+        write_rows(tmp_path / f"part{i}.parquet", 20, seed=i, ids=[f"{i} {j}" for j in range(20)])
+    assert alula("create", "w", "--index-type", "DRQ", "--like", tmp_path / "part0.parquet", *opened).code == 0
+    assert "now holds 60" in alula("load", "w", tmp_path / "part*.parquet", *opened).out
+    several = [tmp_path / f"part{i}.parquet" for i in range(2)]
+    assert "40 of them in place of rows" in alula("load", "w", *several, *opened).out
+
+    other = pq.read_table(tmp_path / "part0.parquet").rename_columns(["key", "when", "embedding"])
+    pq.write_table(other, tmp_path / "other.parquet")
+    mapped = ["--map", "id=key", "--map", "year=when"]
+    assert "20 of them in place" in alula("load", "w", tmp_path / "other.parquet", *mapped, *opened).out
+    (tmp_path / "map.toml").write_text('vector = "embedding"\n[columns]\nid = "key"\nyear = "when"\n')
+    file = ["--mapping", tmp_path / "map.toml"]
+    assert "20 of them in place" in alula("load", "w", tmp_path / "other.parquet", *file, *opened).out
+
+    np.save(tmp_path / "v.npy", vectors(20))
+    beside = ["--metadata", tmp_path / "part1.parquet"]
+    assert "20 of them in place" in alula("load", "w", tmp_path / "v.npy", *beside, *opened).out
+
+    line = json.dumps({"id": "piped", "year": 1, "embedding": [1.0] * 8}) + "\n"
+    piped = subprocess.run(
+        [sys.executable, "-m", "alula.cli", "load", "w", "-", *map(str, opened)],
+        input=line * 1 + line.replace("piped", "piped 2"),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (piped.returncode, piped.stderr) == (0, "")
+    assert "w now holds 62" in piped.stdout
+    assert not list(tmp_path.glob("alula-*"))
+
+    assert alula("create", "copy", "--index-type", "DRQ", "--like", tmp_path / "part0.parquet", *opened).code == 0
+    copied = alula("load", "copy", "--from-collection", "w", "--filter", 'id like "piped%"', *opened)
+    assert "copy now holds 2" in copied.out
+
+    fails(2, ["load", "w", *opened], "Say what to load")
+    fails(2, ["load", "w", "-", tmp_path / "v.npy", *opened], "together with files")
+    fails(2, ["load", "w", tmp_path / "v.npy", "--filter", "year > 1", *opened], "--from-collection")
+    fails(2, ["load", "w", tmp_path / "v.npy", "--map", "year", *opened], "FIELD=COLUMN")
+    fails(2, ["load", "copy", "--from-collection", "nowhere", *opened], "no collection 'nowhere'")
+    fails(2, ["load", "copy", tmp_path / "v.npy", "--from-collection", "w", *opened], "takes no files")
+    fails(2, ["load", "w", "s3x://bucket/x.parquet", *opened], "s3x")

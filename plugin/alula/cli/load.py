@@ -16,7 +16,7 @@ from alula.collections import Collection
 from alula.encoders import load_encoder
 from alula.errors import AlulaError, UsageError
 from alula.ingest.journal import Journal
-from alula.ingest.load import PATIENCE, LoadReport, Mode, dry_run, load
+from alula.ingest.load import PATIENCE, LoadReport, Mode, Via, dry_run, load
 from alula.ingest.sources import Source
 from alula.servers import Server
 
@@ -37,6 +37,20 @@ DEAD_LETTERS_EXIT = 3
     help="upsert: rows whose id is there are replaced. insert: faster, and doubles them. auto: insert into an empty "
     "collection, else upsert.",
 )
+@click.option(
+    "--via",
+    type=click.Choice(["auto", "insert", "import"]),
+    default="auto",
+    show_default=True,
+    help="insert: by calls. import: as Parquet files that the server reads from --stage, into an empty collection. "
+    "auto: import where a stage is given and the rows are so many that it pays.",
+)
+@click.option(
+    "--stage",
+    help="For --via import: a folder or URL (s3://BUCKET/PREFIX) that the server reads files from; they are removed "
+    "afterwards.",
+)
+@click.option("--stage-at-server", help="The stage as the server names it, if it sees it under another name.")
 @click.option(
     "--journal",
     "journal_path",
@@ -77,6 +91,9 @@ def command(
     server: Server,
     partition: str | None,
     mode: Mode,
+    via: Via,
+    stage: str | None,
+    stage_at_server: str | None,
     journal_path: Path | None,
     resume: bool,
     restart: bool,
@@ -119,6 +136,9 @@ def command(
                 rows,
                 partition=partition,
                 mode=mode,
+                via=via,
+                stage=stage,
+                stage_at_server=stage_at_server,
                 journal=journal,
                 max_errors=max_errors,
                 dead_letters=dead_letters,

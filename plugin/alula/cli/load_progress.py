@@ -58,7 +58,7 @@ class _Lines:
 
 
 def _figures(status: Status, seconds: float) -> Mapping[str, Any]:
-    done = status.read if status.stage == "checking" else status.written
+    done = {"checking": status.read, "loading": status.written}.get(status.stage, status.imported)
     rate = done / seconds if seconds > 0 else 0.0
     left = None if status.total is None else max(0, status.total - status.read + status.encoded - status.written)
     return {
@@ -67,6 +67,7 @@ def _figures(status: Status, seconds: float) -> Mapping[str, Any]:
         "read": status.read,
         "encoded": status.encoded,
         "written": status.written,
+        "imported": status.imported,
         "bad": status.bad,
         "rows_per_second": round(rate, 1),
         "mb_per_second": round(status.bytes / 1e6 / seconds, 2) if seconds > 0 else 0.0,
@@ -99,7 +100,7 @@ def _bar() -> Iterator[Show]:
             task, began = tasks[status.stage]
             figures = _figures(status, max(time.monotonic() - began, 1e-3))
             rates = f"{figures['rows_per_second']:,.0f} rows/s"
-            done = status.read
+            done = status.read if status.stage == "checking" else status.imported
             notes = [f"[red]{status.bad:,} bad[/red]"] if status.bad else []
             if status.stage == "loading":
                 rates += f", {figures['mb_per_second']:.1f} MB/s"

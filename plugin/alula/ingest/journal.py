@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+import tempfile
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -94,13 +95,18 @@ class Journal:
             self._db.execute("PRAGMA journal_mode = WAL")
             self._db.execute("PRAGMA synchronous = FULL")
             self._db.execute("PRAGMA wal_autocheckpoint = 100")  # pages: a small journal stays small
-            with self._change():
+            with self.together():
                 if not self._db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
                     for statement in filter(str.strip, _TABLES.split(";")):
                         self._db.execute(statement)
                     self._set(format=FORMAT)
                 if self._get("format") != FORMAT:
                     raise UsageError(f"{path} is a journal of another version of Alula; name another one (--journal).")
+
+    @property
+    def folder(self) -> Path:
+        """Where files may be put that a load needs for a while."""
+        return self.path.absolute().parent if self.path else Path(tempfile.gettempdir())
 
     # ------------------------------------------------------------------ what is loaded
 
@@ -111,7 +117,7 @@ class Journal:
 
     def begin(self, job: Mapping[str, Any], rows_before: int) -> None:
         """Write down what is loaded, and how many rows the collection held before."""
-        with self._change():
+        with self.together():
             self._set(job=dict(job), rows_before=rows_before)
 
     @property
@@ -126,7 +132,7 @@ class Journal:
 
     @duplicates.setter
     def duplicates(self, numbers: Sequence[int]) -> None:
-        with self._change():
+        with self.together():
             self._set(duplicates=[int(number) for number in numbers])
 
     # ------------------------------------------------------------------ how far it is
@@ -155,7 +161,7 @@ class Journal:
 
     def sending(self, span: tuple[Cursor, Cursor]) -> None:
         """Say that rows up to the last of a batch may reach Milvus from now on, which a crash would leave in doubt."""
-        with self._change():
+        with self.together():
             sent = self._get("sent")
             if sent is None or span[1] > sent:
                 self._set(sent=span[1])
@@ -188,7 +194,7 @@ class Journal:
                 were acknowledged before.
             what: What became of its rows.
         """
-        with self._change():
+        with self.together():
             self._waiting[number] = what
             first, last = what.span
             self._db.execute("INSERT OR REPLACE INTO acknowledged VALUES (?, ?, ?)", (first, last, what.read))
@@ -211,7 +217,7 @@ class Journal:
 
     def doubt(self, span: tuple[Cursor, Cursor]) -> None:
         """Write down that an answer about a batch was lost: at the end its rows are looked for once more."""
-        with self._change():
+        with self.together():
             self._db.execute("INSERT OR IGNORE INTO doubtful VALUES (?, ?)", span)
 
     @property
@@ -249,7 +255,7 @@ class Journal:
 
     def record_part(self, number: int, part: Mapping[str, Any]) -> None:
         """Write down what is known of a part, in place of what was."""
-        with self._change():
+        with self.together():
             self._db.execute("INSERT OR REPLACE INTO parts VALUES (?, ?)", (number, json.dumps(dict(part))))
 
     # ------------------------------------------------------------------ the file
@@ -282,16 +288,15 @@ class Journal:
             self._db.execute("INSERT OR REPLACE INTO about VALUES (?, ?)", (name, json.dumps(value)))
 
     @contextmanager
-    def _change(self) -> Iterator[None]:
-        """Make several changes one: on disk when the block ends, or none of them."""
+    def together(self) -> Iterator[None]:
+        """Make the changes of the block one: on disk when the outermost such block ends, or none of them."""
         with self._errors():
+            if self._db.in_transaction:
+                yield
+                return
             self._db.execute("BEGIN IMMEDIATE")
             try:
                 yield
-            except BaseException:
-                self._rollback()
-                raise
-            try:
                 self._db.execute("COMMIT")
             except BaseException:
                 self._rollback()

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import sys
-import tempfile
 import time
+import uuid
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from alula.errors import AlulaError, DataError, InterruptedLoadError, UsageError
 from alula.ingest.dead_letters import write_dead_letters
+from alula.ingest.delivery import CallDelivery, ImportDelivery
 from alula.ingest.duplicates import duplicate_rows
 from alula.ingest.journal import Journal
 from alula.ingest.pace import Pace, StoppedError
 from alula.ingest.pipeline import Pipeline, Progress, Status
+from alula.ingest.sinks.bulk_import import ImportSink, can_import
+from alula.ingest.sinks.choice import choose
 from alula.ingest.sinks.rpc import RpcSink
 from alula.ingest.sources import Batch, Cursor, Source
 from alula.ingest.target import Target, batch_rows
@@ -22,6 +25,7 @@ from alula.ingest.verify import Verification, verify
 from alula.servers import milvus_errors
 
 Mode = Literal["auto", "insert", "upsert"]
+Via = Literal["auto", "insert", "import"]
 WRITERS, LITE_WRITERS = 4, 2  # calls at a time; Milvus Lite 2.5 takes more time for more
 PATIENCE = 300.0
 
@@ -72,6 +76,9 @@ def load(
     *,
     partition: str | None = None,
     mode: Mode = "auto",
+    via: Via = "auto",
+    stage: str | None = None,
+    stage_at_server: str | None = None,
     journal: Journal | None = None,
     max_errors: int = 0,
     dead_letters: Path | None = None,
@@ -88,6 +95,10 @@ def load(
         partition: Partition to write to.
         mode: Whether rows may be in the collection already: ``upsert`` replaces them, ``insert`` is faster and doubles
             them, ``auto`` inserts into an empty collection and else upserts.
+        via: ``insert``: by insert and upsert calls. ``import``: as files that the server reads from the stage, into an
+            empty collection. ``auto`` imports where a stage is given and the rows are so many that it pays.
+        stage: URL of a place that the server can read files from.
+        stage_at_server: The stage as the server names it, if it sees it under another name.
         journal: Keeps what was acknowledged; one in memory if None.
         max_errors: The most rows that may be left out.
         dead_letters: The Parquet file for the rows that were left out.
@@ -105,7 +116,7 @@ def load(
     target.check_source(source)
     journal = journal or Journal()
     report: Progress = progress or (lambda _: None)
-    job = _begin(journal, target, source, partition, mode)
+    job = _begin(journal, target, source, partition=partition, mode=mode, via=via, stage=stage)
     size = int(job["batch_rows"])
     status = Status(total=source.rows, read=journal.read_rows, bad=journal.dead_count)
     check = _Check(target, source, status, report)
@@ -118,14 +129,18 @@ def load(
     status.stage = "loading"
     pace = Pace(LITE_WRITERS if target.server.embedded else WRITERS, patience)
     sink = RpcSink(target.server, target.name, target.specs, partition, pace)
+    delivery: CallDelivery | ImportDelivery
+    if job["via"] == "import":
+        delivery = _importing(journal, target, job, stage_at_server=stage_at_server, status=status, report=report)
+    else:
+        delivery = CallDelivery(sink, journal, replace=job["replace"])
     pipeline = Pipeline(
         target,
         source,
-        sink,
+        delivery,
         journal,
         pace,
         size=size,
-        replace=job["replace"],
         max_errors=max_errors,
         progress=report,
         status=status,
@@ -133,7 +148,14 @@ def load(
     started = time.perf_counter()
     try:
         pipeline.run()
-        seconds, shares = time.perf_counter() - started, pipeline.shares()
+        shares = pipeline.shares()
+        moved = time.perf_counter() - started
+        if isinstance(delivery, ImportDelivery):
+            delivery.finish()
+        seconds = time.perf_counter() - started
+        if isinstance(delivery, ImportDelivery):
+            shares = {name: share * moved / seconds for name, share in shares.items()}
+            shares |= {"importing": 1 - moved / seconds}
         _settle(journal, target, source, sink, size)
         if not target.server.embedded:
             pace.make(f"flush {target.name!r}", lambda _: target.server.client.flush(target.name))
@@ -211,7 +233,16 @@ def dry_run(target: Target, source: Source, *, show: int = 10, progress: Progres
     return DryRun(status.read, status.bad, tuple(reasons), target.ignored(source))
 
 
-def _begin(journal: Journal, target: Target, source: Source, partition: str | None, mode: Mode) -> dict[str, Any]:
+def _begin(
+    journal: Journal,
+    target: Target,
+    source: Source,
+    *,
+    partition: str | None,
+    mode: Mode,
+    via: Via,
+    stage: str | None,
+) -> dict[str, Any]:
     """What is loaded, written down in a new journal or compared with what an old one says."""
     job: dict[str, Any] = {
         "server": target.server.uri,
@@ -223,12 +254,20 @@ def _begin(journal: Journal, target: Target, source: Source, partition: str | No
     }
     if journal.job is None:
         before = target.count()
-        job |= {
-            "replace": mode == "upsert" or (mode == "auto" and before > 0),
-            "batch_rows": batch_rows(target.lowering.encoder.info),
-        }
+        if via == "auto":
+            importable = stage is not None and can_import(target.server)
+            via = choose(rows=source.rows, empty=before == 0, staged=stage is not None, importable=importable)
+        if via == "import":
+            _check_import(target, stage, mode)
+        replace = mode == "upsert" or (mode == "auto" and before > 0)
+        size = batch_rows(target.lowering.encoder.info)
+        job |= {"replace": replace, "batch_rows": size, "via": via, "stage": stage, "id": uuid.uuid4().hex[:12]}
         journal.begin(job, before)
         return job
+    if via != "auto":
+        job["via"] = via
+    if stage is not None:
+        job["stage"] = stage
     for name, now in job.items():
         then = journal.job[name]
         if then != now:
@@ -239,6 +278,52 @@ def _begin(journal: Journal, target: Target, source: Source, partition: str | No
                 + "; give the same as then, or --restart to forget that load."
             )
     return dict(journal.job)
+
+
+def _check_import(target: Target, stage: str | None, mode: Mode) -> None:
+    if target.server.embedded:
+        raise UsageError("Milvus Lite has no bulk import; leave --via import out.")
+    if stage is None:
+        raise UsageError(
+            "A bulk import needs a place that the server reads files from: --stage DIR or s3://BUCKET/PREFIX."
+        )
+    if mode == "upsert":
+        raise UsageError("A bulk import cannot replace rows; leave --mode upsert or --via import out.")
+
+
+def _importing(
+    journal: Journal,
+    target: Target,
+    job: dict[str, Any],
+    *,
+    stage_at_server: str | None,
+    status: Status,
+    report: Progress,
+) -> ImportDelivery:
+    """A bulk import that has taken up what earlier runs left of it."""
+    delivery = ImportDelivery(journal)
+
+    def told(stage: str, rows: int, _: int) -> None:
+        delivery.check()
+        if delivery.finishing:
+            status.stage = stage
+        status.imported = rows
+        report(status)
+
+    delivery.sink = ImportSink(
+        target.server,
+        target.name,
+        target.specs,
+        stage=job["stage"],
+        folder=journal.folder,
+        ledger=delivery,
+        load_id=job["id"],
+        stage_at_server=stage_at_server,
+        partition=job["partition"],
+        progress=told,
+    )
+    delivery.sink.recover()
+    return delivery
 
 
 @dataclass
@@ -259,8 +344,7 @@ class _Check:
             journal.duplicates = []
             return
         status.stage = "checking"
-        folder = Path(journal.path).absolute().parent if journal.path else Path(tempfile.gettempdir())
-        found = duplicate_rows(source.keys(key), folder, most=most, progress=self._count)
+        found = duplicate_rows(source.keys(key), journal.folder, most=most, progress=self._count)
         if status.total is None:
             status.total = status.read
         status.read = 0

@@ -11,9 +11,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from alula.errors import DataError
+from alula.ingest.delivery import Delivery
 from alula.ingest.journal import Acknowledgement, DeadLetter, Journal
 from alula.ingest.pace import Pace, StoppedError
-from alula.ingest.sinks.rpc import RpcSink
 from alula.ingest.sources import Batch, Source
 from alula.ingest.target import Checked, Target, pack
 
@@ -26,13 +26,15 @@ class Status:
     """How far a load is; what a progress bar shows.
 
     Args:
-        stage: What is being done: ``checking``, ``loading`` or ``verifying``.
+        stage: What is being done: ``checking``, ``loading``, ``importing`` and ``counting`` (bulk import), or
+            ``verifying``.
         total: Rows in all, None when that is not known.
         read: Rows read so far, those of earlier runs counted.
         encoded: Rows encoded in this run.
         written: Rows that Milvus has acknowledged in this run.
         bad: Rows that cannot be loaded.
         bytes: Bytes of encoded rows that were written in this run.
+        imported: Rows that a bulk import has brought into the collection, those of earlier runs counted.
         slowed: Whether the server has made the load slower than it could be.
         trouble: What the server said to the last call that failed, until one succeeds.
     """
@@ -44,6 +46,7 @@ class Status:
     written: int = 0
     bad: int = 0
     bytes: int = 0
+    imported: int = 0
     slowed: bool = False
     trouble: str = ""
 
@@ -60,11 +63,10 @@ class Pipeline:
     Args:
         target: The collection.
         source: The rows.
-        sink: Writes them.
+        delivery: Writes them, and acknowledges them in the journal.
         journal: What is acknowledged.
-        pace: The sink's.
+        pace: The pace of the calls.
         size: Rows in a batch, the same as in the runs before.
-        replace: Whether rows may be in the collection already.
         max_errors: The most rows that may be left out.
         progress: Told how far it is.
         status: What `progress` is told.
@@ -74,23 +76,21 @@ class Pipeline:
         self,
         target: Target,
         source: Source,
-        sink: RpcSink,
+        delivery: Delivery,
         journal: Journal,
         pace: Pace,
         *,
         size: int,
-        replace: bool,
         max_errors: int,
         progress: Progress,
         status: Status,
     ) -> None:
         self._target = target
         self._source = source
-        self._sink = sink
+        self._delivery = delivery
         self._journal = journal
         self._pace = pace
         self._size = size
-        self._replace = replace
         self._max_errors = max_errors
         self._progress = progress
         self.status = status
@@ -156,17 +156,9 @@ class Pipeline:
                 if self._stopping.is_set():
                     return
                 columns = self._target.encode(checked, encoded=lambda rows: self._report(encoded=rows))
-            doubtful = self._journal.in_doubt(batch.span)
-            if len(checked):
-                sent = self._sink.write(columns, replace=self._replace or doubtful)
-                if doubtful or sent.doubtful:
-                    self._journal.doubt(batch.span)
-            else:
-                sent = None
-            self._journal.acknowledge(
-                number, Acknowledgement(batch.span, len(batch), dead_letters(checked), self._sample(checked))
-            )
-            self._report(written=len(checked), bytes=sent.bytes if sent else 0)
+            what = Acknowledgement(batch.span, len(batch), dead_letters(checked), self._sample(checked))
+            size = self._delivery.deliver(number, columns, len(checked), what)
+            self._report(written=len(checked), bytes=size)
         except BaseException as error:
             with self._lock:
                 if self._failure is None and not isinstance(error, StoppedError):
@@ -176,6 +168,7 @@ class Pipeline:
     def _stop(self) -> None:
         self._stopping.set()
         self._pace.stop()
+        self._delivery.stop()
 
     def _check_errors(self, checked: Checked) -> None:
         if not checked.bad:
