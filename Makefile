@@ -16,7 +16,7 @@ STAMP := $(VENV)/.installed
 export QUICK
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo test lint lint-style lint-format lint-types format bench bench-papers clean
+.PHONY: help env demo test lint lint-style lint-format lint-types format bench bench-papers bench-load clean
 
 help:  ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' Makefile | awk 'BEGIN {FS = ":.*## "} {printf "  make %-12s %s\n", $$1, $$2}'
@@ -49,6 +49,9 @@ bench: $(STAMP)  ## Measure everything that the README reports (QUICK=1 for a sh
 
 bench-papers: $(STAMP)  ## Hold the encoders against what would be chosen instead (QUICK=1, TABLES="1 4")
 	$(PYTHON) -m tests.benchmarks.papers $(TABLES)
+
+bench-load: $(STAMP)  ## Hold alula load to its promises: faults, rows a second, memory (QUICK=1, PARTS="faults memory")
+	$(PYTHON) -m tests.benchmarks.loading $(PARTS)
 
 clean:  ## Remove .venv, caches and build outputs
 	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis

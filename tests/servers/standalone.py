@@ -25,7 +25,7 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import ModuleType, TracebackType
 from typing import Any
@@ -72,11 +72,21 @@ class MilvusStandalone:
         data_dir: Where the server keeps its data; a temporary directory, removed at the end, when not given.
         auth: Ask for user and password (``root`` / ``Milvus``).
         tls: Serve TLS with a certificate for localhost, made for this server.
+        settings: Further settings by their path in Milvus's configuration file, as
+            ``{"quotaAndLimits.dml.insertRate.max": 1}``; read at every start, so they may change while it is stopped.
     """
 
-    def __init__(self, data_dir: Path | str | None = None, *, auth: bool = False, tls: bool = False) -> None:
+    def __init__(
+        self,
+        data_dir: Path | str | None = None,
+        *,
+        auth: bool = False,
+        tls: bool = False,
+        settings: Mapping[str, Any] | None = None,
+    ) -> None:
         self.auth = auth
         self.tls = tls
+        self.settings = dict(settings or {})
         self.user = "root"
         self.password = "Milvus"
         self._temporary = data_dir is None
@@ -216,6 +226,8 @@ class MilvusStandalone:
             config.set("tls_mode", 1)
             for name, path in self._make_certificate().items():
                 config.set(name, str(path))
+        for name, value in self.settings.items():
+            config.set(name, package.MilvusServerConfig.get_value_text(value))
         config.write_config()
 
         client = f"http://{LOOPBACK}:{self._ports['etcd_port']}"

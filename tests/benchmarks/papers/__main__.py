@@ -17,7 +17,7 @@ def main(wanted: list[str]) -> int:
         report = Report(f"papers-{number}", seeds, f'make bench-papers TABLES="{number}"')
         table.run(report, quick())
         status |= report.finish()
-    say("\nThe page: python -m tests.benchmarks.papers.page")
+    say("\nThe page: python -m tests.benchmarks.page")
     return status
 
 

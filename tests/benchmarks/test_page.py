@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from tests.benchmarks.papers.page import main
+from tests.benchmarks.page import main
 from tests.benchmarks.papers.tables import load_tables
 from tests.benchmarks.report import Report
 

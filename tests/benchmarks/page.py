@@ -1,14 +1,17 @@
-"""Write docs/benchmarks.md and its pictures from the runs' figures: ``python -m tests.benchmarks.papers.page``."""
+"""Write docs/benchmarks.md and its pictures from the runs' figures: ``python -m tests.benchmarks.page``."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import click
 
-from tests.benchmarks.papers.tables import Table, load_tables
+from tests.benchmarks.loading.parts import load_parts
+from tests.benchmarks.papers.tables import load_tables
 from tests.benchmarks.report import BUILD, markdown, say, shown
 
 PAGE = Path("docs/benchmarks.md")
@@ -20,42 +23,63 @@ INTRODUCTION = """\
 Alula's encoders against what would be chosen instead, on real vectors: which recall, at which cost, at how many bytes
 for a row. Every table says what it answers before its figures, and which targets the figures met or missed after them.
 `make bench-papers` runs all tables; each table names the command that repeats it alone. What a search costs inside
-Milvus is in the README, by `make bench`.
+Milvus is in the README, by `make bench`. What `alula load` is held to comes last, by `make bench-load`.
 """
+
+
+@dataclass(frozen=True)
+class Section:
+    """A section of the page.
+
+    Args:
+        name: The figures are in ``build/bench/NAME.json``.
+        title: Its heading.
+        answers: The question and how to read the tables, in Markdown.
+    """
+
+    name: str
+    title: str
+    answers: str
+
+
+def sections() -> Iterator[Section]:
+    """All sections in order."""
+    for number, table in load_tables().items():
+        yield Section(f"papers-{number}", f"Table {number}: {table.TITLE}", table.ANSWERS)
+    for name, part in load_parts().items():
+        yield Section(f"loading-{name}", f"Loading: {part.TITLE}", part.ANSWERS)
 
 
 @click.command()
 @click.option("--quick", is_flag=True, help="Write the page from quick runs' figures where no full run's are there.")
 def main(quick: bool) -> None:
-    """Write docs/benchmarks.md from build/bench/papers-*.json."""
-    parts, tables = [INTRODUCTION], load_tables()
-    for number, table in tables.items():
-        figures = _figures(number, quick)
+    """Write docs/benchmarks.md from the figures in build/bench."""
+    parts, wanted = [INTRODUCTION], list(sections())
+    for section in wanted:
+        figures = _figures(section.name, quick)
         if figures is None:
-            say(f"Table {number} has no figures{'' if quick else ' of a full run'}; the page leaves it out.")
+            say(f"{section.title} has no figures{'' if quick else ' of a full run'}; the page leaves it out.")
         else:
-            parts.append(_section(number, table, figures))
+            parts.append(_text(section, figures))
     if len(parts) == 1:
         raise SystemExit(
-            "There are no figures to write a page from. Run make bench-papers first"
+            "There are no figures to write a page from. Run make bench-papers or make bench-load first"
             + ("." if quick else " (a quick run's figures are taken only with --quick).")
         )
     PAGE.write_text("\n".join(parts))
-    say(f"{PAGE}: {len(parts) - 1} of {len(tables)} tables")
+    say(f"{PAGE}: {len(parts) - 1} of {len(wanted)} sections")
 
 
-def _figures(number: str, quick: bool) -> dict[str, Any] | None:
-    for path in (BUILD / f"papers-{number}.json", BUILD / f"papers-{number}-quick.json"):
+def _figures(name: str, quick: bool) -> dict[str, Any] | None:
+    for path in (BUILD / f"{name}.json", BUILD / f"{name}-quick.json"):
         if path.exists() and (quick or not path.stem.endswith("-quick")):
             return json.loads(path.read_text())
     return None
 
 
-def _section(number: str, table: Table, figures: dict[str, Any]) -> str:
-    seeds = figures["seeds"]
+def _text(section: Section, figures: dict[str, Any]) -> str:
     versions = ", ".join(f"{name} {version}" for name, version in figures["versions"].items())
-    training = ", ".join(map(str, seeds["training"]))
-    lines = [f"## Table {number}: {table.TITLE}\n", table.ANSWERS]
+    lines = [f"## {section.title}\n", section.answers]
     if figures["quick"]:
         lines.append(
             "**A QUICK run: few rows, short training, one seed. It shows that the benchmark works, not what Alula "
@@ -72,10 +96,16 @@ def _section(number: str, table: Table, figures: dict[str, Any]) -> str:
         lines.append(f"| {entry['what']} | {shown(entry['figure'])} | {entry['wanted']} | {verdict} |")
     command = f"QUICK=1 {figures['command']}" if figures["quick"] else figures["command"]
     lines.append(
-        f"\n`{command}`: {figures['date']}, {figures['seconds'] / 60:.0f} minutes on {figures['machine']}. Seed of the "
-        f"split {seeds['split']}, of training {training}. {versions}.\n"
+        f"\n`{command}`: {figures['date']}, {figures['seconds'] / 60:.0f} minutes on {figures['machine']}. "
+        f"{_seeds(figures['seeds'])}. {versions}.\n"
     )
     return "\n".join(lines)
+
+
+def _seeds(seeds: dict[str, Any]) -> str:
+    if "training" not in seeds:
+        return f"Seed {seeds['all']}"
+    return f"Seed of the split {seeds['split']}, of training {', '.join(map(str, seeds['training']))}"
 
 
 def _draw(picture: dict[str, Any]) -> None:

@@ -1,0 +1,192 @@
+"""What a collection must hold after a load, and what it does hold: worked out and read without Alula's own code.
+
+The companion fields come straight from the encoder file by onnxruntime, and are packed here anew. The stored rows are
+read by pymilvus alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnx.utils
+import onnxruntime
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pymilvus import MilvusClient
+
+from tests.tiny_encoders import random_vectors
+
+FIELD = "embedding"  # the default name of the vector field
+ROW_OUTPUTS = {"drq": ["codes", "norms", "signs"], "flops": ["rows", "dims", "weights"]}
+PAGE = 16_000  # rows that are read at a time
+NORM_ERROR = 1e-3  # of float16, twice
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Rows to load: ids in no order and with gaps, a vector, a number and a text long enough to fill requests."""
+
+    count: int
+    dim: int = 16
+    seed: int = 0
+    text_bytes: int = 300
+    columns: dict[str, Any] = field(init=False)
+
+    def __post_init__(self) -> None:
+        rng = np.random.default_rng(self.seed)
+        texts = rng.bytes(self.count * self.text_bytes // 2).hex()
+        columns = {
+            "id": rng.permutation(self.count) * 3 + 7,
+            "year": rng.integers(1900, 2100, self.count),
+            "text": [texts[i : i + self.text_bytes] for i in range(0, self.count * self.text_bytes, self.text_bytes)],
+            FIELD: random_vectors(self.count, self.dim, seed=self.seed),
+        }
+        object.__setattr__(self, "columns", columns)
+
+    @property
+    def scalars(self) -> list[str]:
+        """The fields beside the key, as ``Collection.create`` takes them."""
+        return ["year:INT64", f"text:VARCHAR({self.text_bytes})"]
+
+    def write(self, path: Path) -> Path:
+        """Write them as Parquet, in several row groups."""
+        pq.write_table(pa.table({**self.columns, FIELD: list(self.columns[FIELD])}), path, row_group_size=7000)
+        return path
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What is wrong with the rows of a collection.
+
+    Args:
+        lost: Rows that should be there and are not.
+        doubled: Rows too many: second ones of an id, and ids that nobody wrote.
+        wrong: Rows of which any field is not what it should be.
+    """
+
+    lost: int
+    doubled: int
+    wrong: int
+    examples: tuple[str, ...] = ()
+
+    @property
+    def clean(self) -> bool:
+        """Whether every row is there once, as it should be."""
+        return not (self.lost or self.doubled or self.wrong)
+
+
+def check(client: MilvusClient, name: str, rows: Rows, encoder: Path) -> Verdict:
+    """Read a whole collection and compare it with what the rows and the encoder say.
+
+    Args:
+        client: A client of the server.
+        name: The collection.
+        rows: What was loaded.
+        encoder: With which encoder.
+    """
+    fields = {spec["name"] for spec in client.describe_collection(name)["fields"]}
+    wanted = {name: rows.columns[name] for name in ("year", "text")} | companions(
+        open_encoder(encoder), rows.columns[FIELD]
+    )
+    if FIELD in fields:
+        wanted[FIELD] = rows.columns[FIELD]
+    unknown = fields ^ (set(wanted) | {"id"})
+    if unknown:
+        raise ValueError(f"These fields are not in both the collection and the expectation: {', '.join(unknown)}")
+    there = count(client, name)
+    if not there:  # Milvus Lite fails to read such a collection
+        return Verdict(rows.count, 0, 0, ("there is no row",))
+    where = {id_: position for position, id_ in enumerate(rows.columns["id"].tolist())}
+    seen: set[int] = set()
+    doubled = wrong = 0
+    examples = []
+    for row in scan(client, name):
+        position = where.get(row["id"])
+        if position is None or row["id"] in seen:
+            doubled += 1
+            examples.append(f"row {row['id']} is there again, or should not be")
+            continue
+        seen.add(row["id"])
+        differing = [field for field in wanted if not _same(field, row[field], wanted[field], position)]
+        if differing:
+            wrong += 1
+            examples.append(f"row {row['id']} differs in {', '.join(differing)}")
+    lost = len(where) - len(seen)
+    if lost:
+        examples.append(f"rows {sorted(set(where) - seen)[:5]} are not there")
+    # a server answers with one row of an id that it holds twice: only its count gives the other away
+    doubled = max(doubled, there - len(seen))
+    return Verdict(lost, doubled, wrong, tuple(examples[:5]))
+
+
+def count(client: MilvusClient, name: str) -> int:
+    """How many rows a collection holds, by the server's own strongly consistent count."""
+    return int(client.query(name, filter="", output_fields=["count(*)"], consistency_level="Strong")[0]["count(*)"])
+
+
+def scan(client: MilvusClient, name: str) -> Iterator[dict[str, Any]]:
+    """Every row of a collection."""
+    iterator = client.query_iterator(
+        name, batch_size=PAGE, filter="", output_fields=["*"], consistency_level="Strong", timeout=60
+    )
+    try:
+        while page := iterator.next():
+            yield from page
+    finally:
+        iterator.close()
+
+
+def open_encoder(path: Path) -> onnxruntime.InferenceSession:
+    """What an encoder file computes of rows, with onnxruntime's own number of threads."""
+    model = onnx.load(path)
+    outputs = {output.name for output in model.graph.output}
+    wanted = ROW_OUTPUTS["drq" if "codes" in outputs else "flops"]
+    # cut, since onnxruntime would compute the queries' outputs too
+    rows = onnx.utils.Extractor(model).extract_model(["vectors"], wanted)
+    return onnxruntime.InferenceSession(rows.SerializeToString(), providers=["CPUExecutionProvider"])
+
+
+def companions(session: onnxruntime.InferenceSession, vectors: np.ndarray) -> dict[str, Any]:
+    """The companion fields of vectors as pymilvus takes them, by the encoder file alone."""
+    outputs = session.run(None, {"vectors": vectors})
+    if session.get_outputs()[0].name == "codes":
+        codes, norms, signs = outputs
+        return {
+            f"{FIELD}__drq_sign": [row.tobytes() for row in signs],
+            **{f"{FIELD}__drq_code_{i}": column for i, column in enumerate(_words(codes))},
+            **{f"{FIELD}__drq_norm_{i}": column for i, column in enumerate(_words(norms.astype("<f2")))},
+        }
+    owners, dims, weights = outputs
+    sparse: list[dict[int, float]] = [{} for _ in vectors]
+    for owner, dim, weight in zip(owners.tolist(), dims.tolist(), weights.tolist(), strict=True):
+        sparse[owner][dim] = weight
+    return {f"{FIELD}__flops": sparse}
+
+
+def _words(matrix: np.ndarray) -> Iterator[np.ndarray]:
+    """The bytes of each row as INT64 words, the last one filled up with zeros: one column for each."""
+    width = matrix.shape[1] * matrix.itemsize
+    padded = np.zeros((len(matrix), -(-width // 8) * 8), np.uint8)
+    padded[:, :width] = np.ascontiguousarray(matrix).view(np.uint8).reshape(len(matrix), width)
+    yield from padded.view("<i8").T
+
+
+def _same(field: str, stored: Any, wanted: Any, position: int) -> bool:
+    value = wanted[position]
+    if field == FIELD:
+        return np.array_equal(np.asarray(stored, np.float32), value)
+    if field.endswith("__drq_sign"):
+        return (stored[0] if isinstance(stored, list) else stored) == value
+    if field.endswith("__flops"):
+        return stored.keys() == value.keys() and np.allclose(
+            [stored[dim] for dim in value], list(value.values()), rtol=1e-5, atol=1e-6
+        )
+    if "__drq_norm_" in field:
+        stored_norms, norms = (np.array([word], "<i8").view("<f2").astype(np.float32) for word in (stored, value))
+        return np.allclose(stored_norms, norms, rtol=NORM_ERROR, atol=NORM_ERROR)
+    return stored == value
