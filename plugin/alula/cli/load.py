@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
@@ -15,10 +15,15 @@ from alula.cli.options import connection_options, encoder_option
 from alula.collections import Collection
 from alula.encoders import load_encoder
 from alula.errors import AlulaError, UsageError
+from alula.ingest.job import Mode, Via
 from alula.ingest.journal import Journal
-from alula.ingest.load import PATIENCE, LoadReport, Mode, Via, dry_run, load
+from alula.ingest.load import PATIENCE, LoadReport, load
+from alula.ingest.preflight import dry_run
 from alula.ingest.sources import Source
 from alula.servers import Server
+
+if TYPE_CHECKING:
+    from alula.ingest.ray_engine import RayCluster
 
 DEAD_LETTERS_EXIT = 3
 
@@ -79,6 +84,20 @@ DEAD_LETTERS_EXIT = 3
     help="Seconds to keep trying while Milvus does not answer or asks for less.",
 )
 @click.option(
+    "--engine",
+    type=click.Choice(["local", "ray"]),
+    default="local",
+    show_default=True,
+    help="What reads, encodes and writes: this process, or the workers of a Ray cluster, to which the files must be "
+    "known under the same names.",
+)
+@click.option(
+    "--ray-address",
+    envvar="RAY_ADDRESS",
+    help="The Ray cluster: HOST:PORT, 'auto' for the one that this machine belongs to (the default), or 'local' to "
+    "start one here.",
+)
+@click.option(
     "--dry-run", "dry", is_flag=True, help="Read and check every row, show what would be loaded, write nothing."
 )
 @click.option("--quiet", is_flag=True, help="Show nothing but errors.")
@@ -100,6 +119,8 @@ def command(
     max_errors: int,
     dead_letters: Path | None,
     patience: float,
+    engine: Literal["local", "ray"],
+    ray_address: str | None,
     dry: bool,
     quiet: bool,
     json_logs: bool,
@@ -126,6 +147,7 @@ def command(
     if dry:
         _show_dry_run(collection, given.open(loaded, server, spool), quiet=quiet, json_logs=json_logs)
         return
+    cluster = _cluster(ray_address) if engine == "ray" else None
     dead_letters = dead_letters or Path(f"alula-{name}.dead.parquet")
     journal = _open_journal(journal_path, resume=resume, restart=restart)
     try:
@@ -144,6 +166,7 @@ def command(
                 dead_letters=dead_letters,
                 patience=patience,
                 progress=progress,
+                cluster=cluster,
             )
     except BaseException:
         if journal.untouched:
@@ -163,6 +186,12 @@ def command(
     _show(report, collection, quiet=quiet, json_logs=json_logs)
     if report.bad:
         click.get_current_context().exit(DEAD_LETTERS_EXIT)
+
+
+def _cluster(address: str | None) -> RayCluster:
+    from alula.ingest.ray_engine import RayCluster  # noqa: PLC0415 - Ray is an extra, and slow to import
+
+    return RayCluster(address or "auto")
 
 
 def _open_journal(path: Path, *, resume: bool, restart: bool) -> Journal:

@@ -243,8 +243,13 @@ class Journal:
     @property
     def sample(self) -> list[bytes]:
         """Rows for the check at the end."""
+        return [record for _, record in self.ranked_sample]
+
+    @property
+    def ranked_sample(self) -> list[tuple[int, bytes]]:
+        """The same as `Acknowledgement` has them: (priority, record), the least priority first."""
         with self._errors():
-            return [row[0] for row in self._db.execute("SELECT record FROM sample ORDER BY priority")]
+            return self._db.execute("SELECT priority, record FROM sample ORDER BY priority").fetchall()
 
     # ------------------------------------------------------------------ files of a bulk import
 
