@@ -23,7 +23,7 @@ BEGINNINGS = ["é", "a", "Z", "😀", "_", 'say "', "back\\", "b c", "ﬀ", "%"]
 def keys(kind):
     rng = random.Random(1)
     if kind == "INT64":
-        found = [*range(-COUNT // 2, COUNT // 2 - 2), 2**63 - 1, -(2**63) + 1]
+        found = [*range(-COUNT // 2, COUNT // 2 - 2), 2**63 - 2, -(2**63) + 1]  # 2.3 never gives 2**63 - 1 back
     else:
         found = [f"{BEGINNINGS[i % len(BEGINNINGS)]}{i}" for i in range(COUNT)]
     rng.shuffle(found)
@@ -57,7 +57,7 @@ def make(server, name, kind):
 
     for start in range(0, COUNT, 600):
         client.insert(name, rows(ids[start : start + 600], start))
-        if start < 1800 and not server.embedded:
+        if start == 600 and not server.embedded:
             client.flush(name)
     for key in ids[100:2300:10]:
         del held[key]
@@ -148,7 +148,7 @@ def test_rows_too_long_for_one_reply(engine, collection_name, monkeypatch):
     monkeypatch.setattr(client, "query", lambda *args, **rest: pages.append(query(*args, **rest)) or pages[-1])
     source = CollectionSource(engine, collection_name)
     np.testing.assert_array_equal(np.concatenate([batch.inputs for batch in source.batches(64)]), vectors)
-    assert max(map(len, pages[2:])) <= 3 * 25  # a row takes 8 kB
+    assert max(map(len, pages[3:])) <= 3 * 25  # a row takes 8 kB; before came two counts and the first page
     client.drop_collection(collection_name)
 
 
@@ -200,9 +200,9 @@ def test_half_precision_out_of_an_engine(lite, collection_name, kind):
     index.add_index("v", index_type="FLAT", metric_type="L2")
     client.create_collection(collection_name, schema=schema, index_params=index)
     vectors = np.array([[1, 2, -3.5, 0.25], [4, 5, 6, 7]], np.float32)  # exact in both
-    half = (
-        vectors.astype(np.float16) if kind == DataType.FLOAT16_VECTOR else (vectors.view(np.uint32) >> 16).astype("<u2")
-    )
+    half = vectors.astype(np.float16)
+    if kind == DataType.BFLOAT16_VECTOR:
+        half = (vectors.view(np.uint32) >> 16).astype("<u2")
     client.insert(collection_name, [{"id": i, "v": half[i].tobytes()} for i in range(2)])
     (batch,) = CollectionSource(lite, collection_name).batches()
     np.testing.assert_array_equal(batch.inputs, vectors)

@@ -11,7 +11,8 @@ def choose(*, rows: int | None, empty: bool, staged: bool, importable: bool) -> 
     """Choose between insert requests and bulk import.
 
     Seconds until all rows could be found, on Milvus 2.3.5 and a machine with two cores; rows of 48 bytes (256 sign bits
-    and two integers), and rows that keep their vector, of 1.6 KB. Encoding is left out, writing the files is counted:
+    and two integers), and rows that keep their vector, of 1.6 KB; one run each. Encoding is left out, writing the files
+    is counted, and the collection's load was not refreshed, which `ImportSink` does and which saves up to 10 seconds:
 
     ====================  ======  ======
     rows                  insert  import
@@ -23,7 +24,7 @@ def choose(*, rows: int | None, empty: bool, staged: bool, importable: bool) -> 
     300,000 of 1.6 KB         23      31
     ====================  ======  ======
 
-    So an import was never faster: it costs 10 to 15 seconds more. What it saves is the server's message queue and the
+    So an import was never faster: it costs 5 to 20 seconds more. What it saves is the server's message queue and the
     growing segments, which hold inserted rows in memory until they are flushed. From `IMPORT_ROWS` on those seconds do
     not matter beside the encoding, so that a load whose user has named a stage uses it.
 

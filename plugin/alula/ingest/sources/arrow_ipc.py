@@ -7,7 +7,6 @@ from contextlib import ExitStack
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.dataset as ds
 
 from alula.ingest.sources.locations import File
 from alula.ingest.sources.reading import Piece, Wanted, behind
@@ -28,7 +27,11 @@ class ArrowReader:
         with ExitStack() as opened:
             self.schema = self._open(opened, None).schema.remove_metadata()
         if not self._stream:
-            self.rows = ds.dataset(file.path, filesystem=file.system, format="ipc").count_rows()
+            # a single plain column is all that is read; a dataset's count_rows() reads everything
+            plain = [field.name for field in self.schema if not pa.types.is_nested(field.type)]
+            with ExitStack() as opened:
+                source = self._open(opened, [*plain, *self.schema.names][:1])
+                self.rows = sum(source.get_batch(i).num_rows for i in range(source.num_record_batches))
 
     def _open(self, opened: ExitStack, columns: Sequence[str] | None) -> Any:
         local = self.file.local

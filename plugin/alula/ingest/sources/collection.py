@@ -27,10 +27,9 @@ _MILVUS_TYPE = b"milvus"  # of a field, in the metadata of its column
 _MOST_ROWS = 16384  # Milvus returns no more at once
 _FIRST_ROWS = 128  # of the first page, while nothing is known of the rows' lengths
 _PAGE_BYTES = 8 << 20
-# Without these a page of Milvus 2.3 is no more than some rows behind the cursor, with gaps between them (found by
-# comparing with all rows: 264 to 2,000 of 18,700 were passed over). With them every segment gives its first rows, and
-# Milvus cuts the page where it knows all: pages may then be shorter or longer than asked for, and only an empty one is
-# the end. pymilvus's own iterator stops early on 2.3 and never ends on Lite 2.5 where keys are strings with quotes.
+# A query with a limit promises no order but in this mode, which is that of pymilvus's iterator: each segment gives its
+# first rows by key. Pages may be shorter or longer than asked for (2.3.5), and only an empty one is the end. pymilvus's
+# iterator itself never ends on Lite 2.5, and fails on 2.3.5, where keys are strings with quotes.
 _IN_ORDER = {"iterator": "True", "reduce_stop_for_best": "True"}
 
 
@@ -83,7 +82,6 @@ class CollectionSource:
         settings = stored.read(indexes, about.get("description", ""))[1]
         schema, self.left_out = _schema(about["fields"], settings.get("field"))
         self._key = next(field["name"] for field in about["fields"] if field.get("is_primary"))
-        self._key_is_text = schema.field(self._key).type == pa.string()
         if input == "vectors":
             self._column = find_column(self.name, schema, vector_field, "vectors")
         else:
@@ -99,14 +97,11 @@ class CollectionSource:
         if input == "vectors":
             kind = schema.field(self._column).type
             self.dim = kind.list_size if pa.types.is_fixed_size_list(kind) else int(settings["dim"])
-        self.rows: int | None = self._count()
+        self.rows: int | None = self._count(None)
 
-    def _count(self) -> int:
-        with milvus_errors(f"count the rows of {self._collection!r}", filter=self._filter):
-            rows = self._server.client.query(
-                self._collection, filter=self._filter, output_fields=["count(*)"], consistency_level="Strong"
-            )
-        return int(rows[0]["count(*)"])
+    def _count(self, after: Cursor | None) -> int:
+        (row,) = self._query(["count(*)"], after)
+        return int(row["count(*)"])
 
     def batches(self, size: int = 8192, *, after: Cursor | None = None, start: int = 0) -> Iterator[Batch]:
         """See `Source.batches`.
@@ -136,16 +131,17 @@ class CollectionSource:
     def _pages(self, names: Sequence[str], after: Cursor | None) -> Iterator[pa.RecordBatch]:
         schema = pa.schema([self._schema.field(name) for name in dict.fromkeys(names)])
         limit = _FIRST_ROWS
+        begin, read, held = after, 0, self._count(after)
         while True:
             try:
-                rows = self._query(schema.names, after, limit)
+                rows = self._query(schema.names, after, limit=limit, **_IN_ORDER)
             except ServerError:
                 if limit == 1:
                     raise
                 limit = max(1, limit // 8)  # the rows may be too long for one reply
                 continue
             if not rows:
-                return
+                break
             arrays = [_array([row.get(field.name) for row in rows], field) for field in schema]
             page = pa.RecordBatch.from_arrays(arrays, schema=schema)
             keys = page.column(self._key).to_pylist()
@@ -155,23 +151,27 @@ class CollectionSource:
                     f"Milvus gave the rows of {self._collection!r} out of order; load from files instead."
                 )
             yield page
+            read += len(keys)
             after = keys[-1]
             limit = min(_MOST_ROWS, 4 * limit, max(1, _PAGE_BYTES * len(rows) // max(1, page.nbytes)))
 
-    def _query(self, names: Sequence[str], after: Cursor | None, limit: int) -> list[Any]:
+        held = min(held, self._count(begin))  # rows may have been deleted meanwhile
+        if read < held:  # a server that moves its segments about can pass rows over
+            raise ServerError(
+                f"Milvus gave {read:,} of {held:,} rows of {self._collection!r}; load again from the start."
+            )
+
+    def _query(self, names: Sequence[str], after: Cursor | None, **options: Any) -> list[Any]:
         wanted = [f"({self._filter})"] if self._filter else []
         if after is not None:
             wanted.append(f"{self._key} > {literal(after)}")
-        elif not wanted:
-            wanted.append(f'{self._key} >= ""' if self._key_is_text else "")
         with milvus_errors(f"read the collection {self._collection!r}", filter=self._filter):
             found: list[Any] = self._server.client.query(
                 self._collection,
                 filter=" and ".join(wanted),
                 output_fields=list(names),
-                limit=limit,
                 consistency_level="Strong",
-                **_IN_ORDER,
+                **options,
             )
         return list(found)
 
