@@ -21,7 +21,7 @@ from pathlib import Path
 import click
 
 from tests.benchmarks.loading.checking import Rows, check
-from tests.benchmarks.loading.engines import COLLECTION, Engine, LiteEngine, ServerEngine, freeze
+from tests.benchmarks.loading.engines import COLLECTION, Engine, LiteEngine, ServerEngine, frozen
 from tests.benchmarks.loading.loader import Loader, LoaderHangsError, children
 from tests.benchmarks.report import BUILD, Report, say
 from tests.servers.cutting_proxy import CuttingProxy
@@ -52,6 +52,7 @@ WRITING_SHARE = 0.9
 ATTEMPTS = 8  # a load that was hit at most twice needs no more
 TABLE = "Faults"
 RATE = {"quotaAndLimits.dml.enabled": True, "quotaAndLimits.dml.insertRate.max": 2}  # MB/s: a load takes ten seconds
+LONG_FREEZE = 70.0  # seconds: longer than a write may take
 JOURNAL_DISK = 4 << 20  # bytes: enough for the load, but for the ballast
 
 
@@ -201,7 +202,8 @@ def server_frozen(run: Run) -> None:
     run.pause()
     run.strike()
     long = run.random.random() < 0.25
-    freeze(_server(run).pid, LONG_FREEZE if long else run.random.uniform(1, 8))
+    with frozen(_server(run).pid):
+        time.sleep(LONG_FREEZE if long else run.random.uniform(1, 8))
 
 
 def engine_frozen(run: Run) -> None:
@@ -209,11 +211,10 @@ def engine_frozen(run: Run) -> None:
     run.loader.start()
     run.pause()
     if run.strike():
-        for child in children(run.loader.pid):
-            freeze(child, LONG_FREEZE if run.random.random() < 0.25 else run.random.uniform(1, 8))
-
-
-LONG_FREEZE = 70.0
+        long = run.random.random() < 0.25
+        (child,) = children(run.loader.pid)
+        with frozen(child):
+            time.sleep(LONG_FREEZE if long else run.random.uniform(1, 8))
 
 
 def rate_limited(run: Run) -> None:
@@ -250,14 +251,14 @@ def two_loaders(run: Run) -> None:
     run.loader.start()
     second = run.loader.twin()
     for resume in (False, True):
-        run.pause(0.3)
-        was_alive = run.loader.alive
-        second.launch(resume=resume)
-        code = second.wait()
-        if was_alive and run.loader.alive:
-            run.strike()
-            if code != 2:
-                raise FailedRunError(f"A second loader with the same journal ended with {code}, not 2.")
+        run.pause(0.5)
+        if not run.strike():
+            break
+        with frozen(run.loader.pid):  # or it would have ended before the second had begun
+            second.launch(resume=resume)
+            code = second.wait()
+        if code != 2:
+            raise FailedRunError(f"A second loader with the same journal ended with {code}, not 2.")
     if run.loader.wait() != 0:
         raise FailedRunError(f"The first loader ended with {run.loader.codes[-1]} after a second one had been refused.")
 
