@@ -47,3 +47,16 @@ def test_a_quick_run_makes_a_page_that_says_so_when_told(quick_run: Path) -> Non
 def test_a_table_that_is_not_there_is_named() -> None:
     with pytest.raises(SystemExit, match="no table 99"):
         load_tables(["99"])
+
+
+def test_a_loading_part_comes_after_the_tables(quick_run: Path) -> None:
+    report = Report("loading-memory", {"all": 7}, 'make bench-load PARTS="memory"')
+    report.row("Memory", file="a.npy", peak=0.25)
+    assert report.finish() == 0
+    assert CliRunner().invoke(main, ["--quick"]).exit_code == 0
+    page = (quick_run / "docs/benchmarks.md").read_text()
+    tables, loading = page.split("## Loading: ")
+    assert "| a | 0.5000 |" in tables
+    assert "| a.npy | 0.2500 |" in loading
+    assert '`QUICK=1 make bench-load PARTS="memory"`' in loading
+    assert "Seed 7." in loading

@@ -58,6 +58,13 @@ class Rows:
         pq.write_table(pa.table({**self.columns, FIELD: list(self.columns[FIELD])}), path, row_group_size=7000)
         return path
 
+    def write_stale(self, path: Path) -> Path:
+        """Write half of the ids, each with the rest of another row: what a load has to replace."""
+        columns = {name: np.asarray(column)[1::2] for name, column in self.columns.items()}
+        columns["id"] = self.columns["id"][::2]
+        pq.write_table(pa.table({**columns, FIELD: list(columns[FIELD])}), path)
+        return path
+
 
 @dataclass(frozen=True)
 class Verdict:

@@ -122,11 +122,12 @@ class LiteEngine:
 Engine = ServerEngine | LiteEngine
 
 
-def freeze(pid: int, seconds: float) -> None:
-    """Stop a process, and let it go on after so many seconds."""
+@contextlib.contextmanager
+def frozen(pid: int) -> Iterator[None]:
+    """Stop a process for the block."""
     os.kill(pid, signal.SIGSTOP)
     try:
-        time.sleep(seconds)
+        yield
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGCONT)

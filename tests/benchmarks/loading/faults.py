@@ -21,7 +21,7 @@ from pathlib import Path
 import click
 
 from tests.benchmarks.loading.checking import Rows, check
-from tests.benchmarks.loading.engines import COLLECTION, Engine, LiteEngine, ServerEngine, freeze
+from tests.benchmarks.loading.engines import COLLECTION, Engine, LiteEngine, ServerEngine, frozen
 from tests.benchmarks.loading.loader import Loader, LoaderHangsError, children
 from tests.benchmarks.report import BUILD, Report, say
 from tests.servers.cutting_proxy import CuttingProxy
@@ -34,8 +34,9 @@ makes an empty collection, starts `alula load` of 30,000 rows (a vector of 16 nu
 20 MB), lets the fault strike at moments that a seed chooses, mostly while rows are being written, and starts the same
 command with `--resume` until it says that all is done. Then every row is read by pymilvus alone and compared with brute
 force: the ids, the source's columns, and the companion fields as onnxruntime computes them from the encoder file.
-"Lost" are rows that are not there, "doubled" are rows too many (the server's own count shows them), "wrong" are rows of
-which any field differs. "Interruptions" are those that struck a loader at work; each run of some faults has several.
+With the sink "upsert" half of the ids were there before, with other rows. "Lost" are rows that are not there, "doubled"
+are rows too many (the server's own count shows them), "wrong" are rows of which any field differs. "Interruptions" are
+those that struck a loader at work; each run of some faults has several.
 
 Killed is `kill -9`; frozen is `SIGSTOP` for seconds, in every fourth run for longer than a call may take. A connection
 is cut by a proxy that resets it in the middle of a write request, or once the server has answered a write and before
@@ -51,6 +52,7 @@ WRITING_SHARE = 0.9
 ATTEMPTS = 8  # a load that was hit at most twice needs no more
 TABLE = "Faults"
 RATE = {"quotaAndLimits.dml.enabled": True, "quotaAndLimits.dml.insertRate.max": 2}  # MB/s: a load takes ten seconds
+LONG_FREEZE = 70.0  # seconds: longer than a write may take
 JOURNAL_DISK = 4 << 20  # bytes: enough for the load, but for the ballast
 
 
@@ -200,7 +202,8 @@ def server_frozen(run: Run) -> None:
     run.pause()
     run.strike()
     long = run.random.random() < 0.25
-    freeze(_server(run).pid, LONG_FREEZE if long else run.random.uniform(1, 8))
+    with frozen(_server(run).pid):
+        time.sleep(LONG_FREEZE if long else run.random.uniform(1, 8))
 
 
 def engine_frozen(run: Run) -> None:
@@ -208,11 +211,10 @@ def engine_frozen(run: Run) -> None:
     run.loader.start()
     run.pause()
     if run.strike():
-        for child in children(run.loader.pid):
-            freeze(child, LONG_FREEZE if run.random.random() < 0.25 else run.random.uniform(1, 8))
-
-
-LONG_FREEZE = 70.0
+        long = run.random.random() < 0.25
+        (child,) = children(run.loader.pid)
+        with frozen(child):
+            time.sleep(LONG_FREEZE if long else run.random.uniform(1, 8))
 
 
 def rate_limited(run: Run) -> None:
@@ -249,14 +251,14 @@ def two_loaders(run: Run) -> None:
     run.loader.start()
     second = run.loader.twin()
     for resume in (False, True):
-        run.pause(0.3)
-        was_alive = run.loader.alive
-        second.launch(resume=resume)
-        code = second.wait()
-        if was_alive and run.loader.alive:
-            run.strike()
-            if code != 2:
-                raise FailedRunError(f"A second loader with the same journal ended with {code}, not 2.")
+        run.pause(0.5)
+        if not run.strike():
+            break
+        with frozen(run.loader.pid):  # or it would have ended before the second had begun
+            second.launch(resume=resume)
+            code = second.wait()
+        if code != 2:
+            raise FailedRunError(f"A second loader with the same journal ended with {code}, not 2.")
     if run.loader.wait() != 0:
         raise FailedRunError(f"The first loader ended with {run.loader.codes[-1]} after a second one had been refused.")
 
@@ -303,7 +305,7 @@ class Fault:
         name: In words.
         strike: What happens in a run; the load is finished afterwards if it is not yet.
         engine: The engine.
-        sink: How rows are written: insert or import.
+        sink: How rows are written: ``insert``; ``upsert``, over half of the ids with other rows; or ``import``.
         runs: How many runs; in a quick benchmark a few.
         quick: How many then.
     """
@@ -318,11 +320,13 @@ class Fault:
 
 FAULTS = (
     Fault("loader killed", loader_killed, ServerEngine, 20, 2),
+    Fault("loader killed", loader_killed, ServerEngine, 6, 0, "upsert"),
     Fault("loader killed", loader_killed, ServerEngine, 6, 1, "import"),
     Fault("server killed", server_killed, ServerEngine, 6, 1),
     Fault("server killed", server_killed, ServerEngine, 3, 0, "import"),
     Fault("loader and server killed", both_killed, ServerEngine, 6, 1),
     Fault("connection cut in requests and before replies", connection_cut, ServerEngine, 12, 2),
+    Fault("connection cut in requests and before replies", connection_cut, ServerEngine, 4, 0, "upsert"),
     Fault("connection cut in requests and before replies", connection_cut, ServerEngine, 2, 0, "import"),
     Fault("server frozen", server_frozen, ServerEngine, 6, 1),
     Fault("slow and stalled replies", slow_replies, ServerEngine, 4, 0),
@@ -330,6 +334,7 @@ FAULTS = (
     Fault("journal's disk full", journal_disk_full, ServerEngine, 4, 1),
     Fault("two loaders, one journal", two_loaders, ServerEngine, 4, 1),
     Fault("loader killed", loader_killed, LiteEngine, 20, 2),
+    Fault("loader killed", loader_killed, LiteEngine, 6, 0, "upsert"),
     Fault("loader and engine killed", loader_and_engine_killed, LiteEngine, 20, 2),
     Fault("engine killed", engine_killed, LiteEngine, 6, 1),
     Fault("engine frozen", engine_frozen, LiteEngine, 4, 0),
@@ -362,6 +367,7 @@ class Bench:
 
     def __post_init__(self) -> None:
         self.source = self.rows.write(self.place / "rows.parquet")
+        self.stale = self.rows.write_stale(self.place / "stale.parquet")
         self.encoders = {
             ServerEngine: write_drq(self.place / "drq.onnx", input_dim=DIM).path,
             LiteEngine: write_flops(self.place / "flops.onnx", input_dim=DIM, dim=64, max_nnz=8).path,
@@ -402,7 +408,14 @@ class Bench:
         # every second run keeps the vectors
         engine.create(self.rows, encoder, keep_vectors=number % 2 == 0)
         place = Path(tempfile.mkdtemp(dir=self.place))
-        options = ["--via", "import", "--stage", str(place / "stage")] if fault.sink == "import" else []
+        options = (
+            ["--via", "import", "--stage", str(place / "stage")] if fault.sink == "import" else ["--via", "insert"]
+        )
+        if fault.sink == "upsert":
+            before = Loader(place, COLLECTION, self.stale, encoder, engine.uri, options=options)
+            before.launch()
+            if before.wait() != 0:
+                raise SystemExit(f"The rows to replace could not be loaded:\n{before.log.read_text()[-2000:]}")
         loader = Loader(place, COLLECTION, self.source, encoder, engine.uri, options=options)
         return Run(engine, loader, random.Random(f"{SEED} {fault.name} {engine.name} {fault.sink} {number}"), window)
 
@@ -418,7 +431,9 @@ class Bench:
                     writing = time.monotonic() - started
                 time.sleep(0.01)
             code = run.loader.wait()
-            self.windows[key] = Window(writing, time.monotonic() - started)
+            whole = time.monotonic() - started
+            # an import's files are soon written, and then the server reads them
+            self.windows[key] = Window(whole if fault.sink == "import" else writing, whole)
             if code:
                 self._keep(run, fault, -1, f"an undisturbed load ended with {code}")
             with run.engine.reading() as client:
