@@ -23,8 +23,9 @@ from alula.ingest.sources import ArraySource
 from alula.ingest.sources.part import Part
 from tests.tiny_encoders import random_vectors, write_drq
 
-ROWS, DIM, BATCH = 8_000, 16, 256
-BAD = [5, 3000, ROWS - 1]  # rows with NaN
+ROWS, DIM, BATCH = 8_000, 16, 512
+BAD = [5, 6, ROWS - 1]  # rows with NaN
+AGAIN = [4000, 4001]  # rows with the id of an earlier one
 SECRET = "a-token-that-nobody-may-read"
 
 
@@ -32,6 +33,7 @@ SECRET = "a-token-that-nobody-may-read"
 def cluster(tmp_path_factory):
     """A Ray cluster of two cores on this machine."""
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # listen at 127.0.0.1 alone
     ray = pytest.importorskip("ray")
     from alula.ingest.ray_engine import RayCluster
 
@@ -42,7 +44,6 @@ def cluster(tmp_path_factory):
         log_to_driver=False,
         logging_level="ERROR",
         object_store_memory=100 << 20,
-        _node_ip_address="127.0.0.1",
     )
     yield RayCluster(unit_batches=1)
     ray.shutdown()
@@ -118,27 +119,30 @@ def workers():
 def test_all_rows_arrive_but_for_the_bad_ones_and_no_secret_is_logged(collection, cluster, drq, rows, tmp_path):
     spoiled = rows["embedding"].copy()
     spoiled[BAD, 3] = np.nan
-    file = write(tmp_path / "rows.parquet", {**rows, "embedding": spoiled})
+    ids = rows["id"].copy()
+    ids[AGAIN] = ids[2]
+    file = write(tmp_path / "rows.parquet", {**rows, "id": ids, "embedding": spoiled})
+    bad = sorted(BAD + AGAIN)
     letters = tmp_path / "dead.parquet"
     seen = []
     report = collection.load(
-        file, cluster=cluster, max_errors=3, dead_letters=letters, progress=lambda s: seen.append((s.read, s.written))
+        file, cluster=cluster, max_errors=5, dead_letters=letters, progress=lambda s: seen.append((s.read, s.written))
     )
-    check(collection, drq, rows, without=BAD)
-    assert (report.rows, report.total, report.written, report.bad) == (ROWS - 3, ROWS - 3, ROWS - 3, 3)
+    check(collection, drq, rows, without=bad)
+    assert (report.rows, report.total, report.written, report.bad) == (ROWS - 5, ROWS - 5, ROWS - 5, 5)
     assert report.verification.compared == Journal.SAMPLE
     assert not report.verification.problem
-    assert pq.read_table(letters)["alula_row"].to_pylist() == BAD
+    assert pq.read_table(letters)["alula_row"].to_pylist() == bad
     assert len({written for _, written in seen}) > 10  # it was told on the way, not only at the end
-    assert seen[-1] == (ROWS, ROWS - 3)
+    assert seen[-1] == (ROWS, ROWS - 5)
     import ray
 
     logs = Path(ray._private.worker._global_node.get_session_dir_path()) / "logs"
     files = [log for log in logs.rglob("*") if log.is_file()]
     assert files
     assert not [log for log in files if SECRET.encode() in log.read_bytes()]
-    with pytest.raises(DataError, match="more than --max-errors 2"):
-        collection.load(file, cluster=cluster, max_errors=2)
+    with pytest.raises(DataError, match=r"2 rows of .* more than --max-errors 1"):  # the words of a worker
+        collection.load(ArraySource(spoiled, {"id": rows["id"], "year": rows["year"]}), cluster=cluster, max_errors=1)
 
 
 def test_a_worker_is_killed(collection, cluster, drq, rows, tmp_path):

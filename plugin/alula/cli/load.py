@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
@@ -189,6 +190,9 @@ def command(
 
 
 def _cluster(address: str | None) -> RayCluster:
+    if address == "local":  # Ray reads these when it is imported
+        os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")  # its way to say: listen at 127.0.0.1 alone
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # its makers get no report of a load into Milvus
     from alula.ingest.ray_engine import RayCluster  # noqa: PLC0415 - Ray is an extra, and slow to import
 
     return RayCluster(address or "auto")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from alula.errors import UsageError
 from alula.ingest.journal import Journal
@@ -11,6 +11,9 @@ from alula.ingest.sinks.bulk_import import can_import
 from alula.ingest.sinks.choice import choose
 from alula.ingest.sources import Source
 from alula.ingest.target import Target, batch_rows
+
+if TYPE_CHECKING:
+    from alula.ingest.ray_engine import RayCluster
 
 Mode = Literal["auto", "insert", "upsert"]
 Via = Literal["auto", "insert", "import"]
@@ -25,9 +28,11 @@ def begin(
     mode: Mode,
     via: Via,
     stage: str | None,
-    engine: str,
+    cluster: RayCluster | None,
 ) -> dict[str, Any]:
     """What is loaded, written down in a new journal or compared with what an old one says."""
+    if cluster is not None:
+        via = cluster.check(target, source, via)
     job: dict[str, Any] = {
         "server": target.server.uri,
         "collection": target.name,
@@ -35,7 +40,7 @@ def begin(
         "encoder": target.lowering.encoder.sha256,
         "source": source.name,
         "fingerprint": source.fingerprint,
-        "engine": engine,  # each cuts a source in other places
+        "engine": cluster.name if cluster else "local",  # each cuts a source in other places
     }
     if journal.job is None:
         before = target.count()

@@ -118,8 +118,7 @@ def load(
     target.check_source(source)
     journal = journal or Journal()
     report: Progress = progress or (lambda _: None)
-    engine = cluster.name if cluster else "local"
-    job = begin(journal, target, source, partition=partition, mode=mode, via=via, stage=stage, engine=engine)
+    job = begin(journal, target, source, partition=partition, mode=mode, via=via, stage=stage, cluster=cluster)
     size = int(job["batch_rows"])
     status = Status(total=source.rows, read=journal.read_rows, bad=journal.dead_count)
     pace = Pace(LITE_WRITERS if target.server.embedded else WRITERS, patience)

@@ -17,10 +17,10 @@ import math
 import pickle
 import socket
 import tempfile
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, cast
 
 from alula.collections import Collection
 from alula.encoders import load_encoder
@@ -100,8 +100,7 @@ class Job:
         source: The rows; files must be readable under the same names on every machine.
         encoder: The encoder file's name and content.
         uri: Milvus.
-        login: What else `connect` takes.
-        ca: Content of the certificate authority's file, if there is one.
+        login: What else `connect` takes; a certificate authority's file must be there on every machine.
         collection: The collection.
         partition: Partition to write to.
         size: Rows in a batch.
@@ -113,7 +112,6 @@ class Job:
     encoder: tuple[str, bytes]
     uri: str
     login: dict[str, Any] = field(repr=False)
-    ca: bytes | None
     collection: str
     partition: str | None
     size: int
@@ -139,9 +137,7 @@ class RayCluster:
         self.unit_batches = unit_batches
         if ray.is_initialized():
             return
-        own: dict[str, Any] = (
-            {"include_dashboard": False, "_node_ip_address": "127.0.0.1"} if address == "local" else {}
-        )
+        own = {"include_dashboard": False} if address == "local" else {}
         try:
             _check_port(address)
             ray.init(address, log_to_driver=False, logging_level=logging.ERROR, **own)
@@ -150,6 +146,29 @@ class RayCluster:
                 f"There is no Ray cluster at {address!r} ({_first_line(error)}); give --ray-address HOST:PORT, or "
                 "'local' to start one on this machine."
             ) from None
+        logging.getLogger("ray.data").setLevel(logging.ERROR)
+        ray.data.DataContext.get_current().enable_progress_bars = False
+
+    @staticmethod
+    def check(target: Target, source: Source, via: str) -> Literal["insert"]:
+        """How rows are written: by calls.
+
+        Raises:
+            UsageError: If this source or collection cannot be loaded from several machines, or not that way.
+        """
+        if via == "import":
+            raise UsageError("Ray's workers write by calls to Milvus; leave --via import or --engine ray out.")
+        if target.server.embedded:
+            raise UsageError(
+                "Milvus Lite lets one process have its file, so Ray's workers cannot write to it; leave --engine ray "
+                "out, or use a Milvus server."
+            )
+        if not isinstance(source, FileSource | ArraySource) or source.rows is None:
+            raise UsageError(
+                f"{source.name} cannot be cut into parts for Ray, since only a reading of it tells where its rows are; "
+                "save it as Parquet or .npy, or leave --engine ray out."
+            )
+        return "insert"
 
     def pipeline(self, *arguments: Any, **options: Any) -> RayPipeline:
         """A `RayPipeline` on this cluster; arguments as `Pipeline`."""
@@ -165,32 +184,19 @@ class RayPipeline(Pipeline):
         options: As `Pipeline`.
 
     Raises:
-        UsageError: If this source or collection cannot be loaded from several machines.
+        UsageError: If rows that are there already would be doubled.
     """
 
     def __init__(self, cluster: RayCluster, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
-        source = self._source
-        if self._target.server.embedded:
-            raise UsageError(
-                "Milvus Lite lets one process have its file, so Ray's workers cannot write to it; leave --engine ray "
-                "out, or use a Milvus server."
-            )
-        if not isinstance(source, FileSource | ArraySource) or source.rows is None:
-            raise UsageError(
-                f"{source.name} cannot be cut into parts for Ray, since only a reading of it tells where its rows are; "
-                "save it as Parquet or .npy, or leave --engine ray out."
-            )
-        job = self._journal.job or {}
-        if job["via"] == "import":
-            raise UsageError("Ray's workers write by calls; leave --via import or --engine ray out.")
-        if self._journal.rows_before and not job["replace"]:
+        self._about = cast("Mapping[str, Any]", self._journal.job)
+        if self._journal.rows_before and not self._about["replace"]:
             raise UsageError(
                 f"{self._target.name!r} holds rows, and Ray's workers may write rows twice, which would double them; "
                 "leave --mode insert out."
             )
-        self._rows: int = source.rows
-        batches = max(cluster.unit_batches, math.ceil(source.rows / self._size / MOST_UNITS))
+        self._rows = int(self._source.rows or 0)
+        batches = max(cluster.unit_batches, math.ceil(self._rows / self._size / MOST_UNITS))
         self._unit_rows = self._size * batches
         self._workers: set[str] = set()
 
@@ -233,10 +239,6 @@ class RayPipeline(Pipeline):
         if not units:
             return
         self._journal.sending(_span(units[min(ahead, len(units)) - 1]))
-        for name in ("ray.data", "ray"):
-            logging.getLogger(name).setLevel(logging.WARNING)
-        context = ray.data.DataContext.get_current()
-        context.enable_progress_bars = False
         parts = ray.data.from_items([dataclasses.asdict(unit) for unit in units], override_num_blocks=len(units))
         done = parts.map_batches(
             Worker,
@@ -265,21 +267,19 @@ class RayPipeline(Pipeline):
             return next(batches, None)
         except RayError as error:
             raise AlulaError(
-                f"Ray could not go on ({_first_line(error)}); its workers need this version of Alula and enough memory."
+                f"Ray could not go on ({_last_line(error)}); its workers need this version of Alula and enough memory."
             ) from error
 
     def _job(self) -> Job:
         target, server = self._target, self._target.server
         path = target.lowering.encoder.path
-        ca = server.login.get("ca_file")
         return Job(
             source=self._source,
             encoder=(path.name, path.read_bytes()),
             uri=server.uri,
             login=server.login,
-            ca=Path(ca).read_bytes() if ca else None,
             collection=target.name,
-            partition=(self._journal.job or {})["partition"],
+            partition=self._about["partition"],
             size=self._size,
             max_errors=self._max_errors,
             patience=self._pace.patience,
@@ -309,7 +309,6 @@ class Worker:
 
     def __init__(self, job: Any) -> None:
         self._job: Job = ray.get(job)
-        self._files = tempfile.TemporaryDirectory(prefix="alula-")
         self._target: Target | None = None
         about = ray.get_runtime_context()
         self._id = about.get_actor_id()
@@ -317,24 +316,23 @@ class Worker:
         self._in_doubt = bool(about.was_current_actor_reconstructed)
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, list[bytes]]:
-        """Load one part; an error comes back as it is, since Ray would only hand on its text."""
+        """Load one part; an error comes back as a result, since Ray would make pages of text of it."""
         unit = Unit(**{name: column[0].tolist() for name, column in batch.items()})
         try:
             result: Result | AlulaError = self._load(unit)
         except AlulaError as error:
             result = error
+        except Exception as error:  # a broken machine, or a bug: the journal is in order all the same
+            result = AlulaError(f"A worker of Ray's failed ({type(error).__name__}: {_first_line(error)}).")
         return {"result": [pickle.dumps(result)]}
 
     def _open(self) -> Target:
-        job, folder = self._job, Path(self._files.name)
-        login = dict(job.login)
-        if job.ca is not None:
-            (folder / "ca.pem").write_bytes(job.ca)
-            login["ca_file"] = str(folder / "ca.pem")
-        name, content = job.encoder
-        (folder / name).write_bytes(content)
-        encoder = load_encoder(folder / name, threads=1)
-        return Collection.open(connect(job.uri, **login), job.collection, encoder=encoder).target()
+        name, content = self._job.encoder
+        with tempfile.TemporaryDirectory(prefix="alula-ray-") as folder:
+            (Path(folder) / name).write_bytes(content)
+            encoder = load_encoder(Path(folder) / name, threads=1)
+        server = connect(self._job.uri, **self._job.login)
+        return Collection.open(server, self._job.collection, encoder=encoder).target()
 
     def _load(self, unit: Unit) -> Result:
         job = self._job
@@ -344,11 +342,12 @@ class Worker:
         journal.duplicates = unit.duplicates
         if unit.in_doubt or self._in_doubt:
             journal.sending(_span(unit))
+        sink = RpcSink(target.server, target.name, target.specs, job.partition, pace)
         status = Status()
         pipeline = Pipeline(
             target,
             Part(job.source, unit.first, unit.last),
-            CallDelivery(RpcSink(target.server, target.name, target.specs, job.partition, pace), journal, replace=True),
+            CallDelivery(sink, journal, replace=True),
             journal,
             pace,
             size=job.size,
@@ -395,3 +394,8 @@ def _check_port(address: str) -> None:
 
 def _first_line(error: BaseException) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+
+
+def _last_line(error: BaseException) -> str:
+    """The end of a message of Ray's, which begins with the stack."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[-1].rstrip(".")

@@ -82,21 +82,20 @@ def measure(report: Report, *, quick: bool) -> None:
     with tempfile.TemporaryDirectory(prefix="alula-scale-", dir=".") as folder:
         place = Path(folder)
         with report.part("encoding"):
-            seconds = _encoding(report, place, rows)
+            _encoding(report, place, rows)
         with report.part("writing into Milvus"), MilvusStandalone() as server:
             idle = _rate(server, 10.0)
             for dim in DIMS:
                 for keep in (False, True):
-                    _writing(report, place, server, idle, dim, keep, rows, seconds["DRQ", dim])
+                    _writing(report, place, server, idle, dim, keep, rows)
         with report.part("sizes"):
             _sizes(report, place)
         with report.part("keys and journal"):
             _bookkeeping(report, place, 100 * rows)
 
 
-def _encoding(report: Report, place: Path, rows: int) -> dict[tuple[str, int], float]:
+def _encoding(report: Report, place: Path, rows: int) -> None:
     """Processor seconds for a row, by encoder and dimension."""
-    found = {}
     for dim in DIMS:
         vectors = random_vectors(SLICE_ROWS, dim, seed=SEED)
         for kind, outputs in (("drq", LEVELS), *(("flops", outputs) for outputs in FLOPS_DIMS)):
@@ -110,7 +109,6 @@ def _encoding(report: Report, place: Path, rows: int) -> dict[tuple[str, int], f
                     lowering.encode_rows(vectors)
                 best = min(best, (time.process_time() - began) / slices / SLICE_ROWS)
             name = "DRQ" if kind == "drq" else f"FLOPS_SPARSE, D = {outputs:,}"
-            found[name, dim] = best
             report.row(
                 "Encoding",
                 encoder=name,
@@ -121,7 +119,6 @@ def _encoding(report: Report, place: Path, rows: int) -> dict[tuple[str, int], f
                     "hours on 64 cores": best * GOAL / 3600 / 64,
                 },
             )
-    return found
 
 
 def _lowering(encoder: FlopsEncoder | DrqEncoder, dim: int, layout: str, storage: Any) -> Any:
@@ -138,7 +135,6 @@ def _writing(
     dim: int,
     keep: bool,
     rows: int,
-    encoding: float,
 ) -> None:
     """Load rows as they would be loaded, and count the processor time of both sides."""
     file = place / f"{dim}.parquet"
@@ -165,7 +161,7 @@ def _writing(
             mode=mode,
             **{
                 "rows/s here": round(rows / done.seconds),
-                "loader, but for encoding": max(0.0, own - rows * encoding) * per_million,
+                "loader": own * per_million,
                 "Milvus, while writing": during * per_million,
                 "Milvus, afterwards": after * per_million,
                 "core-hours for 10^9, loader": own * per_million / 3.6,

@@ -47,7 +47,7 @@ class RpcSink:
         self._name = name
         self._fields = fields
         self._key = fields[0].name
-        self.partition = partition
+        self._partition = partition or ""
         self._pace = pace
 
     def write(self, columns: Columns, *, replace: bool) -> Sent:
@@ -78,7 +78,7 @@ class RpcSink:
 
     def _send(self, columns: Columns, start: int, stop: int, *, upsert: bool) -> int:
         request = write_request(
-            self._name, columns, self._fields, start, stop, partition=self.partition or "", upsert=upsert
+            self._name, columns, self._fields, start, stop, partition=self._partition, upsert=upsert
         )
         send(self._server, request, CALL_SECONDS)
         return int(request.ByteSize())
