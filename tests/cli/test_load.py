@@ -63,8 +63,8 @@ def test_files_that_cannot_be_read(alula, fails, in_server, rows_file, tmp_path)
     ):
         (tmp_path / name).write_bytes(content)
         fails(1, ["load", in_server.name, tmp_path / name, *in_server.opened], name, word)
-    (tmp_path / "rows.csv").write_text("a,b\n")
-    fails(2, ["load", in_server.name, tmp_path / "rows.csv", *in_server.opened], "rows.csv", ".parquet")
+    (tmp_path / "rows.xml").write_text("<a/>")
+    fails(2, ["load", in_server.name, tmp_path / "rows.xml", *in_server.opened], "rows.xml", ".parquet")
     fails(2, ["load", in_server.name, tmp_path / "none.npy", *in_server.opened], "none.npy", "does not exist")
     assert count(alula, in_server) == ROWS
 
@@ -74,7 +74,7 @@ def test_rows_that_cannot_be_loaded(alula, fails, in_server, tmp_path):
     for code, change, *words in (
         (1, {"embedding": [1.0] * 7 + [float("nan")]}, "Row 1", "NaN"),
         (1, {"embedding": [1.0] * 7 + [float("inf")]}, "Row 1", "infinite"),
-        (1, {"embedding": [1.0] * 5}, "differ in length", "5"),
+        (1, {"embedding": [1.0] * 5}, "Row 1", "a vector of length 5"),
         (1, {"embedding": None}, "Row 1", "no vector"),
         (1, {"id": "new"}, "Row 1", "'new'", "unique"),
         (1, {"id": None}, "Row 1", "'id'", "no value"),

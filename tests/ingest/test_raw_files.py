@@ -65,7 +65,7 @@ def test_other_types_of_strings(tmp_path, kind):
 @pytest.mark.parametrize("ending", [".parquet", ".jsonl"])
 def test_a_missing_text_is_named(tmp_path, ending):
     path = save_texts(tmp_path / f"x{ending}", ["a", "b", None])
-    with pytest.raises(DataError, match=r"Row 2 of .* has no text in the column 'title'"):
+    with pytest.raises(DataError, match=r"Row 2 of .*: no text in the column 'title'"):
         read_inputs(path, None, "text")
 
 
@@ -86,7 +86,7 @@ def test_what_is_no_utf_8(tmp_path):
     ("name", "input", "says"),
     [
         ("x.npy", "text", r"does not read text from; give a \.txt, \.parquet"),
-        ("x.parquet", "images", r"does not read images from; give a \.npy file"),
+        ("x.parquet", "images", r"does not read images from; give a \.npy, .* or \.h5 file"),
         ("x.txt", "vectors", r"that Alula does not read; give a \.npy"),
     ],
 )

@@ -13,7 +13,7 @@ from alula.cli.options import connection_options, encoder_option, index_type_opt
 from alula.collections import DEFAULT_FIELD, DEFAULT_KEY, Collection, column_of
 from alula.encoders import load_encoder
 from alula.errors import UsageError
-from alula.ingest.sources import FileSource, open_source
+from alula.ingest.sources import Source, open_source
 from alula.schema import ScalarField
 from alula.servers import Server
 
@@ -109,7 +109,7 @@ def command(
     click.echo(f"Next: alula load {name} {file} --uri {shlex.quote(server.uri)} --encoder {shlex.quote(str(encoder))}")
 
 
-def _from_file(source: FileSource, primary_key: str, columns: tuple[str, ...]) -> tuple[str, tuple[str, ...]]:
+def _from_file(source: Source, primary_key: str, columns: tuple[str, ...]) -> tuple[str, tuple[str, ...]]:
     named = {column.partition(":")[0] for column in columns}
     key_name = primary_key.partition(":")[0]
     fields = list(columns)
@@ -118,7 +118,7 @@ def _from_file(source: FileSource, primary_key: str, columns: tuple[str, ...]) -
         if name == key_name:
             if inferred is None or inferred.data_type not in ("INT8", "INT16", "INT32", "INT64", "VARCHAR"):
                 raise UsageError(
-                    f"The ids of {source.path} ({name!r}) are {arrow_type}; Milvus takes integers or strings."
+                    f"The ids of {source.name} ({name!r}) are {arrow_type}; Milvus takes integers or strings."
                 )
             if ":" not in primary_key:
                 primary_key = f"{name}:{'VARCHAR' if inferred.data_type == 'VARCHAR' else 'INT64'}"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,7 +17,7 @@ _NAMES: Mapping[Input, str] = {"vectors": "vectors", "images": "images", "text":
 
 
 class ArraySource:
-    """Vectors, images or texts, and columns, in memory.
+    """Vectors, images or texts, and columns, in memory; see `Source`.
 
     Args:
         inputs: Vectors (n, d), or images or texts as `Encoder.check_inputs` returns them.
@@ -29,43 +28,51 @@ class ArraySource:
         DataError: If the lengths differ or vectors are not (n, d).
     """
 
+    unique = False
+    fingerprint = ""
+
     def __init__(
         self,
         inputs: Any,
         columns: Mapping[str, Sequence[Any] | npt.NDArray[Any]],
         input: Input = "vectors",
     ) -> None:
-        self.path = Path("the given rows")
         self.name = "the given rows"
-        self.unique = False
-        self.fingerprint = ""
-        self.input = input
+        self.input: Input = input
         self._inputs: Any = _vectors(inputs) if input == "vectors" else inputs
         try:
             self._columns = {name: pa.array(values) for name, values in columns.items()}
         except (pa.ArrowException, TypeError, OverflowError) as error:
             raise DataError(f"The columns cannot be read: {error}.") from None
         self.rows: int | None = len(self._inputs)
+        self.dim: int | None = self._inputs.shape[1] if input == "vectors" else None
         for name, column in self._columns.items():
             if len(column) != self.rows:
                 raise DataError(
                     f"There are {self.rows} {_NAMES[input]}, and the column {name!r} has {len(column)} values."
                 )
-        self.scalars = {name: column.type for name, column in self._columns.items()}
+        self.scalars: Mapping[str, pa.DataType] = {name: column.type for name, column in self._columns.items()}
 
-        self.dim: int | None = self._inputs.shape[1] if input == "vectors" else None
+    @property
+    def path(self) -> str:
+        """The same as `name`."""
+        return self.name
+
+    def batches(self, size: int = 8192, *, after: Cursor | None = None, start: int = 0) -> Iterator[Batch]:  # noqa: ARG002
+        """See `Source.batches`."""
+        for first in range(0 if after is None else int(after) + 1, len(self._inputs), size):
+            columns = {name: column[first : first + size] for name, column in self._columns.items()}
+            inputs, bad = self._inputs[first : first + size], {}
+            if self.input == "vectors":
+                finite = np.isfinite(inputs).all(axis=1)
+                bad = dict.fromkeys(np.flatnonzero(~finite).tolist(), "NaN or infinite values in the vector")
+                inputs = np.where(finite[:, None], inputs, np.float32(0)) if bad else inputs
+            yield Batch(first, inputs, columns, bad)
 
     def keys(self, column: str, size: int = 65536) -> Iterator[pa.Array]:
-        """See `Source`."""
-        del size
-        yield self._columns[column]
-
-    def batches(self, size: int = 8192, *, after: Cursor | None = None, start: int = 0) -> Iterator[Batch]:
-        """See `Source`."""
-        begin = start if after is None else int(after) + 1
-        for first in range(begin, len(self._inputs), size):
-            columns = {name: column[first : first + size] for name, column in self._columns.items()}
-            yield Batch(first, self._inputs[first : first + size], columns)
+        """See `Source.keys`."""
+        for first in range(0, len(self._columns[column]), size):
+            yield self._columns[column][first : first + size]
 
 
 def _vectors(vectors: Any) -> npt.NDArray[np.float32]:

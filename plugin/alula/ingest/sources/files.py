@@ -1,300 +1,164 @@
-"""Read rows from ``.npy``, Parquet, JSON lines and text files in batches of constant memory."""
+"""Files as a source: readers of any format, one after the other, with one set of columns."""
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Iterator, Mapping
-from pathlib import Path
-from typing import Any, cast
+from collections.abc import Iterator, Mapping, Sequence
+from typing import cast
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.dataset as ds
 
 from alula.encoders import Input, Inputs
 from alula.errors import DataError, UsageError
 from alula.ingest.sources.base import Batch, Cursor
-
-F32 = npt.NDArray[np.float32]
-FORMATS = {".parquet": "parquet", ".jsonl": "json", ".ndjson": "json", ".pq": "parquet", ".json": "json"}
-ENDINGS: Mapping[Input, tuple[str, ...]] = {
-    "vectors": (".npy", *FORMATS),
-    "images": (".npy",),
-    "text": (".txt", *FORMATS),
-}
+from alula.ingest.sources.columns import find_column, to_images, to_texts, to_vectors
+from alula.ingest.sources.reading import Piece, Reader, Wanted, read_pieces
 
 
 class FileSource:
-    """Rows in a file: one column of vectors or texts and any scalar columns; or only vectors, images or texts.
+    """Rows in files: one column of vectors, images or texts and any scalar columns; see `Source`.
+
+    Cursors are the numbers of rows, counted over all files.
 
     Args:
-        path: A file with one of the endings in `ENDINGS`.
-        column: Name of the column that holds the vectors or texts; by default the only one that could. A column of
-            texts is a scalar column too.
-        input: What the rows are.
+        name: The files in words.
+        readers: A reader for each file, all of one format.
+        wanted: What was asked for.
+        dim: What vectors must have, where the files do not say it; by default the length of the first.
+        mapping: The column that a field is read from, for those that are named differently.
+        fingerprint: What changes when the files do.
+
+    Raises:
+        UsageError: If the column to encode must be named, or a mapping names none that is there.
+        DataError: If the files have different columns, or no rows.
     """
 
-    def __init__(self, path: Path, column: str | None = None, input: Input = "vectors") -> None:
-        self.path = path
-        self.name = str(path)
-        self.input = input
-        self.unique = False
-        self.dim: int | None = None
-        if not path.is_file():
-            raise UsageError(f"There is no file {path}.")
-        if path.stat().st_size == 0:
-            raise DataError(f"The file {path} is empty.")
-        if path.suffix not in ENDINGS[input]:
-            *endings, last = ENDINGS[input]
-            given = f"give a {', '.join(endings)} or {last} file" if endings else f"give a {last} file"
-            of = "" if input == "vectors" else f" {input} from"
-            raise UsageError(f"{path.name} has an ending that Alula does not read{of}; {given}.")
-        self.rows: int | None = None
-        self.scalars: dict[str, pa.DataType] = {}
-        self._array: npt.NDArray[Any] | None = None
-        self._dataset: Any = None
-        if path.suffix == ".npy":
-            self.column = column or input
-            self._array = _open_npy(path, input)
-            self.rows = len(self._array)
-            self.dim = self._array.shape[1] if input == "vectors" else None
-        elif path.suffix == ".txt":
-            self.column = column or input
-            self.scalars = {self.column: pa.string()}
-        else:
-            self._open_columns(FORMATS[path.suffix], column)
-        if self.rows == 0:
-            raise DataError(f"The file {path} holds no rows.")
+    unique = False
 
-    def _open_columns(self, file_format: str, column: str | None) -> None:
-        self._dataset = _open_dataset(self.path, file_format)
-        self.column = _find_column(self.path, self._dataset.schema, column, self.input)
-        if file_format == "json" and self.input == "vectors":
-            # the types are those of the first block, whose numbers may all be whole
-            doubles = pa.field(self.column, pa.list_(pa.float64()))
-            schema = self._dataset.schema
-            schema = schema.set(schema.get_field_index(self.column), doubles)
-            self._dataset = _open_dataset(self.path, "json", schema)
-        self.scalars = {field.name: field.type for field in self._dataset.schema}
-        if self.input == "vectors":
-            del self.scalars[self.column]
-        self.rows = self._dataset.count_rows() if file_format == "parquet" else None
+    def __init__(
+        self,
+        name: str,
+        readers: Sequence[Reader],
+        wanted: Wanted,
+        *,
+        dim: int | None = None,
+        mapping: Mapping[str, str] | None = None,
+        fingerprint: str = "",
+    ) -> None:
+        self.name = name
+        self.input: Input = wanted.input
+        self.fingerprint = fingerprint
+        self._readers = readers
+        self._dim = dim
+        first = readers[0]
+        self.column = first.column or find_column(name, first.schema, wanted.column, wanted.input)
+        self._schema = _unified(readers, self.column, wanted.input)
+        self.rows = _count(readers)
+        self.dim = _dim(readers, self.column) if wanted.input == "vectors" else None
+        if self.rows == 0:
+            raise DataError(f"The file {name} holds no rows.")
+        own = [column for column in self._schema.names if column != self.column or wanted.input == "text"]
+        self._fields = _fields(name, own, mapping or {})
+        self.scalars: Mapping[str, pa.DataType] = {
+            field: self._schema.field(column).type for field, column in self._fields.items()
+        }
 
     @property
-    def fingerprint(self) -> str:
-        """See `Source`."""
-        about = self.path.stat()
-        return f"{self.path} {about.st_size} {about.st_mtime_ns}"
+    def path(self) -> str:
+        """The same as `name`."""
+        return self.name
+
+    def batches(self, size: int = 8192, *, after: Cursor | None = None, start: int = 0) -> Iterator[Batch]:  # noqa: ARG002
+        """See `Source.batches`."""
+        first = 0 if after is None else int(after) + 1
+        row = -1
+        dim = self.dim or self._dim
+        for row, reader, piece in read_pieces(self._readers, first, size):
+            inputs, bad = self._inputs(piece, reader, dim)
+            if dim is None and self.input == "vectors":
+                dim = cast("np.ndarray", inputs).shape[1] or None
+            record = self._alike(piece.record)
+            columns = {field: record.column(column) for field, column in self._fields.items()}
+            yield Batch(row, inputs, columns, {**bad, **piece.bad}, record)
+        self.rows = _count(self._readers)  # which some files tell only at their end
+        if row < 0 and first == 0:
+            raise DataError(f"The file {self.name} holds no rows.")
 
     def keys(self, column: str, size: int = 65536) -> Iterator[pa.Array]:
-        """See `Source`."""
-        for batch in self.batches(size):
-            yield batch.columns[column]
+        """See `Source.keys`."""
+        source = self._fields[column]
+        for _, _, piece in read_pieces(self._readers, 0, size, [source]):
+            yield _cast(piece.record.column(0), self._schema.field(source).type)
 
-    def batches(self, size: int = 8192, *, after: Cursor | None = None, start: int = 0) -> Iterator[Batch]:
-        """See `Source`."""
-        del start
-        for batch in self._all(size):
-            if after is None or batch.span[0] > after:  # type: ignore[operator]
-                yield batch
+    def _inputs(self, piece: Piece, reader: Reader, dim: int | None) -> tuple[Inputs, Mapping[int, str]]:
+        column = piece.record.column(self.column)
+        if self.input == "text":
+            return to_texts(column, self.column)
+        if self.input == "images":
+            return to_images(column, cast("tuple[int, ...]", reader.shape))
+        return to_vectors(column, self.column, dim)
 
-    def _all(self, size: int = 8192) -> Iterator[Batch]:
-        """The rows in order, at most `size` at a time.
-
-        Raises:
-            DataError: If the file is damaged, a vector or text is missing, or a vector is of another length or not
-                numbers.
-        """
-        if self._array is not None:
-            for start in range(0, len(self._array), size):
-                some = self._array[start : start + size]
-                yield Batch(start, np.asarray(some, np.float32) if self.input == "vectors" else np.asarray(some), {})
-        elif self._dataset is not None:
-            yield from self._records(size)
-        else:
-            yield from self._lines(size)
-
-    def _records(self, size: int) -> Iterator[Batch]:
-        start = 0
-        to_inputs = _to_matrix if self.input == "vectors" else _to_texts
-        try:
-            for record in self._dataset.to_batches(batch_size=size):
-                if not record.num_rows:
-                    continue
-                inputs = to_inputs(record.column(self.column), self.path, self.column, start)
-                columns = {name: record.column(name) for name in self.scalars}
-                yield Batch(start, inputs, columns)
-                start += record.num_rows
-        except (pa.ArrowException, OSError) as error:
-            raise DataError(f"The file {self.path} cannot be read past row {start}: {_first_line(error)}.") from None
-        if start == 0:
-            raise DataError(f"The file {self.path} holds no rows.")
-
-    def _lines(self, size: int) -> Iterator[Batch]:
-        start = 0
-        try:
-            with self.path.open(encoding="utf-8-sig") as file:
-                while texts := [line.removesuffix("\n") for line in itertools.islice(file, size)]:
-                    yield Batch(start, texts, {self.column: pa.array(texts)})
-                    start += len(texts)
-        except UnicodeDecodeError as error:
-            raise DataError(
-                f"The file {self.path} cannot be read past row {start}: it is not text in UTF-8 ({error.reason})."
-            ) from None
+    def _alike(self, record: pa.RecordBatch) -> pa.RecordBatch:
+        """The record with the types that the column has in all files."""
+        if record.schema == self._schema:
+            return record
+        arrays = {name: record.column(name) for name in self._schema.names}
+        for name, array in arrays.items():
+            if name != self.column or self.input == "text":
+                arrays[name] = _cast(array, self._schema.field(name).type)
+        return pa.RecordBatch.from_pydict(arrays)
 
 
-def open_source(path: str | Path, column: str | None = None, input: Input = "vectors") -> FileSource:
-    """Open a file of vectors, images or texts.
-
-    Args:
-        path: A ``.npy`` (vectors or uint8 images), ``.parquet``, ``.jsonl`` or ``.ndjson`` file (vectors or texts), or
-            a ``.txt`` file (a text per line).
-        column: Name of the column of vectors or texts; by default the only list of numbers, or the only strings.
-        input: What the rows are.
-
-    Raises:
-        UsageError: If there is no such file, its ending is unknown, or the column must be named.
-        DataError: If the file is empty or damaged.
-    """
-    return FileSource(Path(path), column, input)
+def _count(readers: Sequence[Reader]) -> int | None:
+    """The number of rows, where all files tell it."""
+    counts = [reader.rows for reader in readers]
+    return None if None in counts else sum(cast("list[int]", counts))
 
 
-def read_vectors(path: str | Path, field: str | None = None) -> F32:
-    """All vectors of a file as float32 (n, d).
-
-    Raises:
-        UsageError, DataError: As `open_source`, and for NaN or infinite values.
-    """
-    source = open_source(path, field)
-    parts: list[F32] = []
-    for batch in source.batches(65536):
-        check_finite(batch, source.path)
-        vectors = cast(F32, batch.inputs)
-        if parts and vectors.shape[1] != parts[0].shape[1]:
-            raise DataError(
-                f"The vectors of {path} have different lengths: {parts[0].shape[1]} at first, "
-                f"{vectors.shape[1]} from row {batch.start} on."
-            )
-        parts.append(vectors)
-    return np.concatenate(parts)
+def _dim(readers: Sequence[Reader], column: str) -> int | None:
+    """The dimension of the vectors, where all files tell it, and the same."""
+    types = [reader.schema.field(column).type for reader in readers]
+    dims = {found.list_size if pa.types.is_fixed_size_list(found) else None for found in types}
+    return dims.pop() if len(dims) == 1 else None
 
 
-def read_inputs(path: str | Path, column: str | None = None, input: Input = "vectors") -> Inputs:
-    """All vectors, images or texts of a file, as a `Batch` holds them.
-
-    Raises:
-        UsageError, DataError: As `open_source`; for vectors as `read_vectors`.
-    """
-    if input == "vectors":
-        return read_vectors(path, column)
-    parts: list[Any] = [batch.inputs for batch in open_source(path, column, input).batches()]
-    return np.concatenate(parts) if input == "images" else list(itertools.chain(*parts))
+def _cast(array: pa.Array, data_type: pa.DataType) -> pa.Array:
+    return array if array.type == data_type else array.cast(data_type)
 
 
-def check_finite(batch: Batch, path: Path) -> None:
-    """Raise a `DataError` that names the first row of a batch of vectors with NaN or infinite values."""
-    finite = np.isfinite(cast(F32, batch.inputs)).all(axis=1)
-    if not finite.all():
-        row = batch.start + int(np.argmin(finite))
-        raise DataError(f"Row {row} of {path} holds NaN or infinite values; remove or mend such rows.")
+def _unified(readers: Sequence[Reader], column: str, input: Input) -> pa.Schema:
+    """The columns of the first file with types that hold the values of all."""
+    first = readers[0]
+    schema = first.schema
+    for reader in readers[1:]:
+        if reader.schema == schema:
+            continue
+        differing = set(first.schema.names) ^ set(reader.schema.names)
+        if differing:
+            name = min(differing)
+            has, lacks = (first, reader) if name in first.schema.names else (reader, first)
+            raise DataError(f"{has.file.name} has a column {name!r} and {lacks.file.name} has none; give files alike.")
+        fields = []
+        for field in schema:
+            other = reader.schema.field(field.name)
+            both = [pa.schema([field]), pa.schema([other])]
+            if field.name != column or input == "text":
+                try:
+                    (field,) = pa.unify_schemas(both, promote_options="permissive")  # noqa: PLW2901
+                except pa.ArrowException:
+                    raise DataError(
+                        f"The column {field.name!r} is {field.type} in {first.file.name} and {other.type} in "
+                        f"{reader.file.name}; give files alike."
+                    ) from None
+            fields.append(field)
+        schema = pa.schema(fields)
+    return schema
 
 
-def _open_npy(path: Path, input: Input) -> npt.NDArray[Any]:
-    try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, OSError, EOFError) as error:
-        raise DataError(f"The file {path} is not a .npy array, or it is truncated ({_first_line(error)}).") from None
-    if not isinstance(array, np.ndarray):
-        array.close()
-        raise DataError(f"The file {path} is an archive of arrays; save the {input} alone with numpy.save.")
-    if input == "images":
-        if array.ndim not in (3, 4) or array.dtype != np.uint8:
-            raise DataError(
-                f"The file {path} holds {array.dtype} of shape {array.shape}; images are uint8 of shape (rows, height, "
-                "width, channels)."
-            )
-        return array if array.ndim == 4 else array[..., None]
-    if array.ndim != 2 or array.dtype.kind not in "fiu" or array.shape[1] == 0:
-        raise DataError(
-            f"The file {path} holds {array.dtype} of shape {array.shape}; vectors are numbers of shape (rows, d)."
-        )
-    return array
-
-
-def _open_dataset(path: Path, file_format: str, schema: pa.Schema | None = None) -> Any:
-    try:
-        return ds.dataset(path, schema=schema, format=file_format)
-    except (pa.ArrowException, OSError) as error:
-        raise DataError(
-            f"The file {path} is not {'Parquet' if file_format == 'parquet' else 'JSON lines'}, or it is truncated "
-            f"({_first_line(error)})."
-        ) from None
-
-
-def _is_vector(data_type: pa.DataType) -> bool:
-    is_list = pa.types.is_list(data_type) or pa.types.is_large_list(data_type) or pa.types.is_fixed_size_list(data_type)
-    numbers = pa.types.is_floating, pa.types.is_integer
-    return bool(is_list and any(is_number(data_type.value_type) for is_number in numbers))
-
-
-def _is_text(data_type: pa.DataType) -> bool:
-    if pa.types.is_dictionary(data_type):
-        data_type = data_type.value_type
-    return bool(pa.types.is_string(data_type) or pa.types.is_large_string(data_type))
-
-
-def _find_column(path: Path, schema: pa.Schema, wanted: str | None, input: Input) -> str:
-    fits, what, hint = {
-        "vectors": (_is_vector, "number lists", "--vector-column"),
-        "text": (_is_text, "strings", "--text-column"),
-    }[input]
-    names = [field.name for field in schema if fits(field.type)]
-    if wanted is not None:
-        if wanted not in schema.names:
-            raise UsageError(f"{path} has no column {wanted!r}; its columns are {', '.join(schema.names)}.")
-        if wanted not in names:
-            raise UsageError(
-                f"The column {wanted!r} of {path} holds {schema.field(wanted).type}, not "
-                f"{'lists of numbers' if input == 'vectors' else what}."
-            )
-        return wanted
-    if len(names) != 1:
-        found = f"{len(names)} columns of {what} ({', '.join(names)})" if names else f"no column of {what}"
-        raise UsageError(f"{path} has {found}; name the one that holds the {input} ({hint}).")
-    return str(names[0])
-
-
-def _to_texts(column: pa.Array, path: Path, name: str, start: int) -> list[str]:
-    if column.null_count:
-        row = start + column.is_null().to_pylist().index(True)
-        raise DataError(f"Row {row} of {path} has no text in the column {name!r}; fill it or leave the row out.")
-    texts: list[str] = column.to_pylist()
-    return texts
-
-
-def _to_matrix(column: pa.Array, path: Path, name: str, start: int) -> F32:
-    if column.null_count:
-        row = start + column.is_null().to_pylist().index(True)
-        raise DataError(f"Row {row} of {path} has no vector in the column {name!r}; remove or mend such rows.")
-    if pa.types.is_fixed_size_list(column.type):
-        dim = column.type.list_size
-    else:
-        lengths = np.diff(column.offsets.to_numpy())
-        dim = int(lengths[0]) if len(lengths) else 0
-        if (lengths != dim).any():
-            row = int(np.argmax(lengths != dim))
-            raise DataError(
-                f"The vectors of {path} differ in length: {dim} in row {start}, {lengths[row]} in {start + row}."
-            )
-    if dim == 0:
-        raise DataError(f"The vectors of {path} in the column {name!r} are empty from row {start} on.")
-    values = column.flatten()
-    if values.null_count:
-        raise DataError(f"A vector of {path} among the rows {start} to {start + len(column) - 1} has a missing number.")
-    matrix: F32 = values.to_numpy(zero_copy_only=False).astype(np.float32, copy=False).reshape(len(column), dim)
-    return matrix
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
+def _fields(name: str, columns: Sequence[str], mapping: Mapping[str, str]) -> dict[str, str]:
+    """The column of each field."""
+    for field, column in mapping.items():
+        if column not in columns:
+            have = ", ".join(columns) or "none"
+            raise UsageError(f"{name} has no column {column!r} for the field {field!r}; its columns: {have}.")
+    return {**{column: column for column in columns if column not in mapping.values()}, **mapping}
