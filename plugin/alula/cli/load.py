@@ -9,17 +9,15 @@ from typing import Any
 
 import click
 
+from alula.cli.load_options import DEAD_LETTERS_EXIT, journal_options, open_journal, output_options, trouble_options
 from alula.cli.load_progress import json_line, load_progress
 from alula.cli.options import connection_options, encoder_option
 from alula.collections import Collection, column_of
 from alula.encoders import load_encoder
-from alula.errors import AlulaError, UsageError
-from alula.ingest.journal import Journal
-from alula.ingest.load import PATIENCE, LoadReport, Mode, dry_run, load
+from alula.errors import AlulaError
+from alula.ingest.load import LoadReport, Mode, dry_run, load
 from alula.ingest.sources import Source, open_source
 from alula.servers import Server
-
-DEAD_LETTERS_EXIT = 3
 
 
 @click.command("load")
@@ -38,38 +36,12 @@ DEAD_LETTERS_EXIT = 3
     help="upsert: rows whose id is there are replaced. insert: faster, and doubles them. auto: insert into an empty "
     "collection, else upsert.",
 )
-@click.option(
-    "--journal",
-    "journal_path",
-    type=click.Path(path_type=Path, dir_okay=False),
-    help="The file that remembers what is loaded; alula-NAME.journal in this folder by default.",
-)
-@click.option("--resume", is_flag=True, help="Go on with the load that the journal tells of, if there is one.")
-@click.option("--restart", is_flag=True, help="Forget the load that the journal tells of, and begin again.")
-@click.option(
-    "--max-errors",
-    type=click.IntRange(min=0),
-    default=100,
-    show_default=True,
-    help="Stop when more rows than this cannot be loaded. 0: check every row before the first is written.",
-)
-@click.option(
-    "--dead-letters",
-    type=click.Path(path_type=Path, dir_okay=False),
-    help="The Parquet file for rows that cannot be loaded; alula-NAME.dead.parquet by default.",
-)
-@click.option(
-    "--patience",
-    type=click.FloatRange(min=0),
-    default=PATIENCE,
-    show_default=True,
-    help="Seconds to keep trying while Milvus does not answer or asks for less.",
-)
+@journal_options
+@trouble_options
 @click.option(
     "--dry-run", "dry", is_flag=True, help="Read and check every row, show what would be loaded, write nothing."
 )
-@click.option("--quiet", is_flag=True, help="Show nothing but errors.")
-@click.option("--json-logs", is_flag=True, help="Progress and result as lines of JSON.")
+@output_options
 def command(
     *,
     name: str,
@@ -110,7 +82,7 @@ def command(
         return
     journal_path = journal_path or Path(f"alula-{name}.journal")
     dead_letters = dead_letters or Path(f"alula-{name}.dead.parquet")
-    journal = _open_journal(journal_path, resume=resume, restart=restart)
+    journal = open_journal(journal_path, resume=resume, restart=restart)
     try:
         with load_progress(quiet=quiet, json_logs=json_logs) as progress:
             report = load(
@@ -140,25 +112,6 @@ def command(
     _show(report, collection, quiet=quiet, json_logs=json_logs)
     if report.bad:
         click.get_current_context().exit(DEAD_LETTERS_EXIT)
-
-
-def _open_journal(path: Path, *, resume: bool, restart: bool) -> Journal:
-    if resume and restart:
-        raise UsageError("--resume and --restart are opposites; give one of them.")
-    there = path.exists()
-    journal = Journal(path)
-    job = journal.job
-    if there and job is not None and not (resume or restart):
-        done, source = journal.read_rows, job["source"]
-        journal.close()
-        raise UsageError(
-            f"The journal {path} tells of an unfinished load of {source} ({done:,} rows done): add --resume to go on "
-            "with it, or --restart to forget it."
-        )
-    if restart and there:
-        journal.remove()
-        journal = Journal(path)
-    return journal
 
 
 def _show_dry_run(collection: Collection, source: Source, *, quiet: bool, json_logs: bool) -> None:

@@ -83,21 +83,20 @@ class CollectionSource:
         settings = stored.read(indexes, about.get("description", ""))[1]
         schema, self.left_out = _schema(about["fields"], settings.get("field"))
         self._key = next(field["name"] for field in about["fields"] if field.get("is_primary"))
-        self._key_is_text = schema.field(self._key).type == pa.string()
         if input == "vectors":
-            self._column = find_column(self.name, schema, vector_field, "vectors")
+            self.column = find_column(self.name, schema, vector_field, "vectors")
         else:
             beside = schema.remove(schema.get_field_index(self._key)) if text_field is None else schema
-            self._column = find_column(self.name, beside, text_field, "text")
+            self.column = find_column(self.name, beside, text_field, "text")
         self.scalars: Mapping[str, pa.DataType] = {
             field.name: field.type for field in schema if field.type in ARROW_TYPES.values()
         }
-        others = [field for field in schema if field.name not in (*self.scalars, self._column)]
+        others = [field for field in schema if field.name not in (*self.scalars, self.column)]
         self.left_out |= {field.name: field.metadata[_MILVUS_TYPE].decode() for field in others}
         self._schema = pa.schema([field for field in schema if field not in others])
         self.dim: int | None = None
         if input == "vectors":
-            kind = schema.field(self._column).type
+            kind = schema.field(self.column).type
             self.dim = kind.list_size if pa.types.is_fixed_size_list(kind) else int(settings["dim"])
         self.rows: int | None = self._count()
 
@@ -119,11 +118,9 @@ class CollectionSource:
             record = piece.record
             keys = record.column(self._key)
             columns = {name: record.column(name) for name in self.scalars}
-            column = record.column(self._column)
+            column = record.column(self.column)
             inputs, bad = (
-                to_vectors(column, self._column, self.dim)
-                if self.input == "vectors"
-                else to_texts(column, self._column)
+                to_vectors(column, self.column, self.dim) if self.input == "vectors" else to_texts(column, self.column)
             )
             yield Batch(start, inputs, columns, bad, record, keys[0].as_py(), keys[-1].as_py())
             start += len(piece)
@@ -135,45 +132,66 @@ class CollectionSource:
 
     def _pages(self, names: Sequence[str], after: Cursor | None) -> Iterator[pa.RecordBatch]:
         schema = pa.schema([self._schema.field(name) for name in dict.fromkeys(names)])
-        limit = _FIRST_ROWS
-        while True:
-            try:
-                rows = self._query(schema.names, after, limit)
-            except ServerError:
-                if limit == 1:
-                    raise
-                limit = max(1, limit // 8)  # the rows may be too long for one reply
-                continue
-            if not rows:
-                return
-            arrays = [_array([row.get(field.name) for row in rows], field) for field in schema]
-            page = pa.RecordBatch.from_arrays(arrays, schema=schema)
-            keys = page.column(self._key).to_pylist()
-            before = keys[:1] if after is None else [after, keys[0]]
-            if sorted({*before, *keys}) != [*before[:-1], *keys]:
-                raise ServerError(
-                    f"Milvus gave the rows of {self._collection!r} out of order; load from files instead."
-                )
-            yield page
-            after = keys[-1]
-            limit = min(_MOST_ROWS, 4 * limit, max(1, _PAGE_BYTES * len(rows) // max(1, page.nbytes)))
+        return read_pages(self._server, self._collection, schema, self._key, filter=self._filter, after=after)
 
-    def _query(self, names: Sequence[str], after: Cursor | None, limit: int) -> list[Any]:
-        wanted = [f"({self._filter})"] if self._filter else []
-        if after is not None:
-            wanted.append(f"{self._key} > {literal(after)}")
-        elif not wanted:
-            wanted.append(f'{self._key} >= ""' if self._key_is_text else "")
-        with milvus_errors(f"read the collection {self._collection!r}", filter=self._filter):
-            found: list[Any] = self._server.client.query(
-                self._collection,
-                filter=" and ".join(wanted),
-                output_fields=list(names),
-                limit=limit,
-                consistency_level="Strong",
-                **_IN_ORDER,
-            )
-        return list(found)
+
+def read_pages(
+    server: Server, name: str, schema: pa.Schema, key: str, *, filter: str = "", after: Cursor | None = None
+) -> Iterator[pa.RecordBatch]:
+    """Some fields of a collection's rows in the order of their primary keys, page by page.
+
+    Args:
+        server: Where.
+        name: The collection.
+        schema: The fields, the primary key among them.
+        key: The primary key.
+        filter: A filter expression of Milvus that rows must satisfy.
+        after: Begin behind the row with this key.
+
+    Raises:
+        UsageError: If the filter cannot be used.
+        ServerError: If Milvus fails, or gives rows in another order.
+    """
+    limit = _FIRST_ROWS
+    while True:
+        try:
+            rows = _query(server, name, schema, schema.field(key), filter=filter, after=after, limit=limit)
+        except ServerError:
+            if limit == 1:
+                raise
+            limit = max(1, limit // 8)  # the rows may be too long for one reply
+            continue
+        if not rows:
+            return
+        arrays = [_array([row.get(field.name) for row in rows], field) for field in schema]
+        page = pa.RecordBatch.from_arrays(arrays, schema=schema)
+        keys = page.column(key).to_pylist()
+        before = keys[:1] if after is None else [after, keys[0]]
+        if sorted({*before, *keys}) != [*before[:-1], *keys]:
+            raise ServerError(f"Milvus gave the rows of {name!r} out of order; load from files instead.")
+        yield page
+        after = keys[-1]
+        limit = min(_MOST_ROWS, 4 * limit, max(1, _PAGE_BYTES * len(rows) // max(1, page.nbytes)))
+
+
+def _query(
+    server: Server, name: str, schema: pa.Schema, key: pa.Field, *, filter: str, after: Cursor | None, limit: int
+) -> list[Any]:
+    wanted = [f"({filter})"] if filter else []
+    if after is not None:
+        wanted.append(f"{key.name} > {literal(after)}")
+    elif not wanted:
+        wanted.append(f'{key.name} >= ""' if key.type == pa.string() else "")
+    with milvus_errors(f"read the collection {name!r}", filter=filter):
+        found: list[Any] = server.client.query(
+            name,
+            filter=" and ".join(wanted),
+            output_fields=schema.names,
+            limit=limit,
+            consistency_level="Strong",
+            **_IN_ORDER,
+        )
+    return list(found)
 
 
 def _schema(fields: Sequence[Mapping[str, Any]], own: str | None) -> tuple[pa.Schema, dict[str, str]]:
