@@ -110,12 +110,10 @@ def command(
     if rollback:
         _roll_back(server, old, new, alias, quiet=quiet)
         return
-    if index_type is None or encoder is None:
-        missing = "--index-type" if index_type is None else "--encoder"
-        raise UsageError(f"{missing} is missing: a migration needs to know what to make; only --rollback does not.")
+    _check_usage(index_type, encoder, min_recall, queries)
     reading: dict[str, Any] = {"vector_field": vector_field, "leave_out": leave_out, "filter": expression}
     making: dict[str, Any] = {
-        "encoder": load_encoder(encoder, threads=1),
+        "encoder": load_encoder(encoder, threads=1),  # type: ignore[arg-type]
         "index_type": index_type,
         "options": options,
         "keep_vectors": not drop_vectors,
@@ -158,6 +156,14 @@ def command(
         _show(report, migration, server, journal, quiet=quiet)
     if report.bad:
         click.get_current_context().exit(DEAD_LETTERS_EXIT)
+
+
+def _check_usage(index_type: str | None, encoder: Path | None, min_recall: float | None, queries: int) -> None:
+    if index_type is None or encoder is None:
+        missing = "--index-type" if index_type is None else "--encoder"
+        raise UsageError(f"{missing} is missing: a migration needs to know what to make; only --rollback does not.")
+    if min_recall is not None and not queries:
+        raise UsageError("--min-recall needs queries to measure the recall with; leave --queries 0 out.")
 
 
 def _roll_back(server: Server, old: str, new: str, alias: str | None, *, quiet: bool) -> None:
@@ -222,7 +228,7 @@ def _show(report: MigrationReport, migration: Migration, server: Server, journal
         click.echo(f"{report.bad:,} rows could not be migrated: {report.reason}.", err=True)
     if not report.settled:
         click.echo(
-            f"{old} was written to until the last look: rows written to it since are missing in {new}. Let writers pause "
+            f"{old} was written to until the last look: what was written since is missing in {new}. Let writers pause "
             "while a migration ends.",
             err=True,
         )

@@ -168,8 +168,15 @@ class Migration:
         return None
 
     def _check_same(self, index_type: str) -> None:
-        """Raise unless the new collection that is there is one that this migration could have made."""
+        """Raise unless the new collection that is there is one that this migration could have made, not yet in use."""
         old, new = self.old, self.new
+        with milvus_errors(f"describe the collection {new.name!r}"):
+            aliases = self._server.client.describe_collection(new.name).get("aliases")
+        if aliases:
+            raise UsageError(
+                f"{new.name!r} serves already, by the alias {', '.join(aliases)}: catching up would delete what was "
+                "written to it since. Point the alias back first (--swap-alias ALIAS --rollback)."
+            )
         pairs = {
             "index type": (new.lowering.settings["type"], index_type),
             "vector field": (new.lowering.field.name, old.vector_field),
