@@ -78,7 +78,8 @@ def check_migrated(server: alula.Server, old: str, new: str, encoder: TinyDrq, f
     Returns the number of rows.
     """
     theirs, ours = everything(server, old, filter), everything(server, new, filter)
-    assert list(ours) and set(ours) == set(theirs)
+    assert ours
+    assert set(ours) == set(theirs)
     count = server.client.query(new, filter="", output_fields=["count(*)"], consistency_level="Strong")
     assert count[0]["count(*)"] == len(theirs)
     ids = list(theirs)

@@ -10,7 +10,7 @@ import pytest
 
 import alula
 from alula.errors import DataError, EncoderError, UsageError
-from alula.ingest import target
+from alula.ingest import migrate, target
 from alula.ingest.catch_up import key_differences
 from alula.ingest.journal import Journal
 from alula.ingest.migrate import Migration
@@ -65,7 +65,7 @@ class Writer:
                 client.upsert(self._name, plain_rows([(turn * 37) % 1000], clock=clock, seed=-clock & 0xFFFF))
                 client.delete(self._name, filter=f"id in [{1000 + turn}]")
                 self.turns += 1
-                self._stop.wait(0.02)
+                self._stop.wait(0.1)
         except Exception as error:
             self.error = error
 
@@ -85,22 +85,23 @@ class Writer:
 
 
 def test_a_collection_that_is_written_to_meanwhile(engine, drq, names, tmp_path, monkeypatch):
-    monkeypatch.setattr(target, "BATCH_ROWS", 256)
+    monkeypatch.setattr(target, "BATCH_ROWS", 500)
+    monkeypatch.setattr(migrate, "ROUNDS", 2)  # a strong read of Milvus 2.3 takes a tick of its clock
     old, new = names
     create_plain(engine, old, plain_rows(range(3000), clock=500))
     journal = Journal(tmp_path / "journal")
 
-    def migrate(*, go_on, queries):
+    def run(*, go_on, queries):
         described = read_old(engine, old)
         made = Migration(described, new, encoder=drq.path, index_type="DRQ", changed_field="updated_at", go_on=go_on)
-        return made.run(journal=journal, queries=queries)
+        return made.run(journal=journal, queries=queries, max_errors=10)
 
     with Writer(engine, old, 3000) as writer:
         writer.wait_for_turns(3)
-        first = migrate(go_on=False, queries=0)
-        assert writer.turns > 5
+        first = run(go_on=False, queries=0)
+        assert writer.turns > 4
         writer.wait_for_turns(2)
-    last = migrate(go_on=True, queries=50)
+    last = run(go_on=True, queries=50)
     assert first.load is not None
     assert last.load is None
     assert last.settled
@@ -158,11 +159,11 @@ def test_what_cannot_be_migrated(engine, drq, folder, names):
         read_old(engine, old, leave_out=["vec"])
     with pytest.raises(UsageError, match="itself"):
         Migration(described, old, **arguments)
-    with pytest.raises(UsageError, match="no integer field .* it has: updated_at, small"):
+    with pytest.raises(UsageError, match=r"no integer field .* it has: updated_at, small"):
         Migration(described, new, **arguments, changed_field="word")
-    with pytest.raises(DataError, match="dimension 8, and the encoder wide.onnx takes 16"):
+    with pytest.raises(DataError, match=r"dimension 8, and the encoder wide\.onnx takes 16"):
         Migration(described, new, encoder=write_drq(folder / "wide.onnx", input_dim=16).path, index_type="DRQ")
-    with pytest.raises(UsageError, match="searched by COSINE, .* trained for L2"):
+    with pytest.raises(UsageError, match=r"searched by COSINE, .* trained for L2"):
         Migration(described, new, encoder=write_drq(folder / "l2.onnx", metric="L2").path, index_type="DRQ")
     with pytest.raises(EncoderError, match="FLOPS_SPARSE needs"):
         Migration(described, new, encoder=drq.path, index_type="FLOPS_SPARSE")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -44,6 +45,8 @@ class Walk:
         deleted: Rows that the original has no more, and the copy neither.
         bad: Rows that the copy lacks and cannot hold.
         reason: Why, of the first of these.
+        last: The last key of the original, or of as many keys as there were when the walk began.
+        whole: Whether it came to the end; else rows were added so fast that it was left to the next walk.
         sample: Keys of the original, each as likely as any other.
     """
 
@@ -52,6 +55,8 @@ class Walk:
     deleted: int = 0
     bad: int = 0
     reason: str = ""
+    last: Cursor | None = None
+    whole: bool = True
     sample: tuple[Cursor, ...] = ()
 
 
@@ -83,7 +88,7 @@ class CatchUp:
             for batch in self._read(f"{key} >= {literal(first)} and {key} <= {literal(last)}"):
                 self._write(batch)
 
-    def changed(self, field: str, mark: int | None) -> Change:
+    def changed(self, field: str, mark: int | None, last: Cursor | None) -> Change:
         """Copy the rows that changed since a mark.
 
         Rows that have the mark itself are copied again: within one tick of a clock, rows may change after it was read.
@@ -91,9 +96,10 @@ class CatchUp:
         Args:
             field: The field that grows with every change.
             mark: Its greatest value then; None if there was no row.
+            last: The last key to look at; rows behind it are left to the next walk.
         """
         grown, greatest = 0, mark
-        for batch in self._read("" if mark is None else f"{field} >= {mark}"):
+        for batch in self._read("" if mark is None else f"{field} >= {mark}", last):
             values = batch.columns[field]
             grown += len(values) if mark is None else pc.sum(pc.greater(values, mark)).as_py()
             most = pc.max(values).as_py()
@@ -110,7 +116,8 @@ class CatchUp:
         """
         old, target = self._old, self._target
         walk, kept = Walk(), _Reservoir(sample, seed)
-        theirs = kept.watch(keys_of(old.server, old.name, old.primary_key, old.filter))
+        all_of_them = keys_of(old.server, old.name, old.primary_key, old.filter)
+        theirs = kept.watch(itertools.islice(all_of_them, old.count()))
         ours = keys_of(target.server, target.name, target.primary_key)
         missing: list[Cursor] = []
         extra: list[Cursor] = []
@@ -122,7 +129,8 @@ class CatchUp:
                 self._delete(extra, walk)
         self._copy(missing, walk)
         self._delete(extra, walk)
-        walk.keys, walk.sample = kept.seen, tuple(kept.kept)
+        walk.keys, walk.last, walk.sample = kept.seen, kept.last, tuple(kept.kept)
+        walk.whole = next(all_of_them, None) is None
         return walk
 
     def _copy(self, keys: list[Cursor], walk: Walk) -> None:
@@ -137,16 +145,15 @@ class CatchUp:
     def _delete(self, keys: list[Cursor], walk: Walk) -> None:
         if keys:
             old, key = self._old, self._old.primary_key
-            # a row may have been deleted and written again while its page was read
-            wanted = " and ".join(f"({part})" for part in (old.filter, any_of(key.name, keys)) if part)
-            back = set(keys_of(old.server, old.name, key, wanted))
+            # a row may have been deleted and written again since its page was read, or lie behind where the walk ends
+            back = set(keys_of(old.server, old.name, key, old.where(any_of(key.name, keys))))
             gone = [one for one in keys if one not in back]
             delete_rows(self._target.server, self._target.name, key.name, gone)
             walk.deleted += len(gone)
         keys.clear()
 
-    def _read(self, filter: str) -> Iterator[Batch]:
-        for batch in self._old.source(filter).batches(self._target.batch_rows):
+    def _read(self, filter: str, last: Cursor | None = None) -> Iterator[Batch]:
+        for batch in self._old.source(filter, last=last).batches(self._target.batch_rows):
             self._status.read += len(batch)
             yield batch
 
@@ -195,13 +202,14 @@ class _Reservoir:
     def __init__(self, size: int, seed: int) -> None:
         self.kept: list[Any] = []
         self.seen = 0
+        self.last: Any = None
         self._size = size
         self._random = random.Random(seed)  # noqa: S311 - a sample, no secret
 
     def watch(self, stream: Iterator[Any]) -> Iterator[Any]:
         """The stream as it is."""
         for item in stream:
-            self.seen += 1
+            self.seen, self.last = self.seen + 1, item
             if len(self.kept) < self._size:
                 self.kept.append(item)
             elif (place := self._random.randrange(self.seen)) < self._size:

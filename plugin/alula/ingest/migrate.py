@@ -7,13 +7,14 @@ the recall of both; then, in one step, the alias that clients search by.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
 
 from alula.collections import Collection
@@ -26,6 +27,8 @@ from alula.ingest.journal import Journal
 from alula.ingest.load import PATIENCE, LoadReport, load
 from alula.ingest.old_collection import OldCollection
 from alula.ingest.pipeline import Progress, Status
+from alula.ingest.sources.collection import read_pages
+from alula.schema import ARROW_TYPES
 from alula.search import MAX_QUERIES
 from alula.servers import Server, alias_target, any_of, milvus_errors, point_alias
 
@@ -235,7 +238,7 @@ class Migration:
             if not state["copied"]:
                 copied = load(
                     target,
-                    self.old.source(),
+                    self.old.source(last=state["last"]),
                     journal=journal,
                     max_errors=max_errors,
                     dead_letters=dead_letters,
@@ -257,7 +260,7 @@ class Migration:
             if queries and walk.sample:
                 status.stage = "comparing"
                 report(status)
-                old_recall, new_recall = self._compare(walk.sample)
+                old_recall, new_recall = self._compare(walk)
                 done = replace(done, old_recall=old_recall, new_recall=new_recall)
                 if min_recall is not None and new_recall.value < min_recall:
                     old = f", {self.old.name} has {old_recall.value:.3f}" if old_recall else ""
@@ -280,8 +283,8 @@ class Migration:
             "changed field": self.changed_field,
         }
         if journal.migration is None or (journal.untouched and not self._exists):
-            # before the first row is read: what changes from now on has at least this value
-            state = {**job, "mark": self._greatest(), "copied": False}
+            # before the first row is copied: what changes from now on has at least the value that is found
+            state = {**job, **self._scan(), "copied": False}
             journal.migration = state
             return state
         for name, now in job.items():
@@ -298,11 +301,21 @@ class Migration:
             )
         return journal.migration
 
-    def _greatest(self) -> int | None:
-        if self.changed_field is None:
-            return None
-        most = (pc.max(page).as_py() for page in self.old.source().keys(self.changed_field))
-        return max(most, default=None)
+    def _scan(self) -> dict[str, Any]:
+        """The last key and the greatest value of the changed field, before the first row is copied."""
+        old = self.old
+        read = [old.primary_key, *(field for field in old.fields if field.name == self.changed_field)]
+        schema = pa.schema([(field.name, ARROW_TYPES[field.data_type]) for field in read])
+        last, greatest, seen, rows = None, None, 0, old.count()
+        for page in read_pages(old.server, old.name, schema, old.primary_key.name, filter=old.filter):
+            last = page.column(0)[-1].as_py()
+            if self.changed_field is not None:
+                most = pc.max(page.column(1)).as_py()
+                greatest = most if greatest is None else max(greatest, most)
+            seen += len(page)
+            if seen >= rows:  # the rest was added meanwhile, and will be found by catching up
+                break
+        return {"last": last, "mark": greatest}
 
     def _check_copy(self, copied: LoadReport) -> None:
         # rows may have come and gone meanwhile: their number is settled by catching up
@@ -321,17 +334,18 @@ class Migration:
         for number in range(ROUNDS):
             grown = 0
             if self.changed_field is not None:
-                found = catch_up.changed(self.changed_field, state["mark"])
+                found = catch_up.changed(self.changed_field, state["mark"], state["last"])
                 grown, changed = found.grown, (changed or 0) + found.grown
                 journal.migration = state = {**state, "mark": found.greatest}
             walk = catch_up.walk(sample, seed=number)
+            state = {**state, "last": walk.last}
             added, deleted = added + walk.copied, deleted + walk.deleted
             if walk.bad > max_errors:
                 raise DataError(
                     f"{walk.bad:,} rows of {self.old.name} cannot be copied, more than --max-errors {max_errors:,}: "
                     f"{walk.reason}."
                 )
-            settled = not (grown or walk.copied or walk.deleted)
+            settled = walk.whole and not (grown or walk.copied or walk.deleted)
             if settled:
                 break
         if not self._server.embedded:
@@ -346,13 +360,13 @@ class Migration:
 
     # ------------------------------------------------------------------ recall
 
-    def _compare(self, keys: Sequence[Any]) -> tuple[RecallEstimate | None, RecallEstimate]:
+    def _compare(self, walk: Walk) -> tuple[RecallEstimate | None, RecallEstimate]:
         """The recall of the old collection's own index and of the new one, on vectors of rows of the old one."""
         old = self.old
-        chosen = old.source(any_of(old.primary_key.name, keys))
+        chosen = old.source(any_of(old.primary_key.name, walk.sample))
         queries = np.concatenate([np.asarray(batch.inputs, np.float32) for batch in chosen.batches()])
         nearest = NearestSoFar(queries, NEIGHBOURS, self._encoder.info.metric)
-        for batch in old.source().batches(self.new.target().batch_rows):
+        for batch in old.source(last=walk.last).batches(self.new.target().batch_rows):
             nearest.see(batch.columns[old.primary_key.name].to_pylist(), np.asarray(batch.inputs, np.float32))
         search = self._old_search()
         theirs = estimate_recall(_in_pieces(search, queries), nearest.keys) if search else None

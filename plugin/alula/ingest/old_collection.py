@@ -11,9 +11,10 @@ from pymilvus import DataType
 from alula import stored
 from alula.collections import scalar_field
 from alula.errors import UsageError
+from alula.ingest.sources import Cursor
 from alula.ingest.sources.collection import CollectionSource
 from alula.schema import ScalarField
-from alula.servers import Server, milvus_errors
+from alula.servers import Server, literal, milvus_errors
 
 DYNAMIC = "$meta"  # Milvus's own name for the values of fields that the schema does not have
 _LOOKED_AT = 1000  # rows, for the names of such fields
@@ -73,10 +74,22 @@ class OldCollection:
     fates: tuple[FieldFate, ...]
     notes: tuple[str, ...]
 
-    def source(self, filter: str = "") -> CollectionSource:
-        """Its rows, those of them that satisfy one more filter."""
-        both = " and ".join(f"({part})" for part in (self.filter, filter) if part)
+    def where(self, filter: str = "", last: Cursor | None = None) -> str:
+        """The filter for its rows that satisfy one more filter, up to the last key.
+
+        Without a last key, who reads a collection whose keys grow as it is written to may never come to an end.
+        """
+        bound = "" if last is None else f"{self.primary_key.name} <= {literal(last)}"
+        return " and ".join(f"({part})" for part in (self.filter, filter, bound) if part)
+
+    def source(self, filter: str = "", *, last: Cursor | None = None) -> CollectionSource:
+        """Its rows that satisfy one more filter, up to the last key."""
+        both = self.where(filter, last)
         return CollectionSource(self.server, self.name, vector_field=self.vector_field, filter=both)
+
+    def count(self) -> int:
+        """The number of rows now."""
+        return self.source().rows or 0
 
 
 def read_old(
