@@ -348,7 +348,7 @@ class Migration:
             settled = walk.whole and not (grown or walk.copied or walk.deleted)
             if settled:
                 break
-        if not self._server.embedded:
+        if (changed or added or deleted) and not self._server.embedded:
             with milvus_errors(f"flush {self.new.name!r}"):
                 self._server.client.flush(self.new.name)
         there, should = self.new.count(), walk.keys - walk.bad
