@@ -29,7 +29,7 @@ def encoder(folder):
 
 @pytest.fixture
 def engine(standalone):
-    return standalone  # a command closes its Milvus Lite, and with it a fixture's
+    return standalone
 
 
 @pytest.fixture
@@ -65,34 +65,50 @@ def test_dry_run(alula, engine, docs, encoder, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_migrates_and_catches_up_when_asked_again(alula, fails, engine, docs, encoder):
-    call = to_drq(engine, docs, encoder, "--changed-field", "updated_at")
-    fails(1, [*call, "--min-recall", "1", "--queries", "300", "--quiet"], "--min-recall 1.0", "All rows are copied")
-    fails(2, call, f"alula-{docs}_v2.journal", "--resume", "--restart")
-    engine.client.insert(docs, plain_rows([1000, 1001], clock=7))
-    engine.client.upsert(docs, plain_rows([5], clock=8, seed=9))
-    engine.client.delete(docs, filter="id in [10, 11, 12]")
+def test_migrates_and_catches_up_when_asked_again(alula, fails, lite_uri, encoder):
+    # a command closes its Milvus Lite, and with it every connection of the process
+    with library.connect(lite_uri) as server:
+        create_plain(server, "docs", plain_rows(range(300)))
+    call = to_drq(server, "docs", encoder, "--changed-field", "updated_at")
+    first = alula(*call)
+    assert (first.code, first.err) == (0, "")
+    assert "Copied 300 rows in " in first.out
+    assert "Caught up: 0 changed, 0 added, 0 deleted; then both were equal." in first.out
+    assert "\n  docs_v2: 1.000 (" in first.out
+    fails(2, call, "alula-docs_v2.journal", "--resume", "--restart")
+    with library.connect(lite_uri) as server:
+        server.client.insert("docs", plain_rows([1000, 1001], clock=7))
+        server.client.upsert("docs", plain_rows([5], clock=8, seed=9))
+        server.client.delete("docs", filter="id in [10, 11, 12]")
     result = alula(*call, "--resume", "--json-logs", "--min-recall", "0.5")
     assert result.code == 0
     done = result.json[-1]
     assert (done["event"], done["copied"], done["rows"], done["settled"]) == ("done", None, 299, True)
     assert (done["added"], done["changed"], done["deleted"]) == (2, 1, 3)
     assert done["new_recall"]["value"] > 0.5
-    assert check_migrated(engine, docs, f"{docs}_v2", encoder) == 299
-
-
-def test_milvus_lite_has_no_aliases(alula, fails, lite_uri, encoder, tmp_path):
     with library.connect(lite_uri) as server:
-        create_plain(server, "docs", plain_rows(range(50)))
-    call = to_drq(server, "docs", encoder)
-    fails(2, [*call, "--swap-alias", "live"], "Milvus Lite has no aliases")
-    fails(2, migrate(server, "docs", "--swap-alias", "live", "--rollback"), "Milvus Lite has no aliases")
-    assert not list(tmp_path.glob("*.journal"))
-    result = alula(*call)
+        assert check_migrated(server, "docs", "docs_v2", encoder) == 299
+
+
+def test_a_recall_that_is_too_low(alula, fails, lite_uri, encoder, tmp_path):
+    with library.connect(lite_uri) as server:
+        create_plain(server, "docs", plain_rows(range(300)))
+    call = to_drq(server, "docs", encoder, "--drop-vectors", "--queries", "300")
+    fails(1, [*call, "--min-recall", "1", "--quiet"], "docs_v2 is 0.", "--min-recall 1.0, docs has 1.000", "--resume")
+    result = alula(*call, "--min-recall", "0.1", "--resume")
     assert result.code == 0
     assert result.err.startswith("Without --changed-field, rows that are changed in place")
+    assert "Copied" not in result.out
+
+
+def test_milvus_lite_has_no_aliases(fails, lite_uri, encoder, tmp_path):
     with library.connect(lite_uri) as server:
-        assert check_migrated(server, "docs", "docs_v2", encoder) == 50
+        create_plain(server, "docs", plain_rows(range(20)))
+    fails(2, to_drq(server, "docs", encoder, "--swap-alias", "live"), "Milvus Lite has no aliases")
+    fails(2, migrate(server, "docs", "--swap-alias", "live", "--rollback"), "Milvus Lite has no aliases")
+    assert not list(tmp_path.glob("*.journal"))
+    with library.connect(lite_uri) as server:
+        assert server.client.list_collections() == ["docs"]
 
 
 def test_what_it_refuses(fails, engine, docs, encoder, flops, tmp_path):
@@ -126,7 +142,7 @@ def test_an_alias_that_clients_search_by(alula, fails, engine, milvus_server, do
         return new if with_codes else docs
 
     assert served_by() == docs
-    call = to_drq(engine, docs, encoder, "--swap-alias", live, "--queries", "10")
+    call = to_drq(engine, docs, encoder, "--swap-alias", live, "--queries", "0")
     result = alula(*call, "--from", live)  # the old collection may be named by the alias too
     assert result.code == 0
     assert f"{live} pointed to {docs}, and points to {new} now. Back: alula migrate" in result.out
@@ -161,7 +177,7 @@ def test_a_migration_that_is_killed(alula, fails, engine, collection_name, encod
     old, new = collection_name, f"{collection_name}_v2"
     create_plain(engine, old, plain_rows(range(MANY)))
     try:
-        call = to_drq(engine, old, encoder, "--changed-field", "updated_at", "--queries", "20")
+        call = to_drq(engine, old, encoder, "--changed-field", "updated_at", "--queries", "0")
         process = start(*call)
         deadline = time.monotonic() + 60
         while time.monotonic() < deadline and not count(engine, new):

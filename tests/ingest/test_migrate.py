@@ -101,7 +101,7 @@ def test_a_collection_that_is_written_to_meanwhile(engine, drq, names, tmp_path,
         first = run(go_on=False, queries=0)
         assert writer.turns > 4
         writer.wait_for_turns(2)
-    last = run(go_on=True, queries=50)
+    last = run(go_on=True, queries=0)
     assert first.load is not None
     assert last.load is None
     assert last.settled
@@ -135,6 +135,7 @@ def test_a_newer_encoder_for_a_collection_of_alulas(engine, drq, newer, names):
         assert estimate.queries == 120
 
 
+@pytest.mark.parametrize("engine", ["lite"], indirect=True)
 def test_rows_that_satisfy_a_filter_without_some_fields(engine, drq, names):
     old, new = names
     create_plain(engine, old, plain_rows([f"it's {i}" for i in range(500)]))
@@ -181,10 +182,10 @@ def test_what_cannot_be_migrated(engine, drq, folder, names):
         read_old(engine, new)
 
 
-def test_fields_that_alula_cannot_carry(engine, drq, names):
+def test_fields_that_alula_cannot_carry(engine, names):
     from pymilvus import DataType
 
-    old, new = names
+    old, _ = names
     rows = [{**row, "tags": [1], "more": {"a": 1}, "colour": "red"} for row in plain_rows(range(20))]
     tags = {"field_name": "tags", "datatype": DataType.ARRAY, "element_type": DataType.INT64, "max_capacity": 4}
     more = {"field_name": "more", "datatype": DataType.JSON}
@@ -195,11 +196,17 @@ def test_fields_that_alula_cannot_carry(engine, drq, names):
         assert words in str(refused.value)
     described = read_old(engine, old, leave_out=["tags", "more", "$meta"])
     assert {fate.name for fate in described.fates if fate.becomes == "left out"} == {"tags", "more", "$meta"}
-    Migration(described, new, encoder=drq.path, index_type="DRQ").run(queries=0)
-    assert len(everything(engine, new, "id >= 0")) == 20
+    assert [str(field) for field in described.fields] == [
+        "updated_at:INT64",
+        "word:VARCHAR(20)",
+        "score:FLOAT",
+        "exact:DOUBLE",
+        "flag:BOOL",
+        "small:INT8",
+    ]
 
 
-def test_what_only_a_server_has_is_said(standalone, drq, collection_name):
+def test_what_only_a_server_has_is_said(standalone, collection_name):
     from pymilvus import DataType
 
     keyed = {"field_name": "owner", "datatype": DataType.INT64, "is_partition_key": True}
