@@ -10,7 +10,7 @@ from alula.ingest.journal import Journal
 from alula.ingest.sinks.bulk_import import can_import
 from alula.ingest.sinks.choice import choose
 from alula.ingest.sources import Source
-from alula.ingest.target import Target, batch_rows
+from alula.ingest.target import Target
 
 if TYPE_CHECKING:
     from alula.ingest.ray_engine import RayCluster
@@ -50,7 +50,7 @@ def begin(
         if via == "import":
             _check_import(target, stage, mode)
         replace = mode == "upsert" or (mode == "auto" and before > 0)
-        size = batch_rows(target.lowering.encoder.info)
+        size = target.batch_rows
         job |= {"replace": replace, "batch_rows": size, "via": via, "stage": stage, "id": uuid.uuid4().hex[:12]}
         journal.begin(job, before)
         return job

@@ -135,6 +135,16 @@ class Journal:
         with self.together():
             self._set(duplicates=[int(number) for number in numbers])
 
+    @property
+    def migration(self) -> Mapping[str, Any] | None:
+        """What a migration must know to go on; None where there is none, or none that began."""
+        return cast("Mapping[str, Any] | None", self._get("migration"))
+
+    @migration.setter
+    def migration(self, state: Mapping[str, Any]) -> None:
+        with self.together():
+            self._set(migration=dict(state))
+
     # ------------------------------------------------------------------ how far it is
 
     @property

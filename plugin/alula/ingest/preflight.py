@@ -10,7 +10,7 @@ from alula.ingest.duplicates import duplicate_rows
 from alula.ingest.journal import Journal
 from alula.ingest.pipeline import Progress, Status
 from alula.ingest.sources import Source
-from alula.ingest.target import Target, batch_rows
+from alula.ingest.target import Target
 
 
 @dataclass
@@ -96,7 +96,7 @@ def dry_run(target: Target, source: Source, *, show: int = 10, progress: Progres
     journal = Journal()
     Preflight(target, source, status, report).duplicates(journal, sys.maxsize)
     reasons: list[tuple[int, str]] = []
-    for batch in source.batches(batch_rows(target.lowering.encoder.info)):
+    for batch in source.batches(target.batch_rows):
         checked = target.check(batch, journal.duplicates or ())
         reasons += [(batch.start + i, reason) for i, reason in sorted(checked.bad.items())][: show - len(reasons)]
         status.read += len(batch)

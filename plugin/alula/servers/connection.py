@@ -71,6 +71,11 @@ class Server:
         if self.embedded:
             raise UsageError(f"Milvus Lite has no partitions; {instead}, or use a Milvus server.")
 
+    def check_aliases(self) -> None:
+        """Raise a `UsageError` where aliases do not exist."""
+        if self.embedded:
+            raise UsageError("Milvus Lite has no aliases; leave --swap-alias out, or use a Milvus server.")
+
     def has_collection(self, name: str) -> bool:
         """Whether there is a collection of that name."""
         with milvus_errors(f"look for the collection {name!r}"):
