@@ -127,7 +127,7 @@ def _explain(error: Exception) -> tuple[str, int]:
         hint = f" See '{context.command_path} --help'." if context else ""
         return f"{error.format_message()}{hint}", error.exit_code
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-        return "The output cannot be written: no space left on the device.", 1
+        return f"{error.filename or 'The output'} cannot be written: no space left on the device.", 1
     # the last door: people get a sentence, and we get a report
     text = (str(error).splitlines() or ["no message"])[0]
     return f"unexpected {type(error).__name__}: {text}. Run it again with --debug and report what it shows.", 1

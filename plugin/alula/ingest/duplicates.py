@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+
+from alula.errors import DataError
 
 # A key as two 64-bit numbers, and its row. Two strings with one hash of 128 bits do not happen.
 _ENTRY = np.dtype([("a", "<u8"), ("b", "<u8"), ("row", "<u8")])
@@ -28,8 +30,11 @@ def duplicate_rows(
         folder: Where the temporary folder is made.
         most: Stop behind so many.
         progress: Called with the number of rows read.
+
+    Raises:
+        DataError: If the folder cannot hold them.
     """
-    with ExitStack() as stack:
+    with ExitStack() as stack, _disk_errors(folder):
         place = stack.enter_context(tempfile.TemporaryDirectory(prefix=".alula-keys-", dir=folder))
         files = [stack.enter_context((Path(place) / f"{i}").open("w+b")) for i in range(_BUCKETS)]
         start = 0
@@ -51,6 +56,17 @@ def duplicate_rows(
             if len(found) > most:
                 break
     return sorted(found)[: most + 1]
+
+
+@contextmanager
+def _disk_errors(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise DataError(
+            f"The keys cannot be kept in {folder} while they are compared ({error.strerror}): 24 bytes per row are "
+            "needed there; make room, or name a journal elsewhere (--journal)."
+        ) from None
 
 
 def _entries(keys: pa.Array, start: int) -> tuple[npt.NDArray[Any], npt.NDArray[np.uint8]]:

@@ -27,7 +27,8 @@ if TYPE_CHECKING:
     from alula.ingest.ray_engine import RayCluster
 
 WRITERS, LITE_WRITERS = 4, 2  # calls at a time; Milvus Lite 2.5 takes more time for more
-PATIENCE = 300.0
+PATIENCE = 300.0  # seconds
+LITE_PATIENCE = 2.0  # an embedded engine that has ended does not come back
 
 
 @dataclass(frozen=True)
@@ -121,7 +122,8 @@ def load(
     job = begin(journal, target, source, partition=partition, mode=mode, via=via, stage=stage, cluster=cluster)
     size = int(job["batch_rows"])
     status = Status(total=source.rows, read=journal.read_rows, bad=journal.dead_count)
-    pace = Pace(LITE_WRITERS if target.server.embedded else WRITERS, patience)
+    embedded = target.server.embedded
+    pace = Pace(LITE_WRITERS if embedded else WRITERS, min(patience, LITE_PATIENCE) if embedded else patience)
     sink = RpcSink(target.server, target.name, target.specs, partition, pace)
     delivery: CallDelivery | ImportDelivery = CallDelivery(sink, journal, replace=job["replace"])
     if job["via"] == "import":
@@ -180,7 +182,7 @@ def load(
 def _finish(journal: Journal, target: Target, source: Source, sink: RpcSink, pace: Pace) -> Verification:
     """Make sure of what is in doubt, and see whether the collection holds what it should."""
     job = cast("Mapping[str, Any]", journal.job)
-    pace.make("look for rows", lambda _: settle(journal, target, source, sink, job["batch_rows"]))
+    settle(journal, target, source, sink, pace, size=job["batch_rows"])
     if not target.server.embedded:
         pace.make(f"flush {target.name!r}", lambda _: target.server.client.flush(target.name))
     rows = journal.done_rows - journal.dead_count

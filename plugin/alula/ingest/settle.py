@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from alula.ingest.journal import Journal
+from alula.ingest.pace import Pace
 from alula.ingest.sinks.rpc import RpcSink
 from alula.ingest.sources import Batch, Cursor, Source
 from alula.ingest.sources.part import Part
 from alula.ingest.target import Target
-from alula.servers import milvus_errors
 
 
-def settle(journal: Journal, target: Target, source: Source, sink: RpcSink, size: int) -> None:
+def settle(journal: Journal, target: Target, source: Source, sink: RpcSink, pace: Pace, *, size: int) -> None:
     """Write rows anew that are there twice, or not at all, because an answer was lost.
 
     A call that was given up may still be carried out by the server, after the one that replaced it: then a row is there
@@ -24,9 +24,9 @@ def settle(journal: Journal, target: Target, source: Source, sink: RpcSink, size
     for batch in _batches_of(source, spans, size):
         checked = target.check(batch, [n for n in duplicates if batch.start <= n < batch.start + len(batch)])
         keys = list(checked.values[key])
-        with milvus_errors(f"look for rows in {target.name!r}"):
-            there = sink.count_of(keys)
-        if there != len(keys):
+        there: list[int] = []
+        pace.make(f"look for rows in {target.name!r}", lambda _: there.append(sink.count_of(keys)))  # noqa: B023
+        if there != [len(keys)]:
             sink.write(target.encode(checked), replace=True)
 
 

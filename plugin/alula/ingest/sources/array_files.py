@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
@@ -151,6 +152,9 @@ class _Streamed:
 
 
 def _discard(stream: IO[bytes], length: int) -> None:
+    if stream.seekable():
+        stream.seek(length, os.SEEK_CUR)  # behind the end, the next read finds nothing
+        return
     while length > 0:
         read = len(stream.read(min(length, _BLOCK)))
         if not read:
@@ -159,7 +163,7 @@ def _discard(stream: IO[bytes], length: int) -> None:
 
 
 class NpyReader(ArrayReader):
-    """A ``.npy`` file: mapped into memory, or streamed from elsewhere."""
+    """A ``.npy`` file, read from its beginning to its end."""
 
     def _open(self, opened: ExitStack, wanted: Wanted) -> Mapping[str, Rows]:
         name = wanted.column or wanted.input
@@ -173,7 +177,10 @@ class NpyReader(ArrayReader):
             raise DataError(
                 f"The file {self.file.name} holds {array.dtype} of shape (); vectors are numbers of shape (rows, d)."
             )
-        return {name: _Mapped(array)}
+        if not array.flags.c_contiguous:
+            return {name: _Mapped(array)}
+        # not the mapped array, whose pages count as this process's memory once they were read
+        return {name: _Streamed(opened.enter_context(self.file.open()))}
 
 
 class NpzReader(ArrayReader):
