@@ -22,7 +22,7 @@ import click
 
 from tests.benchmarks.loading.checking import Rows, check
 from tests.benchmarks.loading.engines import COLLECTION, Engine, LiteEngine, ServerEngine, frozen
-from tests.benchmarks.loading.loader import Loader, LoaderHangsError, children
+from tests.benchmarks.loading.loader import LIMIT, Loader, LoaderHangsError, children
 from tests.benchmarks.report import BUILD, Report, say
 from tests.servers.cutting_proxy import CuttingProxy
 from tests.tiny_encoders import write_drq, write_flops
@@ -114,13 +114,19 @@ class Run:
         Raises:
             FailedRunError: If it does not get there.
         """
-        code = self.loader.wait()
         for _ in range(ATTEMPTS):
-            if code == 0:
+            if self._wait() == 0:
                 return
             self.loader.start()
-            code = self.loader.wait()
         raise FailedRunError(f"The loader never came to its end: exit codes {self.loader.codes}.")
+
+    def _wait(self) -> int:
+        ends = time.monotonic() + LIMIT
+        while self.loader.alive and time.monotonic() < ends:
+            self.engine.revive()
+            time.sleep(0.1)
+        self.engine.revive()
+        return self.loader.wait(1)
 
 
 def loader_killed(run: Run) -> None:
