@@ -122,6 +122,40 @@ class Collection:
             EncoderError: If the encoder cannot be used.
             ServerError: If Milvus fails; nothing is left behind.
         """
+        collection = cls.design(
+            server,
+            name,
+            encoder=encoder,
+            index_type=index_type,
+            field=field,
+            primary_key=primary_key,
+            columns=columns,
+            metric=metric,
+            keep_vectors=keep_vectors,
+            options=options,
+        )
+        collection.make(description=description, consistency_level=consistency_level)
+        return collection
+
+    @classmethod
+    def design(
+        cls,
+        server: Server | str,
+        name: str,
+        *,
+        encoder: Encoder | str | Path,
+        index_type: str,
+        field: str = DEFAULT_FIELD,
+        primary_key: str | ScalarField = f"{DEFAULT_KEY}:INT64",
+        columns: Sequence[str | ScalarField] = (),
+        metric: str | None = None,
+        keep_vectors: bool = True,
+        options: Mapping[str, Any] | None = None,
+    ) -> Collection:
+        """A collection as `create` would create it, which is not created yet: `make` does that.
+
+        Args and errors are those of `create`.
+        """
         server = _server(server)
         encoder = _encoder(encoder)
         kind = _index_type_for(index_type, encoder)
@@ -155,19 +189,25 @@ class Collection:
             **chosen,
         }
         lowering = kind.lowering(vector_field, encoder, settings)
-        settings["bytes_per_row"] = str(sum(spec.bytes_per_row for spec in lowering.fields))
+        lowering.settings["bytes_per_row"] = str(sum(spec.bytes_per_row for spec in lowering.fields))
         check_distinct([key.name, field, *(f.name for f in fields), *(f.name for f in lowering.fields)])
+        return cls(server, name, key, fields, lowering)
+
+    def make(self, *, description: str = "", consistency_level: str | None = None) -> None:
+        """Create in Milvus what `design` designed.
+
+        Raises:
+            ServerError: If Milvus fails; nothing is left behind.
+        """
         _create(
-            server,
-            name,
-            key,
-            fields,
-            lowering,
-            settings=settings,
+            self.server,
+            self.name,
+            self.primary_key,
+            self.fields,
+            self.lowering,
             description=description,
             consistency_level=consistency_level,
         )
-        return cls(server, name, key, fields, lowering)
 
     @classmethod
     def open(cls, server: Server | str, name: str, *, encoder: Encoder | str | Path) -> Collection:
@@ -382,8 +422,8 @@ def describe(server: Server | str, name: str, *, count: bool = True) -> Descript
     kept = [entry for entry in about["fields"] if not entry.get("is_primary")]
     own = settings["field"]
     mine = {f["name"]: DataType(f["type"]).name for f in kept if f["name"] == own or f["name"].startswith(f"{own}__")}
-    (key,) = (_scalar(entry) for entry in about["fields"] if entry.get("is_primary"))
-    fields = tuple(_scalar(entry) for entry in kept if entry["name"] not in mine)
+    (key,) = (scalar_field(entry) for entry in about["fields"] if entry.get("is_primary"))
+    fields = tuple(scalar_field(entry) for entry in kept if entry["name"] not in mine)
     rows = _count(server, name) if count else None
     return Description(name, server.uri, rows, settings, key, fields, mine, text)
 
@@ -426,14 +466,16 @@ def _index_type_for(name: str, encoder: Encoder) -> Any:
 
 
 def _fields(
-    name: str, field: str, primary_key: str, columns: Sequence[str]
+    name: str, field: str, primary_key: str | ScalarField, columns: Sequence[str | ScalarField]
 ) -> tuple[ScalarField, tuple[ScalarField, ...]]:
     check_name(name, "collection")
     check_name(field, "field")
-    key = ScalarField.parse(primary_key if ":" in primary_key else f"{primary_key}:INT64")
+    if isinstance(primary_key, str) and ":" not in primary_key:
+        primary_key += ":INT64"
+    key, *fields = (f if isinstance(f, ScalarField) else ScalarField.parse(f) for f in (primary_key, *columns))
     if key.data_type not in ("INT64", "VARCHAR"):
         raise UsageError(f"The primary key is {key}; Milvus takes INT64 or VARCHAR.")
-    return key, tuple(map(ScalarField.parse, columns))
+    return key, tuple(fields)
 
 
 def _create(
@@ -443,10 +485,10 @@ def _create(
     fields: Sequence[ScalarField],
     lowering: Lowering,
     *,
-    settings: Mapping[str, str],
     description: str,
     consistency_level: str | None,
 ) -> None:
+    settings = lowering.settings
     client = server.client
     schema = client.create_schema(auto_id=False, description=stored.in_description(description, settings))
     _add(schema, key, is_primary=True)
@@ -488,7 +530,8 @@ def _add_spec(schema: Any, spec: FieldSpec) -> None:
     schema.add_field(spec.name, DataType[spec.data_type], **params)
 
 
-def _scalar(entry: Mapping[str, Any]) -> ScalarField:
+def scalar_field(entry: Mapping[str, Any]) -> ScalarField:
+    """A scalar field as Milvus describes it."""
     data_type = DataType(entry["type"]).name
     return ScalarField(entry["name"], data_type, int(entry.get("params", {}).get("max_length", MAX_VARCHAR)))
 

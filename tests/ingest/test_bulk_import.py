@@ -22,6 +22,7 @@ import alula
 from alula.errors import ServerError, Unsupported, UsageError
 from alula.index_types import FieldSpec
 from alula.ingest.journal import Journal
+from alula.ingest.sinks import bulk_import
 from alula.ingest.sinks.bulk_import import ImportSink, can_import
 from alula.ingest.sinks.choice import IMPORT_ROWS, choose
 from alula.ingest.sinks.parts import PartWriter
@@ -189,8 +190,9 @@ def test_a_part_whose_task_the_server_has_forgotten_is_found_by_its_rows(standal
     assert count(standalone, name) == 400
 
 
-def test_a_server_killed_in_the_middle_and_a_loader_too(tmp_path):
+def test_a_server_killed_in_the_middle_and_a_loader_too(tmp_path, monkeypatch):
     """The server dies with a part begun and one written; the loader, about to ask for the first again."""
+    monkeypatch.setattr(bulk_import, "PATIENCE_SECONDS", 60)
     n, half = 100_000, 50_000
     rows = {name: values for name, values in columns(n, strings=False).items() if name in {"id", "signs"}}
     journal, submitted, deaths = Journal(), threading.Event(), []

@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
+from alula.cli.load_options import DEAD_LETTERS_EXIT, journal_options, open_journal, output_options, trouble_options
 from alula.cli.load_progress import json_line, load_progress
 from alula.cli.load_source import Given, forget_stdin, source_options
 from alula.cli.options import connection_options, encoder_option
 from alula.collections import Collection
 from alula.encoders import load_encoder
-from alula.errors import AlulaError, UsageError
-from alula.ingest.journal import Journal
-from alula.ingest.load import PATIENCE, LoadReport, Mode, Via, dry_run, load
+from alula.errors import AlulaError
+from alula.ingest.job import Mode, Via
+from alula.ingest.load import LoadReport, load
+from alula.ingest.preflight import dry_run
 from alula.ingest.sources import Source
 from alula.servers import Server
 
-DEAD_LETTERS_EXIT = 3
+if TYPE_CHECKING:
+    from alula.ingest.ray_engine import RayCluster
 
 
 @click.command("load")
@@ -51,38 +55,26 @@ DEAD_LETTERS_EXIT = 3
     "afterwards.",
 )
 @click.option("--stage-at-server", help="The stage as the server names it, if it sees it under another name.")
+@journal_options
+@trouble_options
 @click.option(
-    "--journal",
-    "journal_path",
-    type=click.Path(path_type=Path, dir_okay=False),
-    help="The file that remembers what is loaded; alula-NAME.journal in this folder by default.",
-)
-@click.option("--resume", is_flag=True, help="Go on with the load that the journal tells of, if there is one.")
-@click.option("--restart", is_flag=True, help="Forget the load that the journal tells of, and begin again.")
-@click.option(
-    "--max-errors",
-    type=click.IntRange(min=0),
-    default=100,
+    "--engine",
+    type=click.Choice(["local", "ray"]),
+    default="local",
     show_default=True,
-    help="Stop when more rows than this cannot be loaded. 0: check every row before the first is written.",
+    help="What reads, encodes and writes: this process, or the workers of a Ray cluster, to which the files must be "
+    "known under the same names.",
 )
 @click.option(
-    "--dead-letters",
-    type=click.Path(path_type=Path, dir_okay=False),
-    help="The Parquet file for rows that cannot be loaded; alula-NAME.dead.parquet by default.",
-)
-@click.option(
-    "--patience",
-    type=click.FloatRange(min=0),
-    default=PATIENCE,
-    show_default=True,
-    help="Seconds to keep trying while Milvus does not answer or asks for less.",
+    "--ray-address",
+    envvar="RAY_ADDRESS",
+    help="The Ray cluster: HOST:PORT, 'auto' for the one that this machine belongs to (the default), or 'local' to "
+    "start one here.",
 )
 @click.option(
     "--dry-run", "dry", is_flag=True, help="Read and check every row, show what would be loaded, write nothing."
 )
-@click.option("--quiet", is_flag=True, help="Show nothing but errors.")
-@click.option("--json-logs", is_flag=True, help="Progress and result as lines of JSON.")
+@output_options
 def command(
     *,
     name: str,
@@ -100,6 +92,8 @@ def command(
     max_errors: int,
     dead_letters: Path | None,
     patience: float,
+    engine: Literal["local", "ray"],
+    ray_address: str | None,
     dry: bool,
     quiet: bool,
     json_logs: bool,
@@ -126,8 +120,11 @@ def command(
     if dry:
         _show_dry_run(collection, given.open(loaded, server, spool), quiet=quiet, json_logs=json_logs)
         return
+    cluster = _cluster(ray_address) if engine == "ray" else None
     dead_letters = dead_letters or Path(f"alula-{name}.dead.parquet")
-    journal = _open_journal(journal_path, resume=resume, restart=restart)
+    if restart:
+        forget_stdin(spool)
+    journal = open_journal(journal_path, resume=resume, restart=restart)
     try:
         rows = given.open(loaded, server, spool)
         with load_progress(quiet=quiet, json_logs=json_logs) as progress:
@@ -144,6 +141,7 @@ def command(
                 dead_letters=dead_letters,
                 patience=patience,
                 progress=progress,
+                cluster=cluster,
             )
     except BaseException:
         if journal.untouched:
@@ -165,24 +163,13 @@ def command(
         click.get_current_context().exit(DEAD_LETTERS_EXIT)
 
 
-def _open_journal(path: Path, *, resume: bool, restart: bool) -> Journal:
-    if resume and restart:
-        raise UsageError("--resume and --restart are opposites; give one of them.")
-    there = path.exists()
-    journal = Journal(path)
-    job = journal.job
-    if there and job is not None and not (resume or restart):
-        done, source = journal.read_rows, job["source"]
-        journal.close()
-        raise UsageError(
-            f"The journal {path} tells of an unfinished load of {source} ({done:,} rows done): add --resume to go on "
-            "with it, or --restart to forget it."
-        )
-    if restart and there:
-        journal.remove()
-        forget_stdin(path.with_suffix(""))
-        journal = Journal(path)
-    return journal
+def _cluster(address: str | None) -> RayCluster:
+    if address == "local":  # Ray reads these when it is imported
+        os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")  # its way to say: listen at 127.0.0.1 alone
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # its makers get no report of a load into Milvus
+    from alula.ingest.ray_engine import RayCluster  # noqa: PLC0415 - Ray is an extra, and slow to import
+
+    return RayCluster(address or "auto")
 
 
 def _show_dry_run(collection: Collection, source: Source, *, quiet: bool, json_logs: bool) -> None:

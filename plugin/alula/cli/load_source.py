@@ -86,7 +86,7 @@ class Given:
             raise UsageError(
                 "--from-collection takes no files, --metadata or --map; its fields go to the fields of their names."
             )
-        field = {"vector_field" if encoder.info.input == "vectors" else "text_field": column}
+        field: dict[str, Any] = {"vector_field" if encoder.info.input == "vectors" else "text_field": column}
         return CollectionSource(
             server, str(self.from_collection), filter=self.filter, input=encoder.info.input, **field
         )

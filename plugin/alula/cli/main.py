@@ -19,6 +19,7 @@ GROUP = "alula.commands"
 COMMANDS = {
     "create": "Create a collection with an index type.",
     "load": "Load rows from a file into a collection.",
+    "migrate": "Move an existing collection to an index type or a newer encoder, while it serves.",
     "search": "Search a collection.",
     "describe": "Show what a collection is.",
     "drop": "Drop a collection.",

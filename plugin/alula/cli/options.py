@@ -79,13 +79,22 @@ def connection_options(*, must_exist: bool = True, required: bool = True) -> Cal
     return decorate
 
 
-encoder_option = click.option(
-    "--encoder",
-    required=True,
-    envvar="ALULA_ENCODER",
-    type=click.Path(path_type=Path, exists=True, dir_okay=False),
-    help="The encoder file (.onnx), as 'alula train' writes it.",
-)
+def encoder_options(*, required: bool = True) -> Callable[[Command], Command]:
+    """Add ``--encoder``.
+
+    Args:
+        required: Whether it must be given.
+    """
+    return click.option(
+        "--encoder",
+        required=required,
+        envvar="ALULA_ENCODER",
+        type=click.Path(path_type=Path, exists=True, dir_okay=False),
+        help="The encoder file (.onnx), as 'alula train' writes it.",
+    )
+
+
+encoder_option = encoder_options()
 
 format_option = click.option(
     "--format",

@@ -1,5 +1,5 @@
 """Evaluation: exact neighbours and recall."""
 
-from alula.evaluation.recall import exact_neighbours, recall
+from alula.evaluation.recall import NearestSoFar, RecallEstimate, estimate_recall, exact_neighbours, recall
 
-__all__ = ["exact_neighbours", "recall"]
+__all__ = ["NearestSoFar", "RecallEstimate", "estimate_recall", "exact_neighbours", "recall"]

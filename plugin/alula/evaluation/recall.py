@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -27,16 +29,60 @@ def exact_neighbours(queries: F32, rows: F32, k: int, metric: str, *, block: int
     Returns:
         int64 (q, k): row numbers, nearest first.
     """
-    if metric == "COSINE":
-        rows = rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), np.float32(1e-30))
-    # the query's own norm changes no order; L2 needs the rows'
-    offsets = np.square(rows).sum(axis=1) / 2 if metric == "L2" else np.zeros(1, np.float32)
+    rows, offsets = _comparable(rows, metric)
     found = np.empty((len(queries), k), np.int64)
     for start in range(0, len(queries), block):
         scores = queries[start : start + block] @ rows.T - offsets
         for i, row in enumerate(scores, start):
             found[i] = top_k(row, k)
     return found
+
+
+class NearestSoFar:
+    """The k exact nearest of rows that are seen once, block by block, whatever their number.
+
+    Args:
+        queries: float32 (q, d).
+        k: Neighbours per query.
+        metric: ``COSINE``, ``IP`` or ``L2``.
+    """
+
+    def __init__(self, queries: F32, k: int, metric: str) -> None:
+        self._queries, self._k, self._metric = queries, k, metric
+        self._scores = np.empty((len(queries), 0), np.float32)
+        self._keys: list[list[Any]] = [[] for _ in queries]
+
+    def see(self, keys: Sequence[Any], rows: F32) -> None:
+        """Take a block of rows into account.
+
+        Args:
+            keys: Their n keys.
+            rows: float32 (n, d).
+        """
+        rows, offsets = _comparable(rows, self._metric)
+        scores = np.concatenate([self._scores, self._queries @ rows.T - offsets], axis=1)
+        held = self._scores.shape[1]
+        best = [top_k(row, self._k) for row in scores]
+        self._keys = [
+            [kept[i] if i < held else keys[i - held] for i in order]
+            for kept, order in zip(self._keys, best, strict=True)
+        ]
+        self._scores = np.stack([row[order] for row, order in zip(scores, best, strict=True)])
+
+    @property
+    def keys(self) -> list[list[Any]]:
+        """For each query, the keys of its nearest rows, nearest first: k of them, or all there were."""
+        return self._keys
+
+
+def _comparable(rows: F32, metric: str) -> tuple[F32, F32]:
+    """Rows and offsets such that ``query @ rows.T - offsets`` orders the rows, the best largest.
+
+    The query's own norm changes no order; L2 needs the rows'.
+    """
+    if metric == "COSINE":
+        rows = rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), np.float32(1e-30))
+    return rows, np.square(rows).sum(axis=1) / 2 if metric == "L2" else np.zeros(1, np.float32)
 
 
 def recall(found: Sequence[Sequence[Any]], truth: npt.NDArray[Any]) -> float:
@@ -48,3 +94,40 @@ def recall(found: Sequence[Sequence[Any]], truth: npt.NDArray[Any]) -> float:
     """
     shares = [len(set(ids) & set(true.tolist())) / len(true) for ids, true in zip(found, truth, strict=True)]
     return float(np.mean(shares))
+
+
+@dataclass(frozen=True)
+class RecallEstimate:
+    """The recall of a sample of queries, and where that of all queries lies with 95 % confidence.
+
+    Args:
+        value: Mean over the queries of the share of true neighbours found.
+        low: Lower end of the interval.
+        high: Upper end.
+        queries: The number of queries.
+    """
+
+    value: float
+    low: float
+    high: float
+    queries: int
+
+    def __str__(self) -> str:
+        return f"{self.value:.3f} ({self.low:.3f} to {self.high:.3f}, 95 %)"
+
+
+def estimate_recall(found: Sequence[Sequence[Any]], truth: Sequence[Sequence[Any]]) -> RecallEstimate:
+    """Recall with its confidence interval: Wilson's score interval (JASA 22, 1927, p. 209) with a trial per query.
+
+    A query's share lies between 0 and 1, so its variance is at most that of a trial that succeeds or fails with the
+    same mean: the interval is rather too wide than too narrow, and also right where every query found everything.
+
+    Args:
+        found: For each query, the ids found.
+        truth: For each query, the true ids, the same number for each.
+    """
+    n, z = len(truth), 1.96
+    p = recall(found, np.array(truth, object))
+    centre = (p + z * z / (2 * n)) / (1 + z * z / n)
+    half = z / (1 + z * z / n) * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
+    return RecallEstimate(p, max(0.0, centre - half), min(1.0, centre + half), n)

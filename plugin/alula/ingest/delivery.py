@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
@@ -32,6 +33,10 @@ class Delivery(Protocol):
 
     def stop(self) -> None:
         """Let no thread wait any longer."""
+        ...
+
+    def shares(self, seconds: float) -> dict[str, float]:
+        """As `Pipeline.shares`, for what this does behind the pipeline."""
         ...
 
 
@@ -64,6 +69,11 @@ class CallDelivery:
     def stop(self) -> None:
         """See `Delivery`; the pace ends the waiting."""
 
+    def shares(self, seconds: float) -> dict[str, float]:
+        """See `Delivery`."""
+        del seconds
+        return {}
+
 
 class ImportDelivery:
     """Writes batches into the files of a bulk import, in their order; the ledger of its sink.
@@ -80,6 +90,7 @@ class ImportDelivery:
         self._turn = threading.Condition()
         self._stopped = False
         self.finishing = False
+        self._importing = 0.0  # seconds
         self._written: list[tuple[int, Acknowledgement]] = []
         self.sink: ImportSink  # which needs this as its ledger
 
@@ -114,10 +125,16 @@ class ImportDelivery:
     def finish(self) -> None:
         """Import what is left, and wait until all rows are there."""
         self.finishing = True
+        began = time.perf_counter()
         self.sink.finish()
+        self._importing = time.perf_counter() - began
         for batch, what in self._written:  # those without rows, behind the last file
             self._journal.acknowledge(batch, what)
         self._written = []
+
+    def shares(self, seconds: float) -> dict[str, float]:
+        """See `Delivery`."""
+        return {"importing": self._importing / seconds}
 
     def check(self) -> None:
         """Raise a `StoppedError` when the load is being stopped; for whoever waits within `deliver`."""

@@ -135,6 +135,16 @@ class Journal:
         with self.together():
             self._set(duplicates=[int(number) for number in numbers])
 
+    @property
+    def migration(self) -> Mapping[str, Any] | None:
+        """What a migration must know to go on; None where there is none, or none that began."""
+        return cast("Mapping[str, Any] | None", self._get("migration"))
+
+    @migration.setter
+    def migration(self, state: Mapping[str, Any]) -> None:
+        with self.together():
+            self._set(migration=dict(state))
+
     # ------------------------------------------------------------------ how far it is
 
     @property
@@ -243,8 +253,13 @@ class Journal:
     @property
     def sample(self) -> list[bytes]:
         """Rows for the check at the end."""
+        return [record for _, record in self.ranked_sample]
+
+    @property
+    def ranked_sample(self) -> list[tuple[int, bytes]]:
+        """The same as `Acknowledgement` has them: (priority, record), the least priority first."""
         with self._errors():
-            return [row[0] for row in self._db.execute("SELECT record FROM sample ORDER BY priority")]
+            return self._db.execute("SELECT priority, record FROM sample ORDER BY priority").fetchall()
 
     # ------------------------------------------------------------------ files of a bulk import
 

@@ -33,7 +33,7 @@ class Pace:
 
     def __init__(self, most: int, patience: float) -> None:
         self.most = most
-        self._patience = patience
+        self.patience = patience
         self._allowed = float(most)
         self._running = 0
         self._changed = threading.Condition()
@@ -74,7 +74,7 @@ class Pace:
         waiting = tenacity.Retrying(
             retry=tenacity.retry_if_exception(_passes),
             wait=tenacity.wait_random_exponential(multiplier=FIRST_WAIT, max=LONGEST_WAIT),
-            stop=tenacity.stop_after_delay(self._patience) | tenacity.stop_when_event_set(self._stop),
+            stop=tenacity.stop_after_delay(self.patience) | tenacity.stop_when_event_set(self._stop),
             sleep=tenacity.sleep_using_event(self._stop),
             reraise=True,
         )
@@ -84,25 +84,24 @@ class Pace:
                 with attempt, self._slot():
                     try:
                         call(in_doubt)
-                    except (MilvusException, grpc.RpcError) as error:
-                        in_doubt |= self._learn(error)
+                    except (MilvusException, grpc.RpcError, ServerError) as error:
+                        in_doubt |= self._learn(_told(error))
                         raise
             self._succeeded()
-        except (MilvusException, grpc.RpcError) as error:
+        except (MilvusException, grpc.RpcError, ServerError) as error:
             if self._stop.is_set():
                 raise StoppedError("Stopped.") from error
-            seconds = time.monotonic() - began
-            if _passes(error):
+            if _passes(error) and self.patience:
+                seconds, words = time.monotonic() - began, server_words(_told(error))
                 raise ServerError(
-                    f"Milvus could not {action} for {seconds:.0f} seconds ({server_words(error)}); check that it runs "
-                    "and is well."
+                    f"Milvus could not {action} for {seconds:.0f} seconds ({words}); check that it runs and is well."
                 ) from error
             with milvus_errors(action):
                 raise
 
-    def _learn(self, error: MilvusException | grpc.RpcError) -> bool:
+    def _learn(self, error: BaseException) -> bool:
         """Slow down where the server asks for it; whether the call may have been done."""
-        failure = what_failed(error)
+        failure = _meaning(error)
         with self._changed:
             if failure is Failure.BUSY:
                 self.refusals += 1
@@ -134,5 +133,14 @@ class Pace:
                 self._changed.notify_all()
 
 
+def _told(error: BaseException) -> BaseException:
+    """What Milvus said, where an error of ours has been made of it."""
+    return error.__cause__ if isinstance(error, ServerError) and error.__cause__ is not None else error
+
+
+def _meaning(error: BaseException) -> Failure:
+    return what_failed(error) if isinstance(error, MilvusException | grpc.RpcError) else Failure.REFUSED
+
+
 def _passes(error: BaseException) -> bool:
-    return isinstance(error, MilvusException | grpc.RpcError) and what_failed(error) is not Failure.REFUSED
+    return _meaning(_told(error)) is not Failure.REFUSED

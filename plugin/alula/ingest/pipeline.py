@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -70,6 +70,7 @@ class Pipeline:
         max_errors: The most rows that may be left out.
         progress: Told how far it is.
         status: What `progress` is told.
+        cores: How many batches to encode at a time; `encoding_threads` by default.
     """
 
     def __init__(
@@ -84,6 +85,7 @@ class Pipeline:
         max_errors: int,
         progress: Progress,
         status: Status,
+        cores: int | None = None,
     ) -> None:
         self._target = target
         self._source = source
@@ -94,15 +96,14 @@ class Pipeline:
         self._max_errors = max_errors
         self._progress = progress
         self.status = status
-        cores = encoding_threads(target)
+        cores = cores or encoding_threads(target)
         self._encoding = threading.Semaphore(cores)
         self._threads = cores + pace.most
         self._lock = threading.Lock()
         self._failure: BaseException | None = None
         self._stopping = threading.Event()
-        self._busy = {"reading": 0.0, "encoding": 0.0}  # seconds, those of all threads added
-        self._cores = cores
-        self._began = time.perf_counter()
+        self.busy = {"reading": 0.0, "encoding": 0.0, "writing": 0.0}  # seconds, those of all threads added
+        self.lanes = {"reading": 1, "encoding": cores, "writing": pace.most}  # how many can be busy at a time
 
     def run(self) -> None:
         """Move every batch that is not acknowledged yet.
@@ -133,6 +134,7 @@ class Pipeline:
             except BaseException:
                 self._stop()
                 raise
+        self.busy["writing"] = self._pace.busy
         if self._failure is not None:
             raise self._failure
 
@@ -151,7 +153,7 @@ class Pipeline:
             if self._stopping.is_set():
                 return
             checked = self._target.check(batch, duplicates)
-            self._check_errors(checked)
+            self._count_bad(batch.start, len(batch), [(batch.start + i, why) for i, why in sorted(checked.bad.items())])
             with self._encoding, self._busy_with("encoding"):
                 if self._stopping.is_set():
                     return
@@ -170,18 +172,20 @@ class Pipeline:
         self._pace.stop()
         self._delivery.stop()
 
-    def _check_errors(self, checked: Checked) -> None:
-        if not checked.bad:
+    def _count_bad(self, start: int, rows: int, bad: Sequence[tuple[int, str]]) -> None:
+        """Stop when too many rows cannot be loaded.
+
+        Args:
+            start: Number of the first of the rows.
+            rows: How many there are.
+            bad: Those that cannot be loaded, by number: (number, reason).
+        """
+        if not bad:
             return
-        self._report(bad=len(checked.bad))
-        if self.status.bad <= self._max_errors and len(checked):
-            return
-        first = min(checked.bad)
-        reason = f"Row {checked.batch.start + first}: {checked.bad[first]}"
-        if not len(checked) and checked.batch.start == 0:
-            raise DataError(
-                f"None of the first {len(checked.batch):,} rows of {self._source.name} can be loaded. {reason}."
-            )
+        self._report(bad=len(bad))
+        reason = f"Row {bad[0][0]}: {bad[0][1]}"
+        if len(bad) == rows and start == 0:
+            raise DataError(f"None of the first {rows:,} rows of {self._source.name} can be loaded. {reason}.")
         if self.status.bad > self._max_errors:
             raise DataError(
                 f"{self.status.bad:,} rows of {self._source.name} cannot be loaded, more than --max-errors "
@@ -199,16 +203,15 @@ class Pipeline:
             yield
         finally:
             with self._lock:
-                self._busy[stage] += time.perf_counter() - began
+                self.busy[stage] += time.perf_counter() - began
 
-    def shares(self) -> dict[str, float]:
-        """How much of the time each stage worked on as much at once as it can: the busiest is the bottleneck."""
-        seconds = time.perf_counter() - self._began
-        return {
-            "reading": self._busy["reading"] / seconds,
-            "encoding": self._busy["encoding"] / seconds / self._cores,
-            "writing": self._pace.busy / seconds / self._pace.most,
-        }
+    def shares(self, seconds: float) -> dict[str, float]:
+        """How much of the time each stage worked on as much at once as it can: the busiest is the bottleneck.
+
+        Args:
+            seconds: How long `run` took.
+        """
+        return {stage: busy / seconds / self.lanes[stage] for stage, busy in self.busy.items()}
 
     def _report(self, **more: int) -> None:
         with self._lock:

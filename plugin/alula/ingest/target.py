@@ -78,6 +78,11 @@ class Target:
         kept = vector_spec(self.lowering.field)
         return (*scalars, *([kept] if kept else []), *self.lowering.fields)
 
+    @property
+    def batch_rows(self) -> int:
+        """Rows in a batch, see `batch_rows`."""
+        return batch_rows(self.lowering.encoder.info)
+
     def numbered(self, source: Source) -> bool:
         """Whether the rows of a source get their numbers as keys, since it has no column for them."""
         return self.primary_key.name not in source.scalars

@@ -1,5 +1,6 @@
 """Servers: connect, ask what they can do, and speak their dialect."""
 
+from alula.servers.aliases import alias_target, point_alias
 from alula.servers.capabilities import ask, version
 from alula.servers.connection import Server, connect, is_local, milvus_errors, server_words
 from alula.servers.failures import Failure, what_failed
@@ -11,6 +12,7 @@ __all__ = [
     "Columns",
     "Failure",
     "Server",
+    "alias_target",
     "any_of",
     "ask",
     "connect",
@@ -19,6 +21,7 @@ __all__ = [
     "is_local",
     "literal",
     "milvus_errors",
+    "point_alias",
     "send",
     "server_words",
     "slices",

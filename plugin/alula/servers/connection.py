@@ -10,7 +10,7 @@ import ssl
 import sys
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -33,11 +33,13 @@ class Server:
     Args:
         uri: ``http://host:19530``, ``https://...``, or a path ending in ``.db`` for embedded Milvus Lite.
         client: The connected client.
+        login: What else `connect` was given, for other processes that connect too. It holds secrets.
     """
 
-    def __init__(self, uri: str, client: MilvusClient) -> None:
+    def __init__(self, uri: str, client: MilvusClient, login: Mapping[str, Any] | None = None) -> None:
         self.uri = uri
         self.client = client
+        self.login = dict(login or {})
 
     @property
     def embedded(self) -> bool:
@@ -68,6 +70,11 @@ class Server:
         """
         if self.embedded:
             raise UsageError(f"Milvus Lite has no partitions; {instead}, or use a Milvus server.")
+
+    def check_aliases(self) -> None:
+        """Raise a `UsageError` where aliases do not exist."""
+        if self.embedded:
+            raise UsageError("Milvus Lite has no aliases; leave --swap-alias out, or use a Milvus server.")
 
     def has_collection(self, name: str) -> bool:
         """Whether there is a collection of that name."""
@@ -111,6 +118,8 @@ def connect(
     """
     if is_local(uri):
         return Server(uri, _open_lite(uri, must_exist=must_exist))
+    login = {"user": user, "password": password, "token": token, "database": database, "timeout": timeout}
+    login |= {"ca_file": ca_file, "server_name": server_name}
     if not _is_address(uri):
         raise UsageError(
             f"{uri!r} is not a Milvus address; give http://HOST:PORT, https://HOST:PORT, or a file name ending in .db."
@@ -135,7 +144,7 @@ def connect(
         client.list_collections(timeout=timeout)
     except (MilvusException, grpc.RpcError) as error:
         raise ServerError(_connect_message(uri, error, ca_file=ca_file, server_name=server_name)) from error
-    return Server(uri, client)
+    return Server(uri, client, login)
 
 
 def _is_address(uri: str) -> bool:

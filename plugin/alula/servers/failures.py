@@ -37,6 +37,8 @@ _PASSING_WORDS = (
     "fail connecting",
     "server id mismatch",
     "not ready",
+    "not loaded",
+    "not fully loaded",
     "not healthy",
     "unhealthy",
     "unavailable",

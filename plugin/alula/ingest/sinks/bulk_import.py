@@ -260,6 +260,9 @@ class ImportSink:
 
     def _settle(self, part: Part) -> Part:
         """Find out whether a part is being imported, and otherwise make sure that nobody still can ask for it."""
+        # Wait until the collection answers: before, a restarted server may give the task to the data node that died,
+        # where it stays for the 15 minutes after which the server itself gives it up.
+        self._rows_with("")
         listed = self._of(part)
         if taken := _under_way(listed):
             return dataclasses.replace(part, task=taken.id, state="submitted")

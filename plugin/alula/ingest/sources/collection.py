@@ -6,6 +6,7 @@ Not imported by the package: whoever reads files alone needs no Milvus client.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -46,6 +47,7 @@ class CollectionSource:
         text_field: The field with the texts; by default the only VARCHAR beside the primary key.
         filter: A filter expression of Milvus that rows must satisfy.
         input: ``"vectors"`` or ``"text"``.
+        live: Whether others write to it meanwhile; else reading it ends with an error when rows were passed over.
 
     Attributes:
         left_out: Fields that cannot be scalar columns, with their types.
@@ -67,6 +69,7 @@ class CollectionSource:
         text_field: str | None = None,
         filter: str = "",
         input: Input = "vectors",
+        live: bool = False,
     ) -> None:
         if input == "images":
             raise UsageError(f"The collection {name!r} holds no images; an encoder of images loads from files.")
@@ -74,7 +77,7 @@ class CollectionSource:
             raise UsageError(f"There is no collection {name!r} at {server.uri}.")
         self.name = f"the collection {name!r}"
         self.input: Input = input
-        self._server, self._collection, self._filter = server, name, filter
+        self._server, self._collection, self._filter, self._live = server, name, filter, live
         with milvus_errors(f"describe the collection {name!r}"):
             about = server.client.describe_collection(name)
             indexes = [server.client.describe_index(name, index) for index in server.client.list_indexes(name)]
@@ -83,25 +86,25 @@ class CollectionSource:
         schema, self.left_out = _schema(about["fields"], settings.get("field"))
         self._key = next(field["name"] for field in about["fields"] if field.get("is_primary"))
         if input == "vectors":
-            self._column = find_column(self.name, schema, vector_field, "vectors")
+            self.column = find_column(self.name, schema, vector_field, "vectors")
         else:
             beside = schema.remove(schema.get_field_index(self._key)) if text_field is None else schema
-            self._column = find_column(self.name, beside, text_field, "text")
+            self.column = find_column(self.name, beside, text_field, "text")
         self.scalars: Mapping[str, pa.DataType] = {
             field.name: field.type for field in schema if field.type in ARROW_TYPES.values()
         }
-        others = [field for field in schema if field.name not in (*self.scalars, self._column)]
+        others = [field for field in schema if field.name not in (*self.scalars, self.column)]
         self.left_out |= {field.name: field.metadata[_MILVUS_TYPE].decode() for field in others}
         self._schema = pa.schema([field for field in schema if field not in others])
         self.dim: int | None = None
         if input == "vectors":
-            kind = schema.field(self._column).type
+            kind = schema.field(self.column).type
             self.dim = kind.list_size if pa.types.is_fixed_size_list(kind) else int(settings["dim"])
-        self.rows: int | None = self._count(None)
 
-    def _count(self, after: Cursor | None) -> int:
-        (row,) = self._query(["count(*)"], after)
-        return int(row["count(*)"])
+    @cached_property
+    def rows(self) -> int | None:
+        """Rows when it was first asked for: servers let a count wait for the tick of a clock."""
+        return _count(self._server, self._collection, self._key, self._filter, None)
 
     def batches(self, size: int = 8192, *, after: Cursor | None = None, start: int = 0) -> Iterator[Batch]:
         """See `Source.batches`.
@@ -114,11 +117,9 @@ class CollectionSource:
             record = piece.record
             keys = record.column(self._key)
             columns = {name: record.column(name) for name in self.scalars}
-            column = record.column(self._column)
+            column = record.column(self.column)
             inputs, bad = (
-                to_vectors(column, self._column, self.dim)
-                if self.input == "vectors"
-                else to_texts(column, self._column)
+                to_vectors(column, self.column, self.dim) if self.input == "vectors" else to_texts(column, self.column)
             )
             yield Batch(start, inputs, columns, bad, record, keys[0].as_py(), keys[-1].as_py())
             start += len(piece)
@@ -130,50 +131,85 @@ class CollectionSource:
 
     def _pages(self, names: Sequence[str], after: Cursor | None) -> Iterator[pa.RecordBatch]:
         schema = pa.schema([self._schema.field(name) for name in dict.fromkeys(names)])
-        limit = _FIRST_ROWS
-        begin, read, held = after, 0, self._count(after)
-        while True:
-            try:
-                rows = self._query(schema.names, after, limit=limit, **_IN_ORDER)
-            except ServerError:
-                if limit == 1:
-                    raise
-                limit = max(1, limit // 8)  # the rows may be too long for one reply
-                continue
-            if not rows:
-                break
-            arrays = [_array([row.get(field.name) for row in rows], field) for field in schema]
-            page = pa.RecordBatch.from_arrays(arrays, schema=schema)
-            keys = page.column(self._key).to_pylist()
-            before = keys[:1] if after is None else [after, keys[0]]
-            if sorted({*before, *keys}) != [*before[:-1], *keys]:
-                raise ServerError(
-                    f"Milvus gave the rows of {self._collection!r} out of order; load from files instead."
-                )
-            yield page
-            read += len(keys)
-            after = keys[-1]
-            limit = min(_MOST_ROWS, 4 * limit, max(1, _PAGE_BYTES * len(rows) // max(1, page.nbytes)))
+        return read_pages(
+            self._server, self._collection, schema, self._key, filter=self._filter, after=after, counted=not self._live
+        )
 
-        held = min(held, self._count(begin))  # rows may have been deleted meanwhile
-        if read < held:  # a server that moves its segments about can pass rows over
-            raise ServerError(
-                f"Milvus gave {read:,} of {held:,} rows of {self._collection!r}; load again from the start."
-            )
 
-    def _query(self, names: Sequence[str], after: Cursor | None, **options: Any) -> list[Any]:
-        wanted = [f"({self._filter})"] if self._filter else []
-        if after is not None:
-            wanted.append(f"{self._key} > {literal(after)}")
-        with milvus_errors(f"read the collection {self._collection!r}", filter=self._filter):
-            found: list[Any] = self._server.client.query(
-                self._collection,
-                filter=" and ".join(wanted),
-                output_fields=list(names),
-                consistency_level="Strong",
-                **options,
-            )
-        return list(found)
+def read_pages(
+    server: Server,
+    name: str,
+    schema: pa.Schema,
+    key: str,
+    *,
+    filter: str = "",
+    after: Cursor | None = None,
+    counted: bool = False,
+) -> Iterator[pa.RecordBatch]:
+    """Some fields of a collection's rows in the order of their primary keys, page by page.
+
+    Args:
+        server: Where.
+        name: The collection.
+        schema: The fields, the primary key among them.
+        key: The primary key.
+        filter: A filter expression of Milvus that rows must satisfy.
+        after: Begin behind the row with this key.
+        counted: Compare how many rows came with how many there are, which only tells something of a collection that
+            nobody writes to.
+
+    Raises:
+        UsageError: If the filter cannot be used.
+        ServerError: If Milvus fails, gives rows in another order, or gives too few.
+    """
+    limit = _FIRST_ROWS
+    begin, read, held = after, 0, _count(server, name, key, filter, after) if counted else 0
+    while True:
+        try:
+            rows = _query(server, name, schema.names, key, filter=filter, after=after, limit=limit, **_IN_ORDER)
+        except ServerError:
+            if limit == 1:
+                raise
+            limit = max(1, limit // 8)  # the rows may be too long for one reply
+            continue
+        if not rows:
+            break
+        arrays = [_array([row.get(field.name) for row in rows], field) for field in schema]
+        page = pa.RecordBatch.from_arrays(arrays, schema=schema)
+        keys = page.column(key).to_pylist()
+        before = keys[:1] if after is None else [after, keys[0]]
+        if sorted({*before, *keys}) != [*before[:-1], *keys]:
+            raise ServerError(f"Milvus gave the rows of {name!r} out of order; load from files instead.")
+        yield page
+        read += len(keys)
+        after = keys[-1]
+        limit = min(_MOST_ROWS, 4 * limit, max(1, _PAGE_BYTES * len(rows) // max(1, page.nbytes)))
+
+    if counted and read < min(held, _count(server, name, key, filter, begin)):  # rows may have been deleted meanwhile
+        # seen on 2.3.5, soon after many writes: a server that moves its segments about can pass rows over
+        raise ServerError(f"Milvus gave {read:,} of {held:,} rows of {name!r}; load again from the start.")
+
+
+def _count(server: Server, name: str, key: str, filter: str, after: Cursor | None) -> int:
+    (row,) = _query(server, name, ["count(*)"], key, filter=filter, after=after)
+    return int(row["count(*)"])
+
+
+def _query(
+    server: Server, name: str, fields: Sequence[str], key: str, *, filter: str, after: Cursor | None, **options: Any
+) -> list[Any]:
+    wanted = [f"({filter})"] if filter else []
+    if after is not None:
+        wanted.append(f"{key} > {literal(after)}")
+    with milvus_errors(f"read the collection {name!r}", filter=filter):
+        found: list[Any] = server.client.query(
+            name,
+            filter=" and ".join(wanted),
+            output_fields=list(fields),
+            consistency_level="Strong",
+            **options,
+        )
+    return list(found)
 
 
 def _schema(fields: Sequence[Mapping[str, Any]], own: str | None) -> tuple[pa.Schema, dict[str, str]]:

@@ -1,0 +1,43 @@
+"""Exact neighbours of rows seen block by block, and how sure a recall is."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from alula.evaluation import NearestSoFar, estimate_recall
+from tests.engines import best, scores
+from tests.tiny_encoders import random_vectors
+
+
+@pytest.mark.parametrize("metric", ["COSINE", "IP", "L2"])
+@pytest.mark.parametrize("block", [3, 64, 1000])
+def test_neighbours_seen_in_blocks_are_those_of_all_rows(metric, block):
+    rows, queries = random_vectors(300, seed=1), random_vectors(7, seed=2)
+    nearest = NearestSoFar(queries, 10, metric)
+    for start in range(0, len(rows), block):
+        part = rows[start : start + block]
+        nearest.see([f"row {start + i}" for i in range(len(part))], part)
+    for query, keys in zip(queries, nearest.keys, strict=True):
+        assert keys == [f"row {i}" for i in best(scores(query, rows, metric), 10, metric)]
+
+
+def test_fewer_rows_than_neighbours():
+    rows = random_vectors(4)
+    nearest = NearestSoFar(rows[:2], 10, "L2")
+    nearest.see([1, 2, 3, 4], rows)
+    assert [sorted(keys) for keys in nearest.keys] == [[1, 2, 3, 4]] * 2
+    assert [keys[0] for keys in nearest.keys] == [1, 2]
+
+
+def test_a_recall_comes_with_wilsons_interval():
+    truth = [list(range(10))] * 50
+    found = [list(range(9))] * 50  # nine of ten each time
+    estimate = estimate_recall(found, truth)
+    assert (estimate.value, estimate.queries) == (0.9, 50)
+    # the ends of Wilson's interval are where |p - mean| = z sqrt(p (1 - p) / n)
+    for end in (estimate.low, estimate.high):
+        assert abs(end - 0.9) == pytest.approx(1.96 * np.sqrt(end * (1 - end) / 50))
+    perfect = estimate_recall(truth, truth)
+    assert perfect.value == perfect.high == 1.0
+    assert 0.9 < perfect.low < 1.0
