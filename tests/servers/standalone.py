@@ -140,6 +140,11 @@ class MilvusStandalone:
         return None if self._process is None else self._process.pid
 
     @property
+    def ended(self) -> bool:
+        """Whether it was started and has ended by itself."""
+        return self._process is not None and self._process.poll() is not None
+
+    @property
     def client_options(self) -> dict[str, Any]:
         """The keyword arguments with which ``MilvusClient`` reaches this server."""
         options: dict[str, Any] = {"uri": self.uri}

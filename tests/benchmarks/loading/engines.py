@@ -63,6 +63,12 @@ class ServerEngine:
         """Start it again on its data."""
         self._server.start()
 
+    def revive(self) -> None:
+        """Start it again if it has ended by itself, as it does when it was frozen for more than a minute."""
+        if self._server.ended:
+            self.kill()
+            self.start()
+
     @property
     def pid(self) -> int:
         assert self._server.pid is not None
@@ -114,6 +120,9 @@ class LiteEngine:
         finally:
             client.close()
             self._database.release()
+
+    def revive(self) -> None:
+        """Nothing: a loader starts it."""
 
     def close(self) -> None:
         self._database.stop()
