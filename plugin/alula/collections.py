@@ -98,6 +98,7 @@ class Collection:
         keep_vectors: bool = True,
         description: str = "",
         consistency_level: str | None = None,
+        partition_key: str | None = None,
         options: Mapping[str, Any] | None = None,
     ) -> Collection:
         """Create a collection with an index type on its vector field.
@@ -114,6 +115,7 @@ class Collection:
             keep_vectors: Keep the vectors for exact re-ranking.
             description: A text for people.
             consistency_level: The collection's default consistency, as in Milvus.
+            partition_key: A scalar field by whose values Milvus spreads the rows over partitions.
             options: Create options of the index type.
 
         Raises:
@@ -134,7 +136,7 @@ class Collection:
             keep_vectors=keep_vectors,
             options=options,
         )
-        collection.make(description=description, consistency_level=consistency_level)
+        collection.make(description=description, consistency_level=consistency_level, partition_key=partition_key)
         return collection
 
     @classmethod
@@ -193,10 +195,13 @@ class Collection:
         check_distinct([key.name, field, *(f.name for f in fields), *(f.name for f in lowering.fields)])
         return cls(server, name, key, fields, lowering)
 
-    def make(self, *, description: str = "", consistency_level: str | None = None) -> None:
-        """Create in Milvus what `design` designed.
+    def make(
+        self, *, description: str = "", consistency_level: str | None = None, partition_key: str | None = None
+    ) -> None:
+        """Create in Milvus what `design` designed; arguments as `create`.
 
         Raises:
+            UsageError: If the partition key is no field that can be one.
             ServerError: If Milvus fails; nothing is left behind.
         """
         _create(
@@ -207,6 +212,7 @@ class Collection:
             self.lowering,
             description=description,
             consistency_level=consistency_level,
+            partition_key=partition_key,
         )
 
     @classmethod
@@ -487,13 +493,22 @@ def _create(
     *,
     description: str,
     consistency_level: str | None,
+    partition_key: str | None,
 ) -> None:
     settings = lowering.settings
     client = server.client
+    if partition_key is not None:
+        server.check_partitions("leave --partition-key out")
+        can = [field.name for field in fields if field.data_type in ("INT64", "VARCHAR")]
+        if partition_key not in can:
+            raise UsageError(
+                f"The partition key {partition_key!r} must be an INT64 or VARCHAR field beside the primary key; there "
+                f"are: {', '.join(can) or 'none'}."
+            )
     schema = client.create_schema(auto_id=False, description=stored.in_description(description, settings))
     _add(schema, key, is_primary=True)
     for field in fields:
-        _add(schema, field)
+        _add(schema, field, **({"is_partition_key": True} if field.name == partition_key else {}))
     for spec in filter(None, (*lowering.fields, vector_spec(lowering.field))):
         _add_spec(schema, spec)
     params = client.prepare_index_params()

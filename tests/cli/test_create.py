@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from pymilvus import MilvusClient
 
 from alula.cli import main
 
@@ -109,3 +110,46 @@ def test_paths_that_cannot_be_databases(fails, tmp_path, drq):
         args = ["create", "w", "--uri", tmp_path / name, "--index-type", "DRQ", "--encoder", drq]
         fails(2, args, "cannot be a Milvus Lite file name", "36 letters")
     assert list(Path(tmp_path).iterdir()) == []
+
+
+def test_a_dry_run_creates_nothing(alula, lite_uri, drq, rows_file):
+    opened = ["--uri", lite_uri, "--encoder", drq, "--index-type", "DRQ"]
+    result = alula("create", "w", "--like", rows_file, *opened, "--dry-run")
+    assert result.code == 0
+    assert "Would create w with DRQ" in result.out
+    assert "id:VARCHAR(65535), year:INT64." in result.out
+    assert "Nothing was created." in result.out
+    assert alula("create", "w", "--like", rows_file, *opened).code == 0
+
+
+def test_a_partition_key(alula, fails, in_server, lite_uri, rows_file):
+    create = ["create", "by_year", "--index-type", "DRQ", "--like", rows_file, "--uri", in_server.uri]
+    create += ["--encoder", in_server.encoder]
+    fails(2, [*create, "--partition-key", "id"], "partition key 'id'", "year")
+    assert alula(*create, "--partition-key", "year").code == 0
+    load = ["load", "by_year", rows_file, "--uri", in_server.uri, "--encoder", in_server.encoder]
+    assert alula(*load).code == 0
+    client = MilvusClient(in_server.uri)
+    keys = {
+        field["name"]: bool(field.get("is_partition_key")) for field in client.describe_collection("by_year")["fields"]
+    }
+    assert keys["year"]
+    assert not keys["id"]
+    assert len(client.list_partitions("by_year")) > 1
+    found = client.query("by_year", filter="year == 1907", output_fields=["id"], consistency_level="Strong")
+    assert len(found) == 2  # rows 7 and 107 of 200
+    client.drop_collection("by_year")
+    client.close()
+    lite = [
+        "create",
+        "w",
+        "--index-type",
+        "DRQ",
+        "--like",
+        rows_file,
+        "--uri",
+        lite_uri,
+        "--encoder",
+        in_server.encoder,
+    ]
+    fails(2, [*lite, "--partition-key", "year"], "no partitions")

@@ -25,8 +25,8 @@ from alula.servers import Server
 @connection_options(must_exist=False)
 @click.option(
     "--like",
-    type=click.Path(path_type=Path, exists=True, dir_okay=False),
-    help="A Parquet or JSON lines file: its scalar columns become the fields, its ids set the key's type.",
+    metavar="SOURCE",
+    help="What will be loaded (a file, glob or URL): its scalar columns become the fields, its ids set the key's type.",
 )
 @click.option("--primary-key", default=DEFAULT_KEY, show_default=True, help="NAME, NAME:INT64 or NAME:VARCHAR(64).")
 @click.option(
@@ -45,12 +45,16 @@ from alula.servers import Server
     is_flag=True,
     help="Do not keep the vectors: least memory, scores become estimates and results are not re-ranked exactly.",
 )
+@click.option(
+    "--partition-key", metavar="FIELD", help="A scalar field by whose values Milvus spreads the rows over partitions."
+)
 @click.option("--description", default="", help="A text for people.")
 @click.option(
     "--consistency",
     type=click.Choice(["Strong", "Bounded", "Session", "Eventually"]),
     help="The collection's default consistency level; Milvus's own default is Bounded.",
 )
+@click.option("--dry-run", "dry", is_flag=True, help="Show what would be created, and create nothing.")
 @index_type_options("create_options")
 def command(
     *,
@@ -58,7 +62,7 @@ def command(
     index_type: str,
     encoder: Path,
     server: Server,
-    like: Path | None,
+    like: str | None,
     primary_key: str,
     columns: tuple[str, ...],
     field: str,
@@ -66,8 +70,10 @@ def command(
     text_column: str | None,
     metric: str | None,
     drop_vectors: bool,
+    partition_key: str | None,
     description: str,
     consistency: str | None,
+    dry: bool,
     options: Mapping[str, Any],
 ) -> None:
     """Create the collection NAME with an index type on its vector field.
@@ -79,7 +85,7 @@ def command(
     if like is not None:
         source = open_source(like, column_of(loaded, vector_column, text_column), loaded.info.input)
         primary_key, columns = _from_file(source, primary_key, columns)
-    collection = Collection.create(
+    collection = Collection.design(
         server,
         name,
         encoder=loaded,
@@ -89,20 +95,24 @@ def command(
         columns=columns,
         metric=metric,
         keep_vectors=not drop_vectors,
-        description=description,
-        consistency_level=consistency,
         options=options,
     )
+    if not dry:
+        collection.make(description=description, consistency_level=consistency, partition_key=partition_key)
     settings = collection.lowering.settings
     layout = f", layout {settings['layout']}" if "layout" in settings else ""
     kept = sum(spec.bytes_per_row for spec in collection.lowering.fields)
+    done = "Would create" if dry else "Created"
     click.echo(
-        f"Created {name} with {settings['type']}{layout}, metric {settings['metric']}: at most {kept} bytes of index "
+        f"{done} {name} with {settings['type']}{layout}, metric {settings['metric']}: at most {kept} bytes of index "
         f"per row, beside {4 * collection.lowering.field.dim} bytes per vector that "
         f"{'is dropped' if drop_vectors else 'is kept for exact re-ranking'}."
     )
     shown = ", ".join(map(str, (collection.primary_key, *collection.fields)))
     click.echo(f"Fields: {shown}.")
+    if dry:
+        click.echo("Nothing was created.")
+        return
     file = shlex.quote(str(like)) if like else "FILE"
     for option, column in (("--vector-column", vector_column), ("--text-column", text_column)):
         file += f" {option} {shlex.quote(column)}" if column else ""
