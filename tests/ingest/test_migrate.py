@@ -11,10 +11,11 @@ import pytest
 import alula
 from alula.errors import DataError, EncoderError, UsageError
 from alula.ingest import migrate, target
-from alula.ingest.catch_up import key_differences
+from alula.ingest.catch_up import CatchUp, key_differences
 from alula.ingest.journal import Journal
 from alula.ingest.migrate import Migration
 from alula.ingest.old_collection import read_old
+from alula.ingest.pipeline import Status
 from tests.engines import AWKWARD_IDS, DIM, Rows, best, scores
 from tests.plain_collections import check_migrated, create_plain, everything, plain_rows
 from tests.tiny_encoders import random_vectors, write_drq
@@ -133,6 +134,29 @@ def test_a_newer_encoder_for_a_collection_of_alulas(engine, drq, newer, names):
         shares = [len({hit.id for hit in hits} & true) / 10 for hits, true in zip(found, truth, strict=True)]
         assert estimate.value == pytest.approx(np.mean(shares), abs=1e-3)
         assert estimate.queries == 120
+
+
+@pytest.mark.parametrize("engine", ["lite"], indirect=True)
+def test_a_row_that_changes_behind_the_reader_is_copied_next_time(engine, drq, names, monkeypatch):
+    monkeypatch.setattr(target, "BATCH_ROWS", 100)
+    old, new = names
+    create_plain(engine, old, plain_rows(range(1000), clock=500))
+    described = read_old(engine, old)
+    collection = alula.Collection.create(
+        engine, new, encoder=drq.path, index_type="DRQ", field="vec", columns=described.fields
+    )
+    left = [(0, 1001), (999, 1002)]  # after the first batch: the first row, then the last
+
+    def change(_):
+        while left:
+            id_, clock = left.pop(0)
+            engine.client.upsert(old, plain_rows([id_], clock=clock))
+
+    catch_up = CatchUp(described, collection.target(), patience=1, status=Status(), progress=change)
+    first = catch_up.changed("updated_at", 500, 999)
+    second = catch_up.changed("updated_at", first.greatest, 999)
+    assert second.greatest == 1002
+    assert check_migrated(engine, old, new, drq) == 1000
 
 
 @pytest.mark.parametrize("engine", ["lite"], indirect=True)
