@@ -6,7 +6,6 @@ Not imported by the package: whoever reads files alone needs no Milvus client.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -99,10 +98,9 @@ class CollectionSource:
         if input == "vectors":
             kind = schema.field(self.column).type
             self.dim = kind.list_size if pa.types.is_fixed_size_list(kind) else int(settings["dim"])
+        self.rows: int | None = self._count()
 
-    @cached_property
-    def rows(self) -> int | None:
-        """Rows when it was first asked for: servers let a count wait for the tick of a clock."""
+    def _count(self) -> int:
         with milvus_errors(f"count the rows of {self._collection!r}", filter=self._filter):
             rows = self._server.client.query(
                 self._collection, filter=self._filter, output_fields=["count(*)"], consistency_level="Strong"
