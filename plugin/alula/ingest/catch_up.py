@@ -19,7 +19,7 @@ from alula.ingest.sources import Batch, Cursor, Source
 from alula.ingest.sources.collection import read_pages
 from alula.ingest.target import Target
 from alula.schema import ARROW_TYPES, ScalarField
-from alula.servers import Server, any_of, delete_rows, literal, milvus_errors
+from alula.servers import Server, any_of, delete_rows, literal
 
 
 @dataclass(frozen=True)
@@ -177,9 +177,6 @@ class CatchUp:
 def keys_of(server: Server, name: str, key: ScalarField, filter: str = "") -> Iterator[Any]:
     """The primary keys of a collection in their order: of numbers, or of UTF-8 bytes."""
     schema = pa.schema([(key.name, ARROW_TYPES[key.data_type])])
-    # Milvus 2.3 may answer the pages before it has applied the last writes; a strong count waits for them
-    with milvus_errors(f"count the rows of {name!r}", filter=filter):
-        server.client.query(name, filter=filter, output_fields=["count(*)"], consistency_level="Strong")
     for page in read_pages(server, name, schema, key.name, filter=filter):
         yield from page.column(0).to_pylist()
 

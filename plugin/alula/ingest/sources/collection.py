@@ -152,6 +152,9 @@ def read_pages(
         UsageError: If the filter cannot be used.
         ServerError: If Milvus fails, or gives rows in another order.
     """
+    # Milvus 2.3 may answer the pages before it has applied the last writes; a strong count waits for them
+    with milvus_errors(f"count the rows of {name!r}", filter=filter):
+        server.client.query(name, filter=filter, output_fields=["count(*)"], consistency_level="Strong")
     limit = _FIRST_ROWS
     while True:
         try:
