@@ -14,7 +14,7 @@ from tests.cli.conftest import finish, start
 from tests.plain_collections import check_migrated, create_plain, everything, plain_rows
 from tests.tiny_encoders import write_drq
 
-MANY = 12_000
+MANY = 6_000
 
 
 @pytest.fixture(autouse=True)
@@ -186,7 +186,7 @@ def test_a_migration_that_is_killed(alula, fails, engine, collection_name, encod
         assert finish(process).code == -signal.SIGKILL
         assert count(engine, new) > 0
         engine.client.upsert(old, plain_rows([1, MANY - 1], clock=1, seed=5))
-        engine.client.delete(old, filter="id in [0, 2, 11000]")
+        engine.client.delete(old, filter="id in [0, 2, 5500]")
         engine.client.insert(old, plain_rows([MANY, -1]))
         fails(2, call, "unfinished", "--resume")
         result = alula(*call, "--resume")

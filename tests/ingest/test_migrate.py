@@ -11,10 +11,11 @@ import pytest
 import alula
 from alula.errors import DataError, EncoderError, UsageError
 from alula.ingest import migrate, target
-from alula.ingest.catch_up import key_differences
+from alula.ingest.catch_up import CatchUp, key_differences
 from alula.ingest.journal import Journal
 from alula.ingest.migrate import Migration
 from alula.ingest.old_collection import read_old
+from alula.ingest.pipeline import Status
 from tests.engines import AWKWARD_IDS, DIM, Rows, best, scores
 from tests.plain_collections import check_migrated, create_plain, everything, plain_rows
 from tests.tiny_encoders import random_vectors, write_drq
@@ -86,22 +87,22 @@ class Writer:
 
 def test_a_collection_that_is_written_to_meanwhile(engine, drq, names, tmp_path, monkeypatch):
     monkeypatch.setattr(target, "BATCH_ROWS", 500)
-    monkeypatch.setattr(migrate, "ROUNDS", 2)  # a strong read of Milvus 2.3 takes a tick of its clock
     old, new = names
     create_plain(engine, old, plain_rows(range(1500), clock=500))
     journal = Journal(tmp_path / "journal")
 
-    def run(*, go_on, queries):
+    def run(*, go_on, rounds):  # few of them, as each read of Milvus 2.3 waits for a tick of its clock
+        monkeypatch.setattr(migrate, "ROUNDS", rounds)
         described = read_old(engine, old)
         made = Migration(described, new, encoder=drq.path, index_type="DRQ", changed_field="updated_at", go_on=go_on)
-        return made.run(journal=journal, queries=queries, max_errors=10)
+        return made.run(journal=journal, queries=0, max_errors=10)
 
     with Writer(engine, old, 1500) as writer:
-        writer.wait_for_turns(3)
-        first = run(go_on=False, queries=0)
+        writer.wait_for_turns(1)
+        first = run(go_on=False, rounds=1)
         assert writer.turns > 4
         writer.wait_for_turns(2)
-    last = run(go_on=True, queries=0)
+    last = run(go_on=True, rounds=2)
     assert first.load is not None
     assert last.load is None
     assert last.settled
@@ -133,6 +134,29 @@ def test_a_newer_encoder_for_a_collection_of_alulas(engine, drq, newer, names):
         shares = [len({hit.id for hit in hits} & true) / 10 for hits, true in zip(found, truth, strict=True)]
         assert estimate.value == pytest.approx(np.mean(shares), abs=1e-3)
         assert estimate.queries == 120
+
+
+@pytest.mark.parametrize("engine", ["lite"], indirect=True)
+def test_a_row_that_changes_behind_the_reader_is_copied_next_time(engine, drq, names, monkeypatch):
+    monkeypatch.setattr(target, "BATCH_ROWS", 100)
+    old, new = names
+    create_plain(engine, old, plain_rows(range(1000), clock=500))
+    described = read_old(engine, old)
+    collection = alula.Collection.create(
+        engine, new, encoder=drq.path, index_type="DRQ", field="vec", columns=described.fields
+    )
+    left = [(0, 1001), (999, 1002)]  # after the first batch: the first row, then the last
+
+    def change(_):
+        while left:
+            id_, clock = left.pop(0)
+            engine.client.upsert(old, plain_rows([id_], clock=clock))
+
+    catch_up = CatchUp(described, collection.target(), patience=1, status=Status(), progress=change)
+    first = catch_up.changed("updated_at", 500, 999)
+    second = catch_up.changed("updated_at", first.greatest, 999)
+    assert second.greatest == 1002
+    assert check_migrated(engine, old, new, drq) == 1000
 
 
 @pytest.mark.parametrize("engine", ["lite"], indirect=True)
@@ -220,6 +244,7 @@ def test_what_only_a_server_has_is_said(standalone, collection_name):
     standalone.client.drop_collection(collection_name)
 
 
+@pytest.mark.parametrize("engine", ["lite"], indirect=True)
 def test_nothing_is_left_when_nothing_could_be_copied(engine, drq, names, monkeypatch):
     old, new = names
     create_plain(engine, old, plain_rows(range(20)))

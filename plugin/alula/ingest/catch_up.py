@@ -15,7 +15,7 @@ from alula.ingest.old_collection import OldCollection
 from alula.ingest.pace import Pace
 from alula.ingest.pipeline import Progress, Status
 from alula.ingest.sinks.rpc import IDS_PER_QUERY, RpcSink
-from alula.ingest.sources import Batch, Cursor
+from alula.ingest.sources import Batch, Cursor, Source
 from alula.ingest.sources.collection import read_pages
 from alula.ingest.target import Target
 from alula.schema import ARROW_TYPES, ScalarField
@@ -27,8 +27,8 @@ class Change:
     """What was found by the values of a field that grows.
 
     Args:
-        grown: Rows with a greater value than before; all of them were copied.
-        greatest: The greatest value now; None if there is no row.
+        grown: Rows with a greater value than the mark; all of them were copied.
+        greatest: The mark for the next time: the greatest value before these rows were read; None if there is no row.
     """
 
     grown: int
@@ -98,12 +98,14 @@ class CatchUp:
             mark: Its greatest value then; None if there was no row.
             last: The last key to look at; rows behind it are left to the next walk.
         """
-        grown, greatest = 0, mark
-        for batch in self._read("" if mark is None else f"{field} >= {mark}", last):
+        source = self._old.source("" if mark is None else f"{field} >= {mark}", last=last)
+        # Before the first row is read: a row that changes behind the reader has at least this value, but perhaps less
+        # than one that changes in front of it and is read.
+        greatest = max((pc.max(page).as_py() for page in source.keys(field)), default=mark)
+        grown = 0
+        for batch in self._batches(source):
             values = batch.columns[field]
             grown += len(values) if mark is None else pc.sum(pc.greater(values, mark)).as_py()
-            most = pc.max(values).as_py()
-            greatest = most if greatest is None else max(greatest, most)
             self._write(batch)
         return Change(grown, greatest)
 
@@ -152,8 +154,11 @@ class CatchUp:
             walk.deleted += len(gone)
         keys.clear()
 
-    def _read(self, filter: str, last: Cursor | None = None) -> Iterator[Batch]:
-        for batch in self._old.source(filter, last=last).batches(self._target.batch_rows):
+    def _read(self, filter: str) -> Iterator[Batch]:
+        return self._batches(self._old.source(filter))
+
+    def _batches(self, source: Source) -> Iterator[Batch]:
+        for batch in source.batches(self._target.batch_rows):
             self._status.read += len(batch)
             yield batch
 

@@ -6,7 +6,6 @@ Not imported by the package: whoever reads files alone needs no Milvus client.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -100,11 +99,7 @@ class CollectionSource:
         if input == "vectors":
             kind = schema.field(self.column).type
             self.dim = kind.list_size if pa.types.is_fixed_size_list(kind) else int(settings["dim"])
-
-    @cached_property
-    def rows(self) -> int | None:
-        """Rows when it was first asked for: servers let a count wait for the tick of a clock."""
-        return _count(self._server, self._collection, self._key, self._filter, None)
+        self.rows: int | None = _count(server, name, self._key, filter, None)
 
     def batches(self, size: int = 8192, *, after: Cursor | None = None, start: int = 0) -> Iterator[Batch]:
         """See `Source.batches`.
@@ -163,7 +158,8 @@ def read_pages(
         ServerError: If Milvus fails, gives rows in another order, or gives too few.
     """
     limit = _FIRST_ROWS
-    begin, read, held = after, 0, _count(server, name, key, filter, after) if counted else 0
+    # Milvus 2.3 may answer pages before it has applied the last writes; a strong count waits for them
+    begin, read, held = after, 0, _count(server, name, key, filter, after)
     while True:
         try:
             rows = _query(server, name, schema.names, key, filter=filter, after=after, limit=limit, **_IN_ORDER)
