@@ -22,18 +22,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, cast
 
+import tenacity
+
 from alula.collections import Collection
 from alula.encoders import load_encoder
-from alula.errors import AlulaError, UsageError
+from alula.errors import AlulaError, ServerError, UsageError
 from alula.ingest.delivery import CallDelivery
 from alula.ingest.journal import Acknowledgement, Journal
-from alula.ingest.pace import Pace
+from alula.ingest.pace import FIRST_WAIT, LONGEST_WAIT, Pace
 from alula.ingest.pipeline import SAMPLE_PER_BATCH, Pipeline, Status
 from alula.ingest.sinks.rpc import RpcSink
 from alula.ingest.sources import ArraySource, Cursor, FileSource, Source
 from alula.ingest.sources.part import Part
 from alula.ingest.target import Target
-from alula.servers import connect
+from alula.servers import Server, connect
 
 try:
     import ray
@@ -212,9 +214,9 @@ class RayPipeline(Pipeline):
         """
         self._journal.begin_run()
         units = list(self._units())
-        # Nothing says which parts Ray has begun: those behind the last acknowledged one by more than workers can have
-        # at a time, twice over, are not.
-        ahead = 2 * IN_FLIGHT * _cores()
+        # Nothing says which parts Ray has begun. Each worker has one under way, and perhaps one more whose result is on
+        # its way here: those further behind are taken as not begun. More would cost the look at the end much time.
+        ahead = 2 * _cores()
         with contextlib.closing(self._results(units, ahead)) as results:  # which stops the workers
             for taken, result in enumerate(results):
                 self._take(result)
@@ -312,8 +314,8 @@ class Worker:
         self._target: Target | None = None
         about = ray.get_runtime_context()
         self._id = about.get_actor_id()
-        # then this process takes the place of one that was lost, whose parts it gets
-        self._in_doubt = bool(about.was_current_actor_reconstructed)
+        # a process that takes the place of one that was lost gets its parts first
+        self._in_doubt = IN_FLIGHT if about.was_current_actor_reconstructed else 0
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, list[bytes]]:
         """Load one part; an error comes back as a result, since Ray would make pages of text of it."""
@@ -331,8 +333,16 @@ class Worker:
         with tempfile.TemporaryDirectory(prefix="alula-ray-") as folder:
             (Path(folder) / name).write_bytes(content)
             encoder = load_encoder(Path(folder) / name, threads=1)
-        server = connect(self._job.uri, **self._job.login)
-        return Collection.open(server, self._job.collection, encoder=encoder).target()
+        # the driver has connected with the same login: what fails now may pass, as a call's failure does
+        waiting = tenacity.Retrying(
+            retry=tenacity.retry_if_exception_type(ServerError),
+            wait=tenacity.wait_random_exponential(multiplier=FIRST_WAIT, max=LONGEST_WAIT),
+            stop=tenacity.stop_after_delay(self._job.patience),
+            reraise=True,
+        )
+        server: Server = waiting(connect, self._job.uri, **self._job.login)
+        collection: Collection = waiting(Collection.open, server, self._job.collection, encoder=encoder)
+        return collection.target()
 
     def _load(self, unit: Unit) -> Result:
         job = self._job
@@ -342,6 +352,7 @@ class Worker:
         journal.duplicates = unit.duplicates
         if unit.in_doubt or self._in_doubt:
             journal.sending(_span(unit))
+        self._in_doubt = max(0, self._in_doubt - 1)
         sink = RpcSink(target.server, target.name, target.specs, job.partition, pace)
         status = Status()
         pipeline = Pipeline(

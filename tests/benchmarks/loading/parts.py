@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Protocol
 
-from tests.benchmarks.loading import faults, memory, throughput
+from tests.benchmarks.loading import faults, memory, scale, throughput
 from tests.benchmarks.report import Report
 
 
@@ -20,7 +20,7 @@ class Part(Protocol):
         """Fill the report with rows and targets."""
 
 
-PARTS: dict[str, Part] = {"faults": faults, "throughput": throughput, "memory": memory}
+PARTS: dict[str, Part] = {"faults": faults, "throughput": throughput, "memory": memory, "scale": scale}
 
 
 def load_parts(wanted: Iterable[str] = ()) -> dict[str, Part]:
