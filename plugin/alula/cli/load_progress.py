@@ -11,12 +11,14 @@ from typing import Any
 
 import click
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.markup import escape
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from alula.ingest.pipeline import Status
 
 Show = Callable[[Status], None]
 LOG_SECONDS = 5.0
+COUNTED = ("checking", "loading", "importing", "counting")  # the stages that count rows
 
 
 def json_line(event: str, **values: Any) -> None:
@@ -83,7 +85,7 @@ def _bar() -> Iterator[Show]:
     bar = Progress(
         TextColumn("{task.description:>9}"),
         BarColumn(bar_width=20),
-        MofNCompleteColumn(),
+        TextColumn("{task.fields[count]}"),
         TextColumn("{task.fields[rates]}"),
         TimeRemainingColumn(),
         TextColumn("{task.fields[notes]}"),
@@ -94,10 +96,14 @@ def _bar() -> Iterator[Show]:
     with bar:
 
         def show(status: Status) -> None:
+            counts = status.stage in COUNTED
+            total = status.total if counts else None
             if status.stage not in tasks:
-                began = time.monotonic()
-                tasks[status.stage] = bar.add_task(status.stage, total=status.total, rates="", notes=""), began
+                empty: Any = {"count": "", "rates": "", "notes": ""}
+                tasks[status.stage] = bar.add_task(status.stage, total=total, **empty), time.monotonic()
             task, began = tasks[status.stage]
+            if not counts:
+                return
             figures = _figures(status, max(time.monotonic() - began, 1e-3))
             rates = f"{figures['rows_per_second']:,.0f} rows/s"
             done = status.read if status.stage == "checking" else status.imported
@@ -107,7 +113,8 @@ def _bar() -> Iterator[Show]:
                 done = max(0, status.read - status.encoded) + status.written
                 notes.append(f"{status.encoded:,} encoded")
             if status.slowed or status.trouble:
-                notes.append(f"[yellow]slowed: {status.trouble[:60] or 'the server asks for less'}[/yellow]")
-            bar.update(task, completed=done, total=status.total, rates=rates, notes=", ".join(notes))
+                notes.append(f"[yellow]slowed: {escape(status.trouble[:60]) or 'the server asks for less'}[/yellow]")
+            count = f"{done:,}/{total:,}" if total else f"{done:,}"
+            bar.update(task, completed=done, total=total, count=count, rates=rates, notes=", ".join(notes))
 
         yield show

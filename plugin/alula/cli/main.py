@@ -18,7 +18,7 @@ GROUP = "alula.commands"
 # imported when called, so that 'alula --help' does not wait for onnxruntime and pymilvus
 COMMANDS = {
     "create": "Create a collection with an index type.",
-    "load": "Load rows from a file into a collection.",
+    "load": "Load rows from files, URLs or another collection.",
     "migrate": "Move an existing collection to an index type or a newer encoder, while it serves.",
     "search": "Search a collection.",
     "describe": "Show what a collection is.",
