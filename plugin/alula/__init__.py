@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from alula.collections import Collection, Description, describe, drop
     from alula.encoders import load_encoder
     from alula.errors import AlulaError, DataError, EncoderError, ServerError, Unsupported, UsageError
+    from alula.ingest.journal import Journal
     from alula.search import Hit
     from alula.servers import Server, connect
 
@@ -22,6 +23,7 @@ __all__ = [
     "Description",
     "EncoderError",
     "Hit",
+    "Journal",
     "Server",
     "ServerError",
     "Unsupported",
@@ -39,6 +41,7 @@ _HOMES = {
     ),
     **dict.fromkeys(("Server", "connect"), "alula.servers"),
     "Hit": "alula.search",
+    "Journal": "alula.ingest.journal",
     "load_encoder": "alula.encoders",
 }
 

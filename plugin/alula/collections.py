@@ -29,7 +29,7 @@ from alula.index_types import (
     vector_spec,
 )
 from alula.ingest.load import LoadReport, load
-from alula.ingest.sources import ArraySource, Source, open_source
+from alula.ingest.sources import ArraySource, FileSource, Source, open_source
 from alula.ingest.target import Target
 from alula.schema import MAX_VARCHAR, ScalarField, check_distinct, check_name
 from alula.search import Hit, Id, Scope, Searcher, check_limit
@@ -240,29 +240,38 @@ class Collection:
 
     def load(
         self,
-        source: str | Path | Source,
+        source: str | Path | Sequence[str | Path] | Source,
         *,
         vector_column: str | None = None,
         text_column: str | None = None,
+        mapping: Mapping[str, str] | None = None,
+        metadata: str | Path | None = None,
         **arguments: Any,
     ) -> LoadReport:
         """Load rows from a source; rows whose id is there already are replaced.
 
         Args:
-            source: A source, or the path or URL of one: vectors, images or texts, whatever the encoder takes.
+            source: A source, or paths, globs or URLs of files: vectors, images or texts, whatever the encoder takes.
             vector_column: The column with the vectors; by default the only list of numbers.
             text_column: The column with the texts; by default the only one of strings. It may be a field as well.
+            mapping: For fields, the column that they are read from, where that has another name.
+            metadata: For a file of arrays, a table whose row i belongs to vector i.
             arguments: As `alula.ingest.load.load`: ``partition``, ``journal``, ``max_errors``, ``progress``, ...
 
         Raises:
             UsageError, DataError: If the source or a row cannot be used; with ``max_errors=0`` nothing was written.
             ServerError: If Milvus refuses rows.
         """
-        if isinstance(source, str | Path):
-            encoder = self.lowering.encoder
-            rows: Source = open_source(source, column_of(encoder, vector_column, text_column), encoder.info.input)
-        else:
-            rows = source
+        if not isinstance(source, str | Path | Sequence):
+            return load(self.target(), source, **arguments)
+        rows = open_rows(
+            self.lowering.encoder,
+            source,
+            vector_column=vector_column,
+            text_column=text_column,
+            mapping=mapping,
+            metadata=metadata,
+        )
         return load(self.target(), rows, **arguments)
 
     def target(self) -> Target:
@@ -396,6 +405,32 @@ def column_of(encoder: Encoder, vector_column: str | None, text_column: str | No
                 f"--{option}-column out."
             )
     return vector_column or text_column
+
+
+def open_rows(
+    encoder: Encoder,
+    places: str | Path | Sequence[str | Path],
+    *,
+    vector_column: str | None = None,
+    text_column: str | None = None,
+    mapping: Mapping[str, str] | None = None,
+    metadata: str | Path | None = None,
+) -> FileSource:
+    """Open files of what an encoder takes; arguments as `Collection.load`.
+
+    Raises:
+        UsageError, DataError: If they cannot be opened, or the encoder takes something else.
+    """
+    info = encoder.info
+    return open_source(
+        places,
+        column_of(encoder, vector_column, text_column),
+        info.input,
+        mapping=mapping,
+        metadata=metadata,
+        dim=info.input_dim if info.input == "vectors" else None,
+        image_shape=info.image_shape if info.input == "images" else None,
+    )
 
 
 def describe(server: Server | str, name: str, *, count: bool = True) -> Description:

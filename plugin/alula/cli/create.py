@@ -10,10 +10,10 @@ from typing import Any
 import click
 
 from alula.cli.options import connection_options, encoder_option, index_type_options
-from alula.collections import DEFAULT_FIELD, DEFAULT_KEY, Collection, column_of
+from alula.collections import DEFAULT_FIELD, DEFAULT_KEY, Collection, open_rows
 from alula.encoders import load_encoder
 from alula.errors import UsageError
-from alula.ingest.sources import Source, open_source
+from alula.ingest.sources import Source
 from alula.schema import ScalarField
 from alula.servers import Server
 
@@ -83,7 +83,7 @@ def command(
     """
     loaded = load_encoder(encoder)
     if like is not None:
-        source = open_source(like, column_of(loaded, vector_column, text_column), loaded.info.input)
+        source = open_rows(loaded, like, vector_column=vector_column, text_column=text_column)
         primary_key, columns = _from_file(source, primary_key, columns)
     collection = Collection.design(
         server,

@@ -11,10 +11,10 @@ from typing import Any
 
 import click
 
-from alula.collections import column_of
+from alula.collections import column_of, open_rows
 from alula.encoders import Encoder
 from alula.errors import UsageError
-from alula.ingest.sources import ColumnMapping, Source, open_source, read_mapping, spool_stdin
+from alula.ingest.sources import ColumnMapping, Source, read_mapping, spool_stdin
 from alula.ingest.sources.collection import CollectionSource
 from alula.servers import Server
 
@@ -48,10 +48,9 @@ class Given:
             UsageError, DataError: If it cannot be opened.
         """
         mapping = self._mapping()
-        column = column_of(encoder, self.vector_column or mapping.vector, self.text_column or mapping.text)
-        info = encoder.info
+        vectors, texts = self.vector_column or mapping.vector, self.text_column or mapping.text
         if self.from_collection is not None:
-            return self._open_collection(server, column, encoder)
+            return self._open_collection(server, column_of(encoder, vectors, texts), encoder)
         if self.filter:
             raise UsageError("--filter is for --from-collection; filter files before loading them.")
         if not self.places:
@@ -61,14 +60,13 @@ class Given:
             if len(places) > 1:
                 raise UsageError("Standard input (-) cannot be loaded together with files.")
             places = [_kept_stdin(_spool_file(spool, self.stdin_format))]
-        return open_source(
+        return open_rows(
+            encoder,
             places[0] if len(places) == 1 else places,
-            column,
-            info.input,
+            vector_column=vectors,
+            text_column=texts,
             mapping=mapping.columns,
             metadata=self.metadata,
-            dim=info.input_dim if info.input == "vectors" else None,
-            image_shape=info.image_shape if info.input == "images" else None,
         )
 
     def _mapping(self) -> ColumnMapping:

@@ -79,8 +79,8 @@ class Journal:
 
     SAMPLE = 64  # rows kept for the check at the end
 
-    def __init__(self, path: Path | None = None) -> None:
-        self.path = path
+    def __init__(self, path: str | Path | None = None) -> None:
+        self.path = None if path is None else Path(path)
         self._lock = threading.RLock()
         self._waiting: dict[int, Acknowledgement] = {}
         self._next = 0
