@@ -115,7 +115,7 @@ def test_wrong_combinations(fails, titles, uri, images, text, drq, tmp_path, row
 def test_text_for_an_encoder_of_vectors(fails, in_lite):
     base = ["search", in_lite.name, *in_lite.opened]
     fails(2, [*base, "--text", "a"], "takes vectors, not text", "--vector or --vectors")
-    fails(2, ["load", in_lite.name, *in_lite.opened, "x.npy", "--text-column", "a"], "x.npy")
+    fails(2, ["load", in_lite.name, *in_lite.opened, "x.npy", "--text-column", "a"], "no text column")
 
 
 def test_inspect(alula, text, images):
