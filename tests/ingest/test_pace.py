@@ -13,10 +13,14 @@ from pymilvus.exceptions import MilvusException
 from alula.errors import ServerError
 from alula.ingest import pace as pace_module
 from alula.ingest.pace import Pace, StoppedError
-from alula.servers import Failure, what_failed
+from alula.servers import Failure, server_words, what_failed
 
 LIMIT = MilvusException(8, "request is rejected by grpc RateLimiter middleware: rate limit exceeded[rate=524288]", 49)
 LOST = MilvusException(1, "<_MultiThreadedRendezvous of RPC that terminated with: StatusCode.UNAVAILABLE")
+STACK = (
+    "stack trace: /a/b/stack_trace.go:51 github.com/x/tracer.StackTrace\n"
+    + "/a/c.go:5 github.com/y.(*C[...]).Call\n" * 9
+)
 DENIED = MilvusException(1402, "PrivilegeInsert: permission deny")
 
 
@@ -67,6 +71,7 @@ def failing(*errors):
         (Rpc(grpc.StatusCode.UNAVAILABLE), Failure.UNKNOWN),
         (Rpc(grpc.StatusCode.DEADLINE_EXCEEDED), Failure.UNKNOWN),
         (MilvusException(1, "service not ready[Proxy=1, State=Initializing]"), Failure.UNKNOWN),
+        (MilvusException(65535, f"attempt #0: {STACK} no answer"), Failure.UNKNOWN),
         (DENIED, Failure.REFUSED),
         (MilvusException(100, "collection not found[collection=x]"), Failure.REFUSED),
         (MilvusException(1100, "the length of the vector is wrong"), Failure.REFUSED),
@@ -75,6 +80,12 @@ def failing(*errors):
 )
 def test_what_failures_mean(error, failure):
     assert what_failed(error) is failure
+
+
+def test_stacks_of_calls_are_left_out_of_sentences():
+    assert (
+        server_words(MilvusException(65535, f"attempt #0: {STACK.strip()}: node offline")) == "attempt #0: node offline"
+    )
 
 
 def test_a_wrapped_call_error_is_seen():

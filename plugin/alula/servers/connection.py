@@ -277,7 +277,8 @@ def server_words(error: BaseException | None) -> str:
         text = f"{code.name if code else 'RPC error'} {details}".strip()
     else:
         text = str(error)
-    # a parser's list of all that it would have taken says nothing to a person
+    # neither a stack of calls nor a parser's list of all that it would have taken says anything to a person
+    text = re.sub(r"stack trace:(\s+\S+\.(go|s):\d+\s+\S+)+:?\s*", "", text)
     text = re.sub(r" expecting \{[^\n]*", "", text)
     return " ".join(text.split()).rstrip(". :")[:400]
 

@@ -7,8 +7,6 @@ from enum import Enum
 import grpc
 from pymilvus.exceptions import MilvusException
 
-from alula.servers.connection import server_words
-
 
 class Failure(Enum):
     """What to do about a failed call.
@@ -32,6 +30,7 @@ _BUSY_WORDS = ("rate limit", "quota", "memory limit", "disk limit", "time tick l
 # Service not ready, unavailable and internal; then channels, nodes, storage and message queue.
 _PASSING_CODES = {1, 2, 5, *range(500, 700), *range(900, 1100), *range(1300, 1400)}
 _PASSING_WORDS = (
+    "stack trace",  # the server's own breakdown, as while it restarts, and no refusal
     "statuscode.unavailable",
     "statuscode.deadline_exceeded",
     "fail connecting",
@@ -81,7 +80,7 @@ def _of_call(error: grpc.RpcError) -> Failure:
 
 
 def _of_answer(error: MilvusException) -> Failure:
-    words = server_words(error).lower()
+    words = str(error.message).lower()
     if any(word in words for word in _REFUSED_WORDS):
         return Failure.REFUSED
     old = getattr(error, "compatible_code", None)

@@ -46,7 +46,7 @@ the end) is in the line "all". The rows are GloVe words of 50 numbers, the encod
 """
 
 SEED = 0
-ROWS, QUICK_ROWS = 200_000, 30_000
+ROWS, QUICK_ROWS = 100_000, 30_000
 REPEATS, QUICK_REPEATS = 3, 1
 SIZES = (1000, 2000, 4000, 10_000)
 SWEEP = 20_000  # rows with which the script's best batch is found
