@@ -87,6 +87,9 @@ def _text(section: Section, figures: dict[str, Any]) -> str:
         )
     for title, rows in figures["tables"].items():
         lines.append(f"### {title}\n\n{markdown(rows)}\n")
+    notes = [f"- {name}: {value}" for name, value in figures["figures"].items() if isinstance(value, str)]
+    if notes:
+        lines.append("\n".join(notes) + "\n")
     for picture in figures["pictures"]:
         _draw(picture)
         lines.append(f"![{picture['title']}: {picture['y']} by {picture['x']}](benchmarks/{picture['name']}.png)\n")
