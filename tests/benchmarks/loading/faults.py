@@ -229,9 +229,9 @@ def engine_frozen(run: Run) -> None:
     run.pause()
     if run.strike():
         long = run.random.random() < 0.25
-        (child,) = children(run.loader.pid)
-        with frozen(child):
-            time.sleep(LONG_FREEZE if long else run.random.uniform(1, 8))
+        for engine in children(run.loader.pid):  # none when the loader is just about to end
+            with frozen(engine):
+                time.sleep(LONG_FREEZE if long else run.random.uniform(1, 8))
 
 
 def rate_limited(run: Run) -> None:
