@@ -124,11 +124,11 @@ def test_values_that_are_not_finite_name_the_row_in_the_file(tmp_path, bad):
     vectors[37, 2] = vectors[40, 0] = bad
     source = open_source(save_npy(tmp_path / "x.npy", vectors))
     batches = all_rows(source, 20)
-    check_finite(batches[0], source.path)
+    check_finite(batches[0], source.name)
     with pytest.raises(DataError, match=r"Row 37 of .*x\.npy: NaN or infinite values"):
-        check_finite(batches[1], source.path)
+        check_finite(batches[1], source.name)
     with pytest.raises(DataError, match="Row 37 of"):
-        read_vectors(source.path)
+        read_vectors(source.name)
 
 
 # --- .npy -----------------------------------------------------------------------------------------------------------

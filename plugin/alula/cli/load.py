@@ -145,10 +145,8 @@ def command(
             )
     except BaseException:
         if journal.untouched:
-            journal.remove()
             forget_stdin(spool)
-        else:
-            journal.close()
+        journal.leave()
         raise
     if report.verification.problem:
         journal.close()
@@ -203,7 +201,7 @@ def _show(report: LoadReport, collection: Collection, *, quiet: bool, json_logs:
         return
     replaced = f", {report.replaced:,} of them in place of rows with the same id" if report.replaced else ""
     earlier = f" ({report.rows - report.written:,} of them in earlier runs)" if report.rows > report.written else ""
-    rate = f"{report.written / report.seconds:,.0f}/s, {report.bytes / 1e6 / report.seconds:,.1f} MB/s"
+    rate = f"{report.rows_per_second:,.0f}/s, {report.bytes / 1e6 / report.seconds:,.1f} MB/s"
     click.echo(
         f"Loaded {report.rows:,} rows{earlier} in {report.seconds:.1f} s ({rate}){replaced}. {name} now holds "
         f"{report.total:,}."
@@ -229,7 +227,7 @@ def _as_json(report: LoadReport) -> Mapping[str, Any]:
         "bad": report.bad,
         "dead_letters": report.dead_letters,
         "seconds": round(report.seconds, 3),
-        "rows_per_second": round(report.written / report.seconds, 1),
+        "rows_per_second": round(report.rows_per_second, 1),
         "mb_per_second": round(report.bytes / 1e6 / report.seconds, 2),
         "busy": {stage: round(share, 3) for stage, share in report.shares.items()},
         "bottleneck": report.bottleneck,

@@ -141,10 +141,7 @@ def command(
                 progress=progress,
             )
     except BaseException:
-        if journal.untouched:
-            journal.remove()
-        else:
-            journal.close()
+        journal.leave()
         raise
     if alias is None:
         journal.close()
@@ -235,8 +232,9 @@ def _show(report: MigrationReport, migration: Migration, server: Server, journal
     if quiet:
         return
     if report.load is not None:
-        rate = report.load.written / report.load.seconds
-        click.echo(f"Copied {report.load.rows:,} rows in {report.load.seconds:.1f} s ({rate:,.0f}/s).")
+        click.echo(
+            f"Copied {report.load.rows:,} rows in {report.load.seconds:.1f} s ({report.load.rows_per_second:,.0f}/s)."
+        )
     changed = "" if report.changed is None else f"{report.changed:,} changed, "
     end = "then both were equal" if report.settled else f"then rows of {old} still changed"
     click.echo(f"Caught up: {changed}{report.added:,} added, {report.deleted:,} deleted; {end}.")

@@ -84,6 +84,7 @@ class Journal:
         self._lock = threading.RLock()
         self._waiting: dict[int, Acknowledgement] = {}
         self._next = 0
+        self._sent_before: Cursor | None = None
         try:
             self._db = sqlite3.connect(path or ":memory:", check_same_thread=False, isolation_level=None, timeout=0)
         except sqlite3.Error as error:
@@ -190,11 +191,9 @@ class Journal:
 
     def begin_run(self) -> None:
         """Take what was sent and not acknowledged before as being in doubt."""
-        self._sent_before = cast("Cursor | None", self._get("sent"))
+        self._sent_before = self._get("sent")
         self._next = 0
         self._waiting = {}
-
-    _sent_before: Cursor | None = None
 
     def acknowledge(self, number: int, what: Acknowledgement) -> None:
         """Write down that Milvus has a batch.
@@ -285,6 +284,13 @@ class Journal:
         """Close the file; it stays."""
         with self._lock:
             self._db.close()
+
+    def leave(self) -> None:
+        """Close the file, and delete it where nothing was sent to Milvus: then there is nothing to go on with."""
+        if self.untouched:
+            self.remove()
+        else:
+            self.close()
 
     def remove(self) -> None:
         """Close the file and delete it."""

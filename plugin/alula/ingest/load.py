@@ -66,6 +66,11 @@ class LoadReport:
     verification: Verification
 
     @property
+    def rows_per_second(self) -> float:
+        """Rows written in a second of this run."""
+        return self.written / self.seconds
+
+    @property
     def bottleneck(self) -> str:
         """The stage that the load waited for."""
         return max(self.shares, key=lambda stage: self.shares[stage])

@@ -129,8 +129,7 @@ class Pipeline:
                         break
                     journal.sending(batch.span)
                     self._report(read=len(batch))
-                    here = [n for n in duplicates if batch.start <= n < batch.start + len(batch)]
-                    pool.submit(self._move, number, batch, here).add_done_callback(lambda _: places.release())
+                    pool.submit(self._move, number, batch, duplicates).add_done_callback(lambda _: places.release())
             except BaseException:
                 self._stop()
                 raise

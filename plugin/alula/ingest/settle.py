@@ -22,7 +22,7 @@ def settle(journal: Journal, target: Target, source: Source, sink: RpcSink, pace
     duplicates = journal.duplicates or []
     spans = set(journal.doubtful)
     for batch in _batches_of(source, spans, size):
-        checked = target.check(batch, [n for n in duplicates if batch.start <= n < batch.start + len(batch)])
+        checked = target.check(batch, duplicates)
         keys = list(checked.values[key])
         there: list[int] = []
         pace.make(f"look for rows in {target.name!r}", lambda _: there.append(sink.count_of(keys)))  # noqa: B023

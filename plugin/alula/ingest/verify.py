@@ -77,7 +77,9 @@ def verify(target: Target, sample: list[bytes], fewest: int, most: int) -> Verif
             different.append(f"{value!r} is missing")
         elif (field := same_rows(by_key[value], columns, i, target.specs)) is not None:
             different.append(f"{field!r} of {value!r} is another")
-    vectors = target.lowering.encoder.embed(checked.inputs)
+    vectors = columns.get(target.lowering.field.name)
+    if vectors is None:  # they are not kept
+        vectors = target.lowering.encoder.embed(checked.inputs)
     found = target.search(vectors, NEIGHBOURS)
     hits = sum(value in ids for value, ids in zip(keys, found, strict=True))
     return Verification(rows, fewest, most, len(keys), tuple(different), sum(map(bool, found)), hits)

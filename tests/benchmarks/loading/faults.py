@@ -131,22 +131,21 @@ class Run:
 
 def loader_killed(run: Run) -> None:
     """Kill -9 the loader, in every second run the resumed one again."""
-    for share in (1.0, 0.7)[: run.random.choice([1, 2])]:
-        run.loader.start()
-        run.pause(share)
-        if not run.strike():
-            return
-        run.loader.kill()
+    _kill(run)
 
 
 def loader_and_engine_killed(run: Run) -> None:
     """Kill -9 the loader and the embedded engine, its child."""
+    _kill(run, engine=True)
+
+
+def _kill(run: Run, *, engine: bool = False) -> None:
     for share in (1.0, 0.7)[: run.random.choice([1, 2])]:
         run.loader.start()
         run.pause(share)
         if not run.strike():
             return
-        run.loader.kill(engine=True)
+        run.loader.kill(engine=engine)
 
 
 def engine_killed(run: Run) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -102,25 +102,19 @@ class RpcSink:
 
     def present(self, keys: Sequence[Any]) -> list[Any]:
         """Those of the keys that rows in the collection have."""
-        found: list[Any] = []
-        for i in range(0, len(keys), IDS_PER_QUERY):
-            filter_ = any_of(self._key, keys[i : i + IDS_PER_QUERY])
-            rows = self._server.client.query(
-                self._name, filter=filter_, output_fields=[self._key], consistency_level="Strong"
-            )
-            found += [row[self._key] for row in rows]
-        return found
+        return [row[self._key] for row in self._rows_with(keys, self._key)]
 
     def count_of(self, keys: Sequence[Any]) -> int:
         """How many rows have one of the keys: more than there are keys when rows were doubled."""
-        total = 0
+        return sum(int(row["count(*)"]) for row in self._rows_with(keys, "count(*)"))
+
+    def _rows_with(self, keys: Sequence[Any], field: str) -> Iterator[Any]:
+        """A field of the rows that have one of the keys."""
         for i in range(0, len(keys), IDS_PER_QUERY):
             filter_ = any_of(self._key, keys[i : i + IDS_PER_QUERY])
-            rows = self._server.client.query(
-                self._name, filter=filter_, output_fields=["count(*)"], consistency_level="Strong"
+            yield from self._server.client.query(
+                self._name, filter=filter_, output_fields=[field], consistency_level="Strong"
             )
-            total += int(rows[0]["count(*)"])
-        return total
 
     def _unchanged(self, columns: Columns, start: int, ids: Sequence[Any]) -> set[Any]:
         """Those of the ids whose rows are stored as they would be written, so that a broken load can be repeated."""

@@ -53,11 +53,6 @@ class ArraySource:
                 )
         self.scalars: Mapping[str, pa.DataType] = {name: column.type for name, column in self._columns.items()}
 
-    @property
-    def path(self) -> str:
-        """The same as `name`."""
-        return self.name
-
     def batches(self, size: int = 8192, *, after: Cursor | None = None, start: int = 0) -> Iterator[Batch]:  # noqa: ARG002
         """See `Source.batches`."""
         for first in range(0 if after is None else int(after) + 1, len(self._inputs), size):

@@ -63,11 +63,6 @@ class FileSource:
             field: self._schema.field(column).type for field, column in self._fields.items()
         }
 
-    @property
-    def path(self) -> str:
-        """The same as `name`."""
-        return self.name
-
     def batches(self, size: int = 8192, *, after: Cursor | None = None, start: int = 0) -> Iterator[Batch]:  # noqa: ARG002
         """See `Source.batches`."""
         first = 0 if after is None else int(after) + 1
