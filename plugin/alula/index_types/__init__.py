@@ -18,6 +18,7 @@ from alula.index_types.base import (
     vector_index,
     vector_spec,
 )
+from alula.index_types.local import EncodedRows, LocalIndex
 from alula.index_types.registry import index_type, index_types
 
 __all__ = [
@@ -25,8 +26,10 @@ __all__ = [
     "Candidates",
     "Capabilities",
     "Column",
+    "EncodedRows",
     "FieldSpec",
     "IndexType",
+    "LocalIndex",
     "Lowering",
     "NativeIndex",
     "Option",

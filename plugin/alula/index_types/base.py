@@ -10,7 +10,8 @@ import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, TypeAlias
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +19,9 @@ import scipy.sparse as sp
 
 from alula.encoders import Encoder, Metric
 from alula.errors import Unsupported, UsageError
+
+if TYPE_CHECKING:
+    from alula.index_types.local import EncodedRows, LocalIndex
 
 F32 = npt.NDArray[np.float32]
 Column: TypeAlias = "npt.NDArray[Any] | sp.csr_array"
@@ -202,6 +206,18 @@ class Lowering(ABC):
     def encode_rows(self, vectors: F32) -> dict[str, Column]:
         """The companion fields of vectors (n, d): arrays of length n, uint8 (n, bytes) for binary, CSR for sparse."""
 
+    def decode_rows(self, columns: Mapping[str, Column]) -> EncodedRows:
+        """The encoded rows that companion fields hold: the inverse of `encode_rows`, as far as it goes.
+
+        Args:
+            columns: Every companion field, as `encode_rows` gives them.
+
+        Raises:
+            Unsupported: If the index type cannot be held outside Milvus.
+        """
+        del columns
+        raise Unsupported("This index type's rows cannot be read back from Milvus.")
+
     @abstractmethod
     def plan_search(self, queries: F32, options: Mapping[str, Any], limit: int) -> SearchPlan:
         """The native search for queries (n, d).
@@ -248,6 +264,30 @@ class IndexType(ABC):
     @abstractmethod
     def lowering(self, field: VectorField, encoder: Encoder, settings: Mapping[str, str]) -> Lowering:
         """The lowering of a field with settings that `choose` made, now or when the collection was created."""
+
+    def local(self, encoder: Encoder, metric: Metric, *, keep_vectors: bool) -> LocalIndex:
+        """An empty index of this type in this process.
+
+        Args:
+            encoder: The encoder of its rows and queries.
+            metric: The user's metric.
+            keep_vectors: Whether it holds the rows' vectors, for exact scores.
+
+        Raises:
+            Unsupported: If the type works on a server only; the base always does.
+        """
+        del encoder, metric, keep_vectors
+        raise Unsupported(f"The index type {self.name} cannot be held in this process; search it in Milvus.")
+
+    def open_local(self, folder: Path, encoder: Encoder) -> LocalIndex:
+        """Open by memory map what `LocalIndex.save` wrote.
+
+        Raises:
+            DataError: If the folder holds no such index.
+            Unsupported: As `local`.
+        """
+        del folder, encoder
+        raise Unsupported(f"The index type {self.name} cannot be held in this process; search it in Milvus.")
 
 
 def check_options(declared: Sequence[Option], given: Mapping[str, Any], what: str) -> dict[str, Any]:

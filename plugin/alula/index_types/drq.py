@@ -6,12 +6,14 @@ Song et al., Deep Recurrent Quantization for Generating Sequential Binary Codes,
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
+import numpy.typing as npt
 import scipy.sparse as sp
 
-from alula.encoders import DrqEncoder, DrqQueries, DrqRows, Encoder
+from alula.encoders import DrqEncoder, DrqQueries, DrqRows, Encoder, Metric
 from alula.errors import Unsupported, UsageError
 from alula.index_types.base import (
     F32,
@@ -27,7 +29,17 @@ from alula.index_types.base import (
     VectorField,
 )
 from alula.index_types.flops_sparse import POSTING_BYTES
-from alula.kernels import adc_inner_products, adc_scores, pack_bytes, pack_norms, unpack_bytes, unpack_norms
+from alula.index_types.local import I64, EncodedRows, LocalIndex, Mask
+from alula.kernels import (
+    CodeIndex,
+    Found,
+    adc_inner_products,
+    adc_scores,
+    pack_bytes,
+    pack_norms,
+    unpack_bytes,
+    unpack_norms,
+)
 
 BINARY_INDEXES = ("BIN_FLAT", "BIN_IVF_FLAT")
 
@@ -89,6 +101,30 @@ class Drq(IndexType):
         """See `IndexType.lowering`."""
         return (_AdcLowering if settings["layout"] == "adc" else _HammingLowering)(field, encoder, settings)
 
+    def local(self, encoder: Encoder, metric: Metric, *, keep_vectors: bool) -> LocalIndex:
+        """See `IndexType.local`."""
+        info = encoder.info
+        index = CodeIndex(info.levels, metric, info.scale, info.input_dim if keep_vectors else None)
+        return _LocalDrq(cast(DrqEncoder, encoder), index)
+
+    def open_local(self, folder: Path, encoder: Encoder) -> LocalIndex:
+        """See `IndexType.open_local`."""
+        return _LocalDrq(cast(DrqEncoder, encoder), CodeIndex.load(folder))
+
+
+def prefix_levels(encoder: DrqEncoder, bits: int | None) -> int:
+    """The number of levels of a code of so many bits, all by default.
+
+    Raises:
+        UsageError: If the encoder's codes have no such prefix.
+    """
+    longest = encoder.info.max_bits
+    if bits is None:
+        return encoder.info.levels
+    if bits % 8 or bits > longest:
+        raise UsageError(f"bits is {bits}; this encoder's codes have a multiple of 8 bits up to {longest}.")
+    return bits // 8
+
 
 class _DrqLowering(Lowering):
     """What both layouts share: the encoder, the prefix, and the estimate's units."""
@@ -99,12 +135,7 @@ class _DrqLowering(Lowering):
 
     def prefix(self, bits: int | None) -> int:
         """The number of levels of a code of so many bits."""
-        longest = self.drq.info.max_bits
-        if bits is None:
-            return self.drq.info.levels
-        if bits % 8 or bits > longest:
-            raise UsageError(f"bits is {bits}; this encoder's codes have a multiple of 8 bits up to {longest}.")
-        return bits // 8
+        return prefix_levels(self.drq, bits)
 
 
 class _HammingLowering(_DrqLowering):
@@ -141,6 +172,15 @@ class _HammingLowering(_DrqLowering):
         if self.field.metric != "IP":
             columns |= {self._norm(i): column for i, column in enumerate(pack_norms(rows.norms))}
         return columns
+
+    def decode_rows(self, columns: Mapping[str, Column]) -> EncodedRows:
+        levels = self.drq.info.levels
+        codes = unpack_bytes([columns[self._code(i)] for i in range(-(-levels // 8))], levels)
+        norms = np.ones(codes.shape, np.float32)
+        if self.field.metric != "IP":
+            for level in range(levels):
+                norms[:, level] = unpack_norms(columns[self._norm(level // 4)], level)
+        return DrqRows(codes, norms, cast("npt.NDArray[np.uint8]", columns[self.index.field]))
 
     def plan_search(self, queries: F32, options: Mapping[str, Any], limit: int) -> SearchPlan:
         levels = self.prefix(options["bits"])
@@ -233,6 +273,19 @@ class _AdcLowering(_DrqLowering):
         indptr = np.arange(n + 1) * dims.shape[1]
         return sp.csr_array((weights.ravel(), dims.ravel(), indptr), shape=(n, 257 * levels))
 
+    def decode_rows(self, columns: Mapping[str, Column]) -> EncodedRows:
+        """See `Lowering.decode_rows`; norms of prefixes that are not stored are NaN, and signs are not stored."""
+        rows = cast(sp.csr_array, columns[self.index.field])
+        n, levels = rows.shape[0], self.drq.info.levels
+        width = levels + (len(self.lengths) if self.field.metric != "IP" else 0)
+        dims, weights = rows.indices.reshape(n, width), rows.data.reshape(n, width)
+        codes = (dims[:, :levels] - 256 * np.arange(levels)).astype(np.uint8)
+        norms = np.full((n, levels), 1.0 if self.field.metric == "IP" else np.nan, np.float32)
+        if self.field.metric != "IP":
+            stored = np.sqrt(np.maximum(np.float32(self.norm_bound) - weights[:, levels:], 0))
+            norms[:, np.array(self.lengths) - 1] = stored
+        return DrqRows(codes, norms, np.empty((n, 0), np.uint8))
+
     def plan_search(self, queries: F32, options: Mapping[str, Any], limit: int) -> SearchPlan:
         levels = self.prefix(options["bits"])
         encoded = self.drq.encode_queries(queries)
@@ -264,3 +317,54 @@ class _AdcLowering(_DrqLowering):
             return cast(F32, native * scale * scale)
         squared = np.float32(query_norms[query] ** 2 + self.norm_bound) - native
         return cast(F32, 1.0 - squared / 2.0 if self.field.metric == "COSINE" else squared * scale * scale)
+
+
+class _LocalDrq(LocalIndex):
+    def __init__(self, encoder: DrqEncoder, index: CodeIndex) -> None:
+        self._encoder, self._index = encoder, index
+
+    def __len__(self) -> int:
+        return len(self._index)
+
+    @property
+    def keeps_vectors(self) -> bool:
+        return self._index.vectors is not None
+
+    @property
+    def alive(self) -> Mask:
+        return self._index.alive
+
+    @property
+    def nbytes(self) -> Mapping[str, int]:
+        return self._index.nbytes
+
+    def add(self, rows: EncodedRows, vectors: F32 | None = None) -> None:
+        encoded = cast(DrqRows, rows)
+        self._index.add(encoded.codes, encoded.norms, vectors)
+
+    def delete(self, positions: I64) -> None:
+        self._index.delete(positions)
+
+    def search(
+        self,
+        queries: F32,
+        limit: int,
+        options: Mapping[str, Any],
+        *,
+        rerank: int | None = None,
+        valid: Mask | None = None,
+    ) -> Found:
+        encoded = self._encoder.encode_queries(queries)
+        return self._index.search(
+            encoded.lut,
+            encoded.norms,
+            limit,
+            levels=prefix_levels(self._encoder, options["bits"]),
+            vectors=queries,
+            candidates=options["candidates"],
+            rerank=rerank,
+            valid=valid,
+        )
+
+    def save(self, folder: Path) -> None:
+        self._index.save(folder)

@@ -6,11 +6,13 @@ Paria et al., Minimizing FLOPs to Learn Efficient Sparse Representations, ICLR 2
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
+import scipy.sparse as sp
 
-from alula.encoders import Encoder, FlopsEncoder
+from alula.encoders import Encoder, FlopsEncoder, Metric
 from alula.errors import Unsupported
 from alula.index_types.base import (
     F32,
@@ -24,6 +26,8 @@ from alula.index_types.base import (
     SearchPlan,
     VectorField,
 )
+from alula.index_types.local import I64, EncodedRows, LocalIndex, Mask
+from alula.kernels import Found, InvertedIndex
 
 POSTING_BYTES = 8  # an id and a float32 weight
 
@@ -54,6 +58,16 @@ class FlopsSparse(IndexType):
         """See `IndexType.lowering`."""
         return _FlopsLowering(field, encoder, settings)
 
+    def local(self, encoder: Encoder, metric: Metric, *, keep_vectors: bool) -> LocalIndex:
+        """See `IndexType.local`."""
+        info = encoder.info
+        index = InvertedIndex(info.dim, metric, info.input_dim if keep_vectors else None)
+        return _LocalFlops(cast(FlopsEncoder, encoder), index)
+
+    def open_local(self, folder: Path, encoder: Encoder) -> LocalIndex:
+        """See `IndexType.open_local`."""
+        return _LocalFlops(cast(FlopsEncoder, encoder), InvertedIndex.load(folder))
+
 
 class _FlopsLowering(Lowering):
     @property
@@ -70,6 +84,9 @@ class _FlopsLowering(Lowering):
     def encode_rows(self, vectors: F32) -> dict[str, Column]:
         return {self.fields[0].name: cast(FlopsEncoder, self.encoder).encode_rows(vectors)}
 
+    def decode_rows(self, columns: Mapping[str, Column]) -> EncodedRows:
+        return cast(sp.csr_array, columns[self.fields[0].name])
+
     def plan_search(self, queries: F32, options: Mapping[str, Any], limit: int) -> SearchPlan:
         rows = cast(FlopsEncoder, self.encoder).encode_queries(queries)
         native = []
@@ -80,3 +97,51 @@ class _FlopsLowering(Lowering):
                 dims, weights = dims[kept], weights[kept]
             native.append(dict(zip(dims.tolist(), weights.tolist(), strict=True)))
         return SearchPlan(self.index.field, "IP", native, max(options["candidates"], limit), "IP")
+
+
+class _LocalFlops(LocalIndex):
+    def __init__(self, encoder: FlopsEncoder, index: InvertedIndex) -> None:
+        self._encoder, self._index = encoder, index
+
+    def __len__(self) -> int:
+        return len(self._index)
+
+    @property
+    def keeps_vectors(self) -> bool:
+        return self._index.vectors is not None
+
+    @property
+    def alive(self) -> Mask:
+        return self._index.alive
+
+    @property
+    def nbytes(self) -> Mapping[str, int]:
+        return self._index.nbytes
+
+    def add(self, rows: EncodedRows, vectors: F32 | None = None) -> None:
+        self._index.add(cast(sp.csr_array, rows), vectors)
+
+    def delete(self, positions: I64) -> None:
+        self._index.delete(positions)
+
+    def search(
+        self,
+        queries: F32,
+        limit: int,
+        options: Mapping[str, Any],
+        *,
+        rerank: int | None = None,
+        valid: Mask | None = None,
+    ) -> Found:
+        return self._index.search(
+            self._encoder.encode_queries(queries),
+            limit,
+            vectors=queries,
+            candidates=options["candidates"],
+            terms=options["terms"],
+            rerank=rerank,
+            valid=valid,
+        )
+
+    def save(self, folder: Path) -> None:
+        self._index.save(folder)

@@ -1,9 +1,15 @@
 """The few numeric loops: exact scores, asymmetric distances, top-k."""
 
 from alula.kernels.adc import adc_inner_products, adc_scores, pack_bytes, pack_norms, unpack_bytes, unpack_norms
+from alula.kernels.code_index import CodeIndex
 from alula.kernels.exact import better_is_larger, exact_scores, top_k
+from alula.kernels.found import Found
+from alula.kernels.inverted import InvertedIndex
 
 __all__ = [
+    "CodeIndex",
+    "Found",
+    "InvertedIndex",
     "adc_inner_products",
     "adc_scores",
     "better_is_larger",

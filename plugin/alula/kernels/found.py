@@ -1,0 +1,30 @@
+"""What a search in this process finds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+F32 = npt.NDArray[np.float32]
+I64 = npt.NDArray[np.int64]
+Mask = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Found:
+    """The best rows for each query, best first.
+
+    Args:
+        positions: int64 (n, k): the rows' positions in the index; -1 behind the last where fewer than k were found.
+        scores: float32 (n, k): their scores; undefined where the position is -1.
+    """
+
+    positions: I64
+    scores: F32
+
+    @classmethod
+    def empty(cls, queries: int, k: int) -> Found:
+        """No rows for any query, to be filled in."""
+        return cls(np.full((queries, k), -1, np.int64), np.zeros((queries, k), np.float32))
