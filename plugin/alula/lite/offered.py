@@ -31,7 +31,9 @@ class Offered:
     def __init__(self, kind: IndexType) -> None:
         self.kind = kind
 
-    def check_build(self, field: str, dim: int, metric: str | None, params: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    def check_build(
+        self, field: str, dim: int, metric: str | None, params: Mapping[str, Any]
+    ) -> tuple[str, dict[str, Any]]:
         """What the user asks of a new index, checked.
 
         Args:
@@ -53,7 +55,10 @@ class Offered:
         encoder = open_encoder(options["encoder"], options["encoder_sha256"])
         info = encoder.info
         if info.kind != self.kind.encoder_kind:
-            raise UsageError(f"{name} needs an encoder of kind {self.kind.encoder_kind}; {encoder.path} is {info.kind}.")
+            raise UsageError(
+                f"{name} needs an encoder of the kind {self.kind.encoder_kind!r}, and {encoder.path} is of the kind "
+                f"{info.kind!r}; train one with 'alula train {self.kind.encoder_kind}'."
+            )
         if info.input_dim != dim:
             raise UsageError(
                 f"The field {field!r} has dimension {dim}, and the encoder {encoder.path} takes {info.input_dim}."

@@ -15,7 +15,7 @@ from typing import Any
 from alula.errors import AlulaError, DataError, Unsupported, UsageError
 from alula.lite.offered import Offered, every_offered
 from alula.lite.segment_index import FailedIndex
-from alula.lite.self_test import SelfTest
+from alula.lite.self_test import SelfTest, changed
 
 TESTED_VERSIONS = ("3.2.2",)
 
@@ -46,7 +46,10 @@ def register() -> None:
         _check_version()
         _offered.update(every_offered())
         try:
-            _replace_all()
+            try:
+                _replace_all()
+            except (ImportError, AttributeError) as error:
+                raise changed(str(error)) from error
             with SelfTest.among(_offered) as test:
                 test.run()
         except BaseException:
@@ -222,11 +225,10 @@ def _searching(original: Callable[..., Any]) -> Callable[..., Any]:
 @contextmanager
 def _lite_errors() -> Iterator[None]:
     """Milvus Lite hands its own errors to the client; others it logs with a traceback first."""
-    from milvus_lite.exceptions import IndexBackendUnavailableError, SchemaValidationError
-
+    errors = importlib.import_module("milvus_lite.exceptions")
     try:
         yield
     except (UsageError, DataError) as error:
-        raise SchemaValidationError(str(error)) from error
+        raise errors.SchemaValidationError(str(error)) from error
     except AlulaError as error:
-        raise IndexBackendUnavailableError(str(error)) from error
+        raise errors.IndexBackendUnavailableError(str(error)) from error

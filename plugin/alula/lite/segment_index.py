@@ -7,7 +7,6 @@ its candidates come from the segment's own array.
 from __future__ import annotations
 
 import json
-import os
 import tempfile
 import zipfile
 from collections.abc import Mapping, Sequence
@@ -146,7 +145,7 @@ class SegmentIndex:
                 archive.writestr(ABOUT, json.dumps(self._recipe.about | {"rows": self.num_vectors}))
                 for file in sorted(file for file in folder.rglob("*") if file.is_file()):
                     archive.write(file, file.relative_to(folder.parent))
-            os.replace(packed, target)
+            packed.replace(target)
 
     @classmethod
     def load(cls, recipe: Recipe, path: str) -> SegmentIndex:
@@ -209,7 +208,11 @@ def _check_same(recipe: Recipe, about: Mapping[str, Any], path: str) -> None:
 def _joined(blocks: Sequence[EncodedRows]) -> EncodedRows:
     if isinstance(blocks[0], DrqRows):
         parts = cast("Sequence[DrqRows]", blocks)
-        return DrqRows(*(np.concatenate([getattr(part, name) for part in parts]) for name in ("codes", "norms", "signs")))
+        return DrqRows(
+            np.concatenate([part.codes for part in parts]),
+            np.concatenate([part.norms for part in parts]),
+            np.concatenate([part.signs for part in parts]),
+        )
     return cast(sp.csr_array, sp.vstack(blocks, format="csr"))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import tempfile
 from collections.abc import Iterator, Mapping, MutableMapping
 from contextlib import contextmanager
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pymilvus.grpc_gen import common_pb2
 
 from alula.errors import Unsupported
 from alula.index_types.local import F32, I64, Mask
@@ -67,14 +69,14 @@ class SelfTest:
             try:
                 found = _use(folder)
             except Exception as error:  # any surprise at all
-                raise _changed(f"{type(error).__name__}: {error}") from error
-        built = [f"check_build v 2 L2", f"build {PARAMS} True", f"search 2 None {{'depth': 7}}"]
+                raise changed(f"{type(error).__name__}: {error}") from error
+        built = ["check_build v 2 L2", f"build {PARAMS} True", "search 2 None {'depth': 7}"]
         loaded = [f"load {PARAMS} saved", f"search 2 {VALID} {{'depth': 7}}"]
         if self.calls != built + loaded:
-            raise _changed(f"it asked for {self.calls}")
+            raise changed(f"it asked for {self.calls}")
         exact = [[(1, 1.0), (3, 13.0)], [(3, 13.0), (0, 18.0)]]
         if [[(hit["id"], round(hit["distance"], 4)) for hit in hits] for hits in found] != exact:
-            raise _changed(f"it found {found}")
+            raise changed(f"it found {found}")
 
 
 class _Exact:
@@ -106,18 +108,16 @@ class _Exact:
 
 
 def _use(folder: str) -> list[list[dict[str, Any]]]:
-    from milvus_lite import CollectionSchema, DataType, FieldSchema, MilvusLite
-    from milvus_lite.adapter.grpc import servicer
-    from pymilvus.grpc_gen import common_pb2
-
+    lite = importlib.import_module("milvus_lite")
+    servicer = importlib.import_module("milvus_lite.adapter.grpc.servicer")
     asked = {"index_type": NAME, "metric_type": "L2", **PARAMS}
     pairs = [common_pb2.KeyValuePair(key=key, value=value) for key, value in asked.items()]
     fields = [
-        FieldSchema(name="id", dtype=DataType.INT64, is_primary=True),
-        FieldSchema(name="v", dtype=DataType.FLOAT_VECTOR, dim=2),
+        lite.FieldSchema(name="id", dtype=lite.DataType.INT64, is_primary=True),
+        lite.FieldSchema(name="v", dtype=lite.DataType.FLOAT_VECTOR, dim=2),
     ]
-    with MilvusLite(folder) as database:
-        collection = database.create_collection("c", CollectionSchema(fields=fields))
+    with lite.MilvusLite(folder) as database:
+        collection = database.create_collection("c", lite.CollectionSchema(fields=fields))
         collection.insert([{"id": i, "v": vector.tolist()} for i, vector in enumerate(VECTORS)])
         collection.flush()
         collection.create_index("v", servicer.kv_pairs_to_index_params_dict(pairs))
@@ -127,7 +127,8 @@ def _use(folder: str) -> list[list[dict[str, Any]]]:
         return [*whole, *collection.search([QUERY], top_k=2, expr=FILTER, search_params={"depth": 7})]
 
 
-def _changed(detail: str) -> Unsupported:
+def changed(detail: str) -> Unsupported:
+    """Milvus Lite is not what it was, though its version is."""
     return Unsupported(
         f"This Milvus Lite does not use an index the way the tested versions do ({detail}); nothing was registered. "
         "Install one of those again, and see whether another package changes it as well."
