@@ -37,7 +37,7 @@ def pytest_collection_modifyitems(config, items):
 
 def pytest_runtest_logreport(report):
     if REPORTS in os.environ:
-        told = {"id": report.nodeid, "outcome": report.outcome, "text": report.longreprtext}
+        told = {"id": report.nodeid, "when": report.when, "outcome": report.outcome, "text": report.longreprtext}
         with Path(os.environ[REPORTS]).open("a") as file:
             file.write(json.dumps(told) + "\n")
 
@@ -54,12 +54,14 @@ class Elsewhere:
         return TestElsewhere.from_parent(item.parent, name=item.name, nodeid=item.nodeid, elsewhere=self)
 
     def reports(self, nodeid):
-        """What came of one test: a report for each of its phases that says more than that it passed."""
+        """What came of each phase of one test."""
         if self._reports is None:
             self._reports = {}
             self._run()
-        assert nodeid in self._reports, f"The process ended before this test:\n{self._output}"
-        return [report for report in self._reports[nodeid] if report["outcome"] != "passed"]
+        reports = self._reports.get(nodeid, [])
+        if not any(report["when"] == "teardown" for report in reports):
+            raise FailedElsewhere(f"The process ended before this test did:\n{self._output}")
+        return reports
 
     def _run(self):
         with tempfile.NamedTemporaryFile("r", suffix=".jsonl") as file:
@@ -88,7 +90,8 @@ class TestElsewhere(pytest.Item):
         for report in self._elsewhere.reports(self.nodeid):
             if report["outcome"] == "skipped":
                 pytest.skip(report["text"])
-            raise FailedElsewhere(report["text"])
+            if report["outcome"] == "failed":
+                raise FailedElsewhere(report["text"])
 
     def repr_failure(self, excinfo, style=None):
         return str(excinfo.value) if isinstance(excinfo.value, FailedElsewhere) else super().repr_failure(excinfo)
