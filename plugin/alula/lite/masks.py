@@ -47,7 +47,9 @@ class Validity:
         for segment in segments:
             rows = zip(segment.pks, segment.seqs.tolist(), strict=True)
             valid = (sequence == newest[key] and deleted.get(key, 0) <= sequence for key, sequence in rows)
-            masks.append(np.fromiter(valid, np.bool_, len(segment.pks)))
+            mask = np.fromiter(valid, np.bool_, len(segment.pks))
+            mask.setflags(write=False)  # every search shares it
+            masks.append(mask)
         return cls(segments, deleted, masks)
 
     def holds_for(self, segments: Sequence[Any], deleted: Mapping[Any, int]) -> bool:

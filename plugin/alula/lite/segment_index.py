@@ -7,6 +7,7 @@ its candidates come from the segment's own array.
 from __future__ import annotations
 
 import json
+import logging
 import tempfile
 import zipfile
 from collections.abc import Mapping, Sequence
@@ -26,6 +27,8 @@ from alula.kernels import better_is_larger, exact_scores, top_k
 ABOUT, FORMAT = "alula.json", 1
 BLOCK = 4096  # rows to encode at a time: an encoder's hidden layer is far larger than its rows
 CANDIDATES = 500  # to rank exactly, for index types that do not let the user choose
+
+_log = logging.getLogger("alula.lite")
 
 
 @dataclass(frozen=True)
@@ -63,6 +66,7 @@ class SegmentIndex:
         self.dim = recipe.encoder.info.input_dim
         self.num_vectors = len(rows)
         self.vectors: F32 = np.empty((0, self.dim), np.float32)
+        self._findable = None if rows.alive.all() else rows.alive
 
     @classmethod
     def build(cls, recipe: Recipe, vectors: F32) -> SegmentIndex:
@@ -72,9 +76,16 @@ class SegmentIndex:
             DataError, EncoderError, Unsupported: If they cannot be encoded, or not held.
         """
         encoder = recipe.encoder
-        blocks = [encoder.encode_rows(vectors[start : start + BLOCK]) for start in range(0, len(vectors), BLOCK)]
+        finite: Mask = np.isfinite(vectors).all(axis=1)
+        blocks = [
+            encoder.encode_rows(np.where(finite[start : start + BLOCK, None], vectors[start : start + BLOCK], 0))
+            for start in range(0, len(vectors), BLOCK)
+        ]
         rows = recipe.kind.local(encoder, encoder.info.metric, keep_vectors=False)
         rows.add(_joined(blocks))
+        if not finite.all():  # Milvus Lite takes them, and keeps them for a while when they are deleted
+            _log.warning("%d rows hold NaN or infinite values, and will not be found.", (~finite).sum())
+            rows.delete(np.flatnonzero(~finite))
         return cls(recipe, rows)
 
     def attach(self, vectors: F32) -> None:
@@ -100,6 +111,8 @@ class SegmentIndex:
             UsageError, DataError: If an option or a query cannot be used.
         """
         queries = self._recipe.encoder.check_vectors(queries, what="queries")
+        if self._findable is not None:
+            valid_mask = self._findable if valid_mask is None else valid_mask & self._findable
         options = dict(params or {})
         wanted = max(options.get("candidates", CANDIDATES), top_k)
         ids = np.full((len(queries), top_k), -1, np.int64)

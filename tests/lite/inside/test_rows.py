@@ -1,10 +1,14 @@
 """Rows come, change and go in an index of Milvus Lite 3: what is found is what brute force finds, whatever happened."""
 
 import random
+import time
 
+import numpy as np
 import pytest
+from pymilvus import DataType
 
-from tests.tiny_encoders import write_drq, write_flops
+from tests.engines import best, scores
+from tests.tiny_encoders import random_vectors, write_drq, write_flops
 
 WRITE = {"DRQ": write_drq, "FLOPS_SPARSE": write_flops}
 MOST = {"candidates": 110}  # of segments of 120 rows and more: through the codes, yet nearly all rows
@@ -157,3 +161,45 @@ def test_random_changes(rows, seed):
         rows.check(limit=3, params={"candidates": 100})
         kind = chance.randrange(7)
         rows.check(where=lambda i, k, _, kind=kind: k == kind, filter=f"kind == {kind}")
+
+
+def wait_for(folder, pattern, count):
+    deadline = time.monotonic() + 30
+    while len(list(folder.rglob(pattern))) < count and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert len(list(folder.rglob(pattern))) == count
+
+
+def test_rows_with_nan_do_no_harm(rows, caplog):
+    rows.put(range(200))
+    bad = [{"id": 900, "embedding": [float("nan")] * 8, "kind": 1}, {"id": 901, "embedding": [np.inf] * 8, "kind": 1}]
+    rows.client.insert(rows.name, bad)
+    rows.flush()
+    assert "2 rows hold NaN or infinite values, and will not be found" in caplog.text
+    rows.check(params=MOST)
+    rows.check(limit=300)
+    rows.check(where=lambda i, kind, _: kind == 1, filter="kind == 1")
+    rows.restart()
+    rows.check(limit=300)
+    assert [hit["id"] for hit in rows.client.get(rows.name, ids=[900])] == [900]
+
+
+def test_an_index_on_each_of_two_fields(database, tmp_path):
+    encoders = [write_drq(tmp_path / "drq.onnx"), write_flops(tmp_path / "flops.onnx", input_dim=12, max_nnz=24)]
+    client = database.client()
+    schema = client.create_schema()
+    schema.add_field("id", DataType.INT64, is_primary=True)
+    index = client.prepare_index_params()
+    fields = {"first": random_vectors(300, 8), "second": random_vectors(300, 12)}
+    for field, kind, encoder in zip(fields, ("DRQ", "FLOPS_SPARSE"), encoders, strict=True):
+        schema.add_field(field, DataType.FLOAT_VECTOR, dim=encoder.info.input_dim)
+        index.add_index(field, index_type=kind, metric_type="COSINE", params={"encoder": str(encoder.path)})
+    client.create_collection("rows", schema=schema, index_params=index)
+    client.insert("rows", [{"id": i} | {field: rows[i].tolist() for field, rows in fields.items()} for i in range(300)])
+    for _ in range(2):
+        for field, rows in fields.items():
+            query = random_vectors(1, rows.shape[1], seed=5)
+            (hits,) = client.search("rows", query, anns_field=field, search_params={"candidates": 290})
+            assert [hit["id"] for hit in hits] == best(scores(query[0], rows, "COSINE"), 10, "COSINE").tolist()
+        client.flush("rows")
+        wait_for(database.path, "*.idx", 2)
