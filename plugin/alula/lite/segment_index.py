@@ -76,7 +76,7 @@ class SegmentIndex:
             DataError, EncoderError, Unsupported: If they cannot be encoded, or not held.
         """
         encoder = recipe.encoder
-        finite: Mask = np.isfinite(vectors).all(axis=1)
+        finite: Mask = np.asarray(np.isfinite(vectors).all(axis=1))
         blocks = [
             encoder.encode_rows(np.where(finite[start : start + BLOCK, None], vectors[start : start + BLOCK], 0))
             for start in range(0, len(vectors), BLOCK)
