@@ -2,6 +2,8 @@
 
 import importlib
 import random
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pyarrow as pa
@@ -253,3 +255,28 @@ def test_the_masks_are_worked_out_once_for_as_long_as_nothing_is_flushed(mirror,
     rows.flush()
     rows.check()
     assert len(worked_out) == 2
+
+
+def test_searches_while_rows_change(mirror, tmp_path):
+    alula.lite.register(cache_masks=True)
+    rows = mirror(write_drq(tmp_path / "drq.onnx"), "DRQ")
+    rows.put(range(300))
+    rows.flush()
+    changing = threading.Event()
+
+    def search():
+        while not changing.is_set():
+            rows.search(10)
+            rows.search(10, filter="kind == 3")
+
+    with ThreadPoolExecutor(4) as threads:
+        searches = [threads.submit(search) for _ in range(4)]
+        for step in range(12):
+            rows.put(range(20 * step, 20 * step + 50))
+            rows.delete(range(20 * step, 20 * step + 5))
+            rows.client.flush(rows.name)
+        changing.set()
+        for done in searches:
+            done.result()
+    rows.settle()
+    rows.check()
