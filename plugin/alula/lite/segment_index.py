@@ -131,7 +131,7 @@ class SegmentIndex:
         if rows <= wanted:
             return [self._every(valid)] * len(queries)
         found = self._rows.search(queries, wanted, options, rerank=0, valid=valid)
-        # Sparse codes lead only to rows that share a term with the query. Where the user asked for more, all are ranked.
+        # Sparse codes lead only to rows that share a term with the query; where more are wanted, all are ranked.
         return [
             positions if len(positions) >= limit else self._every(valid)
             for positions in (row[row >= 0] for row in found.positions)
