@@ -8,14 +8,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 from pymilvus import DataType
 
 from alula import stored
 from alula.encoders import Input
 from alula.errors import ServerError, UsageError
+from alula.ingest.sources.answers import MILVUS_TYPE, answered
 from alula.ingest.sources.base import Batch, Cursor
 from alula.ingest.sources.columns import find_column, to_texts, to_vectors
 from alula.ingest.sources.reading import Piece, regroup
@@ -23,7 +22,6 @@ from alula.schema import ARROW_TYPES
 from alula.servers import Server, literal, milvus_errors
 
 _VECTORS = ("FLOAT_VECTOR", "FLOAT16_VECTOR", "BFLOAT16_VECTOR")
-_MILVUS_TYPE = b"milvus"  # of a field, in the metadata of its column
 _MOST_ROWS = 16384  # Milvus returns no more at once
 _FIRST_ROWS = 128  # of the first page, while nothing is known of the rows' lengths
 _PAGE_BYTES = 8 << 20
@@ -93,7 +91,7 @@ class CollectionSource:
             field.name: field.type for field in schema if field.type in ARROW_TYPES.values()
         }
         others = [field for field in schema if field.name not in (*self.scalars, self.column)]
-        self.left_out |= {field.name: field.metadata[_MILVUS_TYPE].decode() for field in others}
+        self.left_out |= {field.name: field.metadata[MILVUS_TYPE].decode() for field in others}
         self._schema = pa.schema([field for field in schema if field not in others])
         self.dim: int | None = None
         if input == "vectors":
@@ -170,8 +168,7 @@ def read_pages(
             continue
         if not rows:
             break
-        arrays = [_array([row.get(field.name) for row in rows], field) for field in schema]
-        page = pa.RecordBatch.from_arrays(arrays, schema=schema)
+        page = pa.RecordBatch.from_arrays([answered(rows, field) for field in schema], schema=schema)
         keys = page.column(key).to_pylist()
         before = keys[:1] if after is None else [after, keys[0]]
         if sorted({*before, *keys}) != [*before[:-1], *keys]:
@@ -183,7 +180,7 @@ def read_pages(
 
     if counted and read < min(held, _count(server, name, key, filter, begin)):  # rows may have been deleted meanwhile
         # seen on 2.3.5, soon after many writes: a server that moves its segments about can pass rows over
-        raise ServerError(f"Milvus gave {read:,} of {held:,} rows of {name!r}; load again from the start.")
+        raise ServerError(f"Milvus gave {read:,} of {held:,} rows of {name!r}; try again.")
 
 
 def _count(server: Server, name: str, key: str, filter: str, after: Cursor | None) -> int:
@@ -205,7 +202,7 @@ def _query(
             consistency_level="Strong",
             **options,
         )
-    return list(found)
+    return found
 
 
 def _schema(fields: Sequence[Mapping[str, Any]], own: str | None) -> tuple[pa.Schema, dict[str, str]]:
@@ -233,30 +230,5 @@ def _schema(fields: Sequence[Mapping[str, Any]], own: str | None) -> tuple[pa.Sc
         else:
             others[name] = kind
             continue
-        found.append(pa.field(name, arrow_type, metadata={_MILVUS_TYPE: kind}))
+        found.append(pa.field(name, arrow_type, metadata={MILVUS_TYPE: kind}))
     return pa.schema(found), others
-
-
-def _array(values: Sequence[Any], field: pa.Field) -> pa.Array:
-    if not pa.types.is_fixed_size_list(field.type):
-        return pa.array(values, field.type)
-    vectors = to_float32(values, field.metadata[_MILVUS_TYPE].decode())
-    return pa.FixedSizeListArray.from_arrays(pa.array(vectors.ravel()), field.type.list_size)
-
-
-def to_float32(vectors: Sequence[Any], kind: str) -> npt.NDArray[np.float32]:
-    """Vectors as pymilvus gives them as float32 (n, d).
-
-    Args:
-        vectors: Lists of numbers, or for half precision bytes, alone or in a list.
-        kind: Their type in Milvus. The bytes of a BFLOAT16 are the upper half of a float32's.
-    """
-    first = vectors[0][0] if isinstance(vectors[0], list) else vectors[0]
-    if not isinstance(first, bytes):
-        return np.array(vectors, np.float32)
-    content = b"".join(vector[0] if isinstance(vector, list) else vector for vector in vectors)
-    if kind == "FLOAT16_VECTOR":
-        numbers = np.frombuffer(content, "<f2").astype(np.float32)
-    else:
-        numbers = (np.frombuffer(content, "<u2").astype(np.uint32) << 16).view(np.float32)
-    return numbers.reshape(len(vectors), -1)
