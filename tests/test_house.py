@@ -27,7 +27,7 @@ LAYERS = (
     ("errors",),
     ("encoders", "kernels", "schema", "stored"),
     ("index_types", "servers"),
-    ("collections", "search", "ingest", "evaluation"),
+    ("collections", "search", "ingest", "evaluation", "replica"),
     ("cli",),
 )
 MAY_TALK_TO_MILVUS = ("alula.servers", "alula.collections", "alula.search", "alula.ingest")

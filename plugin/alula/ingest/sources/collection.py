@@ -97,7 +97,7 @@ class CollectionSource:
         if input == "vectors":
             kind = schema.field(self.column).type
             self.dim = kind.list_size if pa.types.is_fixed_size_list(kind) else int(settings["dim"])
-        self.rows: int | None = _count(server, name, self._key, filter, None)
+        self.rows: int | None = count_rows(server, name, self._key, filter)
 
     def batches(self, size: int = 8192, *, after: Cursor | None = None, start: int = 0) -> Iterator[Batch]:
         """See `Source.batches`.
@@ -157,7 +157,7 @@ def read_pages(
     """
     limit = _FIRST_ROWS
     # Milvus 2.3 may answer pages before it has applied the last writes; a strong count waits for them
-    begin, read, held = after, 0, _count(server, name, key, filter, after)
+    begin, read, held = after, 0, count_rows(server, name, key, filter, after)
     while True:
         try:
             rows = _query(server, name, schema.names, key, filter=filter, after=after, limit=limit, **_IN_ORDER)
@@ -178,12 +178,15 @@ def read_pages(
         after = keys[-1]
         limit = min(_MOST_ROWS, 4 * limit, max(1, _PAGE_BYTES * len(rows) // max(1, page.nbytes)))
 
-    if counted and read < min(held, _count(server, name, key, filter, begin)):  # rows may have been deleted meanwhile
+    if counted and read < min(
+        held, count_rows(server, name, key, filter, begin)
+    ):  # rows may have been deleted meanwhile
         # seen on 2.3.5, soon after many writes: a server that moves its segments about can pass rows over
         raise ServerError(f"Milvus gave {read:,} of {held:,} rows of {name!r}; try again.")
 
 
-def _count(server: Server, name: str, key: str, filter: str, after: Cursor | None) -> int:
+def count_rows(server: Server, name: str, key: str, filter: str = "", after: Cursor | None = None) -> int:
+    """The number of rows that satisfy a filter and lie behind a key, where these are given."""
     (row,) = _query(server, name, ["count(*)"], key, filter=filter, after=after)
     return int(row["count(*)"])
 
