@@ -182,6 +182,8 @@ class _Parser:
         if pa.types.is_integer(kind):
             limits = np.iinfo(kind.to_pandas_dtype())
             values = [value for value in values if limits.min <= value <= limits.max]
+        elif pa.types.is_floating(kind) and 0.0 in values:
+            values += [0.0, -0.0]  # Arrow tells them apart
         return pa.array(values, kind)
 
     def _column(self) -> str:
