@@ -103,7 +103,7 @@ def test_hamming_exactly(hamming, vectors):
 
 @pytest.mark.parametrize("bits", [8, 24, 32])
 def test_hamming_by_the_codes_alone(hamming, bits):
-    encoder, collection = hamming
+    _, collection = hamming
     arguments = {"bits": bits, "rerank": 0, **EVERY}
     assert_same(alula.Replica(collection).search(QUERIES, **arguments), collection.search(QUERIES, **arguments))
 
@@ -138,7 +138,7 @@ def test_adc_has_the_lengths_that_the_collection_has(adc):
 
 @pytest.mark.parametrize("vectors", [False, True])
 def test_sparse_exactly(sparse, vectors):
-    encoder, collection = sparse
+    _, collection = sparse
     replica = alula.Replica(collection, vectors=vectors)
     assert_same(replica.search(QUERIES, **EVERY), collection.search(QUERIES, **EVERY))
     arguments = {"candidates": 50, "terms": 3}
@@ -260,7 +260,7 @@ def test_rows_deleted_meanwhile_have_no_exact_score(cosine):
     collection.delete(gone)
     assert not {hit.id for hit in replica.search(QUERIES[0], **EVERY)[0]} & set(gone)
     shown = replica.search(QUERIES[0], rerank=0, limit=20, output_fields=["word", "year"])[0]
-    assert {hit.id: set(hit.fields) for hit in shown if hit.id in gone} == dict.fromkeys(gone, {"year"})
+    assert {hit.id: set(hit.fields) for hit in shown if hit.id in gone} == {id_: {"year"} for id_ in gone}
     places = [HELD.ids.index(id_) for id_ in gone]
     collection.insert(HELD.vectors[places], {k: [v[i] for i in places] for k, v in HELD.columns.items()})
 
