@@ -74,7 +74,7 @@ def test_what_needs_milvus_says_so_without_it(small, tmp_path):
         (lambda: alone.search(QUERIES, rerank=0, output_fields=["word"]), "field 'word' is not held"),
         (lambda: alone.search(QUERIES, rerank=0, filter="word == 'w1'"), "column 'word' is not held"),
         (lambda: alone.search(QUERIES, rerank=0, filter="year + 1 > 1950"), "filter 'year \\+ 1 > 1950'"),
-        (lambda: alone.refresh(), "refreshed from its collection"),
+        (alone.refresh, "refreshed from its collection"),
     ]:
         with pytest.raises(UsageError, match=says) as caught:
             call()

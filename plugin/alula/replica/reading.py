@@ -23,6 +23,8 @@ from alula.schema import ARROW_TYPES
 F32 = npt.NDArray[np.float32]
 BLOCK_ROWS = 1 << 22  # rows that are decoded at once: bounds what opening a replica takes beside the replica
 
+_SCALAR_BYTES = 32  # a guess, for the size of the first page: texts may be longer
+
 
 @dataclass(frozen=True)
 class Page:
@@ -78,11 +80,14 @@ class Reader:
         self.held = pa.schema([(name, pa.large_string() if kind == pa.string() else kind) for name, kind in held])
         specs = [*self._companions, *([self._vectors] if self._vectors else [])]
         self._schema = pa.schema([*(pa.field(name, kind) for name, kind in held), *map(arrow_field, specs)])
+        self._row_bytes = sum(spec.bytes_per_row for spec in specs) + _SCALAR_BYTES * len(held)
 
     def pages(self, *, after: Any = None, counted: bool = False) -> Iterator[Page]:
         """Rows in the order of their keys, behind a key if one is given; ``counted`` and errors as `read_pages`."""
         server, name = self._collection.server, self._collection.name
-        for record in read_pages(server, name, self._schema, self._key, after=after, counted=counted):
+        for record in read_pages(
+            server, name, self._schema, self._key, after=after, counted=counted, row_bytes=self._row_bytes
+        ):
             yield Page(record, fingerprints(record))
 
     def blocks(self, pages: Iterable[Page]) -> Iterator[Block]:

@@ -138,6 +138,7 @@ def read_pages(
     filter: str = "",
     after: Cursor | None = None,
     counted: bool = False,
+    row_bytes: int | None = None,
 ) -> Iterator[pa.RecordBatch]:
     """Some fields of a collection's rows in the order of their primary keys, page by page.
 
@@ -150,12 +151,13 @@ def read_pages(
         after: Begin behind the row with this key.
         counted: Compare how many rows came with how many there are, which only tells something of a collection that
             nobody writes to.
+        row_bytes: About how many bytes a row takes, where that is known: the first page is then as large as the others.
 
     Raises:
         UsageError: If the filter cannot be used.
         ServerError: If Milvus fails, gives rows in another order, or gives too few.
     """
-    limit = _FIRST_ROWS
+    limit = _FIRST_ROWS if row_bytes is None else min(_MOST_ROWS, max(_FIRST_ROWS, _PAGE_BYTES // row_bytes))
     # Milvus 2.3 may answer pages before it has applied the last writes; a strong count waits for them
     begin, read, held = after, 0, count_rows(server, name, key, filter, after)
     while held:  # Milvus Lite 2.5 cannot give sparse vectors of no rows
