@@ -31,28 +31,37 @@ def arrow_field(spec: FieldSpec) -> pa.Field:
     return pa.field(spec.name, kind, metadata={MILVUS_TYPE: spec.data_type})
 
 
-def answered(rows: list[Any], field: pa.Field) -> pa.Array:
-    """One field of an answer's rows.
+def answered(rows: list[Any], schema: pa.Schema) -> pa.RecordBatch:
+    """An answer's rows.
 
     Args:
-        rows: What pymilvus's ``query`` returned. It unpacks the vectors of a row into lists and dictionaries when the
-            row is looked at; they are taken from where it has them flat.
-        field: The column, with Milvus's type in its metadata where it holds vectors.
+        rows: What pymilvus's ``query`` returned, not empty. It unpacks the vectors of a row into lists and dictionaries
+            when the row is looked at; they are taken from where it has them flat.
+        schema: The columns, with Milvus's type in the metadata of those that hold vectors.
     """
-    kind = (field.metadata or {}).get(MILVUS_TYPE, b"").decode()
+    # the list's own iterator does not unpack the vectors; one pass over the rows, whatever the number of columns
+    plain = list(list.__iter__(rows))
+    values = dict(zip(plain[0], zip(*map(dict.values, plain), strict=True), strict=True))
+    arrays = []
+    for field in schema:
+        kind = (field.metadata or {}).get(MILVUS_TYPE, b"").decode()
+        vectors = kind.endswith("_VECTOR")
+        arrays.append(_vectors(rows, field, kind) if vectors else pa.array(values[field.name], field.type))
+    return pa.RecordBatch.from_arrays(arrays, schema=schema)
+
+
+def _vectors(rows: list[Any], field: pa.Field, kind: str) -> pa.Array:
+    flat = _flat(rows, field.name)
     if kind == "SPARSE_FLOAT_VECTOR":
-        flat = _flat(rows, field.name)
         return pa.array(flat.sparse_float_vector.contents if flat else map(_pairs, _values(rows, field)), field.type)
     if kind == "BINARY_VECTOR":
-        flat = _flat(rows, field.name)
         content = flat.binary_vector if flat else _joined(_values(rows, field))
         return pa.FixedSizeBinaryArray.from_buffers(field.type, len(rows), [None, pa.py_buffer(content)])
-    if pa.types.is_fixed_size_list(field.type):
-        flat = _flat(rows, field.name) if kind == "FLOAT_VECTOR" else None
-        vectors = np.array(flat.float_vector.data, np.float32) if flat else to_float32(_values(rows, field), kind)
-        return pa.FixedSizeListArray.from_arrays(pa.array(vectors.ravel()), field.type.list_size)
-    # the list's own iterator does not unpack the vectors
-    return pa.array([row.get(field.name) for row in list.__iter__(rows)], field.type)
+    if flat and kind == "FLOAT_VECTOR":
+        numbers = np.array(flat.float_vector.data, np.float32)
+    else:
+        numbers = to_float32(_values(rows, field), kind).ravel()
+    return pa.FixedSizeListArray.from_arrays(pa.array(numbers), field.type.list_size)
 
 
 def _flat(rows: list[Any], name: str) -> Any:

@@ -170,7 +170,7 @@ def read_pages(
             continue
         if not rows:
             break
-        page = pa.RecordBatch.from_arrays([answered(rows, field) for field in schema], schema=schema)
+        page = answered(rows, schema)
         keys = page.column(key).to_pylist()
         before = keys[:1] if after is None else [after, keys[0]]
         if sorted({*before, *keys}) != [*before[:-1], *keys]:
@@ -180,9 +180,8 @@ def read_pages(
         after = keys[-1]
         limit = min(_MOST_ROWS, 4 * limit, max(1, _PAGE_BYTES * len(rows) // max(1, page.nbytes)))
 
-    if counted and read < min(
-        held, count_rows(server, name, key, filter, begin)
-    ):  # rows may have been deleted meanwhile
+    # rows may have been deleted meanwhile
+    if counted and read < min(held, count_rows(server, name, key, filter, begin)):
         # seen on 2.3.5, soon after many writes: a server that moves its segments about can pass rows over
         raise ServerError(f"Milvus gave {read:,} of {held:,} rows of {name!r}; try again.")
 
