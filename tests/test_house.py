@@ -27,10 +27,10 @@ LAYERS = (
     ("errors",),
     ("encoders", "kernels", "schema", "stored"),
     ("index_types", "servers"),
-    ("collections", "search", "ingest", "evaluation", "replica"),
+    ("collections", "search", "ingest", "evaluation", "lite", "replica"),
     ("cli",),
 )
-MAY_TALK_TO_MILVUS = ("alula.servers", "alula.collections", "alula.search", "alula.ingest")
+MAY_TALK_TO_MILVUS = ("alula.servers", "alula.collections", "alula.search", "alula.ingest", "alula.lite")
 OPEN_TO_EXPORTERS = ("alula.encoders", "alula.errors", "alula.ingest.sources")
 
 # Before IMPORT_EVERYTHING: a package `alula` whose __init__ does nothing, to load its lower parts alone.
