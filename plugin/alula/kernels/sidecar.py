@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -25,13 +27,24 @@ def save_arrays(folder: Path, arrays: Mapping[str, npt.NDArray[Any]], about: Map
         arrays: Arrays of any shape and dtype by name.
         about: What else is to be known.
     """
+    with whole_folder(folder) as partial:
+        for name, array in arrays.items():
+            np.save(partial / f"{name}.npy", array, allow_pickle=False)
+        (partial / ABOUT).write_text(json.dumps(dict(about), sort_keys=True) + "\n")
+
+
+@contextmanager
+def whole_folder(folder: Path) -> Iterator[Path]:
+    """A new folder to write into, which appears under its name only when it is whole, in place of an older one."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as made:
         partial = Path(made) / "whole"
         partial.mkdir()
-        for name, array in arrays.items():
-            np.save(partial / f"{name}.npy", array, allow_pickle=False)
-        (partial / ABOUT).write_text(json.dumps(dict(about), sort_keys=True) + "\n")
+        yield partial
+        for path in partial.rglob("*"):
+            if path.is_file():
+                with path.open("rb") as file:
+                    os.fsync(file.fileno())  # a folder may survive a power failure that its files do not
         if folder.exists():
             folder.rename(Path(made) / "older")
         partial.rename(folder)
