@@ -6,11 +6,13 @@ from alula.kernels.compiled import warm_up
 from alula.kernels.exact import better_is_larger, exact_scores, top_k
 from alula.kernels.found import Found
 from alula.kernels.inverted import InvertedIndex
+from alula.kernels.linear import LinearQueries
 
 __all__ = [
     "CodeIndex",
     "Found",
     "InvertedIndex",
+    "LinearQueries",
     "adc_inner_products",
     "adc_scores",
     "better_is_larger",

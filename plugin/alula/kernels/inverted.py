@@ -15,6 +15,7 @@ from alula.errors import DataError
 from alula.kernels.compiled import sparse_loops, warm_up
 from alula.kernels.exact import top_k
 from alula.kernels.found import F32, I64, Found, Mask
+from alula.kernels.linear import LinearQueries
 from alula.kernels.postings import SEGMENT_ARRAYS, Segment, build_segment, merge_segments
 from alula.kernels.sidecar import load_arrays, save_arrays
 from alula.kernels.vectors import Vectors
@@ -323,5 +324,9 @@ def try_everything() -> None:
     vectors = np.tri(12, 16, dtype=np.float32)
     index = InvertedIndex(16, "L2", 16)
     index.add(rows, vectors)
+    encoder = LinearQueries(
+        vectors.repeat(16, 1).reshape(-1, 16), np.zeros(192, np.float32), nnz=2, floor=1, scale=None
+    )
+    encoder.encode(vectors[0])
     for rerank in (None, 0):
         index.search(rows, 2, vectors=vectors, candidates=3, rerank=rerank, valid=index.alive)

@@ -460,7 +460,7 @@ def encode(
     if not top >= np.float32(floor):
         outputs[:] = 0
         dims[0], weights[0] = best, floor
-        return 1
+        return ONE
     size = select(outputs.view(np.uint32), nnz, maxima, found, keys)
     stored = keys[:size].view(np.float32)
     for place in range(size):
