@@ -72,6 +72,9 @@ class Drq(IndexType):
         Option("bits", int, "Code length used for ranking, a multiple of 8; the longest by default.", minimum=8),
         Option("candidates", int, "Candidates to take from the native index and rank.", 1000),
         Option("nprobe", int, "Layout hamming with BIN_IVF_FLAT: clusters to visit.", 16),
+        Option(
+            "probes", int, "In this process: first codewords, of 256, to visit the rows of; all by default.", minimum=1
+        ),
     )
 
     def choose(self, capabilities: Capabilities, options: Mapping[str, Any]) -> dict[str, str]:
@@ -354,16 +357,21 @@ class _LocalDrq(LocalIndex):
         rerank: int | None = None,
         valid: Mask | None = None,
     ) -> Found:
+        levels = prefix_levels(self._encoder, options["bits"])
+        if levels not in self._index.lengths:
+            stored = ", ".join(str(8 * t) for t in self._index.lengths)
+            raise UsageError(f"bits is {8 * levels}; the collection holds the lengths {stored}. Choose one of them.")
         encoded = self._encoder.encode_queries(queries)
         return self._index.search(
             encoded.lut,
             encoded.norms,
             limit,
-            levels=prefix_levels(self._encoder, options["bits"]),
+            levels=levels,
             vectors=queries,
             candidates=options["candidates"],
             rerank=rerank,
             valid=valid,
+            probes=options["probes"],
         )
 
     def save(self, folder: Path) -> None:

@@ -1,0 +1,374 @@
+"""The scan over codes, compiled by numba.
+
+A row's estimate is a sum of look-ups (Jegou et al., Product Quantization for Nearest Neighbor Search, TPAMI 2011). The
+scan adds up tables rounded to bytes first, as André et al. do (Cache locality is not enough: High-performance nearest
+neighbor search with product quantization fast scan, VLDB 2015; Quick ADC, ICMR 2017), and the exact tables only for
+rows that may still be among the best, given how far the rounding can be off: the result is that of the exact tables.
+Tables of 256 bytes fit into four registers of 64 bytes, from which AVX-512 VBMI looks up 64 rows in two instructions;
+other processors load byte by byte.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar, cast
+
+import llvmlite.binding
+import numba
+import numpy as np
+from llvmlite import ir
+from numba.core import cgutils, types
+from numba.extending import intrinsic
+
+from alula.kernels.found import F32, I64, Mask
+from alula.kernels.scan import BLOCK, U8, U16, U64, Rows, best_keys
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+COSINE, IP, L2 = 0, 1, 2
+METRICS = {"COSINE": COSINE, "IP": IP, "L2": L2}
+LANES = 64
+ROUNDING = 16 * 2.0**-24  # of a few operations on float32, generously
+SAMPLE = 128  # blocks that are searched first, to know what score the wanted rows will have
+STRETCH = 32  # blocks
+HALF_TO_FLOAT = np.float32(2.0**112)  # the exponents' biases differ by that
+
+
+def compiled(function: Function) -> Function:
+    """A function compiled on its first call; it runs without the interpreter's lock, and is kept on disk."""
+    return cast(Function, numba.njit(nogil=True, cache=True, error_model="numpy")(function))
+
+
+def _has_byte_lookups() -> bool:
+    """Whether compiled code will run on this processor as it is, and it has AVX-512 VBMI."""
+    if numba.config.CPU_NAME is not None or numba.config.CPU_FEATURES is not None:
+        return False
+    return bool(llvmlite.binding.get_host_cpu_features().get("avx512vbmi", False))
+
+
+@intrinsic
+def _add_in_registers(typingctx: Any, codes: Any, block: Any, tables: Any, levels: Any, sums: Any) -> Any:
+    """`_add_one_by_one` by AVX-512 VBMI: four registers hold a level's table, two look-ups of 128 bytes give 64 rows.
+
+    Sums of even and odd rows are kept apart, in halves of 16 bits, which needs no unpacking.
+    """
+    del typingctx, block, levels
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        number, byte = ir.IntType(64), ir.VectorType(ir.IntType(8), LANES)
+        half, both = ir.VectorType(ir.IntType(16), LANES // 2), ir.VectorType(ir.IntType(16), LANES)
+        arrays = dict(zip(("codes", "block", "tables", "levels", "sums"), arguments, strict=True))
+        for place, name in ((0, "codes"), (2, "tables"), (4, "sums")):
+            arrays[name] = context.make_array(signature.args[place])(context, builder, arrays[name])
+        look_up = cgutils.get_or_insert_function(
+            builder.module, ir.FunctionType(byte, [byte] * 3), "llvm.x86.avx512.vpermi2var.qi.512"
+        )
+        low_byte, one_byte = ir.Constant(half, [255] * (LANES // 2)), ir.Constant(half, [8] * (LANES // 2))
+
+        def load(start: Any, at: int) -> Any:
+            place = builder.gep(start, [ir.Constant(number, at)])
+            return builder.load(builder.bitcast(place, byte.as_pointer()), align=1)
+
+        stored = cgutils.unpack_tuple(builder, arrays["codes"].shape, 3)[1]
+        first = builder.mul(builder.mul(arrays["block"], stored), ir.Constant(number, BLOCK))
+        first = builder.gep(arrays["codes"].data, [first])
+
+        before, loop = builder.block, builder.append_basic_block("level")
+        after = builder.append_basic_block("sums")
+        builder.branch(loop)
+        builder.position_at_end(loop)
+        level = builder.phi(number)
+        level.add_incoming(ir.Constant(number, 0), before)
+        totals = [builder.phi(half) for _ in range(BLOCK // LANES * 2)]
+        table = builder.gep(arrays["tables"].data, [builder.mul(level, ir.Constant(number, 256))])
+        quarters = [load(table, LANES * i) for i in range(4)]
+        column = builder.gep(first, [builder.mul(level, ir.Constant(number, BLOCK))])
+        added = []
+        for i in range(BLOCK // LANES):
+            code = load(column, LANES * i)
+            lower = builder.call(look_up, [quarters[0], code, quarters[1]])
+            upper = builder.call(look_up, [quarters[2], code, quarters[3]])
+            is_upper = builder.icmp_signed("<", code, ir.Constant(byte, None))
+            looked_up = builder.bitcast(builder.select(is_upper, upper, lower), half)
+            added.append(builder.add(totals[2 * i], builder.and_(looked_up, low_byte)))
+            added.append(builder.add(totals[2 * i + 1], builder.lshr(looked_up, one_byte)))
+        following = builder.add(level, ir.Constant(number, 1))
+        level.add_incoming(following, loop)
+        for total, new in zip(totals, added, strict=True):
+            total.add_incoming(ir.Constant(half, None), before)
+            total.add_incoming(new, loop)
+        builder.cbranch(builder.icmp_signed("<", following, arrays["levels"]), loop, after)
+
+        builder.position_at_end(after)
+        turns = [i // 2 + LANES // 2 * (i % 2) for i in range(LANES)]
+        order = ir.Constant(ir.VectorType(ir.IntType(32), LANES), turns)
+        for i in range(BLOCK // LANES):
+            place = builder.gep(arrays["sums"].data, [ir.Constant(number, LANES * i)])
+            in_order = builder.shuffle_vector(added[2 * i], added[2 * i + 1], order)
+            builder.store(in_order, builder.bitcast(place, both.as_pointer()), align=2)
+        return context.get_dummy_value()
+
+    return types.void(codes, types.intp, tables, types.intp, sums), generate
+
+
+def _add_one_by_one(codes: U8, block: int, tables: U8, levels: int, sums: U16) -> None:
+    """Sums uint16 (BLOCK,) of one block's look-ups in the tables uint8 (t, 256) of its first levels, 1 or more."""
+    sums[:] = 0
+    level = 0
+    # four look-ups to one load and store of a sum
+    while level + 4 <= levels:
+        for row in range(BLOCK):
+            sums[row] += (
+                np.uint16(tables[level, codes[block, level, row]])
+                + np.uint16(tables[level + 1, codes[block, level + 1, row]])
+                + np.uint16(tables[level + 2, codes[block, level + 2, row]])
+                + np.uint16(tables[level + 3, codes[block, level + 3, row]])
+            )
+        level += 4
+    while level < levels:
+        for row in range(BLOCK):
+            sums[row] += np.uint16(tables[level, codes[block, level, row]])
+        level += 1
+
+
+@intrinsic
+def _reach(
+    typingctx: Any, sums: Any, norms: Any, block: Any, first: Any, step: Any, a: Any, b: Any, least: Any, zero: Any
+) -> Any:
+    """Which of `LANES` rows of a block pass `_test`: uint64, the first row in the lowest bit."""
+    del typingctx, block, first, step, a, b, least, zero
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        number, word = ir.IntType(64), ir.IntType(32)
+        halves, words, floats = (ir.VectorType(kind, LANES) for kind in (ir.IntType(16), word, ir.FloatType()))
+        sums, norms = (context.make_array(signature.args[i])(context, builder, arguments[i]).data for i in (0, 1))
+        block, first, *rest = arguments[2:]
+
+        def load(start: Any, at: Any) -> Any:
+            return builder.load(builder.bitcast(builder.gep(start, [at]), halves.as_pointer()), align=2)
+
+        def everywhere(value: Any) -> Any:
+            one = builder.insert_element(ir.Constant(floats, ir.Undefined), value, word(0))
+            return builder.shuffle_vector(one, one, ir.Constant(words, [0] * LANES))
+
+        step, a, b, least, zero = (everywhere(value) for value in rest)
+        at = builder.add(builder.mul(block, number(BLOCK)), first)
+        shifted = builder.shl(builder.zext(load(norms, at), words), ir.Constant(words, [13] * LANES))
+        norm = builder.fmul(builder.bitcast(shifted, floats), ir.Constant(floats, [float(HALF_TO_FLOAT)] * LANES))
+        product = builder.fmul(builder.uitofp(builder.zext(load(sums, first), words), floats), step)
+        reached = builder.fsub(product, builder.fmul(builder.fadd(a, builder.fmul(b, norm)), norm))
+        passes = builder.or_(builder.fcmp_ordered(">=", reached, least), builder.fcmp_ordered("<=", norm, zero))
+        return builder.bitcast(passes, number)
+
+    numbers, reals = [types.int64] * 2, [types.float32] * 5
+    return types.uint64(sums, norms, *numbers, *reals), generate
+
+
+@intrinsic
+def _lowest_one(typingctx: Any, mask: Any) -> Any:
+    """The place of the lowest bit of a uint64 that is set."""
+    del typingctx, mask
+    return types.int64(types.uint64), lambda _, builder, __, values: builder.cttz(values[0], ir.IntType(1)(1))
+
+
+@intrinsic
+def _float_bits(typingctx: Any, value: Any) -> Any:
+    """The bits of a float32: uint32."""
+    del typingctx, value
+    return types.uint32(types.float32), lambda _, builder, __, values: builder.bitcast(values[0], ir.IntType(32))
+
+
+@intrinsic
+def _bits_float(typingctx: Any, value: Any) -> Any:
+    """The float32 of such bits."""
+    del typingctx, value
+    return types.float32(types.uint32), lambda _, builder, __, values: builder.bitcast(values[0], ir.FloatType())
+
+
+_add_block = _add_in_registers if _has_byte_lookups() else compiled(_add_one_by_one)
+
+
+@compiled
+def _rounded(lut: F32, tables: U8) -> tuple[np.float32, float, float]:
+    """Tables uint8 (t, 256) of which an entry stands for ``entry * step + its level's lowest``.
+
+    Returns:
+        The step; the sum of the levels' lowest entries; how far a sum can be off, infinite where entries are.
+    """
+    levels = len(lut)
+    lowest = np.empty(levels, np.float32)
+    widest, low, size = np.float32(0), 0.0, 0.0
+    for level in range(levels):
+        least, most = lut[level, 0], lut[level, 0]
+        finite = np.float32(0)
+        for entry in lut[level]:
+            least, most = min(least, entry), max(most, entry)
+            finite += entry * np.float32(0)  # NaN where an entry is infinite or NaN
+        if finite != 0:
+            return np.float32(0), 0.0, np.inf
+        lowest[level] = least
+        widest = max(widest, most - least)
+        low += least
+        size += max(abs(least), abs(most))
+    top = np.float32(min(255, 65535 // levels))  # sums fit into 16 bits
+    step = widest / top
+    factor = top / widest if widest > 0 else np.float32(0)
+    if not np.isfinite(factor) or not np.isfinite(step):
+        return np.float32(0), 0.0, np.inf
+    for level in range(levels):
+        for i in range(256):
+            tables[level, i] = np.uint8(min((lut[level, i] - lowest[level]) * factor + np.float32(0.5), top))
+    return step, low, levels * (step * 0.5) + (levels + 2) * ROUNDING * size
+
+
+@compiled
+def _test(floor: np.uint64, query: Any, low: float, error: float) -> Any:
+    """What a row of norm n must reach to have the score in a key: ``sum * step - (a + b n) n >= least``.
+
+    Returns:
+        a, b, least: so low that rounding loses no row; and up to which norm every row passes.
+    """
+    metric, query_squared, unit = query
+    upper = np.uint32(floor >> np.uint64(32))
+    score = float(_bits_float(np.uint32(upper & np.uint32(0x7FFFFFFF) if upper >> np.uint32(31) else ~upper)))
+    if not np.isfinite(score) or not np.isfinite(error):
+        return np.float32(0), np.float32(0), np.float32(-np.inf), np.float32(0)
+    zero = np.float32(-1 if metric == IP else 0)
+    product, at_once, squared = 0.0, 0.0, 0.0
+    if metric == IP:
+        product = score / unit
+    elif metric == L2:  # |q - x|^2 = |q|^2 - 2 <q, x> + |x|^2, and the key holds its negative
+        product = (query_squared + score / unit) / 2
+        squared = 0.5 * (1 - ROUNDING)
+    else:
+        at_once = score - ROUNDING * abs(score)
+    size = abs(low) + abs(product) + abs(query_squared) + error
+    return np.float32(at_once), np.float32(squared), np.float32(product - low - error - ROUNDING * size), zero
+
+
+@compiled
+def _key(product: Any, norm: Any, query: Any, position: Any) -> Any:
+    """One of `ordered_keys`, of `adc_scores`."""
+    metric, query_squared, unit = query
+    if metric == IP:
+        score = product * unit
+    elif metric == L2:
+        score = -((query_squared - np.float32(2) * product + norm * norm) * unit)
+    else:
+        score = product / norm if norm > 0 else np.float32(0)
+    if np.isnan(score):
+        upward = np.uint32(0)
+    else:
+        bits = _float_bits(score + np.float32(0))
+        upward = np.uint32(~bits if bits >> np.uint32(31) else bits | np.uint32(0x80000000))
+    return (np.uint64(upward) << np.uint64(32)) | (np.uint64(0xFFFFFFFF) - np.uint64(position))
+
+
+# A call with many arrays costs as much as what is done for one block, and so does every view that is made of an array,
+# whose references numba counts: these functions take a stretch of blocks, and make none.
+
+
+@compiled
+def _pass(codes: U8, norms: U16, stretch: Any, tables: Any, test: Any, sums: U16, slots: I64) -> int:
+    """Write the slots of the rows in a stretch of blocks that pass `_test`; how many these are."""
+    entries, step, _, _ = tables
+    a, b, least, zero = test
+    count = 0
+    for block in range(stretch[0], stretch[1]):
+        _add_block(codes, block, entries, len(entries), sums)
+        for first in range(0, BLOCK, LANES):
+            mask = _reach(sums, norms, block if zero >= 0 else 0, first, step, a, b, least, zero)
+            while mask:
+                slots[count] = block * BLOCK + first + _lowest_one(mask)
+                count += 1
+                mask &= mask - np.uint64(1)
+    return count
+
+
+@compiled
+def _take(rows: Any, slots: I64, span: Any, valid: Mask, lut: F32, query: Any, keys: U64) -> int:
+    """Write the keys of those slots that hold a valid row and are in a span; how many these are."""
+    codes, norms, positions = rows
+    norm = np.float32(0)
+    count = 0
+    for slot in slots:
+        if slot < span[0] or slot >= span[1]:
+            continue
+        position = np.int64(positions[slot]) if len(positions) else slot
+        if len(valid) and not valid[position]:
+            continue
+        block, row = slot // BLOCK, slot % BLOCK
+        product = np.float32(0)
+        for level in range(len(lut)):
+            product += lut[level, codes[block, level, row]]
+        if query[0] != IP:
+            norm = _bits_float(np.uint32(norms[block, row]) << np.uint32(13)) * HALF_TO_FLOAT
+        keys[count] = _key(product, norm, query, position)
+        count += 1
+    return count
+
+
+@compiled
+def _visit(rows: Any, ranges: I64, valid: Mask, lut: F32, tables: Any, query: Any, wanted: int, floor: Any) -> Any:
+    """Keys of the best rows that reach a floor, among others and in no order.
+
+    Whenever there are too many, the floor is raised to the best so far.
+    """
+    codes, norms, _ = rows
+    _, _, low, error = tables
+    sums, slots = np.empty(BLOCK, np.uint16), np.empty(STRETCH * BLOCK, np.int64)
+    keys = np.empty(2 * wanted + 2 * STRETCH * BLOCK, np.uint64)
+    test = _test(floor, query, low, error)
+    count = 0
+    for at in range(len(ranges)):
+        first, last = ranges[at, 0], ranges[at, 1]
+        for start in range(first // BLOCK, (last + BLOCK - 1) // BLOCK, STRETCH):
+            stop = min(start + STRETCH, (last + BLOCK - 1) // BLOCK)
+            passed = _pass(codes, norms, (start, stop), tables, test, sums, slots)
+            count += _take(rows, slots[:passed], (first, last), valid, lut, query, keys[count:])
+            if count > len(keys) - STRETCH * BLOCK:
+                keys[:wanted] = np.partition(keys[:count], count - wanted)[count - wanted :]
+                count, floor = wanted, keys[:wanted].min()
+                test = _test(floor, query, low, error)
+    return keys[:count]
+
+
+@compiled
+def _scan(rows: Any, ranges: I64, valid: Mask, lut: F32, query: Any, wanted: int) -> Any:
+    """Keys of the best rows, among others and in no order."""
+    entries = np.empty((len(lut), 256), np.uint8)
+    step, low, error = _rounded(lut, entries)
+    tables = entries, step, low, error
+    nothing = np.uint64(0)
+    blocks = (ranges[0, 1] - ranges[0, 0]) // BLOCK
+    if len(ranges) == 1 and blocks > 8 * SAMPLE:
+        sample = np.empty((SAMPLE, 2), np.int64)
+        sample[:, 0] = (ranges[0, 0] // BLOCK + 1 + np.arange(SAMPLE) * (blocks - 1) // SAMPLE) * BLOCK
+        sample[:, 1] = sample[:, 0] + BLOCK
+        expected = wanted * SAMPLE / blocks
+        enough = int(expected + 3 * np.sqrt(expected) + 3)
+        keys = _visit(rows, sample, valid, lut, tables, query, enough, nothing)
+        if len(keys) >= enough:
+            floor = np.partition(keys, len(keys) - enough)[len(keys) - enough]
+            floor = (floor >> np.uint64(32)) << np.uint64(32)  # whatever the position
+            keys = _visit(rows, ranges, valid, lut, tables, query, wanted, floor)
+            if np.sum(keys >= floor) >= wanted:  # mostly; else the sample promised too much
+                return keys
+    return _visit(rows, ranges, valid, lut, tables, query, wanted, nothing)
+
+
+def scan(
+    rows: Rows,
+    ranges: I64,
+    valid: Mask,
+    lut: F32,
+    query_norm: float,
+    wanted: int,
+    *,
+    metric: str,
+    scale: float,
+) -> U64:
+    """See `alula.kernels.scan_numpy.scan`."""
+    arrays = rows.codes, rows.norms, rows.positions
+    query = METRICS[metric], np.float32(query_norm * query_norm), np.float32(scale * scale)
+    return best_keys(_scan(arrays, ranges, valid, lut, query, wanted), wanted)
