@@ -31,7 +31,7 @@ LANES = 64
 ROUNDING = 16 * 2.0**-24  # of a few operations on float32, generously
 SAMPLE = 128  # blocks that are searched first, to know what score the wanted rows will have
 STRETCH = 32  # blocks
-HALF_TO_FLOAT = np.float32(2.0**112)  # the exponents' biases differ by that
+HALF_TO_FLOAT = 2.0**112  # the exponents' biases differ by that
 
 
 def compiled(function: Function) -> Function:
@@ -132,11 +132,9 @@ def _add_one_by_one(codes: U8, block: int, tables: U8, levels: int, sums: U16) -
 
 
 @intrinsic
-def _reach(
-    typingctx: Any, sums: Any, norms: Any, block: Any, first: Any, step: Any, a: Any, b: Any, least: Any, zero: Any
-) -> Any:
+def _reach(typingctx: Any, sums: Any, norms: Any, block: Any, first: Any, a: Any, b: Any, least: Any) -> Any:
     """Which of `LANES` rows of a block pass `_test`: uint64, the first row in the lowest bit."""
-    del typingctx, block, first, step, a, b, least, zero
+    del typingctx, block, first, a, b, least
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         number, word = ir.IntType(64), ir.IntType(32)
@@ -151,16 +149,19 @@ def _reach(
             one = builder.insert_element(ir.Constant(floats, ir.Undefined), value, word(0))
             return builder.shuffle_vector(one, one, ir.Constant(words, [0] * LANES))
 
-        step, a, b, least, zero = (everywhere(value) for value in rest)
+        a, b, least = (everywhere(value) for value in rest)
         at = builder.add(builder.mul(block, number(BLOCK)), first)
         shifted = builder.shl(builder.zext(load(norms, at), words), ir.Constant(words, [13] * LANES))
-        norm = builder.fmul(builder.bitcast(shifted, floats), ir.Constant(floats, [float(HALF_TO_FLOAT)] * LANES))
-        product = builder.fmul(builder.uitofp(builder.zext(load(sums, first), words), floats), step)
-        reached = builder.fsub(product, builder.fmul(builder.fadd(a, builder.fmul(b, norm)), norm))
-        passes = builder.or_(builder.fcmp_ordered(">=", reached, least), builder.fcmp_ordered("<=", norm, zero))
+        norm = builder.fmul(builder.bitcast(shifted, floats), ir.Constant(floats, [HALF_TO_FLOAT] * LANES))
+        multiply_add = cgutils.get_or_insert_function(
+            builder.module, ir.FunctionType(floats, [floats] * 3), f"llvm.fmuladd.v{LANES}f32"
+        )
+        wanted = builder.call(multiply_add, [builder.call(multiply_add, [b, norm, a]), norm, least])
+        total = builder.uitofp(builder.zext(load(sums, first), words), floats)
+        passes = builder.fcmp_unordered(">=", total, wanted)
         return builder.bitcast(passes, number)
 
-    numbers, reals = [types.int64] * 2, [types.float32] * 5
+    numbers, reals = [types.int64] * 2, [types.float32] * 3
     return types.uint64(sums, norms, *numbers, *reals), generate
 
 
@@ -222,18 +223,17 @@ def _rounded(lut: F32, tables: U8) -> tuple[np.float32, float, float]:
 
 
 @compiled
-def _test(floor: np.uint64, query: Any, low: float, error: float) -> Any:
-    """What a row of norm n must reach to have the score in a key: ``sum * step - (a + b n) n >= least``.
+def _test(floor: np.uint64, query: Any, step: np.float32, low: float, error: float) -> Any:
+    """What a row of norm n must reach to have the score in a key: ``sum >= least + (a + b n) n``.
 
     Returns:
-        a, b, least: so low that rounding loses no row; and up to which norm every row passes.
+        a, b, least: so low that rounding loses no row whose norm is that of its reconstruction; NaN lets all pass.
     """
     metric, query_squared, unit = query
     upper = np.uint32(floor >> np.uint64(32))
     score = float(_bits_float(np.uint32(upper & np.uint32(0x7FFFFFFF) if upper >> np.uint32(31) else ~upper)))
-    if not np.isfinite(score) or not np.isfinite(error):
-        return np.float32(0), np.float32(0), np.float32(-np.inf), np.float32(0)
-    zero = np.float32(-1 if metric == IP else 0)
+    if not np.isfinite(score) or not np.isfinite(error) or step == 0:
+        return np.float32(0), np.float32(0), np.float32(np.nan)
     product, at_once, squared = 0.0, 0.0, 0.0
     if metric == IP:
         product = score / unit
@@ -243,7 +243,8 @@ def _test(floor: np.uint64, query: Any, low: float, error: float) -> Any:
     else:
         at_once = score - ROUNDING * abs(score)
     size = abs(low) + abs(product) + abs(query_squared) + error
-    return np.float32(at_once), np.float32(squared), np.float32(product - low - error - ROUNDING * size), zero
+    least = product - low - error - ROUNDING * size
+    return np.float32(at_once / step), np.float32(squared / step), np.float32(least / step)
 
 
 @compiled
@@ -269,17 +270,18 @@ def _key(product: Any, norm: Any, query: Any, position: Any) -> Any:
 
 
 @compiled
-def _pass(codes: U8, norms: U16, stretch: Any, tables: Any, test: Any, sums: U16, slots: I64) -> int:
-    """Write the slots of the rows in a stretch of blocks that pass `_test`; how many these are."""
-    entries, step, _, _ = tables
-    a, b, least, zero = test
+def _pass(codes: U8, norms: U16, stretch: Any, entries: U8, test: Any, sums: U16, slots: I64) -> int:
+    """Write the slots of the rows that pass `_test` in a stretch, a range of blocks; how many these are."""
+    a, b, least = test
     count = 0
-    for block in range(stretch[0], stretch[1]):
+    first, last, stride = stretch
+    with_norms = len(norms) == len(codes)
+    for block in range(first, last, stride):
         _add_block(codes, block, entries, len(entries), sums)
-        for first in range(0, BLOCK, LANES):
-            mask = _reach(sums, norms, block if zero >= 0 else 0, first, step, a, b, least, zero)
+        for lane in range(0, BLOCK, LANES):
+            mask = _reach(sums, norms, block if with_norms else 0, lane, a, b, least)
             while mask:
-                slots[count] = block * BLOCK + first + _lowest_one(mask)
+                slots[count] = block * BLOCK + lane + _lowest_one(mask)
                 count += 1
                 mask &= mask - np.uint64(1)
     return count
@@ -302,34 +304,38 @@ def _take(rows: Any, slots: I64, span: Any, valid: Mask, lut: F32, query: Any, k
         for level in range(len(lut)):
             product += lut[level, codes[block, level, row]]
         if query[0] != IP:
-            norm = _bits_float(np.uint32(norms[block, row]) << np.uint32(13)) * HALF_TO_FLOAT
+            norm = _bits_float(np.uint32(norms[block, row]) << np.uint32(13)) * np.float32(HALF_TO_FLOAT)
         keys[count] = _key(product, norm, query, position)
         count += 1
     return count
 
 
 @compiled
-def _visit(rows: Any, ranges: I64, valid: Mask, lut: F32, tables: Any, query: Any, wanted: int, floor: Any) -> Any:
+def _visit(
+    rows: Any, ranges: I64, valid: Mask, lut: F32, tables: Any, query: Any, wanted: int, floor: Any, stride: int
+) -> Any:
     """Keys of the best rows that reach a floor, among others and in no order.
 
     Whenever there are too many, the floor is raised to the best so far.
     """
     codes, norms, _ = rows
-    _, _, low, error = tables
+    entries, step, low, error = tables
     sums, slots = np.empty(BLOCK, np.uint16), np.empty(STRETCH * BLOCK, np.int64)
-    keys = np.empty(2 * wanted + 2 * STRETCH * BLOCK, np.uint64)
-    test = _test(floor, query, low, error)
-    count = 0
+    keys = np.empty(2 * wanted + LANES + STRETCH * BLOCK, np.uint64)
+    test = _test(floor, query, step, low, error)
+    count, stretch = 0, 1
     for at in range(len(ranges)):
         first, last = ranges[at, 0], ranges[at, 1]
-        for start in range(first // BLOCK, (last + BLOCK - 1) // BLOCK, STRETCH):
-            stop = min(start + STRETCH, (last + BLOCK - 1) // BLOCK)
-            passed = _pass(codes, norms, (start, stop), tables, test, sums, slots)
+        start, end = first // BLOCK, (last + BLOCK - 1) // BLOCK
+        while start < end:
+            stop = min(start + stretch * stride, end)
+            passed = _pass(codes, norms, (start, stop, stride), entries, test, sums, slots)
             count += _take(rows, slots[:passed], (first, last), valid, lut, query, keys[count:])
-            if count > len(keys) - STRETCH * BLOCK:
+            if count > 2 * wanted + LANES:
                 keys[:wanted] = np.partition(keys[:count], count - wanted)[count - wanted :]
                 count, floor = wanted, keys[:wanted].min()
-                test = _test(floor, query, low, error)
+                test = _test(floor, query, step, low, error)
+            start, stretch = stop, min(2 * stretch, STRETCH)  # while there is no floor, all rows pass
     return keys[:count]
 
 
@@ -342,19 +348,17 @@ def _scan(rows: Any, ranges: I64, valid: Mask, lut: F32, query: Any, wanted: int
     nothing = np.uint64(0)
     blocks = (ranges[0, 1] - ranges[0, 0]) // BLOCK
     if len(ranges) == 1 and blocks > 8 * SAMPLE:
-        sample = np.empty((SAMPLE, 2), np.int64)
-        sample[:, 0] = (ranges[0, 0] // BLOCK + 1 + np.arange(SAMPLE) * (blocks - 1) // SAMPLE) * BLOCK
-        sample[:, 1] = sample[:, 0] + BLOCK
-        expected = wanted * SAMPLE / blocks
+        stride = blocks // SAMPLE
+        expected = wanted / stride
         enough = int(expected + 3 * np.sqrt(expected) + 3)
-        keys = _visit(rows, sample, valid, lut, tables, query, enough, nothing)
+        keys = _visit(rows, ranges, valid, lut, tables, query, enough, nothing, stride)
         if len(keys) >= enough:
             floor = np.partition(keys, len(keys) - enough)[len(keys) - enough]
             floor = (floor >> np.uint64(32)) << np.uint64(32)  # whatever the position
-            keys = _visit(rows, ranges, valid, lut, tables, query, wanted, floor)
+            keys = _visit(rows, ranges, valid, lut, tables, query, wanted, floor, 1)
             if np.sum(keys >= floor) >= wanted:  # mostly; else the sample promised too much
                 return keys
-    return _visit(rows, ranges, valid, lut, tables, query, wanted, nothing)
+    return _visit(rows, ranges, valid, lut, tables, query, wanted, nothing, 1)
 
 
 def scan(
