@@ -35,8 +35,9 @@ class _Slots:
         norms: uint16 (p, b, BLOCK), bits of float16: norms of the prefixes of ...
         lengths: ... these p lengths, in levels.
         positions: uint32 (n,), see `Rows`.
-        starts: int64 (CELLS + 1,): where the rows of each first codeword start, and where those behind them do, which
-            lie in no order. All zero before there are cells.
+        cells: int64 (CELLS + 1, 2): the first slot of each first codeword's rows and the one behind its last; the last
+            entry is for the rows that came since, which lie in no order.
+        shifts: float32 (CELLS,): what to add to a query's product with a codeword to rank the codewords.
         count: Slots in use.
     """
 
@@ -44,7 +45,8 @@ class _Slots:
     norms: U16
     lengths: tuple[int, ...]
     positions: U32
-    starts: I64
+    cells: I64
+    shifts: F32
     count: int
 
     @classmethod
@@ -55,7 +57,8 @@ class _Slots:
             np.empty((0, 0, BLOCK), np.uint16),
             (),
             np.empty(0, np.uint32),
-            np.zeros(CELLS + 1, np.int64),
+            np.zeros((CELLS + 1, 2), np.int64),
+            np.zeros(CELLS, np.float32),
             0,
         )
 
@@ -92,16 +95,23 @@ class _Slots:
         positions = self.positions
         if len(positions):
             positions = np.concatenate([positions, np.arange(position, position + len(codes), dtype=np.uint32)])
-        return replace(grown, positions=positions, count=self.count + len(codes))
+        cells = self.cells.copy()
+        cells[-1, 1] = self.count + len(codes)
+        return replace(grown, positions=positions, cells=cells, count=self.count + len(codes))
 
-    def in_cells(self, alive: Mask) -> _Slots:
-        """The rows that were not deleted, those of each first codeword together."""
+    def in_cells(self, alive: Mask, word_norms: F32) -> _Slots:
+        """The rows that were not deleted, those of each first codeword together.
+
+        Codewords are ranked by their distance, as ``<q, c> - |c|^2 / 2``, where their norms are given (not NaN).
+        """
         used = -(-self.count // BLOCK)
         positions = self.positions if len(self.positions) else np.arange(self.count, dtype=np.uint32)
-        cells = self.codes[:used, 0].reshape(-1)[: self.count].copy()
+        words = self.codes[:used, 0].reshape(-1)[: self.count]
         kept = np.flatnonzero(alive[positions])
-        kept = kept[np.lexsort((positions[kept], cells[kept]))]
-        starts = np.concatenate([[0], np.cumsum(np.bincount(cells[kept], minlength=CELLS))])
+        kept = kept[np.lexsort((positions[kept], words[kept]))]
+        ends = np.cumsum(np.bincount(words[kept], minlength=CELLS + 1))
+        cells = np.stack([np.concatenate([[0], ends[:-1]]), ends], axis=1)
+        shifts = np.where(cells[:-1, 0] < cells[:-1, 1], -np.square(np.nan_to_num(word_norms)) / 2, -np.inf)
         made = _Slots.empty(self.codes.shape[1]).with_lengths(self.lengths).with_room(len(kept))
         blocks = len(made.codes)
         filled = np.zeros(blocks * BLOCK, np.uint8)
@@ -110,7 +120,8 @@ class _Slots:
             made.codes[:, level] = filled.reshape(blocks, BLOCK)
         for i in range(len(self.lengths)):
             made.norms[i].reshape(-1)[: len(kept)] = self.norms[i].reshape(-1)[kept]
-        return replace(made, positions=positions[kept], starts=starts.astype(np.int64), count=len(kept))
+        shifts = shifts.astype(np.float32)
+        return replace(made, positions=positions[kept], cells=cells, shifts=shifts, count=len(kept))
 
 
 class CodeIndex:
@@ -137,6 +148,7 @@ class CodeIndex:
         self._slots = _Slots.empty(levels)
         self._word_norms: F32 = np.full(CELLS, np.nan, np.float32)
         self._alive: Mask = np.empty(0, np.bool_)
+        self._hidden = False  # whether there are slots of deleted rows
 
     def __len__(self) -> int:
         return len(self._alive)
@@ -167,9 +179,9 @@ class CodeIndex:
             norms: float32 (m, M): norm of each prefix's reconstruction; NaN where it is not known.
             vectors: float32 (m, d): the rows' vectors, where the index holds them.
         """
-        self._word_norms[codes[:, 0]] = norms[:, 0]
         if self.metric == "IP":  # it does not look at norms
             norms = np.full_like(norms, np.nan)
+        self._word_norms[codes[:, 0]] = norms[:, 0]
         self._slots = self._slots.with_rows(codes, norms, len(self))
         self._alive = np.concatenate([self._alive, np.ones(len(codes), np.bool_)])
         if self.vectors is not None and vectors is not None:
@@ -178,6 +190,7 @@ class CodeIndex:
     def delete(self, positions: I64) -> None:
         """Delete rows by position; positions that were deleted before change nothing."""
         self._alive[positions] = False
+        self._hidden = True
 
     def search(
         self,
@@ -214,17 +227,19 @@ class CodeIndex:
             return found
         levels = levels or self.levels
         rows = Rows(_fixed(slots.codes), self._norms(slots, levels), _fixed(slots.positions))
-        mask = self._alive if valid is None else self._alive & valid
-        mask = ALL if valid is None and mask.all() else mask
+        mask = valid
+        if self._hidden:
+            mask = self._alive if valid is None else self._alive & valid
+        mask = _fixed(ALL if mask is None else mask)
         exact = self.vectors is not None and vectors is not None and rerank != 0
         wanted = k if not exact else max(k, min(candidates, rerank or candidates))
         everything = np.array([[0, slots.count]])
         for i in range(len(lut)):
-            ranges = everything if probes is None else self._nearest(slots, lut[i, 0], probes)
+            ranges = everything if probes is None else _nearest(slots, lut[i, 0], probes)
             keys = scan(
                 rows,
                 ranges,
-                _fixed(mask),
+                mask,
                 _fixed(lut[i, :levels]),
                 float(norms[i]),
                 wanted,
@@ -246,18 +261,11 @@ class CodeIndex:
 
     def _in_cells(self) -> _Slots:
         slots = self._slots
-        if slots.count - slots.starts[-1] > slots.count // 4:
-            self._slots = slots = slots.in_cells(self._alive)
+        first, last = slots.cells[-1]
+        if last - first > slots.count // 4:
+            self._slots = slots = slots.in_cells(self._alive, self._word_norms)
+            self._hidden = False
         return slots
-
-    def _nearest(self, slots: _Slots, products: F32, probes: int) -> I64:
-        """The ranges of slots of the nearest first codewords, nearest first, and of the rows that are in no cell."""
-        near = products
-        if self.metric != "IP" and not np.isnan(self._word_norms).all():
-            near = 2 * products - np.square(self._word_norms)
-        cells = np.argsort(-np.where(np.diff(slots.starts) > 0, near, -np.inf), kind="stable")[:probes]
-        ranges = np.stack([slots.starts[cells], slots.starts[cells + 1]], axis=1)
-        return np.concatenate([ranges, [[slots.starts[-1], slots.count]]])
 
     def save(self, folder: Path) -> None:
         """Write the index into a folder."""
@@ -267,7 +275,8 @@ class CodeIndex:
             "codes": slots.codes[:used],
             "norms": slots.norms[:, :used],
             "positions": slots.positions,
-            "starts": slots.starts,
+            "cells": slots.cells,
+            "shifts": slots.shifts,
             "word_norms": self._word_norms,
             "alive": self._alive,
         }
@@ -292,10 +301,12 @@ class CodeIndex:
             arrays["norms"],
             tuple(about["lengths"]),
             arrays["positions"],
-            np.array(arrays["starts"]),
+            np.array(arrays["cells"]),
+            np.array(arrays["shifts"]),
             about["slots"],
         )
         index._alive, index._word_norms = np.array(arrays["alive"]), np.array(arrays["word_norms"])
+        index._hidden = bool(np.count_nonzero(index._alive) < about["slots"])
         if index.vectors is not None and vectors is not None:
             index.vectors.array = vectors
         return index
@@ -306,3 +317,10 @@ def _fixed(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
     fixed = np.asarray(array).view(np.ndarray)
     fixed.flags.writeable = False
     return fixed
+
+
+def _nearest(slots: _Slots, products: F32, probes: int) -> I64:
+    """The ranges of slots of the nearest first codewords, nearest first, and of the rows that are in no cell."""
+    nearest = np.argsort(-(products + slots.shifts), kind="stable")[:probes]
+    ranges = slots.cells[nearest]
+    return ranges if slots.cells[-1, 0] == slots.count else np.concatenate([ranges, slots.cells[-1:]])
