@@ -8,27 +8,26 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from alula.errors import DataError
-from alula.kernels import CodeIndex, code_index, scan_numba, scan_numpy
-from alula.kernels.scan import BLOCK
+from alula.kernels import CodeIndex, code_index, codes_numpy
+from alula.kernels.codes import BLOCK
+from alula.kernels.compiled import HAS_NUMBA, code_loops
 
 METRICS = ["COSINE", "IP", "L2"]
-SCANS = {"numba": scan_numba.scan, "numpy": scan_numpy.scan}
+LOOPS = {"numpy": codes_numpy} | ({"numba": code_loops()} if HAS_NUMBA else {})
 
 
-@pytest.fixture(params=SCANS)
+@pytest.fixture(params=LOOPS)
 def scan(request, monkeypatch):
     """Each of the scans in turn."""
-    monkeypatch.setattr(code_index, "scan", SCANS[request.param])
-    return request.param
+    monkeypatch.setattr(code_index, "code_loops", lambda: LOOPS[request.param])
 
 
-def by_both(index, *arguments, **options):
+def by_each(index, *arguments, **options):
     """What each of the scans finds."""
     results = []
-    for scan in SCANS.values():
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(code_index, "scan", scan)
-            results.append(index.search(*arguments, **options))
+    for loops in LOOPS.values():
+        index._loops = loops
+        results.append(index.search(*arguments, **options))
     return results
 
 
@@ -102,14 +101,11 @@ def test_both_scans_give_the_same_rows_and_bits(seed, rows, levels, words, k, me
     index.delete(rng.choice(rows, rows // 4, replace=False) if rows else np.empty(0, np.int64))
     valid = rng.random(rows) < 0.5 if seed % 3 else None
     length = 1 + seed % levels
-    results = []
-    for scan in SCANS.values():
-        code_index.scan = scan
-        results.append(
-            index.search(lut, query_norms, k, levels=length, vectors=queries, candidates=50, valid=valid, probes=probes)
-        )
-    np.testing.assert_array_equal(results[0].positions, results[1].positions)
-    np.testing.assert_array_equal(results[0].scores, results[1].scores)
+    options = {"levels": length, "vectors": queries, "candidates": 50, "valid": valid, "probes": probes}
+    results = by_each(index, lut, query_norms, k, **options)
+    for other in results[1:]:
+        np.testing.assert_array_equal(results[0].positions, other.positions)
+        np.testing.assert_array_equal(results[0].scores, other.scores)
     may = index.alive if valid is None else index.alive & valid
     assert may[results[0].positions[results[0].positions >= 0]].all()
     if index.vectors is None and probes in (None, 256):
@@ -235,7 +231,8 @@ def test_numbers_at_the_ends_of_float32(metric, factor):
         norms = (norms * np.float32(min(factor, 1e30) if np.isfinite(factor) else 1)).astype(np.float32)
     index = CodeIndex(3, metric)
     index.add(codes, norms)
-    results = by_both(index, lut, query_norms, 20)
-    np.testing.assert_array_equal(results[0].positions, results[1].positions)
-    np.testing.assert_array_equal(results[0].scores, results[1].scores)
+    results = by_each(index, lut, query_norms, 20)
+    for other in results[1:]:
+        np.testing.assert_array_equal(results[0].positions, other.positions)
+        np.testing.assert_array_equal(results[0].scores, other.scores)
     assert (results[0].positions >= 0).all()

@@ -10,16 +10,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from alula.kernels.codes import BLOCK, Rows, key_positions, key_scores
+from alula.kernels.compiled import code_loops
 from alula.kernels.exact import better_is_larger
-from alula.kernels.found import F32, I64, Found, Mask
-from alula.kernels.scan import BLOCK, U8, U16, U32, Rows, key_positions, key_scores
+from alula.kernels.found import F32, I64, U8, U16, U32, Found, Mask
 from alula.kernels.sidecar import load_arrays, save_arrays
 from alula.kernels.vectors import Vectors
-
-try:
-    from alula.kernels.scan_numba import scan
-except ImportError:
-    from alula.kernels.scan_numpy import scan
 
 CELLS = 256  # the codewords of the first level
 SLACK = 1.25  # how much larger than needed memory is made when rows are added to others
@@ -148,6 +144,7 @@ class CodeIndex:
         self._slots = _Slots.empty(levels)
         self._word_norms: F32 = np.full(CELLS, np.nan, np.float32)
         self._alive: Mask = np.empty(0, np.bool_)
+        self._loops = code_loops()
         self._hidden = False  # whether there are slots of deleted rows
 
     def __len__(self) -> int:
@@ -169,7 +166,9 @@ class CodeIndex:
         slots = self._slots
         held = {"codes": int(slots.codes.nbytes), "norms": int(slots.norms.nbytes)}
         held |= {"positions": int(slots.positions.nbytes)} if len(slots.positions) else {}
-        return held | ({"vectors": int(self.vectors.array.nbytes)} if self.vectors else {})
+        if self.vectors is None:
+            return held
+        return held | {"vectors": self.vectors.array.nbytes, "vector codes": self.vectors.codes.nbytes}
 
     def add(self, codes: U8, norms: F32, vectors: F32 | None = None) -> None:
         """Add rows behind those there are.
@@ -236,7 +235,7 @@ class CodeIndex:
         everything = np.array([[0, slots.count]])
         for i in range(len(lut)):
             ranges = everything if probes is None else _nearest(slots, lut[i, 0], probes)
-            keys = scan(
+            keys = self._loops.scan(
                 rows,
                 ranges,
                 mask,
@@ -246,12 +245,12 @@ class CodeIndex:
                 metric=self.metric,
                 scale=self.scale,
             )
-            best = key_positions(keys)
             if self.vectors is not None and vectors is not None and exact:
-                best, scores = self.vectors.best(vectors[i], best, k)
+                query = np.ascontiguousarray(vectors[i], np.float32)
+                self.vectors.rank(query, key_positions(keys), found.positions[i], found.scores[i])
             else:
-                scores = key_scores(keys, larger=better_is_larger(self.metric))
-            found.positions[i, : len(best)], found.scores[i, : len(best)] = best, scores
+                found.positions[i, : len(keys)] = key_positions(keys)
+                found.scores[i, : len(keys)] = key_scores(keys, larger=better_is_larger(self.metric))
         return found
 
     def _norms(self, slots: _Slots, levels: int) -> U16:
@@ -281,7 +280,7 @@ class CodeIndex:
             "alive": self._alive,
         }
         if self.vectors is not None:
-            arrays["vectors"] = self.vectors.array
+            arrays |= self.vectors.arrays
         about = {"metric": self.metric, "scale": self.scale, "lengths": slots.lengths, "slots": slots.count}
         save_arrays(folder, arrays, about)
 
@@ -293,9 +292,8 @@ class CodeIndex:
             DataError: If the folder holds no such index.
         """
         arrays, about = load_arrays(folder)
-        vectors = arrays.get("vectors")
-        levels = arrays["codes"].shape[1]
-        index = cls(levels, about["metric"], about["scale"], None if vectors is None else vectors.shape[1])
+        index = cls(arrays["codes"].shape[1], about["metric"], about["scale"])
+        index.vectors = Vectors.restore(arrays, about["metric"])
         index._slots = _Slots(
             arrays["codes"],
             arrays["norms"],
@@ -307,9 +305,14 @@ class CodeIndex:
         )
         index._alive, index._word_norms = np.array(arrays["alive"]), np.array(arrays["word_norms"])
         index._hidden = bool(np.count_nonzero(index._alive) < about["slots"])
-        if index.vectors is not None and vectors is not None:
-            index.vectors.array = vectors
         return index
+
+
+def try_everything() -> None:
+    """Run every loop once on a few rows, so that it is compiled."""
+    index = CodeIndex(1, "COSINE")
+    index.add(np.zeros((1, 1), np.uint8), np.ones((1, 1), np.float32))
+    index.search(np.zeros((1, 1, 256), np.float32), np.ones(1, np.float32), 1)
 
 
 def _fixed(array: npt.NDArray[Any]) -> npt.NDArray[Any]:

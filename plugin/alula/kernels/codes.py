@@ -1,4 +1,4 @@
-"""What both code scans, `scan_numba` and `scan_numpy`, agree on: how rows are laid out and how results are ordered."""
+"""What both scans over codes, `codes_numba` and `codes_numpy`, agree on: how rows lie and how results are ordered."""
 
 from __future__ import annotations
 
@@ -8,11 +8,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from alula.kernels.found import F32, I64
+from alula.kernels.found import F32, U8, U16, U32
 
-U8 = npt.NDArray[np.uint8]
-U16 = npt.NDArray[np.uint16]
-U32 = npt.NDArray[np.uint32]
 U64 = npt.NDArray[np.uint64]
 
 BLOCK = 128  # rows that lie together, level by level; a multiple of 64, the bytes of the widest register
@@ -52,9 +49,9 @@ def best_keys(keys: U64, wanted: int) -> U64:
     return ordered
 
 
-def key_positions(keys: U64) -> I64:
-    """The positions that keys hold: int64 (n,)."""
-    positions: I64 = (LOWEST - (keys & LOWEST)).astype(np.int64)
+def key_positions(keys: U64) -> U32:
+    """The positions that keys hold: uint32 (n,)."""
+    positions: U32 = ~keys.astype(np.uint32)
     return positions
 
 

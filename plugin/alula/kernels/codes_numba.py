@@ -1,114 +1,36 @@
-"""The scan over codes, compiled by numba.
+"""The scan over codes, compiled by numba; `codes_numpy` holds the same function, with equal results.
 
 A row's estimate is a sum of look-ups (Jegou et al., Product Quantization for Nearest Neighbor Search, TPAMI 2011). The
 scan adds up tables rounded to bytes first, as André et al. do (Cache locality is not enough: High-performance nearest
 neighbor search with product quantization fast scan, VLDB 2015; Quick ADC, ICMR 2017), and the exact tables only for
 rows that may still be among the best, given how far the rounding can be off: the result is that of the exact tables.
-Tables of 256 bytes fit into four registers of 64 bytes, from which AVX-512 VBMI looks up 64 rows in two instructions;
-other processors load byte by byte.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, TypeVar, cast
+from typing import Any
 
-import llvmlite.binding
-import numba
 import numpy as np
-from llvmlite import ir
-from numba.core import cgutils, types
-from numba.extending import intrinsic
 
-from alula.kernels.found import F32, I64, Mask
-from alula.kernels.scan import BLOCK, U8, U16, U64, Rows, best_keys
-
-Function = TypeVar("Function", bound=Callable[..., Any])
+from alula.kernels.byte_tables import (
+    HALF_TO_FLOAT,
+    LANES,
+    add_in_registers,
+    bits_float,
+    float_bits,
+    has_registers,
+    reach,
+)
+from alula.kernels.codes import BLOCK, U64, Rows, best_keys
+from alula.kernels.compiled import compiled
+from alula.kernels.found import F32, I64, U8, U16, Mask
+from alula.kernels.machine import lowest_one
 
 COSINE, IP, L2 = 0, 1, 2
 METRICS = {"COSINE": COSINE, "IP": IP, "L2": L2}
-LANES = 64
 ROUNDING = 16 * 2.0**-24  # of a few operations on float32, generously
 SAMPLE = 128  # blocks that are searched first, to know what score the wanted rows will have
-STRETCH = 32  # blocks
-HALF_TO_FLOAT = 2.0**112  # the exponents' biases differ by that
-
-
-def compiled(function: Function) -> Function:
-    """A function compiled on its first call; it runs without the interpreter's lock, and is kept on disk."""
-    return cast(Function, numba.njit(nogil=True, cache=True, error_model="numpy")(function))
-
-
-def _has_byte_lookups() -> bool:
-    """Whether compiled code will run on this processor as it is, and it has AVX-512 VBMI."""
-    if numba.config.CPU_NAME is not None or numba.config.CPU_FEATURES is not None:
-        return False
-    return bool(llvmlite.binding.get_host_cpu_features().get("avx512vbmi", False))
-
-
-@intrinsic
-def _add_in_registers(typingctx: Any, codes: Any, block: Any, tables: Any, levels: Any, sums: Any) -> Any:
-    """`_add_one_by_one` by AVX-512 VBMI: four registers hold a level's table, two look-ups of 128 bytes give 64 rows.
-
-    Sums of even and odd rows are kept apart, in halves of 16 bits, which needs no unpacking.
-    """
-    del typingctx, block, levels
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        number, byte = ir.IntType(64), ir.VectorType(ir.IntType(8), LANES)
-        half, both = ir.VectorType(ir.IntType(16), LANES // 2), ir.VectorType(ir.IntType(16), LANES)
-        arrays = dict(zip(("codes", "block", "tables", "levels", "sums"), arguments, strict=True))
-        for place, name in ((0, "codes"), (2, "tables"), (4, "sums")):
-            arrays[name] = context.make_array(signature.args[place])(context, builder, arrays[name])
-        look_up = cgutils.get_or_insert_function(
-            builder.module, ir.FunctionType(byte, [byte] * 3), "llvm.x86.avx512.vpermi2var.qi.512"
-        )
-        low_byte, one_byte = ir.Constant(half, [255] * (LANES // 2)), ir.Constant(half, [8] * (LANES // 2))
-
-        def load(start: Any, at: int) -> Any:
-            place = builder.gep(start, [ir.Constant(number, at)])
-            return builder.load(builder.bitcast(place, byte.as_pointer()), align=1)
-
-        stored = cgutils.unpack_tuple(builder, arrays["codes"].shape, 3)[1]
-        first = builder.mul(builder.mul(arrays["block"], stored), ir.Constant(number, BLOCK))
-        first = builder.gep(arrays["codes"].data, [first])
-
-        before, loop = builder.block, builder.append_basic_block("level")
-        after = builder.append_basic_block("sums")
-        builder.branch(loop)
-        builder.position_at_end(loop)
-        level = builder.phi(number)
-        level.add_incoming(ir.Constant(number, 0), before)
-        totals = [builder.phi(half) for _ in range(BLOCK // LANES * 2)]
-        table = builder.gep(arrays["tables"].data, [builder.mul(level, ir.Constant(number, 256))])
-        quarters = [load(table, LANES * i) for i in range(4)]
-        column = builder.gep(first, [builder.mul(level, ir.Constant(number, BLOCK))])
-        added = []
-        for i in range(BLOCK // LANES):
-            code = load(column, LANES * i)
-            lower = builder.call(look_up, [quarters[0], code, quarters[1]])
-            upper = builder.call(look_up, [quarters[2], code, quarters[3]])
-            is_upper = builder.icmp_signed("<", code, ir.Constant(byte, None))
-            looked_up = builder.bitcast(builder.select(is_upper, upper, lower), half)
-            added.append(builder.add(totals[2 * i], builder.and_(looked_up, low_byte)))
-            added.append(builder.add(totals[2 * i + 1], builder.lshr(looked_up, one_byte)))
-        following = builder.add(level, ir.Constant(number, 1))
-        level.add_incoming(following, loop)
-        for total, new in zip(totals, added, strict=True):
-            total.add_incoming(ir.Constant(half, None), before)
-            total.add_incoming(new, loop)
-        builder.cbranch(builder.icmp_signed("<", following, arrays["levels"]), loop, after)
-
-        builder.position_at_end(after)
-        turns = [i // 2 + LANES // 2 * (i % 2) for i in range(LANES)]
-        order = ir.Constant(ir.VectorType(ir.IntType(32), LANES), turns)
-        for i in range(BLOCK // LANES):
-            place = builder.gep(arrays["sums"].data, [ir.Constant(number, LANES * i)])
-            in_order = builder.shuffle_vector(added[2 * i], added[2 * i + 1], order)
-            builder.store(in_order, builder.bitcast(place, both.as_pointer()), align=2)
-        return context.get_dummy_value()
-
-    return types.void(codes, types.intp, tables, types.intp, sums), generate
+STRETCH = 32  # blocks that one call takes
 
 
 def _add_one_by_one(codes: U8, block: int, tables: U8, levels: int, sums: U16) -> None:
@@ -131,62 +53,7 @@ def _add_one_by_one(codes: U8, block: int, tables: U8, levels: int, sums: U16) -
         level += 1
 
 
-@intrinsic
-def _reach(typingctx: Any, sums: Any, norms: Any, block: Any, first: Any, a: Any, b: Any, least: Any) -> Any:
-    """Which of `LANES` rows of a block pass `_test`: uint64, the first row in the lowest bit."""
-    del typingctx, block, first, a, b, least
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        number, word = ir.IntType(64), ir.IntType(32)
-        halves, words, floats = (ir.VectorType(kind, LANES) for kind in (ir.IntType(16), word, ir.FloatType()))
-        sums, norms = (context.make_array(signature.args[i])(context, builder, arguments[i]).data for i in (0, 1))
-        block, first, *rest = arguments[2:]
-
-        def load(start: Any, at: Any) -> Any:
-            return builder.load(builder.bitcast(builder.gep(start, [at]), halves.as_pointer()), align=2)
-
-        def everywhere(value: Any) -> Any:
-            one = builder.insert_element(ir.Constant(floats, ir.Undefined), value, word(0))
-            return builder.shuffle_vector(one, one, ir.Constant(words, [0] * LANES))
-
-        a, b, least = (everywhere(value) for value in rest)
-        at = builder.add(builder.mul(block, number(BLOCK)), first)
-        shifted = builder.shl(builder.zext(load(norms, at), words), ir.Constant(words, [13] * LANES))
-        norm = builder.fmul(builder.bitcast(shifted, floats), ir.Constant(floats, [HALF_TO_FLOAT] * LANES))
-        multiply_add = cgutils.get_or_insert_function(
-            builder.module, ir.FunctionType(floats, [floats] * 3), f"llvm.fmuladd.v{LANES}f32"
-        )
-        wanted = builder.call(multiply_add, [builder.call(multiply_add, [b, norm, a]), norm, least])
-        total = builder.uitofp(builder.zext(load(sums, first), words), floats)
-        passes = builder.fcmp_unordered(">=", total, wanted)
-        return builder.bitcast(passes, number)
-
-    numbers, reals = [types.int64] * 2, [types.float32] * 3
-    return types.uint64(sums, norms, *numbers, *reals), generate
-
-
-@intrinsic
-def _lowest_one(typingctx: Any, mask: Any) -> Any:
-    """The place of the lowest bit of a uint64 that is set."""
-    del typingctx, mask
-    return types.int64(types.uint64), lambda _, builder, __, values: builder.cttz(values[0], ir.IntType(1)(1))
-
-
-@intrinsic
-def _float_bits(typingctx: Any, value: Any) -> Any:
-    """The bits of a float32: uint32."""
-    del typingctx, value
-    return types.uint32(types.float32), lambda _, builder, __, values: builder.bitcast(values[0], ir.IntType(32))
-
-
-@intrinsic
-def _bits_float(typingctx: Any, value: Any) -> Any:
-    """The float32 of such bits."""
-    del typingctx, value
-    return types.float32(types.uint32), lambda _, builder, __, values: builder.bitcast(values[0], ir.FloatType())
-
-
-_add_block = _add_in_registers if _has_byte_lookups() else compiled(_add_one_by_one)
+_add_block = add_in_registers if has_registers() else compiled(_add_one_by_one)
 
 
 @compiled
@@ -231,7 +98,7 @@ def _test(floor: np.uint64, query: Any, step: np.float32, low: float, error: flo
     """
     metric, query_squared, unit = query
     upper = np.uint32(floor >> np.uint64(32))
-    score = float(_bits_float(np.uint32(upper & np.uint32(0x7FFFFFFF) if upper >> np.uint32(31) else ~upper)))
+    score = float(bits_float(np.uint32(upper & np.uint32(0x7FFFFFFF) if upper >> np.uint32(31) else ~upper)))
     if not np.isfinite(score) or not np.isfinite(error) or step == 0:
         return np.float32(0), np.float32(0), np.float32(np.nan)
     product, at_once, squared = 0.0, 0.0, 0.0
@@ -260,7 +127,7 @@ def _key(product: Any, norm: Any, query: Any, position: Any) -> Any:
     if np.isnan(score):
         upward = np.uint32(0)
     else:
-        bits = _float_bits(score + np.float32(0))
+        bits = float_bits(score + np.float32(0))
         upward = np.uint32(~bits if bits >> np.uint32(31) else bits | np.uint32(0x80000000))
     return (np.uint64(upward) << np.uint64(32)) | (np.uint64(0xFFFFFFFF) - np.uint64(position))
 
@@ -279,9 +146,9 @@ def _pass(codes: U8, norms: U16, stretch: Any, entries: U8, test: Any, sums: U16
     for block in range(first, last, stride):
         _add_block(codes, block, entries, len(entries), sums)
         for lane in range(0, BLOCK, LANES):
-            mask = _reach(sums, norms, block if with_norms else 0, lane, a, b, least)
+            mask = reach(sums, norms, block if with_norms else 0, lane, a, b, least)
             while mask:
-                slots[count] = block * BLOCK + lane + _lowest_one(mask)
+                slots[count] = block * BLOCK + lane + np.int64(lowest_one(mask))
                 count += 1
                 mask &= mask - np.uint64(1)
     return count
@@ -304,7 +171,7 @@ def _take(rows: Any, slots: I64, span: Any, valid: Mask, lut: F32, query: Any, k
         for level in range(len(lut)):
             product += lut[level, codes[block, level, row]]
         if query[0] != IP:
-            norm = _bits_float(np.uint32(norms[block, row]) << np.uint32(13)) * np.float32(HALF_TO_FLOAT)
+            norm = bits_float(np.uint32(norms[block, row]) << np.uint32(13)) * np.float32(HALF_TO_FLOAT)
         keys[count] = _key(product, norm, query, position)
         count += 1
     return count
@@ -372,7 +239,7 @@ def scan(
     metric: str,
     scale: float,
 ) -> U64:
-    """See `alula.kernels.scan_numpy.scan`."""
+    """See `alula.kernels.codes_numpy.scan`."""
     arrays = rows.codes, rows.norms, rows.positions
     query = METRICS[metric], np.float32(query_norm * query_norm), np.float32(scale * scale)
     return best_keys(_scan(arrays, ranges, valid, lut, query, wanted), wanted)

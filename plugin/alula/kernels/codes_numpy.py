@@ -1,13 +1,13 @@
-"""The scan over codes in plain numpy: the same results as `scan_numba`, wherever numba is missing."""
+"""The scan over codes in plain numpy: the same results as `codes_numba`, wherever numba is missing."""
 
 from __future__ import annotations
 
 import numpy as np
 
 from alula.kernels.adc import adc_inner_products, adc_scores
+from alula.kernels.codes import BLOCK, U64, Rows, best_keys, ordered_keys
 from alula.kernels.exact import better_is_larger
 from alula.kernels.found import F32, I64, Mask
-from alula.kernels.scan import BLOCK, U64, Rows, best_keys, ordered_keys
 
 CHUNK = 512  # blocks at a time: what they need stays in the caches
 
