@@ -45,6 +45,18 @@ def sparse_loops() -> ModuleType:
     return sparse_numba
 
 
+@cache
+def code_loops() -> ModuleType:
+    """The module with the scan over codes: `codes_numba`, or `codes_numpy` where there is no numba."""
+    if not HAS_NUMBA:
+        from alula.kernels import codes_numpy  # noqa: PLC0415
+
+        return codes_numpy
+    from alula.kernels import codes_numba  # noqa: PLC0415 (needs numba)
+
+    return codes_numba
+
+
 _seconds: list[float] = []
 
 
@@ -56,12 +68,13 @@ def warm_up() -> float:
     """
     if _seconds or not HAS_NUMBA:
         return sum(_seconds)
-    from alula.kernels.inverted import try_everything  # noqa: PLC0415 (it imports this)
+    from alula.kernels import code_index, inverted  # noqa: PLC0415 (they import this)
 
     _seconds.append(0.0)  # what is tried warms up too
     log.info("Loading the compiled loops of searches in this process; the first time they are compiled, in some 15 s.")
     started = time.perf_counter()
-    try_everything()
+    inverted.try_everything()
+    code_index.try_everything()
     seconds = time.perf_counter() - started
     log.info("The compiled loops are there after %.1f s.", seconds)
     _seconds.append(seconds)
