@@ -94,9 +94,9 @@ def _values(option: Option, text: str) -> list[Any]:
 @click.option(
     "--seconds",
     type=click.FloatRange(min=0.05),
-    default=3.0,
+    default=2.0,
     show_default=True,
-    help="How long to time each setting, and again with several clients.",
+    help="How long several clients search with each setting.",
 )
 @click.option(
     "--clients", type=click.IntRange(1, 64), default=4, show_default=True, help="Clients to search side by side."

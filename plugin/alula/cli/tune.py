@@ -90,9 +90,9 @@ def command(
     if target is None or encoder is None:
         raise UsageError("Give the recall to reach, e.g. --target recall=0.95, and the collection's --encoder.")
     wanted = _parse_target(target)
-    drawn = sample or queries_to_draw(wanted)
+    drawn = sample or queries_to_draw(wanted, k)
     if queries is None:
-        check_target(wanted, drawn)
+        check_target(wanted, drawn, k)
     collection = Collection.open(server, name, encoder=encoder)
     asking: dict[str, Any] = {"queries": queries, "column": query_column, "seed": seed, "k": k, "truth": truth}
     with shown_progress(quiet) as progress:
@@ -125,6 +125,8 @@ def _parse_target(text: str) -> float:
         value = math.nan
     if what.strip() != "recall" or math.isnan(value):
         raise UsageError(f"{text!r} is not a target; give recall=NUMBER, e.g. --target recall=0.95.")
+    if not 0 < value < 1:
+        raise UsageError(f"The target recall is {value:g}, and must lie between 0 and 1, e.g. recall=0.95.")
     return value
 
 

@@ -39,12 +39,12 @@ class Effort:
     """How much to measure.
 
     Args:
-        seconds: Seconds for timing one setting.
+        seconds: How long several clients search with each setting.
         clients: Clients that search side by side.
         sweep: Values of search options to combine; a choice of our own if empty.
     """
 
-    seconds: float = 3.0
+    seconds: float = 2.0
     clients: int = 4
     sweep: Mapping[str, Sequence[Any]] | None = None
 

@@ -16,8 +16,6 @@ from alula.evaluation.rows import Key
 from alula.evaluation.truth import Questions, Searcher
 
 WARM_UP = 3  # queries that are not timed: the first ones load and connect
-LEAST_TIMED = 20
-BLOCK = 50  # queries at a time where nothing is timed
 
 
 @dataclass(frozen=True)
@@ -30,7 +28,6 @@ class Point:
         p50: Median milliseconds of a search with one query, one at a time.
         p95: 95th percentile of them.
         p99: 99th percentile of them.
-        timed: Queries that were timed.
         qps: Queries a second of one client.
         clients: Clients that searched side by side.
         qps_clients: Queries a second of all of them together; None if nobody asked.
@@ -41,7 +38,6 @@ class Point:
     p50: float
     p95: float
     p99: float
-    timed: int
     qps: float
     clients: int = 1
     qps_clients: float | None = None
@@ -52,41 +48,34 @@ def measure(
     questions: Questions,
     settings: Mapping[str, Any],
     *,
-    seconds: float,
+    seconds: float = 0.0,
     clients: int = 1,
 ) -> tuple[Point, list[list[Key]]]:
     """Measure one setting, and hand back what it found.
 
-    Single queries are timed for some seconds, and at least `LEAST_TIMED` of them; the rest of the queries are asked in
-    blocks, for the recall alone.
+    Every query is asked, and timed, alone: that is what a user waits for.
 
     Args:
         search: Searches with the setting.
         questions: The queries and their true neighbours.
         settings: The setting, for the record.
-        seconds: How long to time single queries, and again several clients.
-        clients: How many clients search side by side afterwards; 1 for no such test.
+        seconds: How long several clients search side by side afterwards.
+        clients: How many clients; 1 for no such test.
     """
     for i in range(min(WARM_UP, len(questions))):
         search(questions.vectors[i : i + 1], questions.limit)
     found: list[list[Key]] = []
     times: list[float] = []
-    began = time.perf_counter()
     for i in range(len(questions)):
-        if time.perf_counter() - began > seconds and i >= LEAST_TIMED:
-            break
         started = time.perf_counter()
         answer = search(questions.vectors[i : i + 1], questions.limit)
         times.append(time.perf_counter() - started)
         found += questions.answers(i, answer)
-    for start in range(len(found), len(questions), BLOCK):
-        answers = search(questions.vectors[start : start + BLOCK], questions.limit)
-        found += questions.answers(start, answers)
     p50, p95, p99 = np.percentile(times, [50, 95, 99]) * 1e3
     together = _together(search, questions, clients, seconds) if clients > 1 else None
     recall = estimate_recall(found, questions.truth)
     qps = len(times) / sum(times)
-    return Point(settings, recall, float(p50), float(p95), float(p99), len(times), qps, clients, together), found
+    return Point(settings, recall, float(p50), float(p95), float(p99), qps, clients, together), found
 
 
 def _together(search: Searcher, questions: Questions, clients: int, seconds: float) -> float:

@@ -125,7 +125,7 @@ def estimate_recall(found: Sequence[Sequence[Any]], truth: Sequence[Sequence[Any
     Each neighbour of a query is a trial, but those of one query are found or missed together. So the interval is made
     for the number of independent trials that would give a mean as sure as the queries' shares do (Dean and Pagano,
     Journal of Survey Statistics and Methodology 3, 2015, p. 484): p (1 - p) / (variance of the mean), at least one and
-    at most k for each query. Where the shares do not differ (every query found everything) a query is one trial.
+    at most k for each query. Where the shares do not differ (every query found everything) nothing speaks against k.
 
     Args:
         found: For each query, the ids found.
@@ -135,7 +135,7 @@ def estimate_recall(found: Sequence[Sequence[Any]], truth: Sequence[Sequence[Any
     shares = np.array([len(set(ids) & set(true)) / k for ids, true in zip(found, truth, strict=True)])
     p = float(shares.mean())
     variance = float(shares.var(ddof=1)) / n if n > 1 else 0.0
-    trials = min(max(p * (1 - p) / variance, n), n * k) if variance > 0 else n
+    trials = min(max(p * (1 - p) / variance, n), n * k) if variance > 0 else n * k
     centre = (p + Z * Z / (2 * trials)) / (1 + Z * Z / trials)
     half = Z / (1 + Z * Z / trials) * math.sqrt(p * (1 - p) / trials + Z * Z / (4 * trials * trials))
     return RecallEstimate(p, max(0.0, centre - half), min(1.0, centre + half), n)

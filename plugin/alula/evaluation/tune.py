@@ -10,21 +10,20 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from alula.collections import Collection
 from alula.errors import UsageError
 from alula.evaluation.evaluate import searcher, without_defaults
 from alula.evaluation.measure import Point, measure, time_side_by_side
-from alula.evaluation.recall import RecallEstimate, Z, estimate_recall
+from alula.evaluation.recall import RecallEstimate, Z
 from alula.evaluation.rows import Progress, silent
 from alula.evaluation.settings import Settings, branches, candidates_ladder, show_settings
 from alula.evaluation.truth import Questions
 
 _STEP = 4  # rungs of the ladder to climb at once
-_TIMED_SECONDS = 1.0  # for the time of one setting; its recall takes all queries
 _ROUNDS = 60  # searches of each setting that is left, in turn
-_SPARE = 1.25
+LEAST = 30
+_NOISE = 1.5  # times a median may be off: what takes so much longer than another way is not worth going on with
 
 
 @dataclass(frozen=True)
@@ -66,27 +65,27 @@ class Tuning:
         return self.held_out is not None and self.held_out.value >= self.target
 
 
-def queries_needed(target: float) -> int:
-    """Queries without which not even a perfect answer to each shows that the recall reaches the target.
+def queries_needed(target: float, k: int) -> int:
+    """Queries without which not even perfect answers show that the recall reaches the target.
 
-    Wilson's lower bound of n trials that all succeed is n / (n + z^2).
+    Wilson's lower bound of n trials that all succeed is n / (n + z^2), and a query is k trials. Fewer than `LEAST` tell
+    too little of how much queries differ.
     """
-    return int(Z * Z * target / (1 - target)) + 1
+    return max(LEAST, int(Z * Z * target / (1 - target) / k) + 1)
 
 
-def queries_to_draw(target: float) -> int:
+def queries_to_draw(target: float, k: int) -> int:
     """Queries to tune with by default: enough for the target, and for a narrow interval."""
-    return max(200, int(_SPARE * queries_needed(target)))
+    return max(200, 2 * queries_needed(target, k))
 
 
-def check_target(target: float, queries: int) -> None:
+def check_target(target: float, queries: int, k: int) -> None:
     """Raise a `UsageError` when so many queries cannot show a recall."""
-    if not 0 < target < 1:
-        raise UsageError(f"The target recall is {target:g}, and must lie between 0 and 1, e.g. recall=0.95.")
-    if queries < queries_needed(target):
+    if queries < queries_needed(target, k):
         raise UsageError(
-            f"{queries:,} queries cannot show a recall of {target:g} with 95 % confidence; it takes "
-            f"{queries_needed(target):,} to tune with, and as many to check it: give more with --sample or --queries."
+            f"{queries:,} queries cannot show a recall@{k} of {target:g} with 95 % confidence; it takes "
+            f"{queries_needed(target, k):,} to choose by, and as many to check the choice: give more with --sample or "
+            "--queries."
         )
 
 
@@ -118,7 +117,7 @@ def tune(
         UsageError: If the target cannot be shown with so many queries.
         ServerError: If Milvus fails.
     """
-    check_target(target, len(tuning))
+    check_target(target, len(tuning), tuning.k)
     bench = _Bench(without_defaults(collection), tuning, target, time.monotonic() + seconds, progress)
     started = time.monotonic()
     finalists: list[Point] = []
@@ -130,7 +129,8 @@ def tune(
             complete = False
             break
         limit = min((point.p50 for point in finalists), default=None)
-        found = bench.least(branch, ladder, limit)
+        # to score no fewer candidates exactly than there are is the first way again
+        found = bench.least(branch, [c for c in ladder if c is None or c > branch.get("rerank", 0)], limit)
         finalists += [found] if found else []
     searchers = [searcher(bench.collection, point.settings) for point in finalists]
     times = time_side_by_side(searchers, tuning, _ROUNDS)
@@ -138,18 +138,10 @@ def tune(
     checked = None
     if ranked:
         progress("checking it on held-out queries", 0, None)
-        checked = _recall(bench.collection, ranked[0][0].settings, held_out)
+        settings = ranked[0][0].settings
+        checked = measure(searcher(bench.collection, settings), held_out, settings)[0].recall
     spent = time.monotonic() - started
     return Tuning(target, tuning.k, bench.tried, ranked, checked, complete, spent)
-
-
-def _recall(collection: Collection, settings: Any, questions: Questions) -> RecallEstimate:
-    search = searcher(collection, settings)
-    found = []
-    for start in range(0, len(questions), 50):
-        answers = search(questions.vectors[start : start + 50], questions.limit)
-        found += questions.answers(start, answers)
-    return estimate_recall(found, questions.truth)
 
 
 class _Bench:
@@ -170,7 +162,7 @@ class _Bench:
         settings = branch if candidates is None else {"candidates": candidates, **branch}
         self._progress(f"trying {show_settings(settings)}", len(self.tried), None)
         search = searcher(self.collection, settings)
-        point, _ = measure(search, self._questions, settings, seconds=_TIMED_SECONDS)
+        point, _ = measure(search, self._questions, settings)
         self.tried.append(point)
         return point
 
@@ -183,14 +175,16 @@ class _Bench:
             limit: Median milliseconds that another way takes already.
         """
         below, at = -1, 0
-        while True:
+        while ladder:
             point = self._try(branch, ladder[at])
             if point.recall.low >= self._target:
                 break
-            too_dear = limit is not None and point.p50 > limit
+            too_dear = limit is not None and point.p50 > _NOISE * limit
             if at == len(ladder) - 1 or too_dear or (self.late and limit is not None):
                 return None
             below, at = at, min(at + _STEP, len(ladder) - 1)
+        else:
+            return None
         while at - below > 1:
             middle = (below + at) // 2
             between = self._try(branch, ladder[middle])
