@@ -27,7 +27,7 @@ LAYERS = (
     ("errors",),
     ("encoders", "kernels", "schema", "stored"),
     ("index_types", "servers"),
-    ("collections", "search", "ingest", "evaluation", "lite"),
+    ("collections", "search", "ingest", "evaluation", "lite", "replica"),
     ("cli",),
 )
 MAY_TALK_TO_MILVUS = ("alula.servers", "alula.collections", "alula.search", "alula.ingest", "alula.lite")

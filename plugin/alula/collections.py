@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,9 @@ from alula.errors import AlulaError, EncoderError, UsageError
 from alula.index_types import (
     MAX_RESULTS,
     FieldSpec,
+    IndexType,
     Lowering,
+    Option,
     Storage,
     VectorField,
     check_options,
@@ -33,7 +35,7 @@ from alula.ingest.sources import ArraySource, FileSource, Source, open_source
 from alula.ingest.target import Target
 from alula.schema import MAX_VARCHAR, ScalarField, check_distinct, check_name
 from alula.search import Hit, Id, Scope, Searcher, check_limit
-from alula.servers import Server, ask, connect, delete_rows, milvus_errors
+from alula.servers import Server, ask, connect, delete_rows, milvus_errors, write_defaults
 
 DEFAULT_FIELD = "embedding"
 DEFAULT_KEY = "id"
@@ -54,6 +56,9 @@ class Description:
         fields: Its scalar fields.
         companions: Fields that Alula keeps, with Milvus's type names.
         text: The user's description.
+        defaults: Search options that hold where a search does not give them, as `Collection.set_defaults` wrote them.
+        identity: What the server calls it by itself: another one when it was dropped and created anew. "" where the
+            server has no such thing (Milvus Lite).
     """
 
     name: str
@@ -64,24 +69,37 @@ class Description:
     fields: tuple[ScalarField, ...]
     companions: Mapping[str, str]
     text: str
+    defaults: Mapping[str, str]
+    identity: str = ""
 
 
 class Collection:
     """A Milvus collection with one of Alula's index types on a vector field.
 
     Use `create` or `open`; both take a connected `Server` or an address for `alula.connect`.
+
+    Attributes:
+        defaults: Search options that hold where a search does not give them, ``rerank`` among them.
     """
 
     def __init__(
-        self, server: Server, name: str, primary_key: ScalarField, fields: tuple[ScalarField, ...], lowering: Lowering
+        self,
+        server: Server,
+        name: str,
+        primary_key: ScalarField,
+        fields: tuple[ScalarField, ...],
+        lowering: Lowering,
+        *,
+        defaults: Mapping[str, Any] | None = None,
     ) -> None:
         self.server = server
         self.name = name
         self.primary_key = primary_key
         self.fields = fields
         self.lowering = lowering
-        kind = index_type(lowering.settings["type"])
-        self._searcher = Searcher(server, name, primary_key.name, kind, lowering)
+        self.defaults = dict(defaults or {})
+        self.index_type: IndexType = index_type(lowering.settings["type"])
+        self._searcher = Searcher(server, name, primary_key.name, self.index_type, lowering)
 
     @classmethod
     def create(
@@ -226,17 +244,10 @@ class Collection:
         server = _server(server, must_exist=True)
         encoder = _encoder(encoder)
         about = describe(server, name, count=False)
-        settings = about.settings
-        if settings["encoder"] != encoder.sha256:
-            raise EncoderError(
-                f"The collection {name!r} was created with the encoder {settings['encoder'][:16]}, and "
-                f"{encoder.path} is {encoder.sha256[:16]}; another encoder cannot read its rows."
-            )
-        kind = _index_type_for(settings["type"], encoder)
-        vector_field = VectorField(settings["field"], int(settings["dim"]), settings["metric"], settings["vectors"])  # type: ignore[arg-type]
+        lowering = lowering_of(f"The collection {name!r}", about.settings, encoder)
         with milvus_errors(f"load the collection {name!r}"):
             server.client.load_collection(name)
-        return cls(server, name, about.primary_key, about.fields, kind.lowering(vector_field, encoder, settings))
+        return cls(server, name, about.primary_key, about.fields, lowering, defaults=_defaults(about))
 
     def load(
         self,
@@ -328,7 +339,8 @@ class Collection:
             consistency_level: As in Milvus; the collection's own by default.
             rerank: How many candidates to score by exact vectors: all by default, 0 for none.
             timeout: Seconds for one call to the server.
-            options: Search options of the index type, e.g. ``bits=64`` or ``candidates=1000``.
+            options: Search options of the index type, e.g. ``bits=64`` or ``candidates=1000``. The collection's
+                `defaults` hold for those that are not given, and for `rerank`.
 
         Returns:
             One list of hits per query, best first.
@@ -338,24 +350,54 @@ class Collection:
             UsageError: If an option, the limit or the filter is wrong.
             ServerError: If Milvus fails.
         """
-        self._check_output_fields(output_fields)
-        encoder = self.lowering.encoder
-        if _are_vectors(queries):
-            vectors = encoder.check_vectors(queries, what="queries")
-        else:
-            vectors = encoder.embed(queries, queries=True)
+        self.check_output_fields(output_fields)
+        vectors = query_vectors(self.lowering.encoder, queries)
         scope = Scope(filter, partitions, consistency_level, timeout)
         return self._searcher.search(
             vectors,
             limit=limit,
             offset=offset,
             output_fields=output_fields,
-            rerank=rerank,
+            rerank=self.defaults.get("rerank") if rerank is None else rerank,
             scope=scope,
-            options=options,
+            options={**{k: v for k, v in self.defaults.items() if k != "rerank"}, **options},
         )
 
-    def _check_output_fields(self, names: Sequence[str]) -> None:
+    def set_defaults(self, *, rerank: int | None = None, **options: Any) -> None:
+        """Store search options with the collection, for all who open it later; without any, remove those there are.
+
+        Args:
+            rerank: As in `search`.
+            options: Search options of the index type.
+
+        Raises:
+            UsageError: If an option is unknown or its value wrong.
+            Unsupported: If the server keeps them nowhere.
+            ServerError: If Milvus fails.
+        """
+        checked = check_options(self.index_type.search_options, options, self.index_type.name)
+        dim = self.lowering.field.dim
+        self.lowering.plan_search(np.ones((1, dim), np.float32), checked, 1)  # refuses what the encoder cannot do
+        given = {name: checked[name] for name in options if checked[name] is not None}
+        if rerank is not None:
+            if rerank < 0 or (rerank and self.lowering.field.storage == "dropped"):
+                raise UsageError(f"rerank is {rerank}; it must be 0, or more where the vectors are kept.")
+            given["rerank"] = rerank
+        write_defaults(self.server, self.name, self.primary_key.name, {k: str(v) for k, v in given.items()})
+        self.defaults = given
+
+    def fetch(self, ids: Iterable[Id], fields: Sequence[str]) -> dict[Id, dict[str, Any]]:
+        """Some fields of some rows, by id; rows that are not there are left out.
+
+        Raises:
+            UsageError: If there is no such field.
+            ServerError: If Milvus fails.
+        """
+        self.check_output_fields(fields)
+        return self._searcher.fetch(set(ids), fields, Scope())
+
+    def check_output_fields(self, names: Sequence[str]) -> None:
+        """Raise a `UsageError` for a name that is no field of the collection."""
         field = self.lowering.field
         known = [self.primary_key.name, *(scalar.name for scalar in self.fields)]
         known += [field.name] if field.storage != "dropped" else []
@@ -466,7 +508,9 @@ def describe(server: Server | str, name: str, *, count: bool = True) -> Descript
     (key,) = (scalar_field(entry) for entry in about["fields"] if entry.get("is_primary"))
     fields = tuple(scalar_field(entry) for entry in kept if entry["name"] not in mine)
     rows = _count(server, name) if count else None
-    return Description(name, server.uri, rows, settings, key, fields, mine, text)
+    defaults = stored.read_defaults(indexes, about.get("properties") or {})
+    identity = str(about.get("collection_id") or "")
+    return Description(name, server.uri, rows, settings, key, fields, mine, text, defaults, identity)
 
 
 def drop(server: Server | str, name: str) -> None:
@@ -489,6 +533,39 @@ def _encoder(encoder: Encoder | str | Path) -> Encoder:
     return encoder if isinstance(encoder, FlopsEncoder | DrqEncoder | Encoder) else load_encoder(encoder)
 
 
+def lowering_of(what: str, settings: Mapping[str, str], encoder: Encoder) -> Lowering:
+    """The lowering that was chosen when a collection was created.
+
+    Args:
+        what: What was created with them, as an error names it.
+        settings: What Alula stored with the collection.
+        encoder: Its encoder.
+
+    Raises:
+        EncoderError: If it is another encoder; both fingerprints are named.
+    """
+    if settings["encoder"] != encoder.sha256:
+        raise EncoderError(
+            f"{what} was created with the encoder {settings['encoder'][:16]}, and {encoder.path} is "
+            f"{encoder.sha256[:16]}; another encoder cannot read its rows."
+        )
+    kind = _index_type_for(settings["type"], encoder)
+    field = VectorField(settings["field"], int(settings["dim"]), settings["metric"], settings["vectors"])  # type: ignore[arg-type]
+    lowering: Lowering = kind.lowering(field, encoder, settings)
+    return lowering
+
+
+def query_vectors(encoder: Encoder, queries: npt.ArrayLike | Sequence[str]) -> npt.NDArray[np.float32]:
+    """Queries as `Collection.search` takes them, as vectors: float32 (n, d).
+
+    Raises:
+        DataError: If they are not what the encoder takes, or have another dimension, NaN or infinite values.
+    """
+    if _are_vectors(queries):
+        return encoder.check_vectors(queries, what="queries")
+    return encoder.embed(queries, queries=True)
+
+
 def _are_vectors(queries: Any) -> bool:
     """Whether queries are vectors already: floating numbers, which images and texts never are."""
     while isinstance(queries, list | tuple) and queries:
@@ -504,6 +581,18 @@ def _index_type_for(name: str, encoder: Encoder) -> Any:
             f"{encoder.kind!r}; train one with 'alula train {kind.encoder_kind}'."
         )
     return kind
+
+
+def _defaults(about: Description) -> dict[str, Any]:
+    """Default options as they were stored; those that this version does not know are not for it."""
+    kind = index_type(about.settings["type"])
+    known = {option.name: option for option in (*kind.search_options, Option("rerank", int, "", minimum=0))}
+    found = {}
+    for name, text in about.defaults.items():
+        if name in known:
+            with contextlib.suppress(ValueError, UsageError):
+                found[name] = known[name].check(int(text) if known[name].value_type is int else text)
+    return found
 
 
 def _fields(
