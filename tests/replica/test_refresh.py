@@ -190,6 +190,24 @@ def test_rows_that_the_reader_passed_over_are_not_taken_for_deleted(lite, drq, c
     collection.drop()
 
 
+def test_rows_that_the_reader_passed_over_at_first_are_read_after_all(lite, drq, collection_name, monkeypatch):
+    collection = create(lite, collection_name, drq)
+    insert(collection, list(range(COUNT)), 1)
+    query, calls = paging._query, []
+
+    def passing_over(*arguments, filter, **rest):
+        calls.append(rest)
+        hidden = "id not in [10, 11, 20]" if len(calls) <= 4 and "limit" in rest else ""
+        return query(*arguments, filter=filter or hidden, **rest)
+
+    monkeypatch.setattr(paging, "_query", passing_over)
+    replica = alula.Replica(collection, columns=["year"])
+    monkeypatch.undo()
+    assert len(calls) > 4
+    assert_like_new(replica, collection)
+    collection.drop()
+
+
 def test_searches_see_all_of_a_refresh_or_none(lite, drq, collection_name):
     collection = create(lite, collection_name, drq)
     insert(collection, list(range(COUNT)), 1, year=0)
