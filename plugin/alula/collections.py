@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,9 @@ from alula.errors import AlulaError, EncoderError, UsageError
 from alula.index_types import (
     MAX_RESULTS,
     FieldSpec,
+    IndexType,
     Lowering,
+    Option,
     Storage,
     VectorField,
     check_options,
@@ -33,7 +35,7 @@ from alula.ingest.sources import ArraySource, FileSource, Source, open_source
 from alula.ingest.target import Target
 from alula.schema import MAX_VARCHAR, ScalarField, check_distinct, check_name
 from alula.search import Hit, Id, Scope, Searcher, check_limit
-from alula.servers import Server, ask, connect, delete_rows, milvus_errors
+from alula.servers import Server, ask, connect, delete_rows, milvus_errors, write_defaults
 
 DEFAULT_FIELD = "embedding"
 DEFAULT_KEY = "id"
@@ -54,6 +56,7 @@ class Description:
         fields: Its scalar fields.
         companions: Fields that Alula keeps, with Milvus's type names.
         text: The user's description.
+        defaults: Search options that hold where a search does not give them, as `Collection.set_defaults` wrote them.
         identity: What the server calls it by itself: another one when it was dropped and created anew. "" where the
             server has no such thing (Milvus Lite).
     """
@@ -66,6 +69,7 @@ class Description:
     fields: tuple[ScalarField, ...]
     companions: Mapping[str, str]
     text: str
+    defaults: Mapping[str, str]
     identity: str = ""
 
 
@@ -73,18 +77,29 @@ class Collection:
     """A Milvus collection with one of Alula's index types on a vector field.
 
     Use `create` or `open`; both take a connected `Server` or an address for `alula.connect`.
+
+    Attributes:
+        defaults: Search options that hold where a search does not give them, ``rerank`` among them.
     """
 
     def __init__(
-        self, server: Server, name: str, primary_key: ScalarField, fields: tuple[ScalarField, ...], lowering: Lowering
+        self,
+        server: Server,
+        name: str,
+        primary_key: ScalarField,
+        fields: tuple[ScalarField, ...],
+        lowering: Lowering,
+        *,
+        defaults: Mapping[str, Any] | None = None,
     ) -> None:
         self.server = server
         self.name = name
         self.primary_key = primary_key
         self.fields = fields
         self.lowering = lowering
-        kind = index_type(lowering.settings["type"])
-        self._searcher = Searcher(server, name, primary_key.name, kind, lowering)
+        self.defaults = dict(defaults or {})
+        self.index_type: IndexType = index_type(lowering.settings["type"])
+        self._searcher = Searcher(server, name, primary_key.name, self.index_type, lowering)
 
     @classmethod
     def create(
@@ -232,7 +247,7 @@ class Collection:
         lowering = lowering_of(f"The collection {name!r}", about.settings, encoder)
         with milvus_errors(f"load the collection {name!r}"):
             server.client.load_collection(name)
-        return cls(server, name, about.primary_key, about.fields, lowering)
+        return cls(server, name, about.primary_key, about.fields, lowering, defaults=_defaults(about))
 
     def load(
         self,
@@ -324,7 +339,8 @@ class Collection:
             consistency_level: As in Milvus; the collection's own by default.
             rerank: How many candidates to score by exact vectors: all by default, 0 for none.
             timeout: Seconds for one call to the server.
-            options: Search options of the index type, e.g. ``bits=64`` or ``candidates=1000``.
+            options: Search options of the index type, e.g. ``bits=64`` or ``candidates=1000``. The collection's
+                `defaults` hold for those that are not given, and for `rerank`.
 
         Returns:
             One list of hits per query, best first.
@@ -342,10 +358,43 @@ class Collection:
             limit=limit,
             offset=offset,
             output_fields=output_fields,
-            rerank=rerank,
+            rerank=self.defaults.get("rerank") if rerank is None else rerank,
             scope=scope,
-            options=options,
+            options={**{k: v for k, v in self.defaults.items() if k != "rerank"}, **options},
         )
+
+    def set_defaults(self, *, rerank: int | None = None, **options: Any) -> None:
+        """Store search options with the collection, for all who open it later; without any, remove those there are.
+
+        Args:
+            rerank: As in `search`.
+            options: Search options of the index type.
+
+        Raises:
+            UsageError: If an option is unknown or its value wrong.
+            Unsupported: If the server keeps them nowhere.
+            ServerError: If Milvus fails.
+        """
+        checked = check_options(self.index_type.search_options, options, self.index_type.name)
+        dim = self.lowering.field.dim
+        self.lowering.plan_search(np.ones((1, dim), np.float32), checked, 1)  # refuses what the encoder cannot do
+        given = {name: checked[name] for name in options if checked[name] is not None}
+        if rerank is not None:
+            if rerank < 0 or (rerank and self.lowering.field.storage == "dropped"):
+                raise UsageError(f"rerank is {rerank}; it must be 0, or more where the vectors are kept.")
+            given["rerank"] = rerank
+        write_defaults(self.server, self.name, self.primary_key.name, {k: str(v) for k, v in given.items()})
+        self.defaults = given
+
+    def fetch(self, ids: Iterable[Id], fields: Sequence[str]) -> dict[Id, dict[str, Any]]:
+        """Some fields of some rows, by id; rows that are not there are left out.
+
+        Raises:
+            UsageError: If there is no such field.
+            ServerError: If Milvus fails.
+        """
+        self.check_output_fields(fields)
+        return self._searcher.fetch(set(ids), fields, Scope())
 
     def check_output_fields(self, names: Sequence[str]) -> None:
         """Raise a `UsageError` for a name that is no field of the collection."""
@@ -459,8 +508,9 @@ def describe(server: Server | str, name: str, *, count: bool = True) -> Descript
     (key,) = (scalar_field(entry) for entry in about["fields"] if entry.get("is_primary"))
     fields = tuple(scalar_field(entry) for entry in kept if entry["name"] not in mine)
     rows = _count(server, name) if count else None
+    defaults = stored.read_defaults(indexes, about.get("properties") or {})
     identity = str(about.get("collection_id") or "")
-    return Description(name, server.uri, rows, settings, key, fields, mine, text, identity)
+    return Description(name, server.uri, rows, settings, key, fields, mine, text, defaults, identity)
 
 
 def drop(server: Server | str, name: str) -> None:
@@ -531,6 +581,18 @@ def _index_type_for(name: str, encoder: Encoder) -> Any:
             f"{encoder.kind!r}; train one with 'alula train {kind.encoder_kind}'."
         )
     return kind
+
+
+def _defaults(about: Description) -> dict[str, Any]:
+    """Default options as they were stored; those that this version does not know are not for it."""
+    kind = index_type(about.settings["type"])
+    known = {option.name: option for option in (*kind.search_options, Option("rerank", int, "", minimum=0))}
+    found = {}
+    for name, text in about.defaults.items():
+        if name in known:
+            with contextlib.suppress(ValueError, UsageError):
+                found[name] = known[name].check(int(text) if known[name].value_type is int else text)
+    return found
 
 
 def _fields(

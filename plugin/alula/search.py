@@ -130,7 +130,7 @@ class Searcher:
         for ids, scores in self._ranked(plan, queries, exact, scope):
             order = top_k(scores, wanted, larger=larger)[offset:]
             best.append([(ids[i], float(scores[i])) for i in order])
-        shown = self.fetch_fields({id_ for hits in best for id_, _ in hits}, output_fields, scope)
+        shown = self.fetch({id_ for hits in best for id_, _ in hits}, output_fields, scope)
         return [[Hit(id_, score, exact > 0, shown.get(id_, {})) for id_, score in hits] for hits in best]
 
     def vector_of(self, id_: Id, scope: Scope) -> F32:
@@ -141,7 +141,7 @@ class Searcher:
         """
         if self._field.storage == "dropped":
             raise UsageError("The vectors of this collection were dropped, so it cannot tell a row's; give the vector.")
-        rows = self.fetch_fields({id_}, [self._field.name], scope)
+        rows = self.fetch({id_}, [self._field.name], scope)
         if id_ not in rows:
             raise UsageError(f"The collection {self._name!r} has no row with the id {id_!r}.")
         return np.asarray(rows[id_][self._field.name], np.float32)
@@ -192,7 +192,7 @@ class Searcher:
         """Exact scores of some rows: by a second search that sees only them, or by fetching the vectors."""
         field = self._field
         if field.storage == "column":
-            rows = self.fetch_fields(set(ids), [field.name], scope)
+            rows = self.fetch(set(ids), [field.name], scope)
             ids = [id_ for id_ in ids if id_ in rows]
             vectors = np.array([rows[id_][field.name] for id_ in ids], np.float32).reshape(len(ids), field.dim)
             return ids, exact_scores(query, vectors, field.metric)
@@ -208,8 +208,8 @@ class Searcher:
             )
         return list(hits.ids), np.fromiter(hits.distances, np.float32, len(hits))
 
-    def fetch_fields(self, ids: set[Id], fields: Sequence[str], scope: Scope) -> dict[Id, dict[str, Any]]:
-        """Some fields of some rows, by id."""
+    def fetch(self, ids: set[Id], fields: Sequence[str], scope: Scope) -> dict[Id, dict[str, Any]]:
+        """Some fields of some rows, by id; rows that are not there are left out."""
         if not fields:
             return {}
         found = {}

@@ -9,6 +9,9 @@ from typing import Any
 
 FORMAT = "1"
 PREFIX = "alula."
+# Not below PREFIX: versions that know nothing of default options must not take them for the settings.
+DEFAULTS_PREFIX = "alula_search."
+DEFAULTS_INDEX = "alula_search_options"
 _MARK = "[alula "
 
 
@@ -31,6 +34,19 @@ def read(indexes: Iterable[Mapping[str, Any]], description: str) -> tuple[str, d
     """
     text, described = _split(description)
     return text, next(filter(None, map(_of_index, indexes)), described)
+
+
+def read_defaults(indexes: Iterable[Mapping[str, Any]], properties: Mapping[str, Any]) -> dict[str, str]:
+    """The collection's default search options, wherever `alula.servers.write_defaults` could keep them.
+
+    Args:
+        indexes: What pymilvus says of the collection's indexes.
+        properties: The collection's properties.
+    """
+    kept = next((index for index in indexes if index.get("index_name") == DEFAULTS_INDEX), {})
+    found = {**kept, **properties}
+    # what cannot be removed from a server is kept empty
+    return {k.removeprefix(DEFAULTS_PREFIX): str(v) for k, v in found.items() if k.startswith(DEFAULTS_PREFIX) and v}
 
 
 def _of_index(index: Mapping[str, Any]) -> dict[str, str]:

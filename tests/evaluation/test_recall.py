@@ -30,14 +30,34 @@ def test_fewer_rows_than_neighbours():
     assert [keys[0] for keys in nearest.keys] == [1, 2]
 
 
-def test_a_recall_comes_with_wilsons_interval():
-    truth = [list(range(10))] * 50
-    found = [list(range(9))] * 50  # nine of ten each time
-    estimate = estimate_recall(found, truth)
-    assert (estimate.value, estimate.queries) == (0.9, 50)
+def wilson_ends(estimate, trials):
     # the ends of Wilson's interval are where |p - mean| = z sqrt(p (1 - p) / n)
     for end in (estimate.low, estimate.high):
-        assert abs(end - 0.9) == pytest.approx(1.96 * np.sqrt(end * (1 - end) / 50))
+        assert abs(end - estimate.value) == pytest.approx(1.96 * np.sqrt(end * (1 - end) / trials))
+
+
+def test_a_recall_comes_with_wilsons_interval():
+    truth = [list(range(10))] * 50
+    found = [list(range(9))] * 50  # nine of ten each time: each neighbour is a trial
+    estimate = estimate_recall(found, truth)
+    assert (estimate.value, estimate.queries) == (0.9, 50)
+    wilson_ends(estimate, 500)
+    found = [list(range(10))] * 45 + [[]] * 5  # all or nothing: each query is one
+    estimate = estimate_recall(found, truth)
+    assert estimate.value == 0.9
+    wilson_ends(estimate, 50)
     perfect = estimate_recall(truth, truth)
     assert perfect.value == perfect.high == 1.0
-    assert 0.9 < perfect.low < 1.0
+    assert 0.99 < perfect.low < 1.0
+
+
+def test_the_interval_holds_the_true_recall_of_queries_that_differ():
+    rng = np.random.default_rng(0)
+    truth = [list(range(10))] * 100
+    held = 0
+    for _ in range(300):
+        # each query has a recall of its own, 0.8 on average
+        found = [list(range(rng.binomial(10, rng.beta(4, 1)))) for _ in truth]
+        estimate = estimate_recall(found, truth)
+        held += estimate.low <= 0.8 <= estimate.high
+    assert held / 300 > 0.92

@@ -41,6 +41,9 @@ def command(name: str, server: Server, output_format: str) -> None:
         "scalar fields": ", ".join(map(str, about.fields)) or "none",
         "kept by Alula": ", ".join(f"{field} ({data_type})" for field, data_type in about.companions.items()),
     }
+    if about.defaults:
+        chosen = ", ".join(f"{option} {value}" for option, value in about.defaults.items())
+        pairs["search options"] = f"{chosen} (defaults of this collection; 'alula tune {name} --reset' removes them)"
     if about.text:
         pairs["description"] = about.text
     show_pairs(pairs)

@@ -22,6 +22,8 @@ COMMANDS = {
     "migrate": "Move an existing collection to an index type or a newer encoder, while it serves.",
     "search": "Search a collection.",
     "describe": "Show what a collection is.",
+    "evaluate": "Measure recall, latency and memory of a collection, or of index types on vectors.",
+    "tune": "Find the cheapest search options that reach a recall, and make them the defaults.",
     "drop": "Drop a collection.",
     "inspect": "Show what an encoder file is.",
     "index-types": "List the index types, and which of them a server can hold.",

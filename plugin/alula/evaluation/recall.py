@@ -116,18 +116,26 @@ class RecallEstimate:
         return f"{self.value:.3f} ({self.low:.3f} to {self.high:.3f}, 95 %)"
 
 
-def estimate_recall(found: Sequence[Sequence[Any]], truth: Sequence[Sequence[Any]]) -> RecallEstimate:
-    """Recall with its confidence interval: Wilson's score interval (JASA 22, 1927, p. 209) with a trial per query.
+Z = 1.96  # 95 % confidence
 
-    A query's share lies between 0 and 1, so its variance is at most that of a trial that succeeds or fails with the
-    same mean: the interval is rather too wide than too narrow, and also right where every query found everything.
+
+def estimate_recall(found: Sequence[Sequence[Any]], truth: Sequence[Sequence[Any]]) -> RecallEstimate:
+    """Recall with its confidence interval: Wilson's score interval (JASA 22, 1927, p. 209).
+
+    Each neighbour of a query is a trial, but those of one query are found or missed together. So the interval is made
+    for the number of independent trials that would give a mean as sure as the queries' shares do (Dean and Pagano,
+    Journal of Survey Statistics and Methodology 3, 2015, p. 484): p (1 - p) / (variance of the mean), at least one and
+    at most k for each query. Where the shares do not differ (every query found everything) nothing speaks against k.
 
     Args:
         found: For each query, the ids found.
         truth: For each query, the true ids, the same number for each.
     """
-    n, z = len(truth), 1.96
-    p = recall(found, np.array(truth, object))
-    centre = (p + z * z / (2 * n)) / (1 + z * z / n)
-    half = z / (1 + z * z / n) * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
+    n, k = len(truth), len(truth[0])
+    shares = np.array([len(set(ids) & set(true)) / k for ids, true in zip(found, truth, strict=True)])
+    p = float(shares.mean())
+    variance = float(shares.var(ddof=1)) / n if n > 1 else 0.0
+    trials = min(max(p * (1 - p) / variance, n), n * k) if variance > 0 else n * k
+    centre = (p + Z * Z / (2 * trials)) / (1 + Z * Z / trials)
+    half = Z / (1 + Z * Z / trials) * math.sqrt(p * (1 - p) / trials + Z * Z / (4 * trials * trials))
     return RecallEstimate(p, max(0.0, centre - half), min(1.0, centre + half), n)

@@ -52,14 +52,17 @@ def whole_folder(folder: Path) -> Iterator[Path]:
 
 
 def load_arrays(folder: Path) -> tuple[dict[str, npt.NDArray[Any]], dict[str, Any]]:
-    """The arrays of a folder, memory-mapped and read-only, and its JSON object.
+    """The arrays of a folder, memory-mapped, and its JSON object; what is written to them never reaches the files.
 
     Raises:
         DataError: If the folder is not what `save_arrays` wrote.
     """
     try:
         about = json.loads((folder / ABOUT).read_text())
-        arrays = {path.stem: np.load(path, mmap_mode="r", allow_pickle=False) for path in folder.glob("*.npy")}
+        # copy on write: plain arrays that may be written to, for which loops need not be compiled once more
+        arrays = {
+            path.stem: np.asarray(np.load(path, mmap_mode="c", allow_pickle=False)) for path in folder.glob("*.npy")
+        }
     except (OSError, ValueError) as error:
         raise DataError(f"The folder {folder} holds no index that can be read ({error}).") from None
     return arrays, dict(about)

@@ -63,7 +63,11 @@ def register(*, cache_masks: bool = False) -> None:
 
 
 def unregister() -> None:
-    """Leave Milvus Lite as it was; collections that are loaded keep the indexes they have until they are released."""
+    """Leave Milvus Lite as it was.
+
+    Collections that are loaded keep the indexes they have until they are released; rows that are flushed after this are
+    searched without one.
+    """
     with _lock:
         _restore()
 

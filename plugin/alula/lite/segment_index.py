@@ -128,17 +128,17 @@ class SegmentIndex:
         self, queries: F32, wanted: int, limit: int, options: Mapping[str, Any], valid: Mask | None
     ) -> Sequence[I64]:
         rows = self.num_vectors if valid is None else int(np.count_nonzero(valid))
-        if rows > wanted:
-            found = self._rows.search(queries, wanted, options, rerank=0, valid=valid)
-            several = [positions[positions >= 0] for positions in found.positions]
-            if all(len(positions) >= limit for positions in several):
-                return several
-        # Few valid rows are all candidates. So they are when the codes lead to fewer rows than the user asked for:
-        # sparse codes reach only rows that share a term with the query.
-        every = np.arange(self.num_vectors) if valid is None else np.flatnonzero(valid)
         if rows <= wanted:
-            return [every] * len(queries)
-        return [positions if len(positions) >= limit else every for positions in several]
+            return [self._every(valid)] * len(queries)
+        found = self._rows.search(queries, wanted, options, rerank=0, valid=valid)
+        # Sparse codes lead only to rows that share a term with the query; where more are wanted, all are ranked.
+        return [
+            positions if len(positions) >= limit else self._every(valid)
+            for positions in (row[row >= 0] for row in found.positions)
+        ]
+
+    def _every(self, valid: Mask | None) -> I64:
+        return np.arange(self.num_vectors) if valid is None else np.flatnonzero(valid)
 
     def _best(self, query: F32, candidates: I64, limit: int) -> tuple[I64, F32]:
         scores = exact_scores(query, self.vectors[candidates], self.metric)

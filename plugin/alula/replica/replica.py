@@ -402,7 +402,7 @@ class Replica:
         fields: list[dict[str, Any]] = held.to_pylist() if held.num_columns else [{} for _ in ids]
         missing = [name for name in output_fields if name not in names]
         if missing and ids:
-            shown = self._searcher("").fetch_fields(set(ids), missing, scope)
+            shown = self._searcher("").fetch(set(ids), missing, scope)
             fields = [one | shown.get(id_, {}) for id_, one in zip(ids, fields, strict=True)]
         scores = np.concatenate([np.empty(0, np.float32), *(score for _, score in best)]).tolist()
         hits = iter([Hit(id_, score, exact, one) for id_, score, one in zip(ids, scores, fields, strict=True)])

@@ -3,6 +3,7 @@
 from alula.servers.aliases import alias_target, point_alias
 from alula.servers.capabilities import ask, version
 from alula.servers.connection import Server, connect, is_local, milvus_errors, server_words
+from alula.servers.defaults import write_defaults
 from alula.servers.failures import Failure, what_failed
 from alula.servers.filters import any_of, literal
 from alula.servers.requests import Columns, send, slices, write_request
@@ -27,5 +28,6 @@ __all__ = [
     "slices",
     "version",
     "what_failed",
+    "write_defaults",
     "write_request",
 ]

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from tests.benchmarks.glove import load_words
 from tests.benchmarks.report import Report
 from tests.servers import lite3
 
@@ -48,9 +49,32 @@ SETTINGS: dict[str, list[dict[str, int]]] = {
     "FLAT": [{}],
     "HNSW": [{"ef": ef} for ef in (16, 32, 64, 96, 128, 192, 256, 512)],
     "IVF_FLAT": [{"nprobe": nprobe} for nprobe in (8, 16, 32, 48, 64, 96, 128, 256)],
-    "FLOPS_SPARSE": [{"candidates": r} for r in (100, 200, 300, 500, 700, 1000, 1500, 2000)],
+    "FLOPS_SPARSE": [{"candidates": r} for r in (200, 300, 500, 700, 1000, 1500, 2000, 3000)],
     "DRQ": [{"bits": bits, "candidates": r} for bits in (64, 128) for r in (30, 60, 120, 250)],
 }
+
+
+def measure(report: Report, *, quick: bool) -> None:
+    """Compare on words, with encoders trained on all of them."""
+    from alula_exporters import (  # torch, which the process that measures does without
+        DrqConfig,
+        FlopsConfig,
+        export_drq,
+        export_flops,
+        make_training_data,
+        train_drq,
+        train_flops,
+    )
+
+    words = load_words(200 if quick else 1000, SEEDS[0])
+    training = make_training_data(words.rows, seed=SEEDS[0])
+    rows = np.random.default_rng(SEEDS[0]).permutation(words.rows)[: 20_000 if quick else 100_000]
+    with tempfile.TemporaryDirectory(prefix="alula-lite3-") as place, report.part("Index types in Milvus Lite 3"):
+        encoders = {"flops": Path(place, "flops.onnx"), "drq": Path(place, "drq.onnx")}
+        flops = FlopsConfig(dim=4096, nnz=32, flops=0.28, seed=SEEDS[0])
+        export_flops(train_flops(training, flops), encoders["flops"])
+        export_drq(train_drq(training, DrqConfig(levels=16, seed=SEEDS[0])), encoders["drq"])
+        compare(report, rows, words.queries, encoders)
 
 
 def compare(report: Report, rows: F32, queries: F32, encoders: Mapping[str, Path]) -> None:

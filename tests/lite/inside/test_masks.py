@@ -2,6 +2,8 @@
 
 import importlib
 import random
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pyarrow as pa
@@ -187,12 +189,12 @@ def memtable_of(changes):
 
 
 KEYS, SEQUENCES = st.integers(0, 6), st.integers(1, 12)
-SEGMENTS = st.lists(
-    st.tuples(st.sampled_from(["_default", "other"]), st.lists(st.tuples(KEYS, SEQUENCES))), min_size=3, max_size=3
-)
+ONCE = st.dictionaries(KEYS, SEQUENCES).map(lambda rows: list(rows.items()))
+TWICE = st.lists(st.tuples(KEYS, SEQUENCES), max_size=3)
+SEGMENT = st.tuples(st.sampled_from(["_default", "other"]), ONCE | ONCE | ONCE | ONCE | TWICE)
 STATES = st.tuples(
     st.sampled_from([[0, 1], [0, 1, 2], [2, 1]]),  # which of the segments there are: often the same as before
-    st.dictionaries(KEYS, SEQUENCES),  # flushed deletions
+    st.integers(0, 1),  # which flushed deletions
     st.integers(0, 1),  # which unflushed rows
     st.sampled_from([None, ["_default"], ["other"], ["_default", "other"]]),
 )
@@ -200,20 +202,21 @@ STATES = st.tuples(
 
 @settings(max_examples=300, deadline=None)
 @given(
-    segments=SEGMENTS,
+    segments=st.tuples(SEGMENT, SEGMENT, SEGMENT),
+    deleted=st.tuples(*[st.dictionaries(KEYS, SEQUENCES)] * 2),
     changes=st.tuples(*[st.lists(st.tuples(KEYS, SEQUENCES, st.booleans()), max_size=8)] * 2),
     states=st.lists(STATES, min_size=1, max_size=6),
 )
-def test_states_that_milvus_lite_may_never_be_in(segments, changes, states):
+def test_states_that_milvus_lite_may_never_be_in(segments, deleted, changes, states):
     """Keys in many segments, twice in one, sequence numbers that are equal or older unflushed than flushed."""
     from milvus_lite.search.executor_indexed import execute_search_with_index
     from milvus_lite.storage.delta_index import DeltaIndex
 
     known = with_known_masks(execute_search_with_index)
     made, memtables = [segment_of(*about) for about in segments], [memtable_of(some) for some in changes]
-    for which, deleted, unflushed, partitions in states:
+    for which, deletion, unflushed, partitions in states:
         deletions = DeltaIndex("id")
-        deletions._map = dict(deleted)
+        deletions._map = dict(deleted[deletion])
         search = {
             "query_vectors": random_vectors(2, 2, seed=1),
             "segments": tuple(made[number] for number in which),
@@ -253,3 +256,28 @@ def test_the_masks_are_worked_out_once_for_as_long_as_nothing_is_flushed(mirror,
     rows.flush()
     rows.check()
     assert len(worked_out) == 2
+
+
+def test_searches_while_rows_change(mirror, tmp_path):
+    alula.lite.register(cache_masks=True)
+    rows = mirror(write_drq(tmp_path / "drq.onnx"), "DRQ")
+    rows.put(range(300))
+    rows.flush()
+    changing = threading.Event()
+
+    def search():
+        while not changing.is_set():
+            rows.search(10)
+            rows.search(10, filter="kind == 3")
+
+    with ThreadPoolExecutor(4) as threads:
+        searches = [threads.submit(search) for _ in range(4)]
+        for step in range(12):
+            rows.put(range(20 * step, 20 * step + 50))
+            rows.delete(range(20 * step, 20 * step + 5))
+            rows.client.flush(rows.name)
+        changing.set()
+        for done in searches:
+            done.result()
+    rows.settle()
+    rows.check()

@@ -1,10 +1,14 @@
 """FLOPS_SPARSE and DRQ as index types of Milvus Lite 3: what a search finds, against numpy."""
 
+import json
 from concurrent.futures import ThreadPoolExecutor
 
+import grpc
 import numpy as np
 import pytest
-from pymilvus import AnnSearchRequest, RRFRanker
+from milvus_lite.server_manager import server_manager_instance
+from pymilvus import AnnSearchRequest, DataType, RRFRanker
+from pymilvus.grpc_gen import common_pb2, milvus_pb2, milvus_pb2_grpc
 
 from tests.engines import best, scores
 from tests.lite.inside.mirror import FIELD, QUERIES
@@ -157,3 +161,40 @@ def test_searches_at_the_same_time_find_the_same(mirror, encoder, index_type):
     with ThreadPoolExecutor(8) as threads:
         together = list(threads.map(lambda query: rows.search(10, [query], params={"candidates": 50}), many))
     assert together == alone
+
+
+def test_an_ordinary_client_needs_no_more_than_the_encoder(database, index_type, tmp_path, monkeypatch):
+    encoder = write(index_type, tmp_path, "L2")
+    monkeypatch.chdir(tmp_path)
+    client, vectors = database.client(), random_vectors(ROWS)
+    schema = client.create_schema()
+    schema.add_field("id", DataType.INT64, is_primary=True)
+    schema.add_field(FIELD, DataType.FLOAT_VECTOR, dim=8)
+    index = client.prepare_index_params()
+    index.add_index(FIELD, index_type=index_type, params={"encoder": encoder.path.name})
+    client.create_collection("words", schema=schema, index_params=index)
+    client.insert("words", [{"id": i, FIELD: vector} for i, vector in enumerate(vectors)])
+    client.flush("words")
+    (hits,) = client.search("words", [QUERIES[0]], limit=10, search_params={"params": MOST})
+    assert [hit["id"] for hit in hits] == best(scores(QUERIES[0], vectors, "L2"), 10, "L2").tolist()
+    about = client.describe_index("words", FIELD)
+    assert (about["metric_type"], about["params"]["encoder"]) == ("L2", str(encoder.path))
+
+
+def test_parameters_as_other_sdks_send_them(mirror, encoder, index_type):
+    rows = mirror(encoder, index_type, index=False)
+    rows.put(range(ROWS))
+    server_port = server_manager_instance._servers[rows.database.uri][2]
+    asked = {
+        "index_type": index_type.lower(),
+        "metric_type": "cosine",
+        "params": json.dumps({"encoder": str(encoder.path)}),
+        "mmap.enabled": "true",
+    }
+    pairs = [common_pb2.KeyValuePair(key=key, value=value) for key, value in asked.items()]
+    with grpc.insecure_channel(f"localhost:{server_port}") as channel:
+        request = milvus_pb2.CreateIndexRequest(collection_name=rows.name, field_name=FIELD, extra_params=pairs)
+        status = milvus_pb2_grpc.MilvusServiceStub(channel).CreateIndex(request)
+    assert status.code == 0, status.reason
+    rows.flush()
+    rows.check(params=MOST)

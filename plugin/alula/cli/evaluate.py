@@ -1,0 +1,346 @@
+"""``alula evaluate``."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.table import Table
+from rich.text import Text
+
+from alula.cli.evaluation_options import question_options, shown_progress
+from alula.cli.options import Command, connection_options, console, format_option, show_json
+from alula.collections import Collection
+from alula.encoders import Encoder, load_encoder
+from alula.errors import AlulaError, ServerError, Unsupported, UsageError
+from alula.evaluation.evaluate import Bench, Effort, Outcome, evaluate_collection, samples
+from alula.evaluation.native import Params, parse_native
+from alula.evaluation.questions import Asked, make_questions
+from alula.evaluation.results import Evaluation
+from alula.evaluation.rows import Progress, Rows, collection_rows, file_rows, rows_of_collection_files
+from alula.evaluation.settings import Settings, show_settings
+from alula.index_types import Option, index_types
+from alula.schema import ScalarField
+from alula.servers import Server, connect, version
+
+_RIVALS = "HNSW,IVF_SQ8"
+_OUT = click.Path(path_type=Path, dir_okay=False, writable=True)
+
+
+def _sweep_options(command: Command) -> Command:
+    """Add an option for each search option of each index type, which takes several values."""
+    declared = {option.name: option for kind in index_types().values() for option in kind.search_options}
+    declared["rerank"] = Option("rerank", int, "Candidates to score by exact vectors; 'all' or a number.", minimum=0)
+
+    def run(*args: Any, **given: Any) -> Any:
+        texts = {name: given.pop(name) for name in declared}
+        sweep = {name: _values(declared[name], text) for name, text in texts.items() if text is not None}
+        return command(*args, sweep=sweep, **given)
+
+    wrapped: Command = run
+    wrapped.__doc__, wrapped.__dict__ = command.__doc__, dict(getattr(command, "__dict__", {}))
+    for option in reversed(declared.values()):
+        flag = f"--{option.name.replace('_', '-')}"
+        note = f"Values to try, with commas between: {option.help}"
+        wrapped = click.option(flag, option.name, metavar="LIST", help=note)(wrapped)
+    return wrapped
+
+
+def _values(option: Option, text: str) -> list[Any]:
+    """The values of a list; ``all`` is what holds where the option is not given."""
+    found: list[Any] = []
+    for part in (word.strip() for word in text.split(",")):
+        if part == "all":
+            found.append(None)
+        elif option.value_type is int and not part.isdecimal():
+            raise UsageError(f"--{option.name} takes numbers with commas between, or 'all', and {part!r} is none.")
+        else:
+            found.append(option.check(int(part) if option.value_type is int else part))
+    return found
+
+
+@click.command("evaluate")
+@click.argument("name", metavar="[COLLECTION]", required=False)
+@connection_options(required=False)
+@click.option(
+    "--encoder",
+    "encoders",
+    multiple=True,
+    envvar="ALULA_ENCODER",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="The collection's encoder file; without a collection repeatable, to compare encoders.",
+)
+@question_options
+@click.option("--sample", type=click.IntRange(2), default=200, show_default=True, help="Rows to draw as queries.")
+@click.option(
+    "--compare",
+    multiple=True,
+    metavar="LIST",
+    help="Milvus's own index types to measure on the raw vectors, with commas between: FLAT, HNSW, IVF_FLAT, IVF_SQ8, "
+    f"IVF_PQ, SCANN, DISKANN, or with build parameters HNSW:M=32. Without a collection: {_RIVALS}; 'none' for none.",
+)
+@click.option("--layout", "layouts", multiple=True, help="Without a collection: DRQ's layouts to try; repeatable.")
+@click.option(
+    "--metric",
+    type=click.Choice(["COSINE", "IP", "L2"]),
+    help="Without an encoder: the metric; else it is the encoder's.",
+)
+@click.option(
+    "--seconds",
+    type=click.FloatRange(min=0.05),
+    default=2.0,
+    show_default=True,
+    help="How long several clients search with each setting.",
+)
+@click.option(
+    "--clients", type=click.IntRange(1, 64), default=4, show_default=True, help="Clients to search side by side."
+)
+@_sweep_options
+@click.option("--output", type=_OUT, help="Write all figures to this JSON file.")
+@click.option("--report", type=_OUT, help="Write a page with plots (.html) that needs no network.")
+@format_option
+def command(
+    *,
+    name: str | None,
+    server: Server | None,
+    encoders: tuple[Path, ...],
+    queries: Path | None,
+    query_column: str | None,
+    vectors: str | None,
+    vector_column: str | None,
+    truth: Path | None,
+    k: int,
+    seed: int,
+    quiet: bool,
+    sample: int,
+    compare: tuple[str, ...],
+    layouts: tuple[str, ...],
+    metric: str | None,
+    seconds: float,
+    clients: int,
+    sweep: Mapping[str, Sequence[Any]],
+    output: Path | None,
+    report: Path | None,
+    output_format: str,
+) -> None:
+    """Measure recall, latency, throughput and bytes per row of a COLLECTION, or of index types on vectors.
+
+    \b
+    alula evaluate words --uri http://localhost:19530 --encoder words-drq.onnx
+    alula evaluate words --uri ... --encoder words-drq.onnx --candidates 100,500 --bits 64,128 --rerank all,0
+    alula evaluate --vectors rows.npy --encoder drq.onnx --encoder flops.onnx --uri ... --report report.html
+
+    With a collection nothing is written to the server, unless --compare is given. Without one, rows are loaded into
+    collections that are dropped again; without --uri into an embedded database that is removed.
+    """
+    loaded = [load_encoder(path) for path in encoders]
+    render = None
+    if report is not None:
+        from alula.evaluation.report import write_report  # noqa: PLC0415 - it needs an extra
+
+        render = write_report
+    asking: dict[str, Any] = {"queries": queries, "column": query_column, "seed": seed, "k": k, "truth": truth}
+    asking["sample"] = sample
+    with shown_progress(quiet) as progress, _somewhere(server) as place:
+        effort = Effort(seconds, clients, sweep)
+        if name is not None:
+            if server is None:
+                raise UsageError("Say where the collection is, with --uri.")
+            job = _Job(place, vectors, vector_column, _rivals(compare, "none"), effort, asking, progress)
+            evaluation = _collection(job, name, loaded)
+        else:
+            if vectors is None:
+                raise UsageError("Give a collection to evaluate, or vectors to compare index types on with --vectors.")
+            job = _Job(place, vectors, vector_column, _rivals(compare, _RIVALS), effort, asking, progress)
+            evaluation = _vectors(job, loaded, layouts, metric)
+    if output is not None:
+        output.write_text(json.dumps(evaluation.as_json(), indent=1, default=str, ensure_ascii=False) + "\n", "utf-8")
+    if render is not None and report is not None:
+        render(evaluation.as_json(), report)
+    if output_format == "json":
+        show_json(evaluation.as_json())
+        return
+    _show(evaluation)
+    for path in filter(None, (output, report)):
+        click.echo(f"Written: {path}")
+
+
+@contextmanager
+def _somewhere(server: Server | None) -> Iterator[Server]:
+    """The server, or an embedded one for the while."""
+    if server is not None:
+        yield server
+        return
+    with tempfile.TemporaryDirectory(prefix="alula-") as folder, connect(str(Path(folder) / "evaluate.db")) as embedded:
+        yield embedded
+
+
+def _rivals(texts: tuple[str, ...], default: str) -> list[tuple[str, Params]]:
+    words = ",".join(texts) or default
+    return [] if words == "none" else [parse_native(word) for word in words.split(",")]
+
+
+@dataclass(frozen=True)
+class _Job:
+    """What is to be done, but for the collection or the encoders."""
+
+    server: Server
+    vectors: str | None
+    vector_column: str | None
+    rivals: Sequence[tuple[str, Params]]
+    effort: Effort
+    asking: Mapping[str, Any]
+    progress: Progress
+
+    def compare(self, bench: Bench, asked: Asked, outcomes: list[Outcome]) -> dict[str, str]:
+        """Measure Milvus's own index types; those that the server refuses, and why."""
+        refused = {}
+        for rival, params in self.rivals:
+            try:
+                outcomes.append(bench.native(rival, params, asked.questions))
+            except ServerError as error:
+                refused[rival] = str(error)
+        return refused
+
+
+def _collection(job: _Job, name: str, encoders: Sequence[Encoder]) -> Evaluation:
+    if len(encoders) != 1:
+        raise UsageError("Give the collection's encoder with --encoder, and no other.")
+    collection = Collection.open(job.server, name, encoder=encoders[0])
+    rows, asked = ask(collection, job.vectors, job.vector_column, job.asking, job.progress)
+    if job.rivals and rows is None:
+        raise UsageError("--compare needs the vectors, and the collection keeps none; give them with --vectors.")
+    field, count = collection.lowering.field, collection.count()
+    outcomes = [evaluate_collection(collection, asked.questions, job.effort, count, job.progress)]
+    refused = {}
+    if rows is not None:
+        about = (collection.primary_key, field.metric, field.dim, count)
+        refused = job.compare(Bench(job.server, rows, *about, job.effort, job.progress), asked, outcomes)
+    shown = [scalar.name for scalar in collection.fields]
+    return Evaluation(
+        title=f"Collection {name}",
+        metric=field.metric,
+        k=asked.questions.k,
+        rows=count,
+        dim=field.dim,
+        queries=len(asked.questions),
+        queries_from=asked.queries_from,
+        truth_from=asked.truth_from,
+        server=version(job.server),
+        seed=job.asking["seed"],
+        subjects=[outcome.subject for outcome in outcomes],
+        refused=refused,
+        samples=samples(asked.questions, outcomes, lambda keys: collection.fetch(keys, shown)),
+    )
+
+
+def ask(
+    collection: Collection,
+    vectors: str | None,
+    vector_column: str | None,
+    asking: Mapping[str, Any],
+    progress: Progress,
+) -> tuple[Rows | None, Asked]:
+    """The rows of a collection as far as they can be read, and questions about them."""
+    field = collection.lowering.field
+    if vectors is not None:
+        rows: Rows | None = rows_of_collection_files(collection, vectors, vector_column)
+    elif field.storage == "dropped" and asking["truth"] is not None and asking["queries"] is not None:
+        rows = None
+    else:
+        rows = collection_rows(collection)
+    encoder = collection.lowering.encoder
+    return rows, make_questions(rows, encoder=encoder, metric=field.metric, progress=progress, **asking)
+
+
+def _vectors(job: _Job, encoders: Sequence[Encoder], layouts: Sequence[str], metric: str | None) -> Evaluation:
+    raw = next((encoder for encoder in encoders if encoder.info.input != "vectors"), None)
+    if raw is not None:
+        raise UsageError(
+            f"The encoder {raw.path.name} takes {raw.info.input}, not vectors; create and load a collection with it, "
+            "and evaluate that."
+        )
+    metrics = {str(encoder.info.metric) for encoder in encoders} | ({metric} if metric else set())
+    if len(metrics) > 1:
+        raise UsageError(f"One metric can be evaluated at a time, and these are {', '.join(sorted(metrics))}.")
+    chosen = next(iter(metrics), "COSINE")
+    first = encoders[0] if encoders else None
+    rows = file_rows(str(job.vectors), job.vector_column, first.info.input_dim if first else None)
+    asked = make_questions(rows, encoder=first, metric=chosen, progress=job.progress, **job.asking)
+    dim = asked.questions.vectors.shape[1]
+    count = rows.count if rows.count is not None else sum(len(keys) for keys, _ in rows.blocks())
+    bench = Bench(job.server, rows, ScalarField("alula_row", "INT64"), chosen, dim, count, job.effort, job.progress)
+    outcomes: list[Outcome] = []
+    refused: dict[str, str] = {}
+    for encoder in encoders:
+        for options in _layouts(encoder, layouts):
+            try:
+                outcomes.append(bench.learned(encoder, options, asked.questions))
+            except (ServerError, Unsupported) as error:
+                refused[" ".join((encoder.path.name, *options.values()))] = str(error)
+    refused |= job.compare(bench, asked, outcomes)
+    if not outcomes:
+        raise AlulaError("Nothing could be measured. " + " ".join(refused.values()))
+    return Evaluation(
+        title=f"Index types on {Path(rows.source.name).name}",
+        metric=chosen,
+        k=asked.questions.k,
+        rows=count,
+        dim=dim,
+        queries=len(asked.questions),
+        queries_from=asked.queries_from,
+        truth_from=asked.truth_from,
+        server=version(job.server),
+        seed=job.asking["seed"],
+        subjects=[outcome.subject for outcome in outcomes],
+        refused=refused,
+        samples=samples(asked.questions, outcomes, rows.columns),
+    )
+
+
+def _layouts(encoder: Encoder, wanted: Sequence[str]) -> list[Settings]:
+    """Create options to try: each layout of an index type that has layouts."""
+    kind = next((kind for kind in index_types().values() if kind.encoder_kind == encoder.kind), None)
+    if kind is None:
+        raise UsageError(f"No index type is known for encoders of the kind {encoder.kind!r}, as {encoder.path} is.")
+    option = next((option for option in kind.create_options if option.name == "layout"), None)
+    return [{"layout": layout} for layout in wanted or option.choices] if option else [{}]
+
+
+def _show(evaluation: Evaluation) -> None:
+    """The figures as a table for people, each index from its fastest setting to its slowest."""
+    click.echo(f"{evaluation.title} at {evaluation.server}: {evaluation.rows:,} rows x {evaluation.dim}, ", nl=False)
+    click.echo(f"{evaluation.metric}; {evaluation.queries_from}.")
+    table = Table(title=f"recall@{evaluation.k} with its 95 % interval", title_justify="left")
+    for head in ("index", "search options"):
+        table.add_column(head, overflow="fold")
+    several = max((point.clients for subject in evaluation.subjects for point in subject.points), default=1)
+    heads = [f"recall@{evaluation.k}", "p50 ms", "p95", "p99", "QPS", f"QPS x{several}", "B/row memory", "disk"]
+    for head in heads:
+        table.add_column(head, justify="right", no_wrap=True)
+    for subject in evaluation.subjects:
+        sizes = (f"{sum(subject.sizes.memory.values()):.0f}", f"{sum(subject.sizes.disk.values()):.0f}")
+        for point in sorted(subject.points, key=lambda point: point.p50):
+            recall = f"{point.recall.value:.3f} ({point.recall.low:.3f}-{point.recall.high:.3f})"
+            times = [f"{value:.2f}" for value in (point.p50, point.p95, point.p99)]
+            rates = [f"{rate:.0f}" if rate else "" for rate in (point.qps, point.qps_clients)]
+            table.add_row(Text(subject.name), Text(show_settings(point.settings)), recall, *times, *rates, *sizes)
+        table.add_section()
+    console().print(table)
+    for subject in evaluation.subjects:
+        parts = [f"{name} {size:.0f}" for name, size in subject.sizes.memory.items()]
+        disk = [f"{name} {size:.0f}" for name, size in subject.sizes.disk.items()]
+        click.echo(
+            f"{subject.name}: bytes per row in memory: {', '.join(parts)}"
+            + (f"; on disk: {', '.join(disk)}" if disk else "")
+        )
+        for note in subject.notes:
+            click.echo(f"  Note: {note}.")
+    for what, why in evaluation.refused.items():
+        click.echo(f"Not measured: {what}. {why}")

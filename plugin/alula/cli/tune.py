@@ -1,0 +1,200 @@
+"""``alula tune``."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.table import Table
+from rich.text import Text
+
+from alula.cli.evaluate import ask
+from alula.cli.evaluation_options import question_options, shown_progress
+from alula.cli.options import connection_options, console, encoder_options, format_option, show_json
+from alula.collections import Collection, describe
+from alula.errors import AlulaError, Unsupported, UsageError
+from alula.evaluation.settings import as_options, show_settings
+from alula.evaluation.tune import Tuning, check_target, queries_to_draw, tune
+from alula.servers import Server, write_defaults
+
+
+@click.command("tune")
+@click.argument("name", metavar="COLLECTION")
+@connection_options()
+@encoder_options(required=False)
+@click.option("--target", metavar="recall=NUMBER", help="The recall to reach, e.g. recall=0.95.")
+@question_options
+@click.option(
+    "--sample",
+    type=click.IntRange(2),
+    help="Rows to draw as queries to tune with, and as many to check the choice; enough for the target by default.",
+)
+@click.option(
+    "--seconds",
+    type=click.FloatRange(min=1),
+    default=120.0,
+    show_default=True,
+    help="When to stop trying other ways of searching.",
+)
+@click.option(
+    "--dry-run", "dry", is_flag=True, help="Show the choice, and leave the collection's defaults as they are."
+)
+@click.option("--reset", is_flag=True, help="Remove the collection's default search options, and do nothing else.")
+@click.option(
+    "--save",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Write the chosen search options and all figures to this JSON file.",
+)
+@format_option
+def command(
+    *,
+    name: str,
+    server: Server,
+    encoder: Path | None,
+    target: str | None,
+    vectors: str | None,
+    vector_column: str | None,
+    queries: Path | None,
+    query_column: str | None,
+    truth: Path | None,
+    k: int,
+    seed: int,
+    quiet: bool,
+    sample: int | None,
+    seconds: float,
+    dry: bool,
+    reset: bool,
+    save: Path | None,
+    output_format: str,
+) -> None:
+    """Find the cheapest search options of a COLLECTION that reach a recall, and make them its defaults.
+
+    \b
+    alula tune words --target recall=0.95 --uri http://localhost:19530 --encoder words-drq.onnx
+    alula tune words --reset --uri http://localhost:19530
+
+    A setting reaches the target when the lower end of the 95 % interval of its recall does, on queries drawn from the
+    rows; the cheapest has the least median latency. It is then checked on as many other queries. Every later search
+    uses it, unless it is given other options.
+    """
+    if reset:
+        about = describe(server, name, count=False)
+        write_defaults(server, name, about.primary_key.name, {})
+        click.echo(f"{name} has no default search options any more." if about.defaults else f"{name} had none.")
+        return
+    if target is None or encoder is None:
+        raise UsageError("Give the recall to reach, e.g. --target recall=0.95, and the collection's --encoder.")
+    wanted = _parse_target(target)
+    drawn = sample or queries_to_draw(wanted, k)
+    if queries is None:
+        check_target(wanted, drawn, k)
+    collection = Collection.open(server, name, encoder=encoder)
+    asking: dict[str, Any] = {"queries": queries, "column": query_column, "seed": seed, "k": k, "truth": truth}
+    with shown_progress(quiet) as progress:
+        _, asked = ask(collection, vectors, vector_column, {**asking, "sample": 2 * drawn}, progress)
+        half = len(asked.questions) // 2
+        tuning, held_out = asked.questions.part(0, half), asked.questions.part(half, 2 * half)
+        rows = collection.count()
+        result = tune(collection, tuning, held_out, wanted, rows=rows, seconds=seconds, progress=progress)
+    kept = _keep(collection, result, dry)
+    written: dict[str, Any] = {
+        "collection": name,
+        "options": dict(result.chosen.settings) if result.chosen else None,
+        "kept": kept,
+    }
+    written |= {"held": result.held, "queries": asked.queries_from, **asdict(result)}
+    if save is not None:
+        save.write_text(json.dumps(written, indent=1, default=str) + "\n", "utf-8")
+    if output_format == "json":
+        show_json(written)
+    else:
+        _show(result, asked.queries_from)
+    _end(collection, result, kept, dry=dry)
+
+
+def _parse_target(text: str) -> float:
+    what, _, number = text.partition("=")
+    try:
+        value = float(number)
+    except ValueError:
+        value = math.nan
+    if what.strip() != "recall" or math.isnan(value):
+        raise UsageError(f"{text!r} is not a target; give recall=NUMBER, e.g. --target recall=0.95.")
+    if not 0 < value < 1:
+        raise UsageError(f"The target recall is {value:g}, and must lie between 0 and 1, e.g. recall=0.95.")
+    return value
+
+
+def _keep(collection: Collection, result: Tuning, dry: bool) -> str:
+    """Make the choice the collection's default; what came of it."""
+    if result.chosen is None or not result.held:
+        return "nothing was chosen"
+    if dry:
+        return "dry run"
+    try:
+        collection.set_defaults(**result.chosen.settings)
+    except Unsupported as error:
+        return str(error)
+    return "stored"
+
+
+def _show(result: Tuning, queries: str) -> None:
+    click.echo(f"{queries}; half of them to choose by, half to check.")
+    reached = [point for point in result.tried if point.recall.low >= result.target]
+    table = Table(title=f"Tried, target recall@{result.k} {result.target:g}", title_justify="left")
+    table.add_column("search options", overflow="fold")
+    for head in (f"recall@{result.k}", "p50 ms", "reaches it"):
+        table.add_column(head, justify="right")
+    finals: Mapping[int, float] = {id(point): time for point, time in result.finalists}
+    for point in sorted(result.tried, key=lambda point: point.p50):
+        recall = f"{point.recall.value:.3f} ({point.recall.low:.3f}-{point.recall.high:.3f})"
+        side = f"yes; {finals[id(point)]:.2f} ms side by side" if id(point) in finals else "yes"
+        table.add_row(
+            Text(show_settings(point.settings)), recall, f"{point.p50:.2f}", side if point in reached else "no"
+        )
+    console().print(table)
+    if not result.complete:
+        click.echo("The time was up before every way of searching was tried (--seconds).")
+
+
+def _end(collection: Collection, result: Tuning, kept: str, *, dry: bool) -> None:
+    """The verdict, as the last line or as the error."""
+    if result.chosen is None:
+        best = result.best
+        raise AlulaError(
+            f"No setting reaches recall@{result.k} {result.target:g}: the best found {best.recall} with "
+            f"{show_settings(best.settings)}. {_what_helps(collection)}"
+        )
+    options, chosen = as_options(result.chosen.settings), show_settings(result.chosen.settings)
+    if not result.held:
+        raise AlulaError(
+            f"{chosen} reached {result.target:g} on the queries it was chosen by, and {result.held_out} on others; "
+            "nothing was stored: run it again with a larger --sample."
+        )
+    click.echo(
+        f"Chosen: {chosen}. On held-out queries: recall@{result.k} {result.held_out}: the target holds.", err=False
+    )
+    if dry:
+        click.echo(f"Nothing was stored. To use it: alula search {collection.name} {options} ...")
+    elif kept == "stored":
+        click.echo(f"Stored: searches of {collection.name} use it from now on (alula tune {collection.name} --reset).")
+    else:
+        click.echo(f"{kept} Here: alula search {collection.name} {options} ...")
+
+
+def _what_helps(collection: Collection) -> str:
+    """What a user can do for a higher recall than any search option gives."""
+    field, info = collection.lowering.field, collection.lowering.encoder.info
+    if field.storage == "dropped":
+        return (
+            "The vectors were dropped: keep them (create without --drop-vectors), so that candidates are ranked again "
+            "exactly, or train an encoder with "
+            + (f"more than {info.max_bits} bits." if info.levels else f"more than {info.max_nnz} non-zeros.")
+        )
+    more = f"more bits than {info.max_bits} or more sign bits" if info.levels else f"more non-zeros than {info.max_nnz}"
+    return f"Train an encoder with {more}, or on more of your vectors."

@@ -1,0 +1,240 @@
+"""Measure indexes: an Alula collection that is there, and index types loaded for the purpose."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+from alula.collections import Collection
+from alula.encoders import Encoder
+from alula.evaluation.measure import Point, measure
+from alula.evaluation.native import (
+    NATIVE,
+    PREFIX,
+    Params,
+    drop_quietly,
+    native_collection,
+    settle,
+)
+from alula.evaluation.results import Neighbour, Sample, Subject
+from alula.evaluation.rows import F32, Key, Progress, Rows, silent
+from alula.evaluation.settings import Settings, default_sweep, given_sweep, show_settings
+from alula.evaluation.sizes import lowering_sizes
+from alula.evaluation.truth import Questions, Searcher
+from alula.index_types import index_types
+from alula.ingest.load import load
+from alula.ingest.pipeline import Status
+from alula.schema import ScalarField
+from alula.servers import Server
+
+SAMPLES = 5  # queries shown with their neighbours
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How much to measure.
+
+    Args:
+        seconds: How long several clients search with each setting.
+        clients: Clients that search side by side.
+        sweep: Values of search options to combine; a choice of our own if empty.
+    """
+
+    seconds: float = 2.0
+    clients: int = 4
+    sweep: Mapping[str, Sequence[Any]] | None = None
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A subject, and what each of its settings found."""
+
+    subject: Subject
+    found: Sequence[Sequence[Sequence[Key]]]
+
+
+def without_defaults(collection: Collection) -> Collection:
+    """The same collection, whose stored default options do not hold for what a setting leaves open."""
+    c = collection
+    return Collection(c.server, c.name, c.primary_key, c.fields, c.lowering)
+
+
+def searcher(collection: Collection, settings: Mapping[str, Any]) -> Searcher:
+    """Searches an Alula collection with a setting."""
+
+    def search(queries: F32, limit: int) -> Sequence[Sequence[Key]]:
+        return [[hit.id for hit in hits] for hits in collection.search(queries, limit=limit, **settings)]
+
+    return search
+
+
+def evaluate_collection(
+    collection: Collection, questions: Questions, effort: Effort, rows: int, progress: Progress = silent
+) -> Outcome:
+    """Measure a collection that is there, with its default setting and a sweep of others.
+
+    Raises:
+        UsageError: If a setting of the sweep is none.
+        ServerError: If Milvus fails.
+    """
+    if effort.sweep:
+        settings = given_sweep(collection, effort.sweep)
+    else:
+        settings = default_sweep(collection, questions.limit, rows)
+        if collection.defaults and collection.defaults not in settings:
+            settings.append(dict(collection.defaults))
+    about = collection.lowering.settings
+    name = " ".join(filter(None, (about["type"], about.get("layout"))))
+    bare = without_defaults(collection)
+    tries = {show_settings(given): (given, searcher(bare, given)) for given in settings}
+    points, found = _sweep(name, tries, questions, effort, progress)
+    sizes = lowering_sizes(collection.lowering)
+    notes = [sizes.note] if sizes.note else []
+    build: dict[str, Any] = {key: about[key] for key in ("layout", "binary_index") if key in about}
+    encoder = collection.lowering.encoder
+    return Outcome(Subject(name, sizes, points, encoder.path.name, build, None, notes), found)
+
+
+def _sweep(
+    name: str,
+    tries: Mapping[str, tuple[Settings, Searcher]],
+    questions: Questions,
+    effort: Effort,
+    progress: Progress,
+) -> tuple[list[Point], list[list[list[Key]]]]:
+    points, found = [], []
+    for number, (shown, (settings, search)) in enumerate(tries.items()):
+        progress(f"{name}: {shown}", number, len(tries))
+        point, answers = measure(search, questions, settings, seconds=effort.seconds, clients=effort.clients)
+        points.append(point)
+        found.append(answers)
+    progress(name, len(tries), len(tries))
+    return points, found
+
+
+@dataclass(frozen=True)
+class Bench:
+    """Rows to compare index types on, and the server to do it on.
+
+    Args:
+        server: Where collections are made and dropped.
+        rows: The rows.
+        key: Their primary key.
+        metric: The metric.
+        dim: Their dimension.
+        count: Their number.
+        effort: How much to measure.
+        progress: Told of what goes on.
+    """
+
+    server: Server
+    rows: Rows
+    key: ScalarField
+    metric: str
+    dim: int
+    count: int
+    effort: Effort
+    progress: Progress = silent
+
+    def native(self, name: str, params: Params, questions: Questions) -> Outcome:
+        """Measure one of Milvus's own index types.
+
+        Raises:
+            ServerError: If the server refuses it.
+        """
+        given: Any = {"metric": self.metric, "dim": self.dim, "count": self.count, "progress": self.progress}
+        with native_collection(self.server, self.rows, self.key, name, params, **given) as made:
+            shown = " ".join((name, *(f"{key}={value}" for key, value in params.items())))
+            settings = NATIVE[name].sweep(made.params, questions.limit)
+            tries = {show_settings(given): (given, made.searcher(given)) for given in settings}
+            points, found = _sweep(shown, tries, questions, self.effort, self.progress)
+        sizes = NATIVE[name].sizes(self.count, self.dim, made.params)
+        notes = [sizes.note] if sizes.note else []
+        if len(found) > 1 and all(answers == found[0] for answers in found):
+            option = next(iter(settings[0]))
+            notes.append(f"{name} gave the same answers for every {option}: this server seems not to use the index")
+        return Outcome(Subject(shown, sizes, points, "", made.params, made.seconds, notes), found)
+
+    def learned(self, encoder: Encoder, options: Settings, questions: Questions) -> Outcome:
+        """Measure the index type of an encoder, loaded into a collection that is dropped afterwards.
+
+        Raises:
+            Unsupported: If the server cannot hold it.
+            ServerError: If it fails.
+        """
+        with self._loaded(encoder, options) as (collection, seconds):
+            outcome = evaluate_collection(collection, questions, self.effort, self.count, self.progress)
+        name = f"{outcome.subject.name} ({encoder.path.stem})"
+        return replace(outcome, subject=replace(outcome.subject, name=name, load_seconds=seconds))
+
+    @contextmanager
+    def _loaded(self, encoder: Encoder, options: Settings) -> Iterator[tuple[Collection, float]]:
+        kind = next(kind for kind in index_types().values() if kind.encoder_kind == encoder.kind)
+        name = f"{PREFIX}{kind.name.lower()}_{uuid.uuid4().hex[:8]}"
+        started = time.perf_counter()
+        try:
+            collection = Collection.create(
+                self.server,
+                name,
+                encoder=encoder,
+                index_type=kind.name,
+                primary_key=str(self.key),
+                consistency_level="Strong",
+                options=options,
+            )
+            what = f"loading {kind.name}"
+
+            def show(status: Status) -> None:
+                self.progress(what, status.written, self.count)
+
+            load(collection.target(), self.rows.source, mode="insert", progress=show)
+            settle(self.server, name, f"building {kind.name}", self.progress)
+            yield collection, time.perf_counter() - started
+        finally:
+            drop_quietly(self.server, name)
+
+
+def samples(questions: Questions, outcomes: Sequence[Outcome], columns: Any, target: float = 0.9) -> list[Sample]:
+    """Some queries with their true neighbours, and what the fastest setting with a good recall found for them.
+
+    Args:
+        questions: The queries.
+        outcomes: What was measured.
+        columns: Gives scalar columns by key: keys -> key -> name -> value.
+        target: What recall is good.
+    """
+    measured = [
+        (o.subject, point, found) for o in outcomes for point, found in zip(o.subject.points, o.found, strict=True)
+    ]
+    ours = [entry for entry in measured if entry[0].encoder] or measured
+    if not ours:
+        return []
+    good = [entry for entry in ours if entry[1].recall.value >= target]
+    if good:
+        subject, point, found = min(good, key=lambda entry: entry[1].p50)
+    else:
+        subject, point, found = max(ours, key=lambda entry: entry[1].recall.value)
+    # those that something was missed of tell more
+    order = sorted(range(len(questions)), key=lambda i: len(set(questions.truth[i]) & set(found[i])))
+    few, some = order[: SAMPLES // 2], order[len(order) // 2 :][: SAMPLES - SAMPLES // 2]
+    chosen = list(dict.fromkeys(few + some))
+    keys = {key for i in chosen for key in (*questions.truth[i], *found[i])}
+    keys |= {questions.own[i] for i in chosen} if questions.own is not None else set()
+    held: Mapping[Key, Mapping[str, Any]] = columns(keys)
+
+    def neighbours(these: Sequence[Key], others: Sequence[Key]) -> list[Neighbour]:
+        return [Neighbour(key, key in others, held.get(key, {})) for key in these]
+
+    by = f"{subject.name}, {show_settings(point.settings)}"
+    made = []
+    for i in chosen:
+        own = None if questions.own is None else questions.own[i]
+        label = questions.labels[i] if questions.labels else f"row {own}" if own is not None else f"query {i}"
+        true, got = questions.truth[i], found[i]
+        about = held.get(own, {}) if own is not None else {}
+        made.append(Sample(label, about, neighbours(true, got), neighbours(got, true), by))
+    return made

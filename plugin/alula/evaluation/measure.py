@@ -1,0 +1,108 @@
+"""How well and how fast one setting searches: recall, latency, and queries a second."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from alula.evaluation.recall import RecallEstimate, estimate_recall
+from alula.evaluation.rows import Key
+from alula.evaluation.truth import Questions, Searcher
+
+WARM_UP = 3  # queries that are not timed: the first ones load and connect
+
+
+@dataclass(frozen=True)
+class Point:
+    """One setting, measured.
+
+    Args:
+        settings: The search options.
+        recall: Share of the true neighbours found, over all queries.
+        p50: Median milliseconds of a search with one query, one at a time.
+        p95: 95th percentile of them.
+        p99: 99th percentile of them.
+        qps: Queries a second of one client.
+        clients: Clients that searched side by side.
+        qps_clients: Queries a second of all of them together; None if nobody asked.
+    """
+
+    settings: Mapping[str, Any]
+    recall: RecallEstimate
+    p50: float
+    p95: float
+    p99: float
+    qps: float
+    clients: int = 1
+    qps_clients: float | None = None
+
+
+def measure(
+    search: Searcher,
+    questions: Questions,
+    settings: Mapping[str, Any],
+    *,
+    seconds: float = 0.0,
+    clients: int = 1,
+) -> tuple[Point, list[list[Key]]]:
+    """Measure one setting, and hand back what it found.
+
+    Every query is asked, and timed, alone: that is what a user waits for.
+
+    Args:
+        search: Searches with the setting.
+        questions: The queries and their true neighbours.
+        settings: The setting, for the record.
+        seconds: How long several clients search side by side afterwards.
+        clients: How many clients; 1 for no such test.
+    """
+    for i in range(min(WARM_UP, len(questions))):
+        search(questions.vectors[i : i + 1], questions.limit)
+    found: list[list[Key]] = []
+    times: list[float] = []
+    for i in range(len(questions)):
+        started = time.perf_counter()
+        answer = search(questions.vectors[i : i + 1], questions.limit)
+        times.append(time.perf_counter() - started)
+        found += questions.answers(i, answer)
+    p50, p95, p99 = np.percentile(times, [50, 95, 99]) * 1e3
+    together = _together(search, questions, clients, seconds) if clients > 1 else None
+    recall = estimate_recall(found, questions.truth)
+    qps = len(times) / sum(times)
+    return Point(settings, recall, float(p50), float(p95), float(p99), qps, clients, together), found
+
+
+def _together(search: Searcher, questions: Questions, clients: int, seconds: float) -> float:
+    """Queries a second of several clients that search side by side."""
+    numbers = itertools.count()
+    began = time.perf_counter()
+
+    def one(_: int) -> int:
+        done = 0
+        while time.perf_counter() - began < seconds:
+            i = next(numbers) % len(questions)
+            search(questions.vectors[i : i + 1], questions.limit)
+            done += 1
+        return done
+
+    with ThreadPoolExecutor(clients) as pool:
+        done = sum(pool.map(one, range(clients)))
+    return done / (time.perf_counter() - began)
+
+
+def time_side_by_side(searchers: Sequence[Searcher], questions: Questions, rounds: int) -> list[float]:
+    """Median milliseconds of each searcher, asked in turn, so that what else the machine does hits all alike."""
+    times: list[list[float]] = [[] for _ in searchers]
+    for i in range(rounds):
+        query = questions.vectors[i % len(questions) :][:1]
+        for search, taken in zip(searchers, times, strict=True):
+            started = time.perf_counter()
+            search(query, questions.limit)
+            taken.append(time.perf_counter() - started)
+    return [float(np.median(taken) * 1e3) for taken in times]

@@ -1,0 +1,115 @@
+"""The report: one HTML page with everything in it, made of the figures that ``--output`` writes as JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from alula.errors import AlulaError
+from alula.evaluation.settings import show_settings
+
+try:
+    import jinja2
+    from markupsafe import Markup
+
+    from alula.evaluation import plots
+except ImportError as error:
+    raise AlulaError(f"A report needs jinja2 and matplotlib ({error}): pip install 'alula[report]'.") from None
+
+MARKS = "●■◆▲▼✚✖★"  # the marks of the plots, as text
+GOALS = (0.9, 0.95, 0.99)  # recalls that the summary gives the fastest setting for
+
+
+def write_report(evaluation: Mapping[str, Any], path: Path) -> None:
+    """Write the page.
+
+    Args:
+        evaluation: What `Evaluation.as_json` gives.
+        path: The ``.html`` file.
+    """
+    path.write_text(render_report(evaluation), "utf-8")
+
+
+def render_report(evaluation: Mapping[str, Any]) -> str:
+    """The page as text; everything that comes from users' data is escaped."""
+    loader = jinja2.PackageLoader("alula.evaluation", "")
+    environment = jinja2.Environment(
+        loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
+    )
+    environment.filters["settings"] = show_settings
+    k = evaluation["k"]
+    subjects = [_with_numbers(subject) for subject in _numbered(evaluation["subjects"])]
+    speed = [[_speed_dot(point, subject["name"]) for point in subject["points"]] for subject in subjects]
+    bits = [(number, dots) for number, dots in enumerate(map(_bits_dots, subjects)) if dots]
+    return environment.get_template("report.html").render(
+        about=evaluation,
+        subjects=subjects,
+        goals=GOALS,
+        heaviest=max(_total(subject, "memory") + _total(subject, "disk") for subject in subjects),
+        speed={size: Markup(plots.speed_recall(speed, k, size)) for size in plots.SIZES},  # noqa: S704 - made by us
+        bits={size: Markup(plots.recall_by_bits([dots for _, dots in bits], k, size)) for size in plots.SIZES}  # noqa: S704
+        if bits
+        else None,
+        bits_names=[subjects[number]["name"] for number, _ in bits],
+        marks=MARKS,
+    )
+
+
+def _numbered(subjects: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The subjects, their points sorted from fast to slow and numbered through."""
+    found, number = [], 0
+    for subject in subjects:
+        points = []
+        for point in sorted(subject["points"], key=lambda point: point["p50"]):
+            number += 1
+            points.append({**point, "number": number})
+        found.append({**subject, "points": points})
+    return found
+
+
+def _with_numbers(subject: dict[str, Any]) -> dict[str, Any]:
+    """A subject with what the summary says of it."""
+    reached = []
+    for goal in GOALS:
+        good = [point for point in subject["points"] if point["recall"]["value"] >= goal]
+        reached.append(min(good, key=lambda point: point["p50"]) if good else None)
+    best = max(point["recall"]["value"] for point in subject["points"])
+    totals = {"memory": _total(subject, "memory"), "disk": _total(subject, "disk")}
+    return {**subject, "reached": reached, "best": best, "totals": totals}
+
+
+def _total(subject: Mapping[str, Any], where: str) -> float:
+    return float(sum(subject["sizes"][where].values()))
+
+
+def _speed_dot(point: Mapping[str, Any], name: str) -> plots.Dot:
+    recall = point["recall"]
+    title = (
+        f"{point['number']}. {name}: {show_settings(point['settings'])}\n"
+        f"recall {recall['value']:.3f} ({recall['low']:.3f} to {recall['high']:.3f}), p50 {point['p50']:.2f} ms"
+    )
+    spread = (recall["low"], recall["high"])
+    return plots.Dot(recall["value"], point["p50"], str(point["number"]), title, spread)
+
+
+def _bits_dots(subject: Mapping[str, Any]) -> list[plots.Dot]:
+    """For each code length the best recall without exact re-ranking."""
+    best: dict[int, Mapping[str, Any]] = {}
+    for point in subject["points"]:
+        settings = point["settings"]
+        if "bits" not in settings or settings.get("rerank", 1) != 0:
+            continue
+        known = best.get(settings["bits"])
+        if known is None or point["recall"]["value"] > known["value"]:
+            best[settings["bits"]] = point["recall"]
+    return [
+        plots.Dot(
+            bits,
+            recall["value"],
+            f"{recall['value']:.2f}",
+            f"{subject['name']}, {bits} bits: {recall['value']:.3f}",
+            (recall["low"], recall["high"]),
+        )
+        for bits, recall in sorted(best.items())
+    ]
