@@ -11,9 +11,11 @@ from alula.evaluation.rows import collection_rows
 from alula.evaluation.settings import candidates_ladder
 from alula.evaluation.tune import check_target, queries_needed, tune
 from tests.engines import ROWS, Rows, best, scores
+from tests.evaluation.filled import filled
 from tests.tiny_encoders import write_drq, write_flops
 
 TARGET = 0.9
+TIES = 0.02  # the server breaks ties of Hamming distances as it likes
 
 
 @pytest.fixture(scope="module")
@@ -43,15 +45,15 @@ def own_recall(collection, questions, settings):
 
 
 def test_the_choice_holds_and_nothing_smaller_does(engine, encoders, collection_name):
-    collection = Rows().filled(engine, collection_name, encoders["DRQ"], "DRQ")
+    collection = filled(engine, collection_name, encoders["DRQ"], "DRQ")
     tuning, held_out = halves(collection)
     result = tune(collection, tuning, held_out, TARGET, rows=ROWS, seconds=60)
     chosen = result.chosen
     assert chosen is not None
     assert result.complete
     assert result.held == (result.held_out.value >= TARGET)
-    assert own_recall(collection, tuning, chosen.settings) == pytest.approx(chosen.recall.value)
-    assert own_recall(collection, held_out, chosen.settings) == pytest.approx(result.held_out.value)
+    assert own_recall(collection, tuning, chosen.settings) == pytest.approx(chosen.recall.value, abs=TIES)
+    assert own_recall(collection, held_out, chosen.settings) == pytest.approx(result.held_out.value, abs=TIES)
     assert chosen.recall.low >= TARGET
     # of what reaches the target it is the fastest, as timed side by side
     times = [milliseconds for _, milliseconds in result.finalists]
@@ -70,7 +72,7 @@ def test_the_choice_holds_and_nothing_smaller_does(engine, encoders, collection_
 
 
 def test_an_inverted_index_is_tuned_too(lite, encoders, collection_name):
-    collection = Rows().filled(lite, collection_name, encoders["FLOPS_SPARSE"], "FLOPS_SPARSE")
+    collection = filled(lite, collection_name, encoders["FLOPS_SPARSE"], "FLOPS_SPARSE")
     tuning, held_out = halves(collection)
     result = tune(collection, tuning, held_out, 0.6, rows=ROWS, seconds=60)
     assert result.chosen is not None
@@ -80,8 +82,8 @@ def test_an_inverted_index_is_tuned_too(lite, encoders, collection_name):
 
 
 def test_a_recall_out_of_reach(lite, encoders, collection_name):
-    collection = Rows().filled(lite, collection_name, encoders["DRQ"], "DRQ", keep_vectors=False)
-    kept = Rows().filled(lite, f"{collection_name}_kept", encoders["DRQ"], "DRQ")
+    collection = filled(lite, collection_name, encoders["DRQ"], "DRQ", keep_vectors=False)
+    kept = filled(lite, f"{collection_name}_kept", encoders["DRQ"], "DRQ")
     tuning, held_out = halves(kept)
     result = tune(collection, tuning, held_out, 0.99, rows=ROWS, seconds=60)
     assert result.chosen is None
