@@ -13,6 +13,9 @@ import pytest
 
 import alula
 from alula.errors import ServerError, UsageError
+from alula.ingest.pace import Pace
+from alula.ingest.sinks.rpc import RpcSink
+from alula.ingest.sources import ArraySource
 from alula.ingest.sources import collection as paging
 from tests.engines import DIM
 from tests.servers.lite import LiteDatabase
@@ -46,8 +49,12 @@ def create(server, name, encoder, *, key="INT64", **arguments):
 
 
 def insert(collection, ids, seed, *, year=2000, word="w"):
+    """Write rows as a load does, without the checks around it that a server takes seconds for."""
     columns = {"id": ids, "year": [year] * len(ids), "word": [word] * len(ids)}
-    collection.insert(random_vectors(len(ids), DIM, seed=seed), columns)
+    target = collection.target()
+    (batch,) = ArraySource(random_vectors(len(ids), DIM, seed=seed), columns, "vectors").batches(len(ids))
+    sink = RpcSink(target.server, target.name, target.specs, None, Pace(1, 10))
+    sink.write(target.encode(target.check(batch)), replace=True)
 
 
 def everything(replica):
@@ -179,6 +186,24 @@ def test_rows_that_the_reader_passed_over_are_not_taken_for_deleted(lite, drq, c
     monkeypatch.setattr(paging, "_query", passing_over)
     assert counts(replica.refresh()) == (0, 0, 2)
     monkeypatch.undo()
+    assert_like_new(replica, collection)
+    collection.drop()
+
+
+def test_rows_that_the_reader_passed_over_at_first_are_read_after_all(lite, drq, collection_name, monkeypatch):
+    collection = create(lite, collection_name, drq)
+    insert(collection, list(range(COUNT)), 1)
+    query, calls = paging._query, []
+
+    def passing_over(*arguments, filter, **rest):
+        calls.append(rest)
+        hidden = "id not in [10, 11, 20]" if len(calls) <= 4 and "limit" in rest else ""
+        return query(*arguments, filter=filter or hidden, **rest)
+
+    monkeypatch.setattr(paging, "_query", passing_over)
+    replica = alula.Replica(collection, columns=["year"])
+    monkeypatch.undo()
+    assert len(calls) > 4
     assert_like_new(replica, collection)
     collection.drop()
 

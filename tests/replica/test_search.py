@@ -182,6 +182,20 @@ def test_filters_on_held_columns(cosine, rerank):
         assert_same(replica.search(QUERIES, **arguments), collection.search(QUERIES, **arguments))
 
 
+def test_a_filter_used_again_finds_the_same(any_type):
+    replica = alula.Replica(any_type, columns=["year"])
+    texts = [f"year > {1900 + i}" for i in range(20)]
+    first = [replica.search(QUERIES, filter=text, rerank=0) for text in texts]
+    assert [replica.search(QUERIES, filter=text, rerank=0) for text in texts + texts[-3:]] == first + first[-3:]
+    assert 0 < replica.nbytes["filters"] <= 8 * ROWS
+    any_type.delete(["row 300"])
+    replica.refresh()
+    hits = [hit.id for hit in replica.search(QUERIES[0], filter=texts[0], rerank=0, limit=ROWS)[0]]
+    assert "row 300" not in hits
+    columns = {key: [values[300]] for key, values in HELD.columns.items()}
+    any_type.insert(HELD.vectors[300:301], columns)
+
+
 def test_other_filters_go_to_milvus_and_it_says_so(cosine, caplog):
     collection, _ = cosine
     replica = alula.Replica(collection, columns=["year"])

@@ -82,12 +82,10 @@ class Reader:
         self._schema = pa.schema([*(pa.field(name, kind) for name, kind in held), *map(arrow_field, specs)])
         self._row_bytes = sum(spec.bytes_per_row for spec in specs) + _SCALAR_BYTES * len(held)
 
-    def pages(self, *, after: Any = None, counted: bool = False) -> Iterator[Page]:
-        """Rows in the order of their keys, behind a key if one is given; ``counted`` and errors as `read_pages`."""
+    def pages(self, *, after: Any = None) -> Iterator[Page]:
+        """Rows in the order of their keys, behind a key if one is given; errors as `read_pages`."""
         server, name = self._collection.server, self._collection.name
-        for record in read_pages(
-            server, name, self._schema, self._key, after=after, counted=counted, row_bytes=self._row_bytes
-        ):
+        for record in read_pages(server, name, self._schema, self._key, after=after, row_bytes=self._row_bytes):
             yield Page(record, fingerprints(record))
 
     def blocks(self, pages: Iterable[Page]) -> Iterator[Block]:

@@ -34,6 +34,7 @@ from alula.search import Hit, Scope, Searcher, check_limit, check_rerank, scored
 from alula.servers import any_of, literal
 
 F32 = npt.NDArray[np.float32]
+Filter = tuple[str, Predicate]
 Ranked = list[tuple[I64, F32]]  # for each query, positions and scores of its best rows
 
 _MOST_WARNINGS = 20  # of different reasons, in the life of a replica
@@ -90,6 +91,8 @@ class Replica:
         self._prepare(origin, lowering, collection)
         named = [name for name in dict.fromkeys(columns) if name != key]
         self._rows = self._read_all(Reader(collection, named, vectors=vectors), _Report(collection, progress))
+        if count_rows(collection.server, collection.name, key) != len(self):
+            self.refresh(progress=progress)  # it was written to meanwhile, or the server passed rows over
 
     def _prepare(self, origin: Origin, lowering: Lowering, collection: Collection | None) -> None:
         self._origin, self._lowering, self._collection = origin, lowering, collection
@@ -152,9 +155,7 @@ class Replica:
     @property
     def nbytes(self) -> Mapping[str, int]:
         """Bytes of memory by what they hold, deleted rows among them; what `load` opened is mapped, not copied."""
-        rows = self._rows
-        columns = {name: int(rows.columns.column(i).nbytes) for i, name in enumerate(rows.columns.schema.names)}
-        return {**rows.index.nbytes, **columns, "fingerprints": int(rows.prints.nbytes)}
+        return self._rows.nbytes
 
     def search(
         self,
@@ -217,7 +218,7 @@ class Replica:
         check_rerank(rerank, self._lowering.field)
         scope = Scope("", (), consistency_level, timeout)
         try:
-            predicate = self._predicate(filter)
+            understood = self._understood(filter)
         except NotUnderstoodError as reason:
             searcher = self._searcher(f"The filter {filter!r} is for Milvus: {reason}")
             self._warn(filter, str(reason))
@@ -232,9 +233,9 @@ class Replica:
             )
         exact = scored_exactly(rerank, max(checked.get("candidates") or 0, wanted), wanted, self._lowering.field)
         if exact and not self._rows.index.keeps_vectors:
-            rows, ranked = self._scored_by_milvus(vectors, exact, checked, predicate, scope)
+            rows, ranked = self._scored_by_milvus(vectors, exact, checked, understood, scope)
         else:
-            rows, found = self._find(vectors, wanted, checked, rerank, predicate)
+            rows, found = self._find(vectors, wanted, checked, rerank, understood)
             ranked = [(at[at >= 0], scores[at >= 0]) for at, scores in zip(found.positions, found.scores, strict=True)]
         best = [(at[offset:wanted], scores[offset:wanted]) for at, scores in ranked]
         return self._hits(rows, best, output_fields, scope, exact=exact > 0)
@@ -242,7 +243,7 @@ class Replica:
     def filter_is_local(self, filter: str) -> bool:
         """Whether a search with this filter is made in this process, and not by Milvus."""
         try:
-            self._predicate(filter)
+            self._understood(filter)
         except NotUnderstoodError:
             return False
         return True
@@ -320,7 +321,7 @@ class Replica:
         keep = reader.vectors
         index = self._kind.local(self._lowering.encoder, self._lowering.field.metric, keep_vectors=keep)
         taken = []
-        for block in reader.blocks(report.watch(reader.pages(counted=True))):
+        for block in reader.blocks(report.watch(reader.pages())):
             index.add(*block.encoded)
             taken.append((block.columns, block.prints))  # the index has the rest
         none = Rows(index, pa.RecordBatch.from_pylist([], schema=reader.held), np.empty(0, np.uint64))
@@ -339,8 +340,9 @@ class Replica:
         if others:
             self._asked(f"The field {others[0]!r} is not held and must be fetched").check_output_fields(names)
 
-    def _predicate(self, filter: str) -> Predicate | None:
-        return parse_filter(filter, self._rows.columns.schema) if filter.strip() else None
+    def _understood(self, filter: str) -> Filter | None:
+        """A filter with what it does; None if there is none."""
+        return (filter, parse_filter(filter, self._rows.columns.schema)) if filter.strip() else None
 
     def _warn(self, filter: str, reason: str) -> None:
         if reason not in self._told and len(self._told) < _MOST_WARNINGS:
@@ -360,24 +362,24 @@ class Replica:
         )
 
     def _find(
-        self, vectors: F32, k: int, options: Mapping[str, Any], rerank: int | None, predicate: Predicate | None
+        self, vectors: F32, k: int, options: Mapping[str, Any], rerank: int | None, filter: Filter | None
     ) -> tuple[Rows, Found]:
         """The best rows by the index, and the rows among which they were found."""
         with self._gate.reading():
             rows = self._rows
-            valid = predicate(rows.columns) if predicate else None
+            valid = rows.mask(*filter) if filter else None
             if not len(rows.index) or (valid is not None and not valid.any()):
                 return rows, Found.empty(len(vectors), k)
             return rows, rows.index.search(vectors, k, options, rerank=rerank, valid=valid)
 
     def _scored_by_milvus(
-        self, vectors: F32, exact: int, options: Mapping[str, Any], predicate: Predicate | None, scope: Scope
+        self, vectors: F32, exact: int, options: Mapping[str, Any], filter: Filter | None, scope: Scope
     ) -> tuple[Rows, Ranked]:
         """The best candidates, with exact scores from Milvus; those that it does not have any more are left out."""
         searcher = self._searcher("Exact scores need the vectors, which are not held (search with rerank=0)")
         if exact > MAX_RESULTS:
             raise UsageError(f"{exact} candidates are to be scored exactly, and Milvus does {MAX_RESULTS} at most.")
-        rows, found = self._find(vectors, exact, options, 0, predicate)
+        rows, found = self._find(vectors, exact, options, 0, filter)
         larger = better_is_larger(self._lowering.field.metric)
         ranked = []
         for query, positions in zip(vectors, found.positions, strict=True):

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -12,10 +13,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from alula.index_types import LocalIndex
+from alula.replica.filters import Mask, Predicate
 from alula.replica.fingerprints import U64
 from alula.replica.reading import one_batch
 
 I64 = npt.NDArray[np.int64]
+_MOST_MASKS = 8  # a byte per row each
 
 
 @dataclass(frozen=True)
@@ -31,6 +34,8 @@ class Rows:
     index: LocalIndex
     columns: pa.RecordBatch
     prints: U64
+    _masks: dict[str, Mask] = field(default_factory=dict, compare=False, repr=False)
+    _lock: threading.Lock = field(default_factory=threading.Lock, compare=False, repr=False)
 
     def __len__(self) -> int:
         """Rows that were not deleted."""
@@ -40,6 +45,26 @@ class Rows:
     def keys(self) -> pa.Array:
         """The primary keys by position."""
         return self.columns.column(0)
+
+    @property
+    def nbytes(self) -> Mapping[str, int]:
+        """Bytes of memory by what they hold."""
+        columns = {name: int(self.columns.column(i).nbytes) for i, name in enumerate(self.columns.schema.names)}
+        with self._lock:
+            masks = sum(mask.nbytes for mask in self._masks.values())
+        return {**self.index.nbytes, **columns, "fingerprints": int(self.prints.nbytes), "filters": masks}
+
+    def mask(self, filter: str, predicate: Predicate) -> Mask:
+        """Bool (positions,): which rows a filter lets through. Applications use few, so the latest are kept."""
+        with self._lock:
+            found = self._masks.pop(filter, None)
+        if found is None:
+            found = predicate(self.columns)
+        with self._lock:
+            self._masks[filter] = found
+            while len(self._masks) > _MOST_MASKS:
+                del self._masks[next(iter(self._masks))]
+        return found
 
     def ids(self, positions: I64) -> list[Any]:
         """The primary keys of some rows."""
