@@ -104,7 +104,7 @@ class SegmentIndex:
             queries: float32 (n, d).
             top_k: How many of them, as far as there are so many valid rows.
             valid_mask: bool (rows,): only these may be found; all by default.
-            params: Checked search options of the index type, each present.
+            params: Search options of the index type, checked; their defaults where they are not given.
 
         Returns:
             Rows int64 (n, top_k), nearest first and -1 behind the last, and Milvus Lite's distances float32
@@ -116,7 +116,7 @@ class SegmentIndex:
         queries = self._recipe.encoder.check_vectors(queries, what="queries")
         if self._findable is not None:
             valid_mask = self._findable if valid_mask is None else valid_mask & self._findable
-        options = params or {}
+        options = {option.name: option.default for option in self._recipe.kind.search_options} | dict(params or {})
         every = self.num_vectors if valid_mask is None else int(np.count_nonzero(valid_mask))
         if every > max(options.get("candidates", CANDIDATES), top_k):
             found = self._rows.search(queries, top_k, options, valid=valid_mask)
