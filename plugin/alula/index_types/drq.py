@@ -41,6 +41,7 @@ from alula.kernels import (
     unpack_bytes,
     unpack_norms,
 )
+from alula.kernels.vectors import Vectors
 
 TINY = 1e-12  # the least norm that a query is divided by
 BINARY_INDEXES = ("BIN_FLAT", "BIN_IVF_FLAT")
@@ -350,6 +351,9 @@ class _LocalDrq(LocalIndex):
     def add(self, rows: EncodedRows, vectors: F32 | None = None) -> None:
         encoded = cast(DrqRows, rows)
         self._index.add(encoded.codes, encoded.norms, vectors)
+
+    def hold(self, vectors: F32) -> None:
+        self._index.vectors = Vectors.over(vectors, self._index.metric)
 
     def delete(self, positions: I64) -> None:
         self._index.delete(positions)

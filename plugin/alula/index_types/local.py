@@ -50,6 +50,14 @@ class LocalIndex(ABC):
         """Add rows behind those there are, with their vectors (m, d) where they are kept."""
 
     @abstractmethod
+    def hold(self, vectors: F32) -> None:
+        """Hold the vectors (n, d) of all rows from here on, for exact scores; they are not copied, and must not change.
+
+        Args:
+            vectors: float32 (n, d), finite, by position.
+        """
+
+    @abstractmethod
     def delete(self, positions: I64) -> None:
         """Delete rows by position; positions that were deleted before change nothing."""
 
