@@ -25,7 +25,7 @@ from tests.benchmarks.glosses import load_glosses
 from tests.benchmarks.glove import load_words
 from tests.benchmarks.papers.datasets import unit
 from tests.benchmarks.report import Report, say
-from tests.benchmarks.speed.timing import K, Contender, I64, ladder, milliseconds, recall, tune
+from tests.benchmarks.speed.timing import I64, Contender, K, ladder, milliseconds, recall, tune
 
 RECALLS = (0.95, 0.98, 0.99)
 TUNING = 1_000
