@@ -33,6 +33,7 @@ class LinearQueries:
         scaled = np.divide(weight, steps, out=np.zeros_like(weight), where=steps > 0)
         self._head[:, :dim] = np.rint(scaled) + 128
         self._fixed = (self._head, steps[:, 0].copy(), np.ascontiguousarray(bias), scale or 0.0, floor, nnz)
+        self._nnz = nnz
         self._rooms: list[_Room] = []
 
     def encode(self, vector: F32) -> tuple[I64, F32]:
@@ -42,11 +43,8 @@ class LinearQueries:
             vector: float32 (d,), contiguous.
         """
         room = self._rooms.pop() if self._rooms else _Room(len(self._head))
-        nnz = self._fixed[-1]
-        dims, weights = np.empty(nnz, np.int64), np.empty(nnz, np.float32)
-        size = sparse_loops().encode(
-            vector, *self._fixed, room.outputs, room.maxima, room.found, room.keys, dims, weights
-        )
+        dims, weights = np.empty(self._nnz, np.int64), np.empty(self._nnz, np.float32)
+        size = sparse_loops().encode(vector, *self._fixed, *room.arrays, dims, weights)
         self._rooms.append(room)
         return dims[:size], weights[:size]
 
@@ -71,6 +69,5 @@ class EncodedQueries:
 class _Room:
     def __init__(self, outputs: int) -> None:
         padded = -(-outputs // PADDING) * PADDING
-        self.outputs = np.zeros(padded, np.float32)
-        self.maxima, self.keys = np.empty(padded + PADDING, np.uint32), np.empty(padded + PADDING, np.uint32)
-        self.found = np.empty(padded, np.uint32)
+        maxima, found, keys = (np.empty(size, np.uint32) for size in (padded, padded + LINE, padded + LINE))
+        self.arrays = (np.empty(0, np.bool_), np.zeros(padded + LINE, np.float32), maxima, found, keys)
