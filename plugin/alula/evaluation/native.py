@@ -22,11 +22,12 @@ from alula.evaluation.sizes import Sizes
 from alula.evaluation.truth import Searcher
 from alula.index_types import FieldSpec
 from alula.schema import ScalarField
-from alula.servers import Server, milvus_errors, send, slices, write_request
+from alula.servers import Server, connect, milvus_errors, send, slices, write_request
 
 PREFIX = "alula_evaluate_"
 _FIELD = "vector"
 _SECONDS = 60.0  # for one insert
+_DROP_SECONDS = 10.0
 _BUILD_SECONDS = 3600.0
 Params = dict[str, Any]
 
@@ -245,5 +246,12 @@ def settle(server: Server, name: str, what: str, progress: Progress = silent) ->
 
 def drop_quietly(server: Server, name: str) -> None:
     """Drop a temporary collection if it is there, whatever happens."""
-    with contextlib.suppress(MilvusException, grpc.RpcError):
-        server.client.drop_collection(name)
+    failures = (MilvusException, grpc.RpcError, ServerError)
+    try:
+        server.client.drop_collection(name, timeout=_DROP_SECONDS)
+    except failures:
+        if server.embedded:  # Ctrl-C in a terminal ends the engine as well: start it once more
+            with contextlib.suppress(*failures):
+                server.close()
+                with connect(server.uri, must_exist=True) as again:
+                    again.client.drop_collection(name)
