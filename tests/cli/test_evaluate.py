@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import sys
 import time
 
 import numpy as np
@@ -129,6 +130,12 @@ def test_wrong_ways_to_ask(fails, refused, in_lite, drq, other_drq, tmp_path):
     fails(2, ["evaluate", "--vectors", "five.npy", "--sample", "2"], "--k")
     fails(2, ["evaluate", "--vectors", "five.npy", "--encoder", drq, "--metric", "L2", "--sample", "2"], "metric")
     fails(2, ["evaluate", "--vectors", "five.npy", "--encoder", drq, "--layout", "x", "--sample", "2", "--k", "2"], "x")
+
+
+def test_a_report_without_its_extra(fails, refused, monkeypatch):
+    monkeypatch.delitem(sys.modules, "alula.evaluation.report", raising=False)
+    monkeypatch.setitem(sys.modules, "jinja2", None)
+    fails(1, refused("--report", "page.html"), "jinja2", "pip install 'alula[report]'")
 
 
 @pytest.mark.parametrize("engine", ["lite", "server"])
