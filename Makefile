@@ -48,10 +48,10 @@ bench: $(STAMP)  ## Measure everything that the README reports (QUICK=1 for a sh
 	$(PYTHON) -m tests.benchmarks.main_job
 
 bench-papers: $(STAMP)  ## Hold the encoders against what would be chosen instead (QUICK=1, TABLES="1 4")
-	$(PYTHON) -m tests.benchmarks.papers $(TABLES)
+	$(PYTHON) -m tests.benchmarks papers $(TABLES)
 
 bench-load: $(STAMP)  ## Hold alula load to its promises: faults, rows a second, memory (QUICK=1, PARTS="faults memory")
-	$(PYTHON) -m tests.benchmarks.loading $(PARTS)
+	$(PYTHON) -m tests.benchmarks loading $(PARTS)
 
 clean:  ## Remove .venv, caches and build outputs
 	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis

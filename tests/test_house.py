@@ -27,10 +27,17 @@ LAYERS = (
     ("errors",),
     ("encoders", "kernels", "schema", "stored"),
     ("index_types", "servers"),
-    ("collections", "search", "ingest", "evaluation"),
+    ("collections", "search", "ingest", "evaluation", "lite", "replica"),
     ("cli",),
 )
-MAY_TALK_TO_MILVUS = ("alula.servers", "alula.collections", "alula.search", "alula.ingest", "alula.evaluation.native")
+MAY_TALK_TO_MILVUS = (
+    "alula.servers",
+    "alula.collections",
+    "alula.search",
+    "alula.ingest",
+    "alula.lite",
+    "alula.evaluation.native",
+)
 OPEN_TO_EXPORTERS = ("alula.encoders", "alula.errors", "alula.ingest.sources")
 
 # Before IMPORT_EVERYTHING: a package `alula` whose __init__ does nothing, to load its lower parts alone.

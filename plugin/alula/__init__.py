@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from alula.encoders import load_encoder
     from alula.errors import AlulaError, DataError, EncoderError, ServerError, Unsupported, UsageError
     from alula.ingest.journal import Journal
+    from alula.replica import Refreshed, Replica
     from alula.search import Hit
     from alula.servers import Server, connect
 
@@ -24,6 +25,8 @@ __all__ = [
     "EncoderError",
     "Hit",
     "Journal",
+    "Refreshed",
+    "Replica",
     "Server",
     "ServerError",
     "Unsupported",
@@ -39,6 +42,7 @@ _HOMES = {
     **dict.fromkeys(
         ("AlulaError", "DataError", "EncoderError", "ServerError", "Unsupported", "UsageError"), "alula.errors"
     ),
+    **dict.fromkeys(("Refreshed", "Replica"), "alula.replica"),
     **dict.fromkeys(("Server", "connect"), "alula.servers"),
     "Hit": "alula.search",
     "Journal": "alula.ingest.journal",

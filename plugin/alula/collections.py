@@ -57,6 +57,8 @@ class Description:
         companions: Fields that Alula keeps, with Milvus's type names.
         text: The user's description.
         defaults: Search options that hold where a search does not give them, as `Collection.set_defaults` wrote them.
+        identity: What the server calls it by itself: another one when it was dropped and created anew. "" where the
+            server has no such thing (Milvus Lite).
     """
 
     name: str
@@ -68,6 +70,7 @@ class Description:
     companions: Mapping[str, str]
     text: str
     defaults: Mapping[str, str]
+    identity: str = ""
 
 
 class Collection:
@@ -241,18 +244,10 @@ class Collection:
         server = _server(server, must_exist=True)
         encoder = _encoder(encoder)
         about = describe(server, name, count=False)
-        settings = about.settings
-        if settings["encoder"] != encoder.sha256:
-            raise EncoderError(
-                f"The collection {name!r} was created with the encoder {settings['encoder'][:16]}, and "
-                f"{encoder.path} is {encoder.sha256[:16]}; another encoder cannot read its rows."
-            )
-        kind = _index_type_for(settings["type"], encoder)
-        vector_field = VectorField(settings["field"], int(settings["dim"]), settings["metric"], settings["vectors"])  # type: ignore[arg-type]
+        lowering = lowering_of(f"The collection {name!r}", about.settings, encoder)
         with milvus_errors(f"load the collection {name!r}"):
             server.client.load_collection(name)
-        lowering = kind.lowering(vector_field, encoder, settings)
-        return cls(server, name, about.primary_key, about.fields, lowering, defaults=_defaults(kind, about.defaults))
+        return cls(server, name, about.primary_key, about.fields, lowering, defaults=_defaults(about))
 
     def load(
         self,
@@ -355,12 +350,8 @@ class Collection:
             UsageError: If an option, the limit or the filter is wrong.
             ServerError: If Milvus fails.
         """
-        self._check_output_fields(output_fields)
-        encoder = self.lowering.encoder
-        if _are_vectors(queries):
-            vectors = encoder.check_vectors(queries, what="queries")
-        else:
-            vectors = encoder.embed(queries, queries=True)
+        self.check_output_fields(output_fields)
+        vectors = query_vectors(self.lowering.encoder, queries)
         scope = Scope(filter, partitions, consistency_level, timeout)
         return self._searcher.search(
             vectors,
@@ -402,10 +393,11 @@ class Collection:
             UsageError: If there is no such field.
             ServerError: If Milvus fails.
         """
-        self._check_output_fields(fields)
+        self.check_output_fields(fields)
         return self._searcher.fetch(set(ids), fields, Scope())
 
-    def _check_output_fields(self, names: Sequence[str]) -> None:
+    def check_output_fields(self, names: Sequence[str]) -> None:
+        """Raise a `UsageError` for a name that is no field of the collection."""
         field = self.lowering.field
         known = [self.primary_key.name, *(scalar.name for scalar in self.fields)]
         known += [field.name] if field.storage != "dropped" else []
@@ -517,7 +509,8 @@ def describe(server: Server | str, name: str, *, count: bool = True) -> Descript
     fields = tuple(scalar_field(entry) for entry in kept if entry["name"] not in mine)
     rows = _count(server, name) if count else None
     defaults = stored.read_defaults(indexes, about.get("properties") or {})
-    return Description(name, server.uri, rows, settings, key, fields, mine, text, defaults)
+    identity = str(about.get("collection_id") or "")
+    return Description(name, server.uri, rows, settings, key, fields, mine, text, defaults, identity)
 
 
 def drop(server: Server | str, name: str) -> None:
@@ -540,6 +533,39 @@ def _encoder(encoder: Encoder | str | Path) -> Encoder:
     return encoder if isinstance(encoder, FlopsEncoder | DrqEncoder | Encoder) else load_encoder(encoder)
 
 
+def lowering_of(what: str, settings: Mapping[str, str], encoder: Encoder) -> Lowering:
+    """The lowering that was chosen when a collection was created.
+
+    Args:
+        what: What was created with them, as an error names it.
+        settings: What Alula stored with the collection.
+        encoder: Its encoder.
+
+    Raises:
+        EncoderError: If it is another encoder; both fingerprints are named.
+    """
+    if settings["encoder"] != encoder.sha256:
+        raise EncoderError(
+            f"{what} was created with the encoder {settings['encoder'][:16]}, and {encoder.path} is "
+            f"{encoder.sha256[:16]}; another encoder cannot read its rows."
+        )
+    kind = _index_type_for(settings["type"], encoder)
+    field = VectorField(settings["field"], int(settings["dim"]), settings["metric"], settings["vectors"])  # type: ignore[arg-type]
+    lowering: Lowering = kind.lowering(field, encoder, settings)
+    return lowering
+
+
+def query_vectors(encoder: Encoder, queries: npt.ArrayLike | Sequence[str]) -> npt.NDArray[np.float32]:
+    """Queries as `Collection.search` takes them, as vectors: float32 (n, d).
+
+    Raises:
+        DataError: If they are not what the encoder takes, or have another dimension, NaN or infinite values.
+    """
+    if _are_vectors(queries):
+        return encoder.check_vectors(queries, what="queries")
+    return encoder.embed(queries, queries=True)
+
+
 def _are_vectors(queries: Any) -> bool:
     """Whether queries are vectors already: floating numbers, which images and texts never are."""
     while isinstance(queries, list | tuple) and queries:
@@ -557,11 +583,12 @@ def _index_type_for(name: str, encoder: Encoder) -> Any:
     return kind
 
 
-def _defaults(kind: IndexType, kept: Mapping[str, str]) -> dict[str, Any]:
+def _defaults(about: Description) -> dict[str, Any]:
     """Default options as they were stored; those that this version does not know are not for it."""
+    kind = index_type(about.settings["type"])
     known = {option.name: option for option in (*kind.search_options, Option("rerank", int, "", minimum=0))}
     found = {}
-    for name, text in kept.items():
+    for name, text in about.defaults.items():
         if name in known:
             with contextlib.suppress(ValueError, UsageError):
                 found[name] = known[name].check(int(text) if known[name].value_type is int else text)

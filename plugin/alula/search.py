@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from alula.errors import UsageError
-from alula.index_types import MAX_RESULTS, Candidates, IndexType, Lowering, SearchPlan, check_options
+from alula.index_types import MAX_RESULTS, Candidates, IndexType, Lowering, SearchPlan, VectorField, check_options
 from alula.kernels import better_is_larger, exact_scores, top_k
 from alula.servers import Server, any_of, milvus_errors
 
@@ -120,16 +120,11 @@ class Searcher:
             self._server.check_partitions("search without")
         checked = check_options(self._index_type.search_options, options or {}, self._index_type.name)
         wanted = check_limit(limit, offset)
-        if rerank is not None and rerank < 0:
-            raise UsageError(f"rerank is {rerank}, and must be 0 (none) or more.")
-        if rerank and self._field.storage == "dropped":
-            raise UsageError("The vectors of this collection were dropped, so nothing can be re-ranked exactly.")
+        check_rerank(rerank, self._field)
         plan = self._lowering.plan_search(queries, checked, wanted)
         if plan.candidates > MAX_RESULTS:
             raise UsageError(f"candidates is {plan.candidates}, and Milvus returns at most {MAX_RESULTS} per query.")
-        exact = 0 if self._field.storage == "dropped" else plan.candidates if rerank is None else rerank
-        if exact:
-            exact = min(max(exact, wanted), plan.candidates)
+        exact = scored_exactly(rerank, plan.candidates, wanted, self._field)
         larger = better_is_larger(self._field.metric if exact else plan.estimate_metric)
         best = []
         for ids, scores in self._ranked(plan, queries, exact, scope):
@@ -169,14 +164,14 @@ class Searcher:
                 elif fetch:
                     yield ids, exact_scores(queries[i], _vectors(hits, field.name), field.metric)
                 elif all_exact:
-                    yield self._score_exactly(queries[i], ids, scope)
+                    yield self.score_exactly(queries[i], ids, scope)
                 else:
                     scores = np.fromiter(hits.distances, np.float32, len(ids))
                     held = {name: np.array([hit["entity"][name] for hit in hits]) for name in columns}
                     estimates = self._lowering.estimate(plan, i, Candidates(scores, held))
                     if exact:
                         kept = top_k(estimates, exact, larger=better_is_larger(plan.estimate_metric))
-                        yield self._score_exactly(queries[i], [ids[k] for k in kept], scope)
+                        yield self.score_exactly(queries[i], [ids[k] for k in kept], scope)
                     else:
                         yield ids, estimates
 
@@ -193,7 +188,7 @@ class Searcher:
                 **scope.arguments(),
             )
 
-    def _score_exactly(self, query: F32, ids: list[Id], scope: Scope) -> tuple[list[Id], F32]:
+    def score_exactly(self, query: F32, ids: list[Id], scope: Scope) -> tuple[list[Id], F32]:
         """Exact scores of some rows: by a second search that sees only them, or by fetching the vectors."""
         field = self._field
         if field.storage == "column":
@@ -241,6 +236,21 @@ def check_limit(limit: int, offset: int, *, most: int = MAX_RESULTS) -> int:
     if limit + offset > most:
         raise UsageError(f"limit plus offset is {limit + offset}, and Milvus returns at most {most} per query.")
     return limit + offset
+
+
+def check_rerank(rerank: int | None, field: VectorField) -> None:
+    """Raise a `UsageError` unless so many candidates can be scored by their exact vectors."""
+    if rerank is not None and rerank < 0:
+        raise UsageError(f"rerank is {rerank}, and must be 0 (none) or more.")
+    if rerank and field.storage == "dropped":
+        raise UsageError("The vectors of this collection were dropped, so nothing can be re-ranked exactly.")
+
+
+def scored_exactly(rerank: int | None, candidates: int, wanted: int, field: VectorField) -> int:
+    """How many of the candidates are scored by their exact vectors: 0, or as many as are wanted at least."""
+    if rerank == 0 or field.storage == "dropped":
+        return 0
+    return candidates if rerank is None else min(max(rerank, wanted), candidates)
 
 
 def _vectors(hits: Any, name: str) -> F32:

@@ -60,7 +60,7 @@ def main() -> int:
     """Run everything; the exit status."""
     targets = QUICK if quick() else FULL
     words = load_words(100 if quick() else 1000, SEED, most=30_000 if quick() else None)
-    report = Report("main-job", {"split": SEED, "training": SEED})
+    report = Report("main-job", [SEED])
     say(f"{len(words.rows):,} rows of {words.rows.shape[1]} numbers, {len(words.queries):,} held-out queries")
     truth = exact_neighbours(words.queries, words.rows, K, "COSINE")
     with tempfile.TemporaryDirectory() as folder:

@@ -10,8 +10,7 @@ from typing import Any
 
 import click
 
-from tests.benchmarks.loading.parts import load_parts
-from tests.benchmarks.papers.tables import load_tables
+from tests.benchmarks.groups import GROUPS
 from tests.benchmarks.report import BUILD, markdown, say, shown
 
 PAGE = Path("docs/benchmarks.md")
@@ -44,10 +43,9 @@ class Section:
 
 def sections() -> Iterator[Section]:
     """All sections in order."""
-    for number, table in load_tables().items():
-        yield Section(f"papers-{number}", f"Table {number}: {table.TITLE}", table.ANSWERS)
-    for name, part in load_parts().items():
-        yield Section(f"loading-{name}", f"Loading: {part.TITLE}", part.ANSWERS)
+    for group in GROUPS.values():
+        for name, part in group.parts().items():
+            yield Section(f"{group.name}-{name}", group.heading.format(name) + part.TITLE, part.ANSWERS)
 
 
 @click.command()
@@ -62,8 +60,9 @@ def main(quick: bool) -> None:
         else:
             parts.append(_text(section, figures))
     if len(parts) == 1:
+        makes = " or ".join(f"make {group.make}" for group in GROUPS.values())
         raise SystemExit(
-            "There are no figures to write a page from. Run make bench-papers or make bench-load first"
+            f"There are no figures to write a page from. Run {makes} first"
             + ("." if quick else " (a quick run's figures are taken only with --quick).")
         )
     PAGE.write_text("\n".join(parts))
@@ -105,10 +104,8 @@ def _text(section: Section, figures: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _seeds(seeds: dict[str, Any]) -> str:
-    if "training" not in seeds:
-        return f"Seed {seeds['all']}"
-    return f"Seed of the split {seeds['split']}, of training {', '.join(map(str, seeds['training']))}"
+def _seeds(seeds: list[int]) -> str:
+    return f"Seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}"
 
 
 def _draw(picture: dict[str, Any]) -> None:

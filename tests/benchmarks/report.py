@@ -36,12 +36,12 @@ class Report:
 
     Args:
         name: The benchmark; its figures go to ``build/bench/NAME.json``.
-        seeds: Seeds that the figures depend on.
+        seeds: Seeds that the figures depend on; data are split by the first.
         command: What a reader types to repeat it.
     """
 
     name: str
-    seeds: Mapping[str, Any]
+    seeds: list[int]
     command: str = "make bench"
     targets: list[dict[str, Any]] = field(default_factory=list)
     tables: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
@@ -93,6 +93,11 @@ class Report:
         self.figures[f"seconds: {what}"] = time.perf_counter() - started
         say(f"  {self.figures[f'seconds: {what}']:.0f} s")
 
+    @property
+    def met(self) -> bool:
+        """Whether every target was met."""
+        return all(entry["met"] for entry in self.targets)
+
     def finish(self) -> int:
         """Print tables and verdicts, write the JSON; the exit status (1 if a target was missed)."""
         for title, rows in self.tables.items():
@@ -101,7 +106,6 @@ class Report:
         about = {
             "date": datetime.now(timezone.utc).strftime("%Y-%m-%d"),
             "machine": machine(),
-            "seeds": self.seeds,
             "quick": quick(),
             "seconds": round(time.perf_counter() - self.started),
             "versions": {name: version(name) for name in PACKAGES},
@@ -110,10 +114,14 @@ class Report:
         path = BUILD / f"{self.name}{'-quick' if quick() else ''}.json"
         path.write_text(json.dumps(asdict(self) | about, indent=1, default=float) + "\n")
         say(f"\n{about['date']}, {about['machine']}, seeds {self.seeds}, {about['seconds']} s. Figures: {path}\n")
+        self.say_verdicts()
+        return 0 if self.met else 1
+
+    def say_verdicts(self) -> None:
+        """Print a line for each target: met or missed, the figure, the target."""
         for entry in self.targets:
             verdict = "met" if entry["met"] else "MISSED"
             say(f"{verdict:<7} {entry['what']}: {shown(entry['figure'])} (target {entry['wanted']})")
-        return 0 if all(entry["met"] for entry in self.targets) else 1
 
 
 def markdown(rows: list[dict[str, Any]]) -> str:

@@ -7,9 +7,8 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+from tests.benchmarks.groups import GROUPS
 from tests.benchmarks.page import main
-from tests.benchmarks.papers.tables import load_tables
-from tests.benchmarks.report import Report
 
 
 @pytest.fixture
@@ -18,7 +17,7 @@ def quick_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("QUICK", "1")
     (tmp_path / "docs").mkdir()
-    report = Report("papers-1", {"split": 0, "training": [0]}, 'make bench-papers TABLES="1"')
+    report = GROUPS["papers"].report("1", [0])
     report.row("Words", method="a", recall=0.5)
     report.at_least("recall", 0.5, 0.4)
     report.at_least("gain", 0.1, 0.2)
@@ -44,13 +43,13 @@ def test_a_quick_run_makes_a_page_that_says_so_when_told(quick_run: Path) -> Non
     assert "benchmarks/words.png" in page
 
 
-def test_a_table_that_is_not_there_is_named() -> None:
-    with pytest.raises(SystemExit, match="no table 99"):
-        load_tables(["99"])
+def test_a_part_that_is_not_there_is_named() -> None:
+    with pytest.raises(SystemExit, match="no part 99"):
+        GROUPS["papers"].parts(["99"])
 
 
 def test_a_loading_part_comes_after_the_tables(quick_run: Path) -> None:
-    report = Report("loading-memory", {"all": 7}, 'make bench-load PARTS="memory"')
+    report = GROUPS["loading"].report("memory", [7])
     report.row("Memory", file="a.npy", peak=0.25)
     assert report.finish() == 0
     assert CliRunner().invoke(main, ["--quick"]).exit_code == 0

@@ -82,7 +82,7 @@ def test_bits_and_levels_are_the_same_thing(files):
 def test_an_older_operator_set(files):
     source, out = files
     assert run(*FLOPS, source, "--out", out, "--opset", 21).exit_code == 0
-    assert load_encoder(out)._model.opset_import[0].version == 21
+    assert load_encoder(out).model.opset_import[0].version == 21
 
 
 def test_refuses_to_overwrite_before_reading(files):

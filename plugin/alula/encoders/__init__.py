@@ -2,6 +2,7 @@
 
 from alula.encoders.contract import MAX_DIM, EncoderInfo, Input, Kind, Metric, check_model, read_model, write_info
 from alula.encoders.encoder import DrqEncoder, DrqQueries, DrqRows, Encoder, FlopsEncoder, Inputs, load_encoder
+from alula.encoders.linear import LinearHead, read_linear_head
 
 __all__ = [
     "MAX_DIM",
@@ -14,9 +15,11 @@ __all__ = [
     "Input",
     "Inputs",
     "Kind",
+    "LinearHead",
     "Metric",
     "check_model",
     "load_encoder",
+    "read_linear_head",
     "read_model",
     "write_info",
 ]

@@ -67,6 +67,8 @@ class Encoder:
 
     Args:
         path: The ``.onnx`` file.
+        model: What it holds.
+        info: What it says of itself.
         threads: Threads onnxruntime may use for one call; 0 lets it choose.
     """
 
@@ -76,7 +78,7 @@ class Encoder:
         self.path = path
         self.info = info
         self.sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
-        self._model = model
+        self.model = model
         self.threads = threads
         self._sessions: dict[tuple[str, ...], onnxruntime.InferenceSession] = {}
         self._tokenizer: Tokenizer | None = None
@@ -134,7 +136,7 @@ class Encoder:
         if self.info.input == "images":
             return image_feeds(inputs)
         if self._tokenizer is None:
-            json = next(entry.value for entry in self._model.metadata_props if entry.key == TOKENIZER_KEY)
+            json = next(entry.value for entry in self.model.metadata_props if entry.key == TOKENIZER_KEY)
             self._tokenizer = Tokenizer(json, self.info.max_tokens, encoder=str(self.path))
         return self._tokenizer.feeds([prompt + text for text in inputs], self.info.input_dim)
 
@@ -179,7 +181,7 @@ class Encoder:
             options.log_severity_level = 4  # its errors become sentences; nothing goes to the terminal beside them
             try:
                 self._sessions[outputs] = onnxruntime.InferenceSession(
-                    cut(self._model, feed, outputs).SerializeToString(), options, providers=["CPUExecutionProvider"]
+                    cut(self.model, feed, outputs).SerializeToString(), options, providers=["CPUExecutionProvider"]
                 )
             except Exception as error:  # onnxruntime's errors have no public base class
                 newer = any(sign in str(error) for sign in ("opset", "IR version"))

@@ -6,6 +6,7 @@ Song et al., Deep Recurrent Quantization for Generating Sequential Binary Codes,
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
 
@@ -41,6 +42,7 @@ from alula.kernels import (
     unpack_norms,
 )
 
+TINY = 1e-12  # the least norm that a query is divided by
 BINARY_INDEXES = ("BIN_FLAT", "BIN_IVF_FLAT")
 
 
@@ -72,6 +74,9 @@ class Drq(IndexType):
         Option("bits", int, "Code length used for ranking, a multiple of 8; the longest by default.", minimum=8),
         Option("candidates", int, "Candidates to take from the native index and rank.", 1000),
         Option("nprobe", int, "Layout hamming with BIN_IVF_FLAT: clusters to visit.", 16),
+        Option(
+            "probes", int, "In this process: first codewords, of 256, to visit the rows of; all by default.", minimum=1
+        ),
     )
 
     def choose(self, capabilities: Capabilities, options: Mapping[str, Any]) -> dict[str, str]:
@@ -136,6 +141,10 @@ class _DrqLowering(Lowering):
     def prefix(self, bits: int | None) -> int:
         """The number of levels of a code of so many bits."""
         return prefix_levels(self.drq, bits)
+
+    def check_search(self, options: Mapping[str, Any]) -> None:
+        """See `Lowering.check_search`: a prefix may have no norms."""
+        self.prefix(options["bits"])
 
 
 class _HammingLowering(_DrqLowering):
@@ -354,17 +363,41 @@ class _LocalDrq(LocalIndex):
         rerank: int | None = None,
         valid: Mask | None = None,
     ) -> Found:
-        encoded = self._encoder.encode_queries(queries)
+        levels = prefix_levels(self._encoder, options["bits"])
+        if levels not in self._index.lengths:
+            stored = ", ".join(str(8 * t) for t in self._index.lengths)
+            raise UsageError(f"bits is {8 * levels}; the collection holds the lengths {stored}. Choose one of them.")
+        lut, norms = self._tables(queries, levels)
         return self._index.search(
-            encoded.lut,
-            encoded.norms,
+            lut,
+            norms,
             limit,
-            levels=prefix_levels(self._encoder, options["bits"]),
+            levels=levels,
             vectors=queries,
             candidates=options["candidates"],
             rerank=rerank,
             valid=valid,
+            probes=options["probes"],
         )
+
+    def _tables(self, queries: F32, levels: int) -> tuple[F32, F32]:
+        """Look-up tables (n, levels, 256) and norms (n,), as of `DrqEncoder.encode_queries`.
+
+        They are inner products with codewords, and a call of onnxruntime costs more than these.
+        """
+        info = self._encoder.info
+        norms = np.linalg.norm(queries.astype(np.float64), axis=1, keepdims=True)
+        units = np.maximum(norms, TINY) if info.normalized else np.full_like(norms, info.scale)
+        lut: F32 = (queries / units).astype(np.float32) @ self._words[:, : levels * 256]
+        norms = np.ones(len(queries)) if info.normalized else norms[:, 0] / info.scale
+        return lut.reshape(len(queries), levels, 256), norms.astype(np.float32)
+
+    @cached_property
+    def _words(self) -> F32:
+        """The scaled codewords, float32 (d, 256 M): the tables of queries that are unit vectors to the encoder."""
+        info = self._encoder.info
+        units = np.eye(info.input_dim, dtype=np.float32) * np.float32(1.0 if info.normalized else info.scale)
+        return self._encoder.encode_queries(units).lut.reshape(info.input_dim, -1)
 
     def save(self, folder: Path) -> None:
         self._index.save(folder)

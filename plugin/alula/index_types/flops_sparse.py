@@ -12,7 +12,7 @@ from typing import Any, cast
 import numpy as np
 import scipy.sparse as sp
 
-from alula.encoders import Encoder, FlopsEncoder, Metric
+from alula.encoders import Encoder, FlopsEncoder, Metric, read_linear_head
 from alula.errors import Unsupported
 from alula.index_types.base import (
     F32,
@@ -27,7 +27,7 @@ from alula.index_types.base import (
     VectorField,
 )
 from alula.index_types.local import I64, EncodedRows, LocalIndex, Mask
-from alula.kernels import Found, InvertedIndex
+from alula.kernels import Found, InvertedIndex, LinearQueries
 
 POSTING_BYTES = 8  # an id and a float32 weight
 
@@ -102,6 +102,8 @@ class _FlopsLowering(Lowering):
 class _LocalFlops(LocalIndex):
     def __init__(self, encoder: FlopsEncoder, index: InvertedIndex) -> None:
         self._encoder, self._index = encoder, index
+        head = read_linear_head(encoder)
+        self._linear = head and LinearQueries(head.weight, head.bias, nnz=head.nnz, floor=head.floor, scale=head.scale)
 
     def __len__(self) -> int:
         return len(self._index)
@@ -133,8 +135,10 @@ class _LocalFlops(LocalIndex):
         rerank: int | None = None,
         valid: Mask | None = None,
     ) -> Found:
+        # without exact scores the weights themselves are what is handed out, so they must be the encoder's
+        rough = self._linear is not None and self.keeps_vectors and rerank != 0
         return self._index.search(
-            self._encoder.encode_queries(queries),
+            self._linear.of(queries) if self._linear and rough else self._encoder.encode_queries(queries),
             limit,
             vectors=queries,
             candidates=options["candidates"],

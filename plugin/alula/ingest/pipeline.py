@@ -26,8 +26,8 @@ class Status:
     """How far a load is; what a progress bar shows.
 
     Args:
-        stage: What is being done: ``checking``, ``loading``, ``importing`` and ``counting`` (bulk import), or
-            ``verifying``.
+        stage: What is being done: ``checking``, ``loading``, ``importing`` and ``counting`` (bulk import),
+            ``verifying``, or ``reading`` (a replica).
         total: Rows in all, None when that is not known.
         read: Rows read so far, those of earlier runs counted.
         encoded: Rows encoded in this run.

@@ -1,15 +1,18 @@
-"""The few numeric loops: exact scores, asymmetric distances, top-k."""
+"""The few numeric loops: exact scores, asymmetric distances, top-k, and indexes held in this process."""
 
 from alula.kernels.adc import adc_inner_products, adc_scores, pack_bytes, pack_norms, unpack_bytes, unpack_norms
 from alula.kernels.code_index import CodeIndex
+from alula.kernels.compiled import warm_up
 from alula.kernels.exact import better_is_larger, exact_scores, top_k
 from alula.kernels.found import Found
 from alula.kernels.inverted import InvertedIndex
+from alula.kernels.linear import LinearQueries
 
 __all__ = [
     "CodeIndex",
     "Found",
     "InvertedIndex",
+    "LinearQueries",
     "adc_inner_products",
     "adc_scores",
     "better_is_larger",
@@ -19,4 +22,5 @@ __all__ = [
     "top_k",
     "unpack_bytes",
     "unpack_norms",
+    "warm_up",
 ]

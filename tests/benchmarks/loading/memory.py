@@ -29,6 +29,7 @@ numbers; they are loaded into Milvus 2.3.5 with DRQ, and the vectors are dropped
 """
 
 SEED = 0
+SEEDS = (SEED,)
 DIM = 768
 GB = 1 << 30
 TARGET = 1.0  # GB

@@ -38,6 +38,7 @@ from tests.tiny_encoders import random_vectors, write_drq, write_flops
 TITLE = "what a billion rows take"
 ANSWERS = "The arithmetic, and what is extrapolated from what, is on a page of its own: docs/scale.md."
 SEED = 0
+SEEDS = (SEED,)
 PAGE = Path("docs/scale.md")
 GOAL = 10**9
 DIMS = (50, 384, 768)
@@ -254,7 +255,7 @@ def write_page(figures: dict[str, Any]) -> None:
     """Put the tables, and what they were measured with, in the place of those on the page."""
     text = PAGE.read_text()
     short = ", a short run (QUICK=1)" if figures["quick"] else ""
-    about = f"Measured {figures['date']} on {figures['machine']}, seeds {figures['seeds']}{short}."
+    about = f"Measured {figures['date']} on {figures['machine']}, seed {figures['seeds'][0]}{short}."
     blocks = {"About": about, **{name: markdown(rows) for name, rows in figures["tables"].items()}}
     for name, block in blocks.items():
         begin, end = f"<!-- {name} -->\n", f"<!-- end of {name} -->"

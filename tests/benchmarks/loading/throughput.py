@@ -49,6 +49,7 @@ reaches one and a half times as many.
 """
 
 SEED = 0
+SEEDS = (SEED,)
 ROWS, QUICK_ROWS = 100_000, 30_000
 REPEATS, QUICK_REPEATS = 3, 1
 SIZES = (1000, 2000, 4000, 10_000)

@@ -87,7 +87,7 @@ class Point:
     bytes_per_row: float
 
 
-def run(report: Report, quick: bool) -> None:
+def measure(report: Report, *, quick: bool) -> None:
     """Both data sets; the square law once for both."""
     targets = QUICK if quick else FULL
     squares: dict[str, list[tuple[float, float]]] = {}

@@ -78,7 +78,7 @@ class Point:
     mean_average: float
 
 
-def run(report: Report, quick: bool) -> None:
+def measure(report: Report, *, quick: bool) -> None:
     """All encoders, seed by seed."""
     pictures = load_pictures(quick)
     name = f"Fashion-MNIST, {len(pictures.rows[0]):,} rows"

@@ -101,7 +101,7 @@ class Vectors:
     rows: F32
 
 
-def run(report: Report, quick: bool) -> None:
+def measure(report: Report, *, quick: bool) -> None:
     """All methods, seed by seed."""
     pictures = load_pictures(quick)
     name = f"Fashion-MNIST, {len(pictures.rows[0]):,} rows"

@@ -96,7 +96,7 @@ class Quantised:
     note: str = ""
 
 
-def run(report: Report, quick: bool) -> None:
+def measure(report: Report, *, quick: bool) -> None:
     """Both data sets."""
     for vectors in load_vectors(quick, 12_000 if quick else 50_000):
         say(f"\n{vectors.name}: {len(vectors.queries):,} queries, {len(vectors.unseen):,} unseen rows")

@@ -1,0 +1,232 @@
+"""The index of one segment, as Milvus Lite 3 wants a vector index to be, on an index of this process.
+
+Milvus Lite holds the vectors of every segment in memory, so the index holds codes alone, and the exact scores that rank
+its candidates come from the segment's own array.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import tempfile
+import zipfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import scipy.sparse as sp
+
+from alula.encoders import DrqEncoder, DrqRows, FlopsEncoder
+from alula.errors import AlulaError, DataError, EncoderError
+from alula.index_types import EncodedRows, IndexType, LocalIndex
+from alula.index_types.local import F32, I64, Mask
+from alula.kernels.vectors import Vectors
+
+ABOUT, FORMAT = "alula.json", 1
+BLOCK = 4096  # rows to encode at a time: an encoder's hidden layer is far larger than its rows
+CANDIDATES = 500  # to rank exactly, for index types that do not let the user choose
+
+_log = logging.getLogger("alula.lite")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What the index of a field is made of."""
+
+    kind: IndexType
+    encoder: FlopsEncoder | DrqEncoder
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """What a sidecar file says of the index it holds."""
+        info = self.encoder.info
+        return {
+            "format": FORMAT,
+            "index_type": self.kind.name,
+            "metric": info.metric,
+            "encoder": str(self.encoder.path),
+            "encoder_sha256": self.encoder.sha256,
+        }
+
+
+class SegmentIndex:
+    """The index of one segment's vectors.
+
+    Args:
+        recipe: What it is made of.
+        rows: The encoded rows.
+    """
+
+    def __init__(self, recipe: Recipe, rows: LocalIndex) -> None:
+        self._recipe, self._rows = recipe, rows
+        self.index_type = recipe.kind.name
+        self.metric = recipe.encoder.info.metric
+        self.dim = recipe.encoder.info.input_dim
+        self.num_vectors = len(rows)
+        self._vectors = Vectors(self.dim, self.metric)
+        self._findable = None if rows.alive.all() else rows.alive
+
+    @classmethod
+    def build(cls, recipe: Recipe, vectors: F32) -> SegmentIndex:
+        """Encode the vectors (n, d) of a segment.
+
+        Raises:
+            DataError, EncoderError, Unsupported: If they cannot be encoded, or not held.
+        """
+        encoder = recipe.encoder
+        finite: Mask = np.asarray(np.isfinite(vectors).all(axis=1))
+        blocks = [
+            encoder.encode_rows(np.where(finite[start : start + BLOCK, None], vectors[start : start + BLOCK], 0))
+            for start in range(0, len(vectors), BLOCK)
+        ]
+        rows = recipe.kind.local(encoder, encoder.info.metric, keep_vectors=False)
+        rows.add(_joined(blocks))
+        if not finite.all():  # Milvus Lite takes them, and keeps them for a while when they are deleted
+            _log.warning("%d rows hold NaN or infinite values, and will not be found.", (~finite).sum())
+            rows.delete(np.flatnonzero(~finite))
+        return cls(recipe, rows)
+
+    def attach(self, vectors: F32) -> None:
+        """Take the segment's vectors (n, d), which its exact scores are computed from."""
+        if self._findable is not None:
+            vectors = np.where(self._findable[:, None], vectors, np.float32(0))
+        self._vectors = Vectors.over(vectors, self.metric)
+
+    def search(
+        self, queries: F32, top_k: int, valid_mask: Mask | None = None, params: Mapping[str, Any] | None = None
+    ) -> tuple[I64, F32]:
+        """The nearest rows of each query.
+
+        Args:
+            queries: float32 (n, d).
+            top_k: How many of them, as far as there are so many valid rows.
+            valid_mask: bool (rows,): only these may be found; all by default.
+            params: Checked search options of the index type, each present.
+
+        Returns:
+            Rows int64 (n, top_k), nearest first and -1 behind the last, and Milvus Lite's distances float32
+            (n, top_k): 1 - cosine, minus the inner product, or the Euclidean distance, not squared.
+
+        Raises:
+            UsageError, DataError: If an option or a query cannot be used.
+        """
+        queries = self._recipe.encoder.check_vectors(queries, what="queries")
+        if self._findable is not None:
+            valid_mask = self._findable if valid_mask is None else valid_mask & self._findable
+        options = dict(params or {})
+        wanted = max(options.get("candidates", CANDIDATES), top_k)
+        ids = np.full((len(queries), top_k), -1, np.int64)
+        scores = np.zeros((len(queries), top_k), np.float32)
+        for query, candidates, found, at in zip(
+            queries, self._candidates(queries, wanted, top_k, options, valid_mask), ids, scores, strict=True
+        ):
+            best, exact = self._vectors.best(query, candidates, top_k)
+            found[: len(best)], at[: len(best)] = best, exact
+        return ids, np.where(ids < 0, np.float32(np.inf), _distances(scores, self.metric))
+
+    def _candidates(
+        self, queries: F32, wanted: int, limit: int, options: Mapping[str, Any], valid: Mask | None
+    ) -> Sequence[I64]:
+        rows = self.num_vectors if valid is None else int(np.count_nonzero(valid))
+        if rows <= wanted:
+            return [self._every(valid)] * len(queries)
+        found = self._rows.search(queries, wanted, options, rerank=0, valid=valid)
+        # Sparse codes lead only to rows that share a term with the query; where more are wanted, all are ranked.
+        return [
+            positions if len(positions) >= limit else self._every(valid)
+            for positions in (row[row >= 0] for row in found.positions)
+        ]
+
+    def _every(self, valid: Mask | None) -> I64:
+        return np.arange(self.num_vectors) if valid is None else np.flatnonzero(valid)
+
+    def save(self, path: str) -> None:
+        """Write the index into one file, which appears when it is whole.
+
+        It is one file because Milvus Lite copies and deletes sidecars as files.
+        """
+        target = Path(path)
+        with tempfile.TemporaryDirectory(dir=target.parent, prefix=".alula-") as made:
+            folder, packed = Path(made) / "rows", Path(made) / target.name
+            self._rows.save(folder)
+            with zipfile.ZipFile(packed, "w", zipfile.ZIP_STORED) as archive:
+                archive.writestr(ABOUT, json.dumps(self._recipe.about | {"rows": self.num_vectors}))
+                for file in sorted(file for file in folder.rglob("*") if file.is_file()):
+                    archive.write(file, file.relative_to(folder.parent))
+            packed.replace(target)
+
+    @classmethod
+    def load(cls, recipe: Recipe, path: str) -> SegmentIndex:
+        """Open what `save` wrote.
+
+        Raises:
+            DataError: If the file is damaged.
+            EncoderError: If it was made with another encoder; both fingerprints are named.
+        """
+        try:
+            with zipfile.ZipFile(path) as archive:
+                about = json.loads(archive.read(ABOUT))
+                _check_same(recipe, about, path)
+                # Opened by memory map, the files need no name any more: the mapping keeps them until the index goes.
+                with tempfile.TemporaryDirectory(dir=Path(path).parent, prefix=".alula-") as made:
+                    archive.extractall(made)
+                    rows = recipe.kind.open_local(Path(made) / "rows", recipe.encoder)
+        except (OSError, ValueError, KeyError, zipfile.BadZipFile, DataError) as error:
+            raise DataError(
+                f"The index file {path} cannot be read ({error}); delete it, and load the collection again to make it "
+                "anew."
+            ) from None
+        return cls(recipe, rows)
+
+
+class FailedIndex:
+    """Takes the place of an index that could not be made, so that a search says so.
+
+    Milvus Lite builds in the background, logs what fails there and goes on to search without an index.
+    """
+
+    def __init__(self, index_type: str, metric: str, vectors: int, dim: int, message: str) -> None:
+        self.index_type, self.metric = index_type, metric
+        self.num_vectors, self.dim = vectors, dim
+        self._message = message
+
+    def search(self, *_: Any, **__: Any) -> tuple[I64, F32]:
+        """Raises what went wrong.
+
+        Raises:
+            AlulaError: Always.
+        """
+        raise AlulaError(self._message)
+
+    def save(self, path: str) -> None:
+        """Writes nothing, so that the next load tries again."""
+
+
+def _check_same(recipe: Recipe, about: Mapping[str, Any], path: str) -> None:
+    if about["format"] != FORMAT:
+        raise ValueError(f"its format is {about['format']}, and this version of Alula reads {FORMAT}")
+    if about["encoder_sha256"] != recipe.encoder.sha256:
+        raise EncoderError(
+            f"The index file {path} was made with the encoder {about['encoder_sha256'][:16]}, and "
+            f"{recipe.encoder.path} is {recipe.encoder.sha256[:16]}; put the encoder back, or drop the index and "
+            "create it again."
+        )
+
+
+def _joined(blocks: Sequence[EncodedRows]) -> EncodedRows:
+    if isinstance(blocks[0], DrqRows):
+        parts = cast("Sequence[DrqRows]", blocks)
+        return DrqRows(
+            np.concatenate([part.codes for part in parts]),
+            np.concatenate([part.norms for part in parts]),
+            np.concatenate([part.signs for part in parts]),
+        )
+    return cast(sp.csr_array, sp.vstack(blocks, format="csr"))
+
+
+def _distances(scores: F32, metric: str) -> F32:
+    if metric == "IP":
+        return -scores
+    return np.sqrt(np.maximum(scores, 0)) if metric == "L2" else np.maximum(1 - scores, 0)

@@ -1,0 +1,428 @@
+"""`Replica`: search a Milvus collection's codes in this process."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import threading
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from alula.collections import Collection, describe, lowering_of, query_vectors
+from alula.encoders import Encoder, load_encoder
+from alula.errors import UsageError
+from alula.index_types import MAX_RESULTS, Lowering, check_options, index_type
+from alula.ingest.catch_up import keys_of
+from alula.ingest.pipeline import Progress, Status
+from alula.ingest.sources.collection import count_rows
+from alula.kernels import Found, better_is_larger, top_k
+from alula.replica import snapshot
+from alula.replica.filters import NotUnderstoodError, Predicate, parse_filter
+from alula.replica.gate import Gate
+from alula.replica.reading import Page, Reader
+from alula.replica.refresh import Difference, Refreshed, compare, really_gone
+from alula.replica.rows import I64, Rows
+from alula.replica.snapshot import Origin
+from alula.search import Hit, Scope, Searcher, check_limit, check_rerank, scored_exactly
+from alula.servers import any_of, literal
+
+F32 = npt.NDArray[np.float32]
+Filter = tuple[str, Predicate]
+Ranked = list[tuple[I64, F32]]  # for each query, positions and scores of its best rows
+
+_MOST_WARNINGS = 20  # of different reasons, in the life of a replica
+
+_log = logging.getLogger(__name__)
+
+
+class Replica:
+    """The codes of an Alula collection, held and searched in this process; Milvus stays the source of truth.
+
+    It reads what Alula keeps beside the vectors (a few dozen bytes per row), not the vectors themselves, unless they
+    are asked for. What is written to the collection afterwards is seen after the next `refresh`. Several threads may
+    search, also while one refreshes.
+
+    Args:
+        collection: The collection, opened with its encoder.
+        columns: Scalar fields to hold, for filters and output fields that then need no server.
+        vectors: Hold the rows' vectors too (4 bytes per dimension and row): exact scores then need no server.
+        progress: Told how many rows were read.
+
+    Raises:
+        UsageError: If there is no such field, or the vectors were dropped.
+        Unsupported: If the index type cannot be held outside Milvus.
+        ServerError: If Milvus fails.
+    """
+
+    def __init__(
+        self,
+        collection: Collection,
+        *,
+        columns: Sequence[str] = (),
+        vectors: bool = False,
+        progress: Progress | None = None,
+    ) -> None:
+        lowering = collection.lowering
+        key = collection.primary_key.name
+        collection.check_output_fields(columns)
+        own = {lowering.field.name, *(spec.name for spec in lowering.fields)}
+        for name in own.intersection(columns):
+            raise UsageError(f"{name!r} is no scalar field, and columns= takes scalar fields; leave it out.")
+        if vectors and lowering.field.storage == "dropped":
+            raise UsageError(
+                f"The vectors of {collection.name!r} were dropped, so they cannot be held; leave vectors=True out."
+            )
+        about = describe(collection.server, collection.name, count=False)
+        origin = Origin(
+            collection.name,
+            collection.server.uri,
+            about.identity,
+            about.settings,
+            collection.primary_key,
+            collection.fields,
+        )
+        self._prepare(origin, lowering, collection)
+        named = [name for name in dict.fromkeys(columns) if name != key]
+        self._rows = self._read_all(Reader(collection, named, vectors=vectors), _Report(collection, progress))
+        if count_rows(collection.server, collection.name, key) != len(self):
+            self.refresh(progress=progress)  # it was written to meanwhile, or the server passed rows over
+
+    def _prepare(self, origin: Origin, lowering: Lowering, collection: Collection | None) -> None:
+        self._origin, self._lowering, self._collection = origin, lowering, collection
+        self._kind = index_type(lowering.settings["type"])
+        self._gate, self._refreshing = Gate(), threading.Lock()
+        self._told: set[str] = set()
+
+    @classmethod
+    def load(
+        cls, folder: str | Path, collection: Collection | None = None, *, encoder: Encoder | str | Path | None = None
+    ) -> Replica:
+        """Open what `save` wrote, by memory map: at once, and without reading what no search needs.
+
+        Args:
+            folder: The folder.
+            collection: The collection that it is a replica of. Without it nothing can be asked of Milvus: filters and
+                output fields must be held, exact scores need held vectors, and it cannot be refreshed.
+            encoder: The collection's encoder, or its file; needed without the collection only.
+
+        Raises:
+            DataError: If the folder holds no whole replica.
+            EncoderError: If it was made with another encoder.
+            UsageError: If it is a replica of another collection, or of one that was dropped and created anew (which
+                Milvus Lite does not tell; a refresh then finds all the differences).
+        """
+        folder = Path(folder)
+        origin = snapshot.read_origin(folder)
+        what = f"The replica in {folder}"
+        if collection is not None:
+            encoder = collection.lowering.encoder
+        if encoder is None:
+            raise UsageError(f"{what} needs the encoder of its collection to search; give encoder= or the collection.")
+        encoder = load_encoder(encoder) if isinstance(encoder, str | Path) else encoder
+        self = cls.__new__(cls)
+        self._prepare(origin, lowering_of(what, origin.settings, encoder), collection)
+        if collection is not None:
+            self._check_same(collection)
+        self._rows = snapshot.open_rows(folder, self._kind, encoder)
+        return self
+
+    def save(self, folder: str | Path) -> None:
+        """Write everything that is held into a folder, for `load`; one that is there is replaced.
+
+        The folder appears when it is whole, so that another process never opens half of one.
+        """
+        with self._gate.reading():
+            snapshot.save(Path(folder), self._origin, self._rows)
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __repr__(self) -> str:
+        settings, schema = self._origin.settings, self._rows.columns.schema
+        held = [*schema.names, *(["the vectors"] if self._rows.index.keeps_vectors else [])]
+        return (
+            f"<Replica of {self._origin.collection!r} ({settings['type']}, {settings['metric']}): {len(self):,} rows, "
+            f"{sum(self.nbytes.values()) / 1e6:,.1f} MB with {', '.join(held)}>"
+        )
+
+    @property
+    def nbytes(self) -> Mapping[str, int]:
+        """Bytes of memory by what they hold, deleted rows among them; what `load` opened is mapped, not copied."""
+        return self._rows.nbytes
+
+    def search(
+        self,
+        queries: npt.ArrayLike | Sequence[str],
+        *,
+        limit: int = 10,
+        offset: int = 0,
+        filter: str = "",
+        output_fields: Sequence[str] = (),
+        partitions: Sequence[str] = (),
+        consistency_level: str | None = None,
+        rerank: int | None = None,
+        timeout: float | None = None,
+        **options: Any,
+    ) -> list[list[Hit]]:
+        """The best rows for each query, as `Collection.search` finds them.
+
+        Candidates are found in this process. What then goes to Milvus:
+
+        - exact scores of the candidates, unless the vectors are held. ``rerank=0`` leaves them out, and nothing else
+          takes as little time;
+        - output fields that are not held;
+        - a search whose filter names a column that is not held or says what `alula.replica.filters` does not
+          understand: all of it, with a warning in the log. `filter_is_local` tells beforehand.
+
+        DRQ's candidates are the nearest by code distance among all rows, so they are better than those that Milvus's
+        layout ``hamming`` finds by sign bits. Estimates (``rerank=0``) for COSINE are cosines also where the
+        collection's layout ``adc`` gives 1 - distance / 2.
+
+        Args:
+            queries: As `Collection.search`.
+            limit: Results per query.
+            offset: Results to leave out at the start.
+            filter: A scalar filter in Milvus's expression language.
+            output_fields: Fields to return with each hit.
+            partitions: Not possible here.
+            consistency_level: Of what is asked of Milvus.
+            rerank: How many candidates to score by exact vectors: all by default, 0 for none.
+            timeout: Seconds for one call to the server.
+            options: Search options of the index type; those of a native index (``nprobe``) change nothing.
+
+        Returns:
+            One list of hits per query, best first.
+
+        Raises:
+            DataError: If the queries are not what the encoder takes.
+            UsageError: If an option, the limit or the filter is wrong, or Milvus is needed and was not given.
+            ServerError: If Milvus is asked and fails.
+        """
+        if partitions:
+            raise UsageError(
+                "A replica does not know which partition a row is in; search partitions with Collection.search, or "
+                "filter by a column that tells them apart."
+            )
+        self._check_fields(output_fields)
+        vectors = query_vectors(self._lowering.encoder, queries)
+        checked = check_options(self._kind.search_options, options, self._kind.name)
+        self._lowering.check_search(checked)
+        wanted = check_limit(limit, offset)
+        check_rerank(rerank, self._lowering.field)
+        scope = Scope("", (), consistency_level, timeout)
+        try:
+            understood = self._understood(filter)
+        except NotUnderstoodError as reason:
+            searcher = self._searcher(f"The filter {filter!r} is for Milvus: {reason}")
+            self._warn(filter, str(reason))
+            return searcher.search(
+                vectors,
+                limit=limit,
+                offset=offset,
+                output_fields=output_fields,
+                rerank=rerank,
+                scope=replace(scope, filter=filter),
+                options=options,
+            )
+        exact = scored_exactly(rerank, max(checked.get("candidates") or 0, wanted), wanted, self._lowering.field)
+        if exact and not self._rows.index.keeps_vectors:
+            rows, ranked = self._scored_by_milvus(vectors, exact, checked, understood, scope)
+        else:
+            rows, found = self._find(vectors, wanted, checked, rerank, understood)
+            ranked = [(at[at >= 0], scores[at >= 0]) for at, scores in zip(found.positions, found.scores, strict=True)]
+        best = [(at[offset:wanted], scores[offset:wanted]) for at, scores in ranked]
+        return self._hits(rows, best, output_fields, scope, exact=exact > 0)
+
+    def filter_is_local(self, filter: str) -> bool:
+        """Whether a search with this filter is made in this process, and not by Milvus."""
+        try:
+            self._understood(filter)
+        except NotUnderstoodError:
+            return False
+        return True
+
+    def refresh(self, *, growing_keys: bool = False, progress: Progress | None = None) -> Refreshed:
+        """Take over what was inserted, changed and deleted in the collection since it was read.
+
+        Milvus tells nobody what changed, so all rows are read again, as when the replica was opened, and compared by
+        their keys and by a fingerprint of the rest; what is equal is passed over. Searches go on meanwhile, and see all
+        of the changes or none. If it fails, the replica stays as it was.
+
+        A deleted or changed row leaves its old codes in memory. When they are half of all, the index is built anew.
+
+        Args:
+            growing_keys: Every new row has a greater key than those before it, and rows do not change: read only the
+                rows behind the greatest key held. Rows are counted too, and when some were deleted or inserted in
+                between, all are read after all; only a *changed* row stays as it was.
+            progress: Told how many rows were read.
+
+        Raises:
+            UsageError: If the collection is gone, or was dropped and created anew; or the replica has no collection.
+            ServerError: If Milvus fails.
+        """
+        collection = self._asked("A replica is refreshed from its collection")
+        began = time.perf_counter()
+        with self._refreshing:
+            self._check_same(collection)
+            reader = Reader(collection, self._rows.columns.schema.names[1:], vectors=self._rows.index.keeps_vectors)
+            report = _Report(collection, progress)
+            found = self._behind(reader, report) if growing_keys else None
+            found = found or compare(self._rows, report.watch(reader.pages()))
+            gone = self._gone(collection, found.missing)
+            self._take_over(reader, found, gone, report)
+        seconds = time.perf_counter() - began
+        return Refreshed(found.added, len(found.changed), len(gone), report.read, seconds)
+
+    def _behind(self, reader: Reader, report: _Report) -> Difference | None:
+        """The rows behind the greatest key; None if the others are not as many as are held."""
+        order = self._rows.in_key_order()
+        if not len(order):
+            return None
+        greatest = self._rows.keys[int(order[-1])].as_py()
+        collection, key = report.collection, report.collection.primary_key.name
+        before = count_rows(collection.server, collection.name, key, f"{key} <= {literal(greatest)}")
+        if before != len(order):
+            return None
+        pages = list(report.watch(reader.pages(after=greatest)))
+        return Difference(fresh=pages)
+
+    def _gone(self, collection: Collection, missing: Sequence[int]) -> I64:
+        key = collection.primary_key
+
+        def still_there(keys: Sequence[Any]) -> Iterator[Any]:
+            return keys_of(collection.server, collection.name, key, any_of(key.name, keys))
+
+        return really_gone(self._rows, missing, still_there)
+
+    def _take_over(self, reader: Reader, found: Difference, gone: I64, report: _Report) -> None:
+        rows = self._rows
+        old = np.concatenate([np.array(found.changed, np.int64), gone])
+        alive = len(rows) - len(old)
+        total = len(rows.index) + found.added + len(found.changed)
+        if alive + found.added + len(found.changed) < total / 2:
+            self._rows = self._read_all(reader, report)
+        elif found.fresh or len(old):
+            blocks = list(reader.blocks(found.fresh))
+            new = rows.followed_by([(block.columns, block.prints) for block in blocks])
+            with self._gate.writing():
+                for block in blocks:
+                    rows.index.add(*block.encoded)
+                rows.index.delete(old)
+                self._rows = new
+
+    def _read_all(self, reader: Reader, report: _Report) -> Rows:
+        keep = reader.vectors
+        index = self._kind.local(self._lowering.encoder, self._lowering.field.metric, keep_vectors=keep)
+        taken = []
+        for block in reader.blocks(report.watch(reader.pages())):
+            index.add(*block.encoded)
+            taken.append((block.columns, block.prints))  # the index has the rest
+        none = Rows(index, pa.RecordBatch.from_pylist([], schema=reader.held), np.empty(0, np.uint64))
+        return none.followed_by(taken)
+
+    def _check_same(self, collection: Collection) -> None:
+        about, origin = describe(collection.server, collection.name, count=False), self._origin
+        if dict(about.settings) != dict(origin.settings) or about.identity != origin.identity:
+            raise UsageError(
+                f"The collection {collection.name!r} at {collection.server.uri} is not the one that was read: it was "
+                "dropped and created anew, or is another one; open a new replica of it."
+            )
+
+    def _check_fields(self, names: Sequence[str]) -> None:
+        others = [name for name in names if name not in self._rows.columns.schema.names]
+        if others:
+            self._asked(f"The field {others[0]!r} is not held and must be fetched").check_output_fields(names)
+
+    def _understood(self, filter: str) -> Filter | None:
+        """A filter with what it does; None if there is none."""
+        return (filter, parse_filter(filter, self._rows.columns.schema)) if filter.strip() else None
+
+    def _warn(self, filter: str, reason: str) -> None:
+        if reason not in self._told and len(self._told) < _MOST_WARNINGS:
+            self._told.add(reason)
+            _log.warning("Milvus searches %r by itself for the filter %r: %s.", self._origin.collection, filter, reason)
+
+    def _asked(self, why: str) -> Collection:
+        """The collection, for what needs Milvus."""
+        if self._collection is None:
+            raise UsageError(f"{why}, and this replica was loaded without its collection; give Replica.load one.")
+        return self._collection
+
+    def _searcher(self, why: str) -> Searcher:
+        collection = self._asked(why)
+        return Searcher(
+            collection.server, collection.name, collection.primary_key.name, self._kind, collection.lowering
+        )
+
+    def _find(
+        self, vectors: F32, k: int, options: Mapping[str, Any], rerank: int | None, filter: Filter | None
+    ) -> tuple[Rows, Found]:
+        """The best rows by the index, and the rows among which they were found."""
+        with self._gate.reading():
+            rows = self._rows
+            valid = rows.mask(*filter) if filter else None
+            if not len(rows.index) or (valid is not None and not valid.any()):
+                return rows, Found.empty(len(vectors), k)
+            return rows, rows.index.search(vectors, k, options, rerank=rerank, valid=valid)
+
+    def _scored_by_milvus(
+        self, vectors: F32, exact: int, options: Mapping[str, Any], filter: Filter | None, scope: Scope
+    ) -> tuple[Rows, Ranked]:
+        """The best candidates, with exact scores from Milvus; those that it does not have any more are left out."""
+        searcher = self._searcher("Exact scores need the vectors, which are not held (search with rerank=0)")
+        if exact > MAX_RESULTS:
+            raise UsageError(f"{exact} candidates are to be scored exactly, and Milvus does {MAX_RESULTS} at most.")
+        rows, found = self._find(vectors, exact, options, 0, filter)
+        larger = better_is_larger(self._lowering.field.metric)
+        ranked = []
+        for query, positions in zip(vectors, found.positions, strict=True):
+            held = positions[positions >= 0]
+            places = dict(zip(rows.ids(held), held.tolist(), strict=True))
+            ids, scores = (
+                searcher.score_exactly(query, list(places), scope) if places else ([], np.empty(0, np.float32))
+            )
+            order = top_k(scores, len(scores), larger=larger)
+            ranked.append((np.array([places[ids[i]] for i in order], np.int64), scores[order]))
+        return rows, ranked
+
+    def _hits(
+        self, rows: Rows, best: Ranked, output_fields: Sequence[str], scope: Scope, *, exact: bool
+    ) -> list[list[Hit]]:
+        positions = np.concatenate([np.empty(0, np.int64), *(at for at, _ in best)])
+        ids = rows.ids(positions)
+        names = rows.columns.schema.names
+        held = rows.columns.select([name for name in names if name in output_fields]).take(pa.array(positions))
+        fields: list[dict[str, Any]] = held.to_pylist() if held.num_columns else [{} for _ in ids]
+        missing = [name for name in output_fields if name not in names]
+        if missing and ids:
+            shown = self._searcher("").fetch(set(ids), missing, scope)
+            fields = [one | shown.get(id_, {}) for id_, one in zip(ids, fields, strict=True)]
+        scores = np.concatenate([np.empty(0, np.float32), *(score for _, score in best)]).tolist()
+        hits = iter([Hit(id_, score, exact, one) for id_, score, one in zip(ids, scores, fields, strict=True)])
+        return [list(itertools.islice(hits, len(at))) for at, _ in best]
+
+
+class _Report:
+    """Counts the rows that are read, and tells it."""
+
+    def __init__(self, collection: Collection, progress: Progress | None) -> None:
+        self.collection = collection
+        self.read = 0
+        self._progress = progress
+        self._status = Status("reading", collection.count() if progress else None)
+
+    def watch(self, pages: Iterable[Page]) -> Iterator[Page]:
+        """The pages as they are."""
+        for page in pages:
+            self.read += len(page.prints)
+            self._status.read = self.read
+            if self._progress:
+                self._progress(self._status)
+            yield page

@@ -1,0 +1,106 @@
+"""A replica in a folder, opened again by memory map."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from alula.encoders import Encoder
+from alula.errors import DataError
+from alula.index_types import IndexType, LocalIndex
+from alula.kernels.sidecar import ABOUT, whole_folder
+from alula.replica.rows import Rows
+from alula.schema import ScalarField
+
+FORMAT = 1
+_INDEX, _COLUMNS, _PRINTS = "index", "columns.arrow", "fingerprints.npy"
+
+
+@dataclass(frozen=True)
+class Origin:
+    """The collection that a replica was read from.
+
+    Args:
+        collection: Its name.
+        server: The server's address.
+        identity: See `alula.collections.Description`.
+        settings: What Alula stored with it.
+        primary_key: Its primary key.
+        fields: Its other scalar fields.
+    """
+
+    collection: str
+    server: str
+    identity: str
+    settings: Mapping[str, str]
+    primary_key: ScalarField
+    fields: tuple[ScalarField, ...]
+
+
+def save(folder: Path, origin: Origin, rows: Rows) -> None:
+    """Write a replica into a folder, which appears only when it is whole, in place of an older one."""
+    with whole_folder(folder) as partial:
+        rows.index.save(partial / _INDEX)
+        with pa.OSFile(str(partial / _COLUMNS), "wb") as file, pa.ipc.new_file(file, rows.columns.schema) as writer:
+            writer.write_batch(rows.columns)
+        np.save(partial / _PRINTS, rows.prints, allow_pickle=False)
+        about = {
+            "format": FORMAT,
+            "collection": origin.collection,
+            "server": origin.server,
+            "identity": origin.identity,
+            "settings": dict(origin.settings),
+            "primary_key": str(origin.primary_key),
+            "fields": [str(one) for one in origin.fields],
+            "rows": len(rows),
+            "files": _sizes(partial),
+        }
+        (partial / ABOUT).write_text(json.dumps(about, indent=1, sort_keys=True) + "\n")
+
+
+def read_origin(folder: Path) -> Origin:
+    """The collection of a snapshot.
+
+    Raises:
+        DataError: If the folder holds none, an incomplete one, or one of another version of Alula.
+    """
+    about = _about(folder)
+    if about.get("format") != FORMAT:
+        raise DataError(
+            f"The replica in {folder} has the format {about.get('format')}, and this version of Alula reads {FORMAT}; "
+            "open a new replica from the collection and save it."
+        )
+    if about["files"] != _sizes(folder):
+        raise DataError(f"The replica in {folder} is not whole: its files are not those that were saved. Copy it anew.")
+    key, *fields = map(ScalarField.parse, (about["primary_key"], *about["fields"]))
+    return Origin(about["collection"], about["server"], about["identity"], about["settings"], key, tuple(fields))
+
+
+def open_rows(folder: Path, kind: IndexType, encoder: Encoder) -> Rows:
+    """The rows of a snapshot, by memory map."""
+    index: LocalIndex = kind.open_local(folder / _INDEX, encoder)
+    try:
+        columns = pa.ipc.open_file(pa.memory_map(str(folder / _COLUMNS))).get_batch(0)
+        prints = np.load(folder / _PRINTS, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError) as error:
+        raise DataError(f"The replica in {folder} cannot be read ({error}).") from None
+    return Rows(index, columns, prints)
+
+
+def _about(folder: Path) -> dict[str, Any]:
+    try:
+        return dict(json.loads((folder / ABOUT).read_text()))
+    except (OSError, ValueError) as error:
+        raise DataError(f"The folder {folder} holds no replica that can be read ({error}).") from None
+
+
+def _sizes(folder: Path) -> dict[str, int]:
+    """Bytes of every file but the one that tells them."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and path != folder / ABOUT)
+    return {path.relative_to(folder).as_posix(): path.stat().st_size for path in files}

@@ -1,0 +1,1 @@
+"""How fast a search in one process is."""

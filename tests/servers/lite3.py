@@ -1,0 +1,38 @@
+"""Milvus Lite 3, the engine in Python, for programs of their own: tests run on Milvus Lite 2.5 otherwise.
+
+Both are the package ``milvus-lite``, so only one can be installed; the other lies in a directory that comes first on
+the path of the programs that want it.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from tests.servers.cache import installed, run
+
+VERSION = "3.2.2"
+ROOT = Path(__file__).parents[2]
+
+
+def install() -> Path:
+    """The directory that holds Milvus Lite 3, installed into the cache if it is not there yet.
+
+    Raises:
+        ServerError: pip could not install the package.
+    """
+    return installed(f"milvus-lite-{VERSION}", _fetch)
+
+
+def _fetch(directory: Path) -> None:
+    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    package = ["--no-deps", "--only-binary=:all:", "--target", str(directory), f"milvus-lite=={VERSION}"]
+    run(f"Milvus Lite {VERSION}", "fetch the package", [*pip, *package])
+
+
+def environment() -> Mapping[str, str]:
+    """The environment of a program that is to find Milvus Lite 3, and the project as this one sees it."""
+    path = [str(install()), *(part for part in sys.path if part)]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(dict.fromkeys(path))}
