@@ -20,7 +20,7 @@ from alula.collections import Collection
 from alula.encoders import Encoder, load_encoder
 from alula.errors import AlulaError, ServerError, Unsupported, UsageError
 from alula.evaluation.evaluate import Bench, Effort, Outcome, evaluate_collection, samples
-from alula.evaluation.native import Params, parse_native
+from alula.evaluation.native import PATIENCE, Params, parse_native
 from alula.evaluation.questions import Asked, make_questions
 from alula.evaluation.results import Evaluation
 from alula.evaluation.rows import Progress, Rows, collection_rows, file_rows, rows_of_collection_files
@@ -101,6 +101,13 @@ def _values(option: Option, text: str) -> list[Any]:
 @click.option(
     "--clients", type=click.IntRange(1, 64), default=4, show_default=True, help="Clients to search side by side."
 )
+@click.option(
+    "--patience",
+    type=click.FloatRange(min=0),
+    default=PATIENCE,
+    show_default=True,
+    help="Seconds to wait until an index that is made to be measured is built.",
+)
 @_sweep_options
 @click.option("--output", type=_OUT, help="Write all figures to this JSON file.")
 @click.option("--report", type=_OUT, help="Write a page with plots (.html) that needs no network.")
@@ -124,6 +131,7 @@ def command(
     metric: str | None,
     seconds: float,
     clients: int,
+    patience: float,
     sweep: Mapping[str, Sequence[Any]],
     output: Path | None,
     report: Path | None,
@@ -148,7 +156,7 @@ def command(
     asking: dict[str, Any] = {"queries": queries, "column": query_column, "seed": seed, "k": k, "truth": truth}
     asking["sample"] = sample
     with shown_progress(quiet) as progress, _somewhere(server) as place:
-        effort = Effort(seconds, clients, sweep)
+        effort = Effort(seconds, clients, sweep, patience)
         if name is not None:
             if server is None:
                 raise UsageError("Say where the collection is, with --uri.")

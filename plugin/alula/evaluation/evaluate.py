@@ -14,6 +14,7 @@ from alula.encoders import Encoder
 from alula.evaluation.measure import Point, measure
 from alula.evaluation.native import (
     NATIVE,
+    PATIENCE,
     PREFIX,
     Params,
     drop_quietly,
@@ -42,11 +43,13 @@ class Effort:
         seconds: How long several clients search with each setting.
         clients: Clients that search side by side.
         sweep: Values of search options to combine; a choice of our own if empty.
+        patience: Seconds to wait for an index that is built for the purpose.
     """
 
     seconds: float = 2.0
     clients: int = 4
     sweep: Mapping[str, Sequence[Any]] | None = None
+    patience: float = PATIENCE
 
 
 @dataclass(frozen=True)
@@ -147,6 +150,7 @@ class Bench:
             ServerError: If the server refuses it.
         """
         given: Any = {"metric": self.metric, "dim": self.dim, "count": self.count, "progress": self.progress}
+        given["patience"] = self.effort.patience
         with native_collection(self.server, self.rows, self.key, name, params, **given) as made:
             shown = " ".join((name, *(f"{key}={value}" for key, value in params.items())))
             settings = NATIVE[name].sweep(made.params, questions.limit)
@@ -190,7 +194,7 @@ class Bench:
                 self.progress(what, status.written, self.count)
 
             load(collection.target(), self.rows.source, mode="insert", progress=show)
-            settle(self.server, name, f"building {kind.name}", self.progress)
+            settle(self.server, name, f"building {kind.name}", self.effort.patience, self.progress)
             yield collection, time.perf_counter() - started
         finally:
             drop_quietly(self.server, name)

@@ -22,12 +22,13 @@ from alula.evaluation.sizes import Sizes
 from alula.evaluation.truth import Searcher
 from alula.index_types import FieldSpec
 from alula.schema import ScalarField
-from alula.servers import Server, milvus_errors, send, slices, write_request
+from alula.servers import Server, connect, milvus_errors, send, slices, write_request
 
 PREFIX = "alula_evaluate_"
 _FIELD = "vector"
 _SECONDS = 60.0  # for one insert
-_BUILD_SECONDS = 3600.0
+_DROP_SECONDS = 10.0
+PATIENCE = 600.0  # seconds
 Params = dict[str, Any]
 
 
@@ -167,6 +168,7 @@ def native_collection(
     metric: str,
     dim: int,
     count: int,
+    patience: float = PATIENCE,
     progress: Progress = silent,
 ) -> Iterator[NativeCollection]:
     """Rows in a collection with one of Milvus's own index types, dropped at the end in any case.
@@ -180,6 +182,7 @@ def native_collection(
         metric: ``COSINE``, ``IP`` or ``L2``.
         dim: Their dimension.
         count: Their number.
+        patience: Seconds to wait for the index.
         progress: Told of the rows written.
 
     Raises:
@@ -205,23 +208,23 @@ def native_collection(
                 with milvus_errors(f"write rows for {index_type}"):
                     send(server, write_request(name, held, specs, start, stop, partition="", upsert=False), _SECONDS)
         with milvus_errors(f"build {index_type}"):
-            settle(server, name, f"building {index_type}", progress)
+            settle(server, name, f"building {index_type}", patience, progress)
         yield NativeCollection(server, name, metric, built, time.perf_counter() - started)
     finally:
         drop_quietly(server, name)
 
 
-def settle(server: Server, name: str, what: str, progress: Progress = silent) -> None:
+def settle(server: Server, name: str, what: str, patience: float, progress: Progress = silent) -> None:
     """Wait until a server has indexed all rows of a collection, and load it so that no search reads unindexed ones.
 
     Raises:
-        ServerError: If building failed, or takes longer than an hour.
+        ServerError: If building failed, or takes longer than `patience` seconds.
     """
     if server.embedded:
         server.client.load_collection(name)
         return
     server.client.flush(name)
-    deadline = time.monotonic() + _BUILD_SECONDS
+    deadline = time.monotonic() + patience
     while True:
         with milvus_errors("ask how far the index is"):
             states = [server.client.describe_index(name, index) for index in server.client.list_indexes(name)]
@@ -235,7 +238,10 @@ def settle(server: Server, name: str, what: str, progress: Progress = silent) ->
         if waiting == 0:
             break
         if time.monotonic() > deadline:
-            raise ServerError(f"Milvus has not built the index in an hour; {waiting:,} rows are not indexed.")
+            raise ServerError(
+                f"Milvus has not built the index in {patience:g} seconds, and {waiting:,} rows are not indexed; give "
+                "it more with --patience."
+            )
         time.sleep(0.2)
     server.client.release_collection(name)
     server.client.load_collection(name)
@@ -245,5 +251,12 @@ def settle(server: Server, name: str, what: str, progress: Progress = silent) ->
 
 def drop_quietly(server: Server, name: str) -> None:
     """Drop a temporary collection if it is there, whatever happens."""
-    with contextlib.suppress(MilvusException, grpc.RpcError):
-        server.client.drop_collection(name)
+    failures = (MilvusException, grpc.RpcError, ServerError)
+    try:
+        server.client.drop_collection(name, timeout=_DROP_SECONDS)
+    except failures:
+        if server.embedded:  # Ctrl-C in a terminal ends the engine as well: start it once more
+            with contextlib.suppress(*failures):
+                server.close()
+                with connect(server.uri, must_exist=True) as again:
+                    again.client.drop_collection(name)
