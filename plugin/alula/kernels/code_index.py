@@ -221,13 +221,14 @@ class CodeIndex:
             Positions and scores: exact, or `adc_scores` when nothing is re-ranked.
         """
         found = Found.empty(len(lut), k)
+        hidden = self._hidden  # before the slots, out of which another search may take the deleted rows
         slots = self._slots if probes is None else self._in_cells()
         if not slots.count:
             return found
         levels = levels or self.levels
         rows = Rows(_fixed(slots.codes), self._norms(slots, levels), _fixed(slots.positions))
         mask = valid
-        if self._hidden:
+        if hidden:
             mask = self._alive if valid is None else self._alive & valid
         mask = _fixed(ALL if mask is None else mask)
         exact = self.vectors is not None and vectors is not None and rerank != 0
