@@ -30,7 +30,14 @@ LAYERS = (
     ("collections", "search", "ingest", "evaluation", "lite", "replica"),
     ("cli",),
 )
-MAY_TALK_TO_MILVUS = ("alula.servers", "alula.collections", "alula.search", "alula.ingest", "alula.lite")
+MAY_TALK_TO_MILVUS = (
+    "alula.servers",
+    "alula.collections",
+    "alula.search",
+    "alula.ingest",
+    "alula.lite",
+    "alula.evaluation.native",
+)
 OPEN_TO_EXPORTERS = ("alula.encoders", "alula.errors", "alula.ingest.sources")
 
 # Before IMPORT_EVERYTHING: a package `alula` whose __init__ does nothing, to load its lower parts alone.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -215,6 +217,10 @@ def test_only_lengths_of_which_all_norms_came_can_be_searched():
     norms[3, 2] = np.nan
     index.add(codes, norms)
     assert index.lengths == (1, 4)
+    some = CodeIndex(4, "L2", lengths=[4, 3])
+    assert some.lengths == (3, 4)
+    some.add(*made(10, 4)[:2])
+    assert some.lengths == (3, 4)
     without = CodeIndex(4, "IP")
     without.add(codes, norms)
     assert without.lengths == (1, 2, 3, 4)
@@ -236,3 +242,30 @@ def test_numbers_at_the_ends_of_float32(metric, factor):
         np.testing.assert_array_equal(results[0].positions, other.positions)
         np.testing.assert_array_equal(results[0].scores, other.scores)
     assert (results[0].positions >= 0).all()
+
+
+def test_searches_go_on_while_rows_come_and_go():
+    codes, norms, lut, query_norms, _, _ = made(20_000, 3)
+    index = CodeIndex(3, "COSINE")
+    index.add(codes[:2_000], norms[:2_000])
+    index.delete(np.arange(500))
+    found = []
+
+    def search():
+        while len(index) < len(codes):
+            found.extend(index.search(lut, query_norms, 50, probes=probes).positions for probes in (None, 20, 256))
+
+    with ThreadPoolExecutor(2) as pool:
+        searches = [pool.submit(search) for _ in range(2)]
+        for part in np.array_split(np.arange(2_000, 20_000), 60):
+            index.add(codes[part], norms[part])
+            index.search(lut[:1], query_norms[:1], 1, probes=1)
+    for each in searches:
+        each.result()
+    assert min(positions.min() for positions in found) >= 500
+    fresh = CodeIndex(3, "COSINE")
+    fresh.add(codes, norms)
+    fresh.delete(np.arange(500))
+    np.testing.assert_array_equal(
+        index.search(lut, query_norms, 50).positions, fresh.search(lut, query_norms, 50).positions
+    )

@@ -154,9 +154,8 @@ class Bench:
             points, found = _sweep(shown, tries, questions, self.effort, self.progress)
         sizes = NATIVE[name].sizes(self.count, self.dim, made.params)
         notes = [sizes.note] if sizes.note else []
-        if len(found) > 1 and all(answers == found[0] for answers in found):
-            option = next(iter(settings[0]))
-            notes.append(f"{name} gave the same answers for every {option}: this server seems not to use the index")
+        if "nprobe" in settings[0] and len(found) > 1 and all(answers == found[0] for answers in found):
+            notes.append(f"{name} gave the same answers for every nprobe: this server seems not to use the index")
         return Outcome(Subject(shown, sizes, points, "", made.params, made.seconds, notes), found)
 
     def learned(self, encoder: Encoder, options: Settings, questions: Questions) -> Outcome:
@@ -183,7 +182,6 @@ class Bench:
                 encoder=encoder,
                 index_type=kind.name,
                 primary_key=str(self.key),
-                consistency_level="Strong",
                 options=options,
             )
             what = f"loading {kind.name}"

@@ -194,7 +194,7 @@ def native_collection(
             length = {"max_length": key.max_length} if key.data_type == "VARCHAR" else {}
             schema.add_field(key.name, DataType[key.data_type], is_primary=True, **length)
             schema.add_field(_FIELD, DataType.FLOAT_VECTOR, dim=dim)
-            client.create_collection(name, schema=schema, consistency_level="Strong")
+            client.create_collection(name, schema=schema)
             index = client.prepare_index_params()
             index.add_index(_FIELD, index_type=index_type, metric_type=metric, params=built)
             client.create_index(name, index, sync=False)  # before the rows: what a server refuses costs no time
@@ -239,6 +239,8 @@ def settle(server: Server, name: str, what: str, progress: Progress = silent) ->
         time.sleep(0.2)
     server.client.release_collection(name)
     server.client.load_collection(name)
+    # a search that may read old states finds all rows only after one that may not
+    server.client.query(name, filter="", output_fields=["count(*)"], consistency_level="Strong")
 
 
 def drop_quietly(server: Server, name: str) -> None:

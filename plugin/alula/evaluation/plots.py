@@ -19,7 +19,7 @@ INK, GRID = "#010101", "#020202"  # stand for CSS variables, as do the colours o
 SIZES = {"wide": (860, 460), "narrow": (350, 380)}  # CSS pixels: one for desks, one for phones
 _SVG = "http://www.w3.org/2000/svg"
 _XLINK = "http://www.w3.org/1999/xlink"
-_DIRECTIONS = ((1, 0), (0, 1), (-1, 0), (0, -1), (1, 1), (-1, 1), (1, -1), (-1, -1))
+_DIRECTIONS = ((1, 0), (0, 1), (-1, 0), (0, -1), (-1, 1), (1, 1), (1, -1), (-1, -1))
 _DISTANCES = (12, 18, 26, 36, 48, 64)  # pixels from a point to the middle of its label
 Box = tuple[float, float, float, float]
 
@@ -33,7 +33,7 @@ class Dot:
         y: Upwards.
         label: What stands beside it.
         title: What a pointer that rests on it shows.
-        spread: The ends of its interval along `interval`, if it has one.
+        spread: The ends of its interval, if it has one: of its recall, whichever axis shows that.
     """
 
     x: float
@@ -130,7 +130,7 @@ def _finish(figure: Figure, axes: Any, series: Sequence[Sequence[Dot]], name: st
             look: dict[str, Any] = {"marker": MARKS[number % SERIES], "color": _colour(number), "gid": identity}
             axes.plot([dot.x], [dot.y], linestyle="", markersize=8, markeredgewidth=0, **look)
     figure.draw_without_rendering()  # settles where things are
-    _label(axes, series)
+    _label(axes, series, upright=name.startswith("bits"))
     out = io.BytesIO()
     # text stays text; the salt makes equal plots equal files
     import matplotlib as mpl  # noqa: PLC0415
@@ -140,11 +140,12 @@ def _finish(figure: Figure, axes: Any, series: Sequence[Sequence[Dot]], name: st
     return _for_page(out.getvalue(), name, says, titles)
 
 
-def _label(axes: Any, series: Sequence[Sequence[Dot]]) -> None:
+def _label(axes: Any, series: Sequence[Sequence[Dot]], *, upright: bool) -> None:
     """Put each label where it covers neither a point nor another label, with a line to its point where that is far."""
     placed = [(axes.transData.transform((dot.x, dot.y)), dot, n) for n, dots in enumerate(series) for dot in dots]
     frame = axes.get_window_extent()
     taken: list[Box] = [(x - 5, y - 5, x + 5, y + 5) for (x, y), _, _ in placed]
+    taken += [_interval(axes, dot, upright=upright) for _, dot, _ in placed if dot.spread]
     for (x, y), dot, number in placed:
         half = 4 + 3.6 * len(dot.label), 7.5
 
@@ -152,7 +153,8 @@ def _label(axes: Any, series: Sequence[Sequence[Dot]]) -> None:
             middle = at[0] + way[0] * (distance + half[0] - 7), at[1] + way[1] * distance
             return middle[0] - half[0], middle[1] - half[1], middle[0] + half[0], middle[1] + half[1]
 
-        tries = [(distance, box(distance, way)) for distance, way in itertools.product(_DISTANCES, _DIRECTIONS)]
+        ways = (*_DIRECTIONS[4:], *_DIRECTIONS[:4]) if upright else _DIRECTIONS  # a line runs through upright dots
+        tries = [(distance, box(distance, way)) for distance, way in itertools.product(_DISTANCES, ways)]
         inside = [
             entry
             for entry in tries
@@ -175,6 +177,13 @@ def _label(axes: Any, series: Sequence[Sequence[Dot]]) -> None:
         )
 
 
+def _interval(axes: Any, dot: Dot, *, upright: bool) -> Box:
+    """Where the line of a dot's interval is, in pixels."""
+    ends = [(dot.x, end) if upright else (end, dot.y) for end in dot.spread or ()]
+    (left, low), (right, high) = axes.transData.transform(ends)
+    return left - 1, low - 1, right + 1, high + 1
+
+
 def _common(one: Box, other: Box) -> float:
     """The area that two boxes have in common."""
     width = min(one[2], other[2]) - max(one[0], other[0])
@@ -194,7 +203,7 @@ def _for_page(svg: bytes, name: str, says: str, titles: Mapping[str, str]) -> st
     root.set("role", "img")
     root.set("aria-label", says)
     for element in root.iter():
-        identity = element.get("id")
+        identity = element.get("id", "")
         if identity in titles:
             element.set("class", "dot")
             title = ET.Element(f"{{{_SVG}}}title")

@@ -138,4 +138,5 @@ def estimate_recall(found: Sequence[Sequence[Any]], truth: Sequence[Sequence[Any
     trials = min(max(p * (1 - p) / variance, n), n * k) if variance > 0 else n * k
     centre = (p + Z * Z / (2 * trials)) / (1 + Z * Z / trials)
     half = Z / (1 + Z * Z / trials) * math.sqrt(p * (1 - p) / trials + Z * Z / (4 * trials * trials))
-    return RecallEstimate(p, max(0.0, centre - half), min(1.0, centre + half), n)
+    # the ends of 0 and of 1 are these themselves, but for rounding
+    return RecallEstimate(p, min(p, max(0.0, centre - half)), max(p, min(1.0, centre + half)), n)

@@ -16,7 +16,7 @@ _STEPS = (1, 1.5, 2, 3, 5, 7)  # of candidates, in each power of ten
 
 def show_settings(settings: Mapping[str, Any]) -> str:
     """A setting in words."""
-    return ", ".join(f"{name} {value}" for name, value in settings.items()) or "defaults"
+    return ", ".join(f"{name} {value}" for name, value in settings.items()) or "no options"
 
 
 def as_options(settings: Mapping[str, Any]) -> str:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -79,9 +80,9 @@ class _Slots:
             return self
         return replace(self, lengths=tuple(self.lengths[i] for i in kept), norms=self.norms[kept])
 
-    def with_rows(self, codes: U8, norms: F32, position: int) -> _Slots:
-        """These and more rows (m, M), whose positions count from one on."""
-        held = tuple(int(t) for t in np.flatnonzero(~np.isnan(norms).any(axis=0)) + 1)
+    def with_rows(self, codes: U8, norms: F32, lengths: Sequence[int], position: int) -> _Slots:
+        """These and more rows (m, M), with their norms of some lengths, whose positions count from one on."""
+        held = tuple(t for t in lengths if not np.isnan(norms[:, t - 1]).any())
         grown = self.with_lengths(held).with_room(self.count + len(codes))
         slots = np.arange(self.count, self.count + len(codes))
         grown.codes[slots // BLOCK, :, slots % BLOCK] = codes
@@ -136,16 +137,27 @@ class CodeIndex:
         metric: ``COSINE``, ``IP`` or ``L2``.
         scale: What one unit of the norms and look-up tables is in the user's vectors (`EncoderInfo.scale`).
         vector_dim: Dimension of the rows' vectors; None when they are not held.
+        lengths: The prefixes, in levels, whose norms are held, two bytes each for a row; all by default.
     """
 
-    def __init__(self, levels: int, metric: str, scale: float = 1.0, vector_dim: int | None = None) -> None:
+    def __init__(
+        self,
+        levels: int,
+        metric: str,
+        scale: float = 1.0,
+        vector_dim: int | None = None,
+        *,
+        lengths: Sequence[int] | None = None,
+    ) -> None:
         self.levels, self.metric, self.scale = levels, metric, scale
+        self._kept = () if metric == "IP" else tuple(range(1, levels + 1) if lengths is None else sorted(lengths))
         self.vectors = None if vector_dim is None else Vectors(vector_dim, metric)
         self._slots = _Slots.empty(levels)
         self._word_norms: F32 = np.full(CELLS, np.nan, np.float32)
         self._alive: Mask = np.empty(0, np.bool_)
         self._loops = code_loops()
-        self._hidden = False  # whether there are slots of deleted rows
+        self._left = 0  # rows that were not deleted
+        self._changing = Lock()
 
     def __len__(self) -> int:
         return len(self._alive)
@@ -158,7 +170,9 @@ class CodeIndex:
     @property
     def lengths(self) -> tuple[int, ...]:
         """The prefixes, in levels, that can be searched: those of which every row came with its norm."""
-        return self._slots.lengths if len(self) and self.metric != "IP" else tuple(range(1, self.levels + 1))
+        if self.metric == "IP":  # it needs no norms
+            return tuple(range(1, self.levels + 1))
+        return self._slots.lengths if len(self) else self._kept
 
     @property
     def nbytes(self) -> Mapping[str, int]:
@@ -178,18 +192,20 @@ class CodeIndex:
             norms: float32 (m, M): norm of each prefix's reconstruction; NaN where it is not known.
             vectors: float32 (m, d): the rows' vectors, where the index holds them.
         """
-        if self.metric == "IP":  # it does not look at norms
-            norms = np.full_like(norms, np.nan)
-        self._word_norms[codes[:, 0]] = norms[:, 0]
-        self._slots = self._slots.with_rows(codes, norms, len(self))
-        self._alive = np.concatenate([self._alive, np.ones(len(codes), np.bool_)])
-        if self.vectors is not None and vectors is not None:
-            self.vectors.add(vectors)
+        with self._changing:
+            if self.metric != "IP":
+                self._word_norms[codes[:, 0]] = norms[:, 0]
+            if self.vectors is not None and vectors is not None:
+                self.vectors.add(vectors)
+            alive = np.concatenate([self._alive, np.ones(len(codes), np.bool_)])
+            slots = self._slots.with_rows(codes, norms, self._kept, len(self))
+            self._alive, self._slots, self._left = alive, slots, self._left + len(codes)
 
     def delete(self, positions: I64) -> None:
         """Delete rows by position; positions that were deleted before change nothing."""
-        self._alive[positions] = False
-        self._hidden = True
+        with self._changing:
+            self._alive[positions] = False
+            self._left = int(np.count_nonzero(self._alive))
 
     def search(
         self,
@@ -221,18 +237,18 @@ class CodeIndex:
             Positions and scores: exact, or `adc_scores` when nothing is re-ranked.
         """
         found = Found.empty(len(lut), k)
-        hidden = self._hidden  # before the slots, out of which another search may take the deleted rows
         slots = self._slots if probes is None else self._in_cells()
         if not slots.count:
             return found
         levels = levels or self.levels
         rows = Rows(_fixed(slots.codes), self._norms(slots, levels), _fixed(slots.positions))
         mask = valid
-        if hidden:
+        if slots.count != self._left:
             mask = self._alive if valid is None else self._alive & valid
         mask = _fixed(ALL if mask is None else mask)
         exact = self.vectors is not None and vectors is not None and rerank != 0
         wanted = k if not exact else max(k, min(candidates, rerank or candidates))
+        wanted = min(wanted, slots.count)
         everything = np.array([[0, slots.count]])
         for i in range(len(lut)):
             ranges = everything if probes is None else _nearest(slots, lut[i, 0], probes)
@@ -260,12 +276,11 @@ class CodeIndex:
         return _fixed(slots.norms[slots.lengths.index(levels)])
 
     def _in_cells(self) -> _Slots:
-        slots = self._slots
-        first, last = slots.cells[-1]
-        if last - first > slots.count // 4:
-            self._slots = slots = slots.in_cells(self._alive, self._word_norms)
-            self._hidden = False
-        return slots
+        with self._changing:
+            first, last = self._slots.cells[-1]
+            if last - first > self._slots.count // 4:
+                self._slots = self._slots.in_cells(self._alive, self._word_norms)
+            return self._slots
 
     def save(self, folder: Path) -> None:
         """Write the index into a folder."""
@@ -282,7 +297,13 @@ class CodeIndex:
         }
         if self.vectors is not None:
             arrays |= self.vectors.arrays
-        about = {"metric": self.metric, "scale": self.scale, "lengths": slots.lengths, "slots": slots.count}
+        about = {
+            "metric": self.metric,
+            "scale": self.scale,
+            "lengths": slots.lengths,
+            "kept": self._kept,
+            "slots": slots.count,
+        }
         save_arrays(folder, arrays, about)
 
     @classmethod
@@ -293,7 +314,7 @@ class CodeIndex:
             DataError: If the folder holds no such index.
         """
         arrays, about = load_arrays(folder)
-        index = cls(arrays["codes"].shape[1], about["metric"], about["scale"])
+        index = cls(arrays["codes"].shape[1], about["metric"], about["scale"], lengths=about["kept"])
         index.vectors = Vectors.restore(arrays, about["metric"])
         index._slots = _Slots(
             arrays["codes"],
@@ -305,7 +326,7 @@ class CodeIndex:
             about["slots"],
         )
         index._alive, index._word_norms = np.array(arrays["alive"]), np.array(arrays["word_norms"])
-        index._hidden = bool(np.count_nonzero(index._alive) < about["slots"])
+        index._left = int(np.count_nonzero(index._alive))
         return index
 
 

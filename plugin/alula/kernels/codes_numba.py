@@ -28,6 +28,8 @@ from alula.kernels.machine import lowest_one
 
 COSINE, IP, L2 = 0, 1, 2
 METRICS = {"COSINE": COSINE, "IP": IP, "L2": L2}
+EVERY = np.int64(1)  # typed, or numba compiles once more for the number 1
+UPPER = np.uint64(32)  # where the score begins in a key
 ROUNDING = 16 * 2.0**-24  # of a few operations on float32, generously
 SAMPLE = 128  # blocks that are searched first, to know what score the wanted rows will have
 STRETCH = 32  # blocks that one call takes
@@ -97,7 +99,7 @@ def _test(floor: np.uint64, query: Any, step: np.float32, low: float, error: flo
         a, b, least: so low that rounding loses no row whose norm is that of its reconstruction; NaN lets all pass.
     """
     metric, query_squared, unit = query
-    upper = np.uint32(floor >> np.uint64(32))
+    upper = np.uint32(floor >> UPPER)
     score = float(bits_float(np.uint32(upper & np.uint32(0x7FFFFFFF) if upper >> np.uint32(31) else ~upper)))
     if not np.isfinite(score) or not np.isfinite(error) or step == 0:
         return np.float32(0), np.float32(0), np.float32(np.nan)
@@ -129,7 +131,7 @@ def _key(product: Any, norm: Any, query: Any, position: Any) -> Any:
     else:
         bits = float_bits(score + np.float32(0))
         upward = np.uint32(~bits if bits >> np.uint32(31) else bits | np.uint32(0x80000000))
-    return (np.uint64(upward) << np.uint64(32)) | (np.uint64(0xFFFFFFFF) - np.uint64(position))
+    return (np.uint64(upward) << UPPER) | (np.uint64(0xFFFFFFFF) - np.uint64(position))
 
 
 # A call with many arrays costs as much as what is done for one block, and so does every view that is made of an array,
@@ -178,6 +180,31 @@ def _take(rows: Any, slots: I64, span: Any, valid: Mask, lut: F32, query: Any, k
 
 
 @compiled
+def _keep_best(keys: U64, count: int, wanted: int) -> Any:
+    """Bring the largest keys to the front, in no order; the least of them (Hoare, Algorithm 65: Find, CACM 1961)."""
+    first, last = 0, count - 1
+    while first < last:
+        pivot = keys[(first + last) // 2]
+        left, right = first, last
+        while left <= right:
+            while keys[left] > pivot:
+                left += 1
+            while keys[right] < pivot:
+                right -= 1
+            if left <= right:
+                keys[left], keys[right] = keys[right], keys[left]
+                left += 1
+                right -= 1
+        if wanted - 1 <= right:
+            last = right
+        elif wanted - 1 >= left:
+            first = left
+        else:
+            break
+    return keys[wanted - 1]
+
+
+@compiled
 def _visit(
     rows: Any, ranges: I64, valid: Mask, lut: F32, tables: Any, query: Any, wanted: int, floor: Any, stride: int
 ) -> Any:
@@ -199,8 +226,8 @@ def _visit(
             passed = _pass(codes, norms, (start, stop, stride), entries, test, sums, slots)
             count += _take(rows, slots[:passed], (first, last), valid, lut, query, keys[count:])
             if count > 2 * wanted + LANES:
-                keys[:wanted] = np.partition(keys[:count], count - wanted)[count - wanted :]
-                count, floor = wanted, keys[:wanted].min()
+                floor = _keep_best(keys, count, wanted)
+                count = wanted
                 test = _test(floor, query, step, low, error)
             start, stretch = stop, min(2 * stretch, STRETCH)  # while there is no floor, all rows pass
     return keys[:count]
@@ -220,12 +247,11 @@ def _scan(rows: Any, ranges: I64, valid: Mask, lut: F32, query: Any, wanted: int
         enough = int(expected + 3 * np.sqrt(expected) + 3)
         keys = _visit(rows, ranges, valid, lut, tables, query, enough, nothing, stride)
         if len(keys) >= enough:
-            floor = np.partition(keys, len(keys) - enough)[len(keys) - enough]
-            floor = (floor >> np.uint64(32)) << np.uint64(32)  # whatever the position
-            keys = _visit(rows, ranges, valid, lut, tables, query, wanted, floor, 1)
-            if np.sum(keys >= floor) >= wanted:  # mostly; else the sample promised too much
-                return keys
-    return _visit(rows, ranges, valid, lut, tables, query, wanted, nothing, 1)
+            floor = (_keep_best(keys, len(keys), enough) >> UPPER) << UPPER  # whatever the position
+            keys = _visit(rows, ranges, valid, lut, tables, query, wanted, floor, EVERY)
+            if len(keys) >= wanted and _keep_best(keys, len(keys), wanted) >= floor:  # mostly; or it promised too much
+                return keys[:wanted]
+    return _visit(rows, ranges, valid, lut, tables, query, wanted, nothing, EVERY)
 
 
 def scan(

@@ -75,6 +75,19 @@ class Vectors:
             vectors._centre = arrays["vector_centre"]
         return vectors
 
+    @classmethod
+    def over(cls, array: F32, metric: str) -> Vectors:
+        """Vectors that lie in an array (n, d) already, which is not copied; more cannot be added without a copy.
+
+        Args:
+            array: float32 (n, d): finite, and not to change.
+            metric: ``COSINE``, ``IP`` or ``L2``.
+        """
+        vectors = cls(array.shape[1], metric)
+        vectors._array = Growing(np.ascontiguousarray(array, np.float32))
+        vectors._describe(array)
+        return vectors
+
     @property
     def arrays(self) -> dict[str, npt.NDArray[Any]]:
         """What is to be saved, by name."""
@@ -109,11 +122,13 @@ class Vectors:
 
     def add(self, vectors: F32) -> None:
         """Add vectors (m, d) behind those there are."""
-        if not len(vectors):
-            return
+        if len(vectors):
+            self._array.add(vectors)
+            self._describe(vectors)
+
+    def _describe(self, vectors: F32) -> None:
         if self._centre is None:
             self._centre = self._directions(vectors).mean(axis=0, dtype=np.float64).astype(np.float32)
-        self._array.add(vectors)
         for start in range(0, len(vectors), CHUNK):
             self._codes.add(self._encode(self._directions(vectors[start : start + CHUNK]) - self._centre))
 

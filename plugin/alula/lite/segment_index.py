@@ -22,7 +22,7 @@ from alula.encoders import DrqEncoder, DrqRows, FlopsEncoder
 from alula.errors import AlulaError, DataError, EncoderError
 from alula.index_types import EncodedRows, IndexType, LocalIndex
 from alula.index_types.local import F32, I64, Mask
-from alula.kernels import better_is_larger, exact_scores, top_k
+from alula.kernels.vectors import Vectors
 
 ABOUT, FORMAT = "alula.json", 1
 BLOCK = 4096  # rows to encode at a time: an encoder's hidden layer is far larger than its rows
@@ -65,7 +65,7 @@ class SegmentIndex:
         self.metric = recipe.encoder.info.metric
         self.dim = recipe.encoder.info.input_dim
         self.num_vectors = len(rows)
-        self.vectors: F32 = np.empty((0, self.dim), np.float32)
+        self._vectors = Vectors(self.dim, self.metric)
         self._findable = None if rows.alive.all() else rows.alive
 
     @classmethod
@@ -90,7 +90,9 @@ class SegmentIndex:
 
     def attach(self, vectors: F32) -> None:
         """Take the segment's vectors (n, d), which its exact scores are computed from."""
-        self.vectors = vectors
+        if self._findable is not None:
+            vectors = np.where(self._findable[:, None], vectors, np.float32(0))
+        self._vectors = Vectors.over(vectors, self.metric)
 
     def search(
         self, queries: F32, top_k: int, valid_mask: Mask | None = None, params: Mapping[str, Any] | None = None
@@ -120,7 +122,7 @@ class SegmentIndex:
         for query, candidates, found, at in zip(
             queries, self._candidates(queries, wanted, top_k, options, valid_mask), ids, scores, strict=True
         ):
-            best, exact = self._best(query, candidates, top_k)
+            best, exact = self._vectors.best(query, candidates, top_k)
             found[: len(best)], at[: len(best)] = best, exact
         return ids, np.where(ids < 0, np.float32(np.inf), _distances(scores, self.metric))
 
@@ -139,11 +141,6 @@ class SegmentIndex:
 
     def _every(self, valid: Mask | None) -> I64:
         return np.arange(self.num_vectors) if valid is None else np.flatnonzero(valid)
-
-    def _best(self, query: F32, candidates: I64, limit: int) -> tuple[I64, F32]:
-        scores = exact_scores(query, self.vectors[candidates], self.metric)
-        order = top_k(scores, limit, larger=better_is_larger(self.metric))[:limit]
-        return candidates[order], scores[order]
 
     def save(self, path: str) -> None:
         """Write the index into one file, which appears when it is whole.

@@ -120,6 +120,7 @@ def _use(folder: str) -> list[list[dict[str, Any]]]:
         collection = database.create_collection("c", lite.CollectionSchema(fields=fields))
         collection.insert([{"id": i, "v": vector.tolist()} for i, vector in enumerate(VECTORS)])
         collection.flush()
+        collection._wait_for_bg()  # which would build the index as well
         collection.create_index("v", servicer.kv_pairs_to_index_params_dict(pairs))
         whole = collection.search([QUERY], top_k=2, search_params={"depth": 7})
         collection.release()
