@@ -143,10 +143,6 @@ class _DrqLowering(Lowering):
         """The number of levels of a code of so many bits."""
         return prefix_levels(self.drq, bits)
 
-    def check_search(self, options: Mapping[str, Any]) -> None:
-        """See `Lowering.check_search`: a prefix may have no norms."""
-        self.prefix(options["bits"])
-
 
 class _HammingLowering(_DrqLowering):
     """Sign bits in a BINARY_VECTOR; codes and prefix norms in INT64 columns beside it, eight and four to a column.
