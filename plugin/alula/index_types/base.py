@@ -245,6 +245,7 @@ class IndexType(ABC):
     summary: ClassVar[str]
     create_options: ClassVar[tuple[Option, ...]] = ()
     search_options: ClassVar[tuple[Option, ...]] = ()
+    local_options: ClassVar[tuple[Option, ...]] = ()  # search options of its index in this process
 
     @abstractmethod
     def choose(self, capabilities: Capabilities, options: Mapping[str, Any]) -> dict[str, str]:

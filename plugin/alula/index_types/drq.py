@@ -75,9 +75,10 @@ class Drq(IndexType):
         Option("bits", int, "Code length used for ranking, a multiple of 8; the longest by default.", minimum=8),
         Option("candidates", int, "Candidates to take from the native index and rank.", 1000),
         Option("nprobe", int, "Layout hamming with BIN_IVF_FLAT: clusters to visit.", 16),
-        Option(
-            "probes", int, "In this process: first codewords, of 256, to visit the rows of; all by default.", minimum=1
-        ),
+    )
+    local_options = (
+        *search_options,
+        Option("probes", int, "First codewords, of 256, to visit the rows of; all by default.", minimum=1),
     )
 
     def choose(self, capabilities: Capabilities, options: Mapping[str, Any]) -> dict[str, str]:

@@ -44,6 +44,8 @@ class FlopsSparse(IndexType):
         Option("terms", int, "Send only the query's heaviest terms, so many; all by default. Fewer is faster."),
     )
 
+    local_options = search_options
+
     def choose(self, capabilities: Capabilities, options: Mapping[str, Any]) -> dict[str, str]:
         """See `IndexType.choose`."""
         del options

@@ -76,7 +76,7 @@ class LocalIndex(ABC):
         Args:
             queries: float32 (n, d), checked.
             limit: Results per query.
-            options: Checked search options of the index type, each present; those that only a server has a use for
+            options: Checked `IndexType.local_options`, each present; those that only a server has a use for
                 (``nprobe``) change nothing.
             rerank: How many candidates to score by their vectors: all by default where they are kept, 0 for none.
             valid: bool (positions,): only these rows may be found; all by default.

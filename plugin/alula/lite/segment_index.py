@@ -116,7 +116,7 @@ class SegmentIndex:
         queries = self._recipe.encoder.check_vectors(queries, what="queries")
         if self._findable is not None:
             valid_mask = self._findable if valid_mask is None else valid_mask & self._findable
-        options = {option.name: option.default for option in self._recipe.kind.search_options} | dict(params or {})
+        options = {option.name: option.default for option in self._recipe.kind.local_options} | dict(params or {})
         every = self.num_vectors if valid_mask is None else int(np.count_nonzero(valid_mask))
         if every > max(options.get("candidates", CANDIDATES), top_k):
             found = self._rows.search(queries, top_k, options, valid=valid_mask)

@@ -223,7 +223,7 @@ class Replica:
         options = {**self.defaults, **options}
         stored_rerank = options.pop("rerank", None)
         rerank = stored_rerank if rerank is None else rerank
-        checked = check_options(self._kind.search_options, options, self._kind.name)
+        checked = check_options(self._kind.local_options, options, self._kind.name)
         wanted = check_limit(limit, offset)
         check_rerank(rerank, self._lowering.field)
         scope = Scope("", (), consistency_level, timeout)
@@ -239,7 +239,7 @@ class Replica:
                 output_fields=output_fields,
                 rerank=rerank,
                 scope=replace(scope, filter=filter),
-                options=options,
+                options={o.name: checked[o.name] for o in self._kind.search_options},
             )
         exact = scored_exactly(rerank, max(checked.get("candidates") or 0, wanted), wanted, self._lowering.field)
         if exact and not self._rows.index.keeps_vectors:
