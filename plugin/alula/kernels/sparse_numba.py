@@ -27,6 +27,7 @@ MARGIN = np.float32(1.5)  # a code is off by 1 / sqrt(12) of a step, so this is 
 LINE = np.uint64(64)  # bytes of a cache line
 AHEAD = np.uint64(12)  # rows whose codes are asked for before they are needed
 LONGEST_PREFETCH = np.uint64(1024)  # postings
+TINY = np.float32(1e-30)  # the shortest length that a query is divided by
 MOST = np.uint64(4)  # times as many rows as are wanted are held before they are sorted out
 UNASKED = 3
 ZERO, ONE = np.uint64(0), np.uint64(1)
@@ -487,10 +488,15 @@ def encode(
     query: F32,
     head: U8,
     sizes: F32,
+    basis: U8,
+    basis_sizes: F32,
+    short: U8,
+    short_sizes: F32,
     bias: F32,
     scale: float,
     floor: float,
     nnz: int,
+    most: int,
     every: Mask,
     outputs: F32,
     maxima: U32,
@@ -505,10 +511,15 @@ def encode(
         query: float32 (d,).
         head: uint8 (D, s): codes of the rows of W, each 128 more than it means.
         sizes: float32 (D,): what one step of each row's codes is.
+        basis: uint8 (m, s): codes of the directions in which the rows of W differ most; (0, s) for none.
+        basis_sizes: float32 (m,): what one step of each is.
+        short: uint8 (D, r): codes of the rows of W in that basis.
+        short_sizes: float32 (D,): what one step of each is.
         bias: float32 (D,).
         scale: What the query is divided by; 0 for its own length.
         floor: The least weight of the heaviest term.
         nnz: Most terms.
+        most: Dimensions with the largest outputs in the basis, for which they are computed in full.
         every: An empty array.
         outputs: float32: room for D values, and zeros up to a multiple of 256 and 64 more.
         maxima: uint32 (D,): room.
@@ -520,38 +531,73 @@ def encode(
     Returns:
         The number of terms.
     """
-    stride = np.uint64(head.shape[1])
-    codes = np.zeros(stride, np.int8)
-    largest = np.float32(0)
+    largest = TINY
     for place in range(np.uint64(len(query))):
         largest = max(largest, abs(query[place]))
-    largest = max(largest, np.float32(1e-30))
     scaled = query / largest
-    flat, offset = head.reshape(-1), np.int32(0)
-    for place in range(np.uint64(len(query))):
-        code = np.int8(np.floor(scaled[place] * np.float32(127) + np.float32(0.5)))
-        codes[place] = code
-        offset = np.int32(offset + np.int32(code))
-    offset = np.int32(offset * np.int32(128))
-    if scale > 0:
-        step = largest / (np.float32(scale) * np.float32(127))
+    factor = largest / np.float32(scale) if scale > 0 else np.float32(1)
+    if not scale > 0:
+        factor = factor / max(np.sqrt(_product(scaled, ZERO, scaled)), TINY)
+    codes = np.zeros(head.shape[1], np.int8)
+    step, offset = _quantise(scaled, codes)
+    step = step * factor
+    if len(basis):
+        parts = np.empty(len(basis), np.float32)
+        _multiply(basis, basis_sizes, np.zeros(len(basis), np.float32), codes, offset, step, parts)
+        short_codes = np.zeros(short.shape[1], np.int8)
+        short_step, short_offset = _quantise(parts, short_codes)
+        best = _multiply(short, short_sizes, bias, short_codes, short_offset, short_step, outputs)
+        count = most
     else:
-        length = max(np.sqrt(_product(scaled, ZERO, scaled)), np.float32(1e-30))
-        step = np.float32(1) / (length * np.float32(127))
-    top, best = np.float32(-np.inf), np.uint64(0)
+        best = _multiply(head, sizes, bias, codes, offset, step, outputs)
+        count = nnz
+    top = outputs[best]
+    # in the basis one that is a little under 0 may be over it in full
+    lowest = outputs[: len(head)].min() if len(basis) else np.float32(0)
     for row in range(np.uint64(len(head))):
-        total = np.int32(byte_products(flat, row * stride, codes, stride) - offset)
-        output = np.float32(total) * (sizes[row] * step) + bias[row]
-        if output > top:
-            top, best = output, row
-        outputs[row] = max(output, np.float32(0))
-    if not top >= np.float32(floor):
-        outputs[:] = 0
+        outputs[row] = max(outputs[row] - lowest, np.float32(0))
+    size = _take_block(outputs.view(np.uint32), 0, len(head), every, count, maxima, found, keys, 0)
+    size = _keep_largest(found, keys, size, count)
+    if len(basis):
+        flat, stride, values = head.reshape(-1), np.uint64(head.shape[1]), keys.view(np.float32)
+        for place in range(size):
+            row = np.uint64(found[place])
+            for ahead in range(np.uint64(0), stride, LINE):
+                prefetch(flat, np.uint64(found[min(place + AHEAD, size - ONE)]) * stride + ahead)
+            total = np.int32(byte_products(flat, row * stride, codes, stride) - offset)
+            output = np.float32(total) * (sizes[row] * step) + bias[row]
+            top = max(top, output) if place else output
+            values[place] = max(output, np.float32(0))
+        size = _keep_largest(found, keys, size, nnz)
+    if size == ZERO or not top >= np.float32(floor):
         dims[0], weights[0] = best, floor
         return ONE
-    size = _take_block(outputs.view(np.uint32), 0, len(head), every, nnz, maxima, found, keys, 0)
-    size = _keep_largest(found, keys, size, nnz)
-    stored = keys[:size].view(np.float32)
+    stored = keys.view(np.float32)
+    kept = ZERO
     for place in range(size):
-        dims[place], weights[place] = found[place], stored[place]
-    return size
+        if stored[place] > np.float32(0):
+            dims[kept], weights[kept] = found[place], stored[place]
+            kept += ONE
+    return kept
+
+
+@compiled
+def _multiply(
+    rows: U8,
+    sizes: F32,
+    bias: F32,
+    codes: npt.NDArray[np.int8],
+    offset: int,
+    step: float,
+    outputs: F32,
+) -> int:
+    """Products of rows of codes with one, each in its steps, plus a bias; the place of the largest."""
+    flat, stride = rows.reshape(-1), np.uint64(rows.shape[1])
+    top, best = np.float32(-np.inf), ZERO
+    for row in range(np.uint64(len(rows))):
+        total = np.int32(byte_products(flat, row * stride, codes, stride) - offset)
+        output = np.float32(total) * (sizes[row] * step) + bias[row]
+        outputs[row] = output
+        if output > top:
+            top, best = output, row
+    return best

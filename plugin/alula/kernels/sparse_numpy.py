@@ -13,6 +13,7 @@ from alula.kernels.found import F32, I64, U8, U16, U32, Mask
 BLOCK = 1 << 16
 LANES = 16
 MARGIN = np.float32(1.5)
+TINY = np.float32(1e-30)
 Keys = npt.NDArray[np.uint16] | npt.NDArray[np.uint32]
 I8 = npt.NDArray[np.int8]
 I32 = npt.NDArray[np.int32]
@@ -199,10 +200,15 @@ def encode(
     query: F32,
     head: U8,
     sizes: F32,
+    basis: U8,
+    basis_sizes: F32,
+    short: U8,
+    short_sizes: F32,
     bias: F32,
     scale: float,
     floor: float,
     nnz: int,
+    most: int,
     every: Mask,
     outputs: F32,
     maxima: U32,
@@ -212,24 +218,41 @@ def encode(
     weights: F32,
 ) -> int:
     """See `sparse_numba.encode`."""
-    codes = np.zeros(head.shape[1], np.int8)
-    largest = max(np.abs(query).max(initial=np.float32(0)), np.float32(1e-30))
+    del maxima
+    largest = np.abs(query).max(initial=TINY)
     scaled = query / largest
-    codes[: len(query)] = np.floor(scaled * np.float32(127) + np.float32(0.5))
-    if scale > 0:
-        step = largest / (np.float32(scale) * np.float32(127))
+    factor = largest / np.float32(scale) if scale > 0 else np.float32(1)
+    if not scale > 0:
+        factor = factor / max(np.sqrt(_sums((scaled * scaled)[None])[0]), TINY)
+    codes = np.zeros(head.shape[1], np.int8)
+    step, offset = _quantise(scaled, codes)
+    step = step * factor
+    if len(basis):
+        parts = _multiply(basis, basis_sizes, np.zeros(len(basis), np.float32), codes, offset, step)
+        short_codes = np.zeros(short.shape[1], np.int8)
+        short_step, short_offset = _quantise(parts, short_codes)
+        activations = _multiply(short, short_sizes, bias, short_codes, short_offset, short_step)
     else:
-        length = max(np.sqrt(_sums((scaled * scaled)[None])[0]), np.float32(1e-30))
-        step = np.float32(1) / (length * np.float32(127))
-    activations = (_integer_products(head, codes) - 128 * int(codes.sum(dtype=np.int64))).astype(np.float32) * (
-        sizes * step
-    ) + bias
+        activations = _multiply(head, sizes, bias, codes, offset, step)
     best = int(np.argmax(activations))
-    if not activations[best] >= np.float32(floor):
+    top = activations[best]
+    lowest = activations.min() if len(basis) else np.float32(0)
+    outputs[: len(head)] = np.maximum(activations - lowest, np.float32(0))
+    size = _take_best(outputs.view(np.uint32), 0, len(head), every, most if len(basis) else nnz, found, keys, 0)
+    if len(basis) and size:
+        rows = found[:size].copy()
+        activations = _multiply(head[rows], sizes[rows], bias[rows], codes, offset, step)
+        top = activations.max()
+        values = np.zeros(len(head), np.float32)
+        values[rows] = np.maximum(activations, np.float32(0))
+        size = _take_best(values.view(np.uint32), 0, len(head), every, nnz, found, keys, 0)
+    if not size or not top >= np.float32(floor):
         dims[0], weights[0] = best, floor
         return 1
-    del maxima
-    outputs[: len(head)] = np.maximum(activations, np.float32(0))
-    size = _take_best(outputs.view(np.uint32), 0, len(head), every, nnz, found, keys, 0)
     dims[:size], weights[:size] = found[:size], keys[:size].view(np.float32)
     return size
+
+
+def _multiply(rows: U8, sizes: F32, bias: F32, codes: I8, offset: int, step: np.float32) -> F32:
+    products: F32 = (_integer_products(rows, codes) - offset).astype(np.float32) * (sizes * step) + bias
+    return products

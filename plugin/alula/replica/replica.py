@@ -202,8 +202,9 @@ class Replica:
             consistency_level: Of what is asked of Milvus.
             rerank: How many candidates to score by exact vectors: all by default, 0 for none.
             timeout: Seconds for one call to the server.
-            options: Search options of the index type; those of a native index (``nprobe``) change nothing. The
-                collection's `defaults` hold for those that are not given, and for `rerank`.
+            options: Search options of the index type, and those of its index in this process (``probes`` of DRQ); those
+                of a native index (``nprobe``) change nothing. The collection's `defaults` hold for those that are not
+                given, and for `rerank`.
 
         Returns:
             One list of hits per query, best first.
