@@ -13,7 +13,9 @@ import pytest
 
 from alula.evaluation.report import render_report, write_report
 
-CHROMIUM = next((path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), "")
+CHROMIUM = next(
+    (path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), ""
+)
 DRIVER = shutil.which("chromedriver") or ""
 SCREENSHOTS = Path("build/report")
 HOSTILE = "<script>alert('x')</script>"
@@ -70,7 +72,9 @@ def neighbours(*hits):
 def evaluation():
     """What a large evaluation gives, with points close together and users' data that means ill."""
     drq = [point(r, t, candidates=c) for c, r, t in ((11, 0.62, 3.1), (100, 0.93, 3.2), (500, 0.99, 4.6), (2000, 1, 9))]
-    drq += [point(r, 4.4, candidates=1000, bits=b, rerank=0) for b, r in ((16, 0.2), (32, 0.31), (64, 0.5), (128, 0.76))]
+    drq += [
+        point(r, 4.4, candidates=1000, bits=b, rerank=0) for b, r in ((16, 0.2), (32, 0.31), (64, 0.5), (128, 0.76))
+    ]
     hnsw = [point(r, t, ef=e) for e, r, t in ((16, 0.8, 2.4), (64, 0.93, 2.5), (128, 0.97, 2.6), (512, 0.995, 3.9))]
     ivf = [point(r, t, nprobe=n) for n, r, t in ((8, 0.7, 3.0), (32, 0.92, 3.3), (128, 0.985, 5.1), (256, 0.99, 7.9))]
     sample = {"query": f"a query {HOSTILE}" + "long" * 90, "columns": {}, "by": f"DRQ {HOSTILE}"}
@@ -105,7 +109,9 @@ def evaluation():
 
 @pytest.fixture(scope="module")
 def browser():
-    missing = "" if CHROMIUM and DRIVER else "the report is checked in Chromium: apt-get install chromium chromium-driver"
+    missing = (
+        "" if CHROMIUM and DRIVER else "the report is checked in Chromium: apt-get install chromium chromium-driver"
+    )
     if missing and os.environ.get("CI"):
         pytest.fail(missing)
     if missing:
@@ -180,9 +186,7 @@ def test_every_point_has_a_label_beside_it(view, evaluation):
         assert left <= box[0] < box[2] <= right
         assert top <= box[1] < box[3] <= bottom
     boxes = list(labels.values())
-    overlaps = [
-        (a, b) for i, a in enumerate(boxes) for b in boxes[:i] if common(a, b) > 0.3 * min(area(a), area(b))
-    ]
+    overlaps = [(a, b) for i, a in enumerate(boxes) for b in boxes[:i] if common(a, b) > 0.3 * min(area(a), area(b))]
     assert overlaps == []
 
 
