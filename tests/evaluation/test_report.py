@@ -35,7 +35,10 @@ for (const element of document.querySelectorAll('body *')) {
   const style = getComputedStyle(element);
   const ink = rgb(element instanceof SVGElement ? style.fill : style.color);
   let behind = element, paper = [0, 0, 0, 0];
-  while (behind && paper[3] === 0) { paper = rgb(getComputedStyle(behind).backgroundColor); behind = behind.parentElement; }
+  while (behind && paper[3] === 0) {
+    paper = rgb(getComputedStyle(behind).backgroundColor);
+    behind = behind.parentElement;
+  }
   const [a, b] = [light(ink), light(paper)].sort((x, y) => y - x);
   found.push([(a + 0.05) / (b + 0.05), element.textContent.trim().slice(0, 40), parseFloat(style.fontSize)]);
 }
