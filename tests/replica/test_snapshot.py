@@ -91,6 +91,7 @@ def test_the_collections_default_options_hold(small, tmp_path):
     assert replica.search(QUERIES, bits=32) == replica.search(QUERIES, bits=32, rerank=0) != wanted
     assert replica.search(QUERIES, rerank=50)[0][0].exact
     replica.save(tmp_path / "s")
+    assert replica.refresh().read == ROWS  # it is the same collection still
     small.set_defaults()
     assert replica.search(QUERIES)[0][0].exact
     assert alula.Replica.load(tmp_path / "s", encoder=small.lowering.encoder).search(QUERIES) == wanted
