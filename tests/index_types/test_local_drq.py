@@ -25,7 +25,7 @@ def encoders(tmp_path_factory):
 
 
 def options(**given):
-    return check_options(DRQ.search_options, given, "DRQ")
+    return check_options(DRQ.local_options, given, "DRQ")
 
 
 def local(encoder, metric, settings, vectors, *, keep_vectors=False):

@@ -83,6 +83,19 @@ def test_what_needs_milvus_says_so_without_it(small, tmp_path):
         alula.Replica.load(tmp_path / "s")
 
 
+def test_the_collections_default_options_hold(small, tmp_path):
+    replica = alula.Replica(small)
+    wanted = replica.search(QUERIES, bits=16, rerank=0)
+    small.set_defaults(bits=16, rerank=0)
+    assert replica.search(QUERIES) == wanted
+    assert replica.search(QUERIES, bits=32) == replica.search(QUERIES, bits=32, rerank=0) != wanted
+    assert replica.search(QUERIES, rerank=50)[0][0].exact
+    replica.save(tmp_path / "s")
+    small.set_defaults()
+    assert replica.search(QUERIES)[0][0].exact
+    assert alula.Replica.load(tmp_path / "s", encoder=small.lowering.encoder).search(QUERIES) == wanted
+
+
 def test_a_loaded_replica_is_refreshed_and_saved_in_its_place(small, tmp_path):
     alula.Replica(small, columns=["year"]).save(tmp_path / "s")
     replica = alula.Replica.load(tmp_path / "s", small)

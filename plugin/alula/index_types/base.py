@@ -218,10 +218,6 @@ class Lowering(ABC):
         del columns
         raise Unsupported("This index type's rows cannot be read back from Milvus.")
 
-    def check_search(self, options: Mapping[str, Any]) -> None:
-        """Raise a `UsageError` for search options that the rows stored here cannot serve; the base takes all."""
-        del options
-
     @abstractmethod
     def plan_search(self, queries: F32, options: Mapping[str, Any], limit: int) -> SearchPlan:
         """The native search for queries (n, d).
@@ -249,6 +245,7 @@ class IndexType(ABC):
     summary: ClassVar[str]
     create_options: ClassVar[tuple[Option, ...]] = ()
     search_options: ClassVar[tuple[Option, ...]] = ()
+    local_options: ClassVar[tuple[Option, ...]] = ()  # search options of its index in this process
 
     @abstractmethod
     def choose(self, capabilities: Capabilities, options: Mapping[str, Any]) -> dict[str, str]:

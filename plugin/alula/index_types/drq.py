@@ -41,6 +41,7 @@ from alula.kernels import (
     unpack_bytes,
     unpack_norms,
 )
+from alula.kernels.vectors import Vectors
 
 TINY = 1e-12  # the least norm that a query is divided by
 BINARY_INDEXES = ("BIN_FLAT", "BIN_IVF_FLAT")
@@ -74,9 +75,10 @@ class Drq(IndexType):
         Option("bits", int, "Code length used for ranking, a multiple of 8; the longest by default.", minimum=8),
         Option("candidates", int, "Candidates to take from the native index and rank.", 1000),
         Option("nprobe", int, "Layout hamming with BIN_IVF_FLAT: clusters to visit.", 16),
-        Option(
-            "probes", int, "In this process: first codewords, of 256, to visit the rows of; all by default.", minimum=1
-        ),
+    )
+    local_options = (
+        *search_options,
+        Option("probes", int, "First codewords, of 256, to visit the rows of; all by default.", minimum=1),
     )
 
     def choose(self, capabilities: Capabilities, options: Mapping[str, Any]) -> dict[str, str]:
@@ -141,10 +143,6 @@ class _DrqLowering(Lowering):
     def prefix(self, bits: int | None) -> int:
         """The number of levels of a code of so many bits."""
         return prefix_levels(self.drq, bits)
-
-    def check_search(self, options: Mapping[str, Any]) -> None:
-        """See `Lowering.check_search`: a prefix may have no norms."""
-        self.prefix(options["bits"])
 
 
 class _HammingLowering(_DrqLowering):
@@ -350,6 +348,9 @@ class _LocalDrq(LocalIndex):
     def add(self, rows: EncodedRows, vectors: F32 | None = None) -> None:
         encoded = cast(DrqRows, rows)
         self._index.add(encoded.codes, encoded.norms, vectors)
+
+    def hold(self, vectors: F32) -> None:
+        self._index.vectors = Vectors.over(vectors, self._index.metric)
 
     def delete(self, positions: I64) -> None:
         self._index.delete(positions)

@@ -28,6 +28,7 @@ from alula.index_types.base import (
 )
 from alula.index_types.local import I64, EncodedRows, LocalIndex, Mask
 from alula.kernels import Found, InvertedIndex, LinearQueries
+from alula.kernels.vectors import Vectors
 
 POSTING_BYTES = 8  # an id and a float32 weight
 
@@ -42,6 +43,8 @@ class FlopsSparse(IndexType):
         Option("candidates", int, "Candidates (R) to take from the inverted index and score exactly.", 500),
         Option("terms", int, "Send only the query's heaviest terms, so many; all by default. Fewer is faster."),
     )
+
+    local_options = search_options
 
     def choose(self, capabilities: Capabilities, options: Mapping[str, Any]) -> dict[str, str]:
         """See `IndexType.choose`."""
@@ -122,6 +125,9 @@ class _LocalFlops(LocalIndex):
 
     def add(self, rows: EncodedRows, vectors: F32 | None = None) -> None:
         self._index.add(cast(sp.csr_array, rows), vectors)
+
+    def hold(self, vectors: F32) -> None:
+        self._index.vectors = Vectors.over(vectors, self._index.metric)
 
     def delete(self, positions: I64) -> None:
         self._index.delete(positions)

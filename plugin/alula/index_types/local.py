@@ -50,6 +50,14 @@ class LocalIndex(ABC):
         """Add rows behind those there are, with their vectors (m, d) where they are kept."""
 
     @abstractmethod
+    def hold(self, vectors: F32) -> None:
+        """Hold the vectors (n, d) of all rows from here on, for exact scores; they are not copied, and must not change.
+
+        Args:
+            vectors: float32 (n, d), finite, by position.
+        """
+
+    @abstractmethod
     def delete(self, positions: I64) -> None:
         """Delete rows by position; positions that were deleted before change nothing."""
 
@@ -68,7 +76,7 @@ class LocalIndex(ABC):
         Args:
             queries: float32 (n, d), checked.
             limit: Results per query.
-            options: Checked search options of the index type, each present; those that only a server has a use for
+            options: Checked `IndexType.local_options`, each present; those that only a server has a use for
                 (``nprobe``) change nothing.
             rerank: How many candidates to score by their vectors: all by default where they are kept, 0 for none.
             valid: bool (positions,): only these rows may be found; all by default.

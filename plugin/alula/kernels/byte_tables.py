@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from typing import Any
 
-import llvmlite.binding
 import numba
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
+from numba.core.registry import cpu_target
 
 from alula.kernels.codes import BLOCK
 from alula.kernels.machine import intrinsic
@@ -22,10 +22,9 @@ HALF_TO_FLOAT = 2.0**112  # the exponents' biases differ by that
 
 
 def has_registers() -> bool:
-    """Whether compiled code will run on this processor as it is, and it has AVX-512 VBMI."""
-    if numba.config.CPU_NAME is not None or numba.config.CPU_FEATURES is not None:
-        return False
-    return bool(llvmlite.binding.get_host_cpu_features().get("avx512vbmi", False))
+    """Whether numba compiles for AVX-512 VBMI, and not for a processor that was named to it (``NUMBA_CPU_NAME``)."""
+    _, _, features = cpu_target.target_context.codegen().magic_tuple()
+    return numba.config.CPU_NAME is None and "+avx512vbmi" in features.split(",")
 
 
 @intrinsic

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Protocol
@@ -16,13 +16,15 @@ from alula.kernels.compiled import sparse_loops, warm_up
 from alula.kernels.exact import top_k
 from alula.kernels.found import F32, I64, Found, Mask
 from alula.kernels.linear import LinearQueries
-from alula.kernels.postings import SEGMENT_ARRAYS, Segment, build_segment, merge_segments
+from alula.kernels.postings import BLOCK, SEGMENT_ARRAYS, Segment, build_segment, merge_segments
 from alula.kernels.sidecar import load_arrays, save_arrays
 from alula.kernels.vectors import Vectors
 
 CUT = 0.05  # costs no recall that can be measured, and saves half of the postings where weights differ
 MOST_TERMS = 1 << 15  # of a query: each adds at least 1 to sums of 16 bits
-PADDING = 256  # scores are read in steps of so many
+MOST = 4  # times as many rows as are wanted may be held at once
+PADDING = 64  # loops read and write in steps of so many
+EVERY = np.empty(0, np.bool_)
 
 
 class Queries(Protocol):
@@ -135,7 +137,7 @@ class InvertedIndex:
         for segment in self._segments:
             np.maximum(self._peaks, segment.peaks, out=self._peaks)
         self._deleted = not self._alive.all()
-        self._rooms: dict[type, list[_Room]] = {np.uint16: [], np.uint32: []}
+        self._rooms: dict[type, list[_Room]] = {np.uint16: [], np.float32: []}
 
     def delete(self, positions: I64) -> None:
         """Delete rows by position; positions that were deleted before change nothing."""
@@ -185,7 +187,7 @@ class InvertedIndex:
         wanted = max(candidates, k)
         if rerank:
             wanted = min(wanted, max(rerank, k))
-        valid = self._may_be_found(valid)
+        may = self._may_be_found(valid)
 
         def search_some(numbers: range) -> None:
             for i in numbers:
@@ -194,9 +196,9 @@ class InvertedIndex:
                     dims, weights = _heaviest(dims, weights, terms or MOST_TERMS)
                 positions, scores = found.positions[i], found.scores[i]
                 if exact is None:
-                    self._find_by_weights(dims, weights, valid, positions, scores)
+                    self._find_by_weights(dims, weights, may, positions, scores)
                 else:
-                    self._find(dims, weights, cut, valid, wanted, exact[i], positions, scores)
+                    self._find(dims, weights, cut, may, wanted, exact[i], positions, scores)
 
         if threads == 1:
             search_some(range(len(queries)))
@@ -205,9 +207,10 @@ class InvertedIndex:
                 list(pool.map(search_some, (range(i, len(queries), threads) for i in range(threads))))
         return found
 
-    def _may_be_found(self, valid: Mask | None) -> Mask | None:
+    def _may_be_found(self, valid: Mask | None) -> Mask:
+        """Which rows may be found, an empty array for all."""
         if valid is None:
-            return self._alive if self._deleted else None
+            return self._alive if self._deleted else EVERY
         return valid & self._alive if self._deleted else np.ascontiguousarray(valid)
 
     def _find(  # noqa: PLR0917 (called for each query, and keywords cost time)
@@ -215,7 +218,7 @@ class InvertedIndex:
         dims: I64,
         weights: F32,
         cut: float,
-        valid: Mask | None,
+        valid: Mask,
         candidates: int,
         vector: F32,
         positions: I64,
@@ -223,34 +226,33 @@ class InvertedIndex:
     ) -> None:
         """Candidates by quantised sums, ranked by their vectors, into the arrays of one query's results."""
         assert self.vectors is not None  # noqa: S101 (for the type checker)
-        room = self._take_room(np.uint16)
-        for segment, sums in zip(self._segments, room.parts, strict=True):
-            self._loops.accumulate(*segment.by_impact, dims, weights, self._peaks, cut, sums)
-        if valid is not None:
-            self._loops.keep_only(room.scores, valid)
-        number = self._loops.select(room.scores, candidates, room.maxima, room.found, room.keys)
-        self.vectors.rank(vector, room.found[:number], positions, scores)
+        room = self._take_room(np.uint16, candidates)
+        size = 0
+        for segment in self._segments:
+            size = self._loops.collect(
+                *segment.by_impact, dims, weights, self._peaks, cut, valid, candidates, *room.arrays, size
+            )
+        self.vectors.rank(vector, room.found[:size], positions, scores)
         self._rooms[np.uint16].append(room)
 
-    def _find_by_weights(self, dims: I64, weights: F32, valid: Mask | None, positions: I64, scores: F32) -> None:
+    def _find_by_weights(self, dims: I64, weights: F32, valid: Mask, positions: I64, scores: F32) -> None:
         """The rows of the largest inner products, into the arrays of one query's results."""
-        room = self._take_room(np.uint32)
-        for segment, sums in zip(self._segments, room.parts, strict=True):
-            self._loops.accumulate_weights(*segment.by_weight, dims, weights, sums.view(np.float32))
-        if valid is not None:
-            self._loops.keep_only(room.scores, valid)
-        # numbers from 0 on have the order of their bits
-        number = self._loops.select(room.scores, len(positions), room.maxima, room.found, room.keys)
-        products = room.keys[:number].view(np.float32)
-        order = top_k(products, number)
-        positions[:number], scores[:number] = room.found[:number][order], products[order]
-        self._rooms[np.uint32].append(room)
+        room = self._take_room(np.float32, len(positions))
+        size = 0
+        for segment in self._segments:
+            size = self._loops.collect_by_weights(
+                *segment.by_weight, dims, weights, valid, len(positions), *room.arrays, size
+            )
+        products = room.keys[:size].view(np.float32)
+        order = top_k(products, size)
+        positions[:size], scores[:size] = room.found[:size][order], products[order]
+        self._rooms[np.float32].append(room)
 
-    def _take_room(self, dtype: type[np.uint16 | np.uint32]) -> _Room:
+    def _take_room(self, kind: type[np.uint16 | np.float32], count: int) -> _Room:
         # lists of Python: threads that search at once each take a room of their own
-        rooms = self._rooms[dtype]
-        room = rooms.pop() if rooms else _Room(self._segments, dtype)
-        return room if room.rows == len(self) else _Room(self._segments, dtype)
+        rooms = self._rooms[kind]
+        room = rooms.pop() if rooms else _Room(kind, count)
+        return room if room.count >= count else _Room(kind, count)
 
     def save(self, folder: Path) -> None:
         """Write the index into a folder."""
@@ -302,15 +304,14 @@ class _Rows:
 
 
 class _Room:
-    """What one search writes on; `scores` are 0 between searches."""
+    """What one search writes on: sums of a block's rows, 0 between searches, and the rows it finds."""
 
-    def __init__(self, segments: Sequence[Segment], dtype: type[np.uint16 | np.uint32]) -> None:
-        self.rows = sum(segment.rows for segment in segments)
-        padded = -(-self.rows // PADDING) * PADDING
-        self.scores = np.zeros(padded, dtype)
-        self.parts = [self.scores[segment.first : segment.first + segment.rows] for segment in segments]
-        self.maxima, self.keys = np.empty(padded + PADDING, dtype), np.empty(padded + PADDING, dtype)
-        self.found = np.empty(padded, np.uint32)
+    def __init__(self, kind: type[np.uint16 | np.float32], count: int) -> None:
+        keys = np.uint16 if kind is np.uint16 else np.uint32
+        self.count = count
+        self.found = np.empty(MOST * count + BLOCK + PADDING, np.uint32)
+        self.keys = np.empty(MOST * count + BLOCK + PADDING, keys)
+        self.arrays = (np.zeros(BLOCK + PADDING, kind), np.empty(BLOCK, keys), self.found, self.keys)
 
 
 def _heaviest(dims: I64, weights: F32, terms: int) -> tuple[I64, F32]:

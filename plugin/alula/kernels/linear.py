@@ -5,9 +5,12 @@ from __future__ import annotations
 import numpy as np
 
 from alula.kernels.compiled import sparse_loops
-from alula.kernels.found import F32, I64
+from alula.kernels.found import F32, I64, U8
 from alula.kernels.vectors import LINE
 
+LONG = 256  # vectors of so many dimensions are shortened first ...
+SHORT = 128  # ... to so many ...
+MOST = 3  # ... and so many times as many outputs as are wanted are then computed in full
 PADDING = 256  # outputs are read in steps of so many
 
 
@@ -28,11 +31,17 @@ class LinearQueries:
 
     def __init__(self, weight: F32, bias: F32, *, nnz: int, floor: float, scale: float | None) -> None:
         outputs, dim = weight.shape
-        steps = np.abs(weight).max(axis=1, keepdims=True) / np.float32(127)
-        self._head = np.full((outputs, -(-dim // LINE) * LINE), 128, np.uint8)
-        scaled = np.divide(weight, steps, out=np.zeros_like(weight), where=steps > 0)
-        self._head[:, :dim] = np.rint(scaled) + 128
-        self._fixed = (self._head, steps[:, 0].copy(), np.ascontiguousarray(bias), scale or 0.0, floor, nnz)
+        head, basis = _rounded(weight), weight[:0]
+        if dim >= LONG:
+            # most outputs are far from the largest, and few directions tell which; turned at random, because bytes
+            # want numbers of one size
+            turn = np.linalg.qr(np.random.default_rng(0).standard_normal((SHORT, SHORT)))[0]
+            basis = (turn @ np.linalg.eigh(weight.T @ weight)[1].T[-SHORT:]).astype(np.float32)
+        short = _rounded(weight @ basis.T)
+        arrays = (*head, *_rounded(basis), *short, np.ascontiguousarray(bias))
+        self._fixed = (*arrays, scale or 0.0, floor, nnz, min(MOST * nnz, outputs))
+        self._outputs = outputs
+        self._nnz = nnz
         self._rooms: list[_Room] = []
 
     def encode(self, vector: F32) -> tuple[I64, F32]:
@@ -41,18 +50,24 @@ class LinearQueries:
         Args:
             vector: float32 (d,), contiguous.
         """
-        room = self._rooms.pop() if self._rooms else _Room(len(self._head))
-        nnz = self._fixed[-1]
-        dims, weights = np.empty(nnz, np.int64), np.empty(nnz, np.float32)
-        size = sparse_loops().encode(
-            vector, *self._fixed, room.outputs, room.maxima, room.found, room.keys, dims, weights
-        )
+        room = self._rooms.pop() if self._rooms else _Room(self._outputs)
+        dims, weights = np.empty(self._nnz, np.int64), np.empty(self._nnz, np.float32)
+        size = sparse_loops().encode(vector, *self._fixed, *room.arrays, dims, weights)
         self._rooms.append(room)
         return dims[:size], weights[:size]
 
     def of(self, vectors: F32) -> EncodedQueries:
         """Queries of vectors, float32 (n, d), each encoded when it is asked for."""
         return EncodedQueries(self, np.ascontiguousarray(vectors, np.float32))
+
+
+def _rounded(rows: F32) -> tuple[U8, F32]:
+    """Rows as codes, uint8 (n, s), 128 more than they mean and s a multiple of 64, and their steps, float32 (n,)."""
+    steps = np.abs(rows).max(axis=1, keepdims=True, initial=0) / np.float32(127)
+    codes = np.full((len(rows), max(1, -(-rows.shape[1] // LINE)) * LINE), 128, np.uint8)
+    scaled = np.divide(rows, steps, out=np.zeros_like(rows), where=steps > 0)
+    codes[:, : rows.shape[1]] = np.rint(scaled) + 128
+    return codes, steps[:, 0].copy()
 
 
 class EncodedQueries:
@@ -71,6 +86,5 @@ class EncodedQueries:
 class _Room:
     def __init__(self, outputs: int) -> None:
         padded = -(-outputs // PADDING) * PADDING
-        self.outputs = np.zeros(padded, np.float32)
-        self.maxima, self.keys = np.empty(padded + PADDING, np.uint32), np.empty(padded + PADDING, np.uint32)
-        self.found = np.empty(padded, np.uint32)
+        maxima, found, keys = (np.empty(size, np.uint32) for size in (padded, padded + LINE, padded + LINE))
+        self.arrays = (np.empty(0, np.bool_), np.zeros(padded + LINE, np.float32), maxima, found, keys)

@@ -62,11 +62,11 @@ def count_ones(typingctx: Any, mask: Any) -> Any:
 
 @intrinsic
 def lowest_one(typingctx: Any, mask: Any) -> Any:
-    """The place of the lowest bit of a uint64 that is set."""
+    """The place of the lowest bit of a uint64 that is set, 64 if none is."""
     del typingctx, mask
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        return builder.cttz(arguments[0], ir.IntType(1)(1))
+        return builder.cttz(arguments[0], ir.IntType(1)(0))
 
     return types.uint64(types.uint64), generate
 

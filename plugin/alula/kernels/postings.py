@@ -59,14 +59,14 @@ class Segment:
         return peaks
 
     @cached_property
-    def by_impact(self) -> tuple[U16, I64, U32, F32, int]:
-        """What `accumulate` takes of a segment."""
-        return self.ids, self.starts, self.bounds, self.impacts, self.levels
+    def by_impact(self) -> tuple[U16, I64, U32, F32, int, int, int]:
+        """What `collect` takes of a segment."""
+        return self.ids, self.starts, self.bounds, self.impacts, self.levels, self.first, self.rows
 
     @cached_property
-    def by_weight(self) -> tuple[U16, I64, U32, F32, int]:
-        """What `accumulate_weights` takes of a segment."""
-        return self.ids, self.starts, self.bounds, self.weights, self.levels
+    def by_weight(self) -> tuple[U16, I64, U32, F32, int, int, int]:
+        """What `collect_by_weights` takes of a segment."""
+        return self.ids, self.starts, self.bounds, self.weights, self.levels, self.first, self.rows
 
     @property
     def arrays(self) -> dict[str, npt.NDArray[Any]]:

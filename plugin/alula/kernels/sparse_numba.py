@@ -27,25 +27,38 @@ MARGIN = np.float32(1.5)  # a code is off by 1 / sqrt(12) of a step, so this is 
 LINE = np.uint64(64)  # bytes of a cache line
 AHEAD = np.uint64(12)  # rows whose codes are asked for before they are needed
 LONGEST_PREFETCH = np.uint64(1024)  # postings
+TINY = np.float32(1e-30)  # the shortest length that a query is divided by
+MOST = np.uint64(4)  # times as many rows as are wanted are held before they are sorted out
+UNASKED = 3
 ZERO, ONE = np.uint64(0), np.uint64(1)
 
 Keys = npt.NDArray[np.uint16] | npt.NDArray[np.uint32]
 
 
 @compiled
-def accumulate(
+def collect(
     ids: U16,
     starts: I64,
     bounds: U32,
     impacts: F32,
     levels: int,
+    first: int,
+    rows: int,
     dims: I64,
     weights: F32,
     peaks: F32,
     cut: float,
-    scores: U16,
-) -> None:
-    """Add a query's quantised contributions to the scores of a segment's rows.
+    valid: Mask,
+    count: int,
+    sums: U16,
+    maxima: U16,
+    found: U32,
+    keys: U16,
+    size: int,
+) -> int:
+    """Add a segment's best rows by quantised sums to those that were found in the segments before it.
+
+    Blocks are read one after the other, so that their sums stay in the processor's own cache.
 
     Args:
         ids: uint16 (p,): as `Segment` describes it.
@@ -53,67 +66,102 @@ def accumulate(
         bounds: uint32 (blocks, dim * L + 1): the same.
         impacts: float32 (blocks, dim * L): the same.
         levels: L.
+        first: Position of the segment's first row.
+        rows: Its number of rows.
         dims: int64 (t,): the query's dimensions.
         weights: float32 (t,): their weights.
         peaks: float32 (dim,): the largest impacts of all segments.
         cut: A list is left at its first level whose contribution, weight times impact, is under this share of the
             query's largest.
-        scores: uint16 (n,): sums, in and out. None overflows: a row is in a list once, so with t terms, contributions
-            c_t and s = (65535 - t) / sum(max c_t), its sum is at most t + s * sum(c_t) <= 65535, for t < 65535; the
-            scale is s less a part in 2^40, far more than the rounding of float64.
+        valid: bool (positions,): which rows may be found; empty for all.
+        count: How many rows are wanted.
+        sums: uint16 (65600,), all 0 before and afterwards. None overflows: a row is in a list once, so with t terms,
+            contributions c_t and s = (65535 - t) / sum(max c_t), its sum of 1 + floor(s * c_t) is at most
+            t + s * sum(c_t) <= 65535, for t < 65535; the scale is s less a part in 2^40, far more than float64 rounds.
+        maxima: uint16 (65536,): room.
+        found: uint32 (4 count + 65600,): the best rows in rising order, in and out.
+        keys: uint16 (4 count + 65600,): their sums.
+        size: How many were found before.
+
+    Returns:
+        How many there are now: the ``count`` largest sums over 0, of equal ones those that come first.
     """
-    count = np.uint64(levels)
-    terms = np.uint64(len(dims))
     total, largest = 0.0, 0.0
-    for term in range(terms):
+    for term in range(np.uint64(len(dims))):
         contribution = np.float64(weights[term]) * np.float64(peaks[np.uint64(dims[term])])
         total += contribution
         largest = max(largest, contribution)
     if total == 0.0:
-        return
+        return np.uint64(size)
     scale = (65535.0 - np.float64(len(dims))) * (1.0 - 2.0**-40) / total
-    least = cut * largest
+    reached = np.uint64(size)
     for block in range(len(starts) - 1):
-        local = scores[block << 16 : (block + 1) << 16]
         postings = ids[starts[block] : starts[block + 1]]
-        ends, tops = bounds[block], impacts[block]
-        for term in range(terms):
-            # a list lies anywhere, so without being asked for early its first postings come from memory
-            if term + np.uint64(2) < terms:
-                after = np.uint64(dims[term + np.uint64(2)]) * count
-                prefetch(ends, after)
-                prefetch(ends, after + count)
-                prefetch(tops, after)
-            if term + ONE < terms:
-                following = np.uint64(dims[term + ONE]) * count
-                place = np.uint64(ends[following])
-                last = min(np.uint64(ends[following + count]), place + LONGEST_PREFETCH)
-                while place < last:
-                    prefetch(postings, place)
-                    place += LINE // np.uint64(2)
-            weight = np.float64(weights[term])
-            first = np.uint64(dims[term]) * count
-            for level in range(first, first + count):
-                contribution = weight * np.float64(tops[level])
-                if contribution < least:
-                    break
-                added = np.uint16(1.0 + contribution * scale)
-                for posting in range(ends[level], ends[level + ONE]):
-                    local[postings[posting]] += added
+        _add_impacts(postings, bounds[block], impacts[block], levels, dims, weights, scale, cut * largest, sums)
+        row = block << 16
+        reached = _take_block(sums, first + row, rows - row, valid, count, maxima, found, keys, reached)
+    return _keep_largest(found, keys, reached, count)
 
 
 @compiled
-def accumulate_weights(
+def _add_impacts(
+    postings: U16,
+    ends: U32,
+    impacts: F32,
+    levels: int,
+    dims: I64,
+    weights: F32,
+    scale: float,
+    least: float,
+    sums: U16,
+) -> None:
+    count = np.uint64(levels)
+    terms = np.uint64(len(dims))
+    for term in range(terms):
+        # a list lies anywhere, so without being asked for early its first postings come from memory
+        if term + np.uint64(2) < terms:
+            after = np.uint64(dims[term + np.uint64(2)]) * count
+            prefetch(ends, after)
+            prefetch(ends, after + count)
+            prefetch(impacts, after)
+        if term + ONE < terms:
+            following = np.uint64(dims[term + ONE]) * count
+            place = np.uint64(ends[following])
+            last = min(np.uint64(ends[following + count]), place + LONGEST_PREFETCH)
+            while place < last:
+                prefetch(postings, place)
+                place += LINE // np.uint64(2)
+        weight = np.float64(weights[term])
+        first = np.uint64(dims[term]) * count
+        for level in range(first, first + count):
+            contribution = weight * np.float64(impacts[level])
+            if contribution < least:
+                break
+            added = np.uint16(1.0 + contribution * scale)
+            for posting in range(ends[level], ends[level + ONE]):
+                sums[postings[posting]] += added
+
+
+@compiled
+def collect_by_weights(
     ids: U16,
     starts: I64,
     bounds: U32,
     stored: F32,
     levels: int,
+    first: int,
+    rows: int,
     dims: I64,
     weights: F32,
-    scores: F32,
-) -> None:
-    """Add the float32 products of a query with a segment's rows, term after term.
+    valid: Mask,
+    count: int,
+    sums: F32,
+    maxima: U32,
+    found: U32,
+    keys: U32,
+    size: int,
+) -> int:
+    """`collect` by inner products, the float32 sums of products term after term.
 
     Args:
         ids: uint16 (p,): as `Segment` describes it.
@@ -121,27 +169,36 @@ def accumulate_weights(
         bounds: uint32 (blocks, dim * L + 1): the same.
         stored: float32 (p,): the postings' weights.
         levels: L.
+        first: Position of the segment's first row.
+        rows: Its number of rows.
         dims: int64 (t,): the query's dimensions.
         weights: float32 (t,): their weights.
-        scores: float32 (n,): sums, in and out.
+        valid: bool (positions,): which rows may be found; empty for all.
+        count: How many rows are wanted.
+        sums: float32 (65600,), all 0 before and afterwards.
+        maxima: uint32 (65536,): room.
+        found: uint32 (4 count + 65600,): the best rows in rising order, in and out.
+        keys: uint32 (4 count + 65600,): the bits of their sums.
+        size: How many were found before.
+
+    Returns:
+        How many there are now.
     """
-    count = np.uint64(levels)
+    per_list = np.uint64(levels)
+    reached = np.uint64(size)
     for block in range(len(starts) - 1):
-        local = scores[block << 16 : (block + 1) << 16]
         postings = ids[starts[block] : starts[block + 1]]
         values = stored[starts[block] : starts[block + 1]]
         for term in range(np.uint64(len(dims))):
             weight = weights[term]
-            first = np.uint64(dims[term]) * count
-            for posting in range(bounds[block, first], bounds[block, first + count]):
-                local[postings[posting]] += weight * values[posting]
-
-
-@compiled
-def keep_only(scores: Keys, valid: Mask) -> None:
-    """Set the scores of rows that are not valid to 0."""
-    for row in range(np.uint64(len(valid))):
-        scores[row] = scores[row] if valid[row] else scores.dtype.type(0)
+            begin = np.uint64(dims[term]) * per_list
+            for posting in range(bounds[block, begin], bounds[block, begin + per_list]):
+                sums[postings[posting]] += weight * values[posting]
+        # numbers from 0 on have the order of their bits
+        bits = sums.view(np.uint32)
+        row = block << 16
+        reached = _take_block(bits, first + row, rows - row, valid, count, maxima, found, keys, reached)
+    return _keep_largest(found, keys, reached, count)
 
 
 @compiled
@@ -166,75 +223,105 @@ def _kth_largest(values: Keys, k: int) -> int:
 
 
 @compiled
-def select(scores: Keys, count: int, maxima: Keys, found: U32, keys: Keys) -> int:
-    """The rows with the largest scores over 0, of equal ones those that come first; the scores are 0 afterwards.
+def _take_block(
+    scores: Keys,
+    first: int,
+    rows: int,
+    valid: Mask,
+    count: int,
+    maxima: Keys,
+    found: U32,
+    keys: Keys,
+    size: int,
+) -> int:
+    """Add those of a block's rows that may be among the best to those before it; its scores are 0 afterwards.
 
-    The count-th largest of the maxima of disjoint groups of rows is at most the count-th largest score, so one scan for
-    rows that reach it finds all that are wanted, and few others.
-
-    Args:
-        scores: uint16 or uint32 (m,), m a multiple of 256.
-        count: How many rows.
-        maxima: Room for m values.
-        found: uint32: room for m rows; the found ones come out in rising order.
-        keys: Room for m + 64 values; the found rows' scores come out.
-
-    Returns:
-        How many were found.
+    A row must be over the count-th largest score so far. As long as there are fewer, it must reach the count-th largest
+    of the maxima of disjoint groups of the block's rows, which is at most the count-th largest score.
     """
     kind = scores.dtype.type
-    size = np.uint64(len(scores))
-    depth = min(size // (np.uint64(16) * np.uint64(count)), np.uint64(16))
-    if depth == np.uint64(0):
-        bound = _kth_largest(scores, count)
+    rows = min(np.uint64(rows), np.uint64(1 << 16))
+    read = (rows + STEP - ONE) // STEP * STEP
+    if len(valid):
+        for row in range(rows):
+            if not valid[np.uint64(first) + row]:
+                scores[row] = kind(0)
+    reached = np.uint64(size)
+    if reached < np.uint64(count):
+        bound = max(_reached_by(scores[:read], count, maxima), kind(1))
     else:
-        steps = size // STEP
-        groups = (steps + depth - ONE) // depth
-        for group in range(groups):
-            best = maxima[group * MASK : (group + ONE) * MASK]
-            best[:] = 0
-            for step in range(group * depth, min(steps, (group + ONE) * depth)):
-                read = scores[step * STEP : (step + ONE) * STEP]
-                for lane in range(MASK):
-                    one = max(read[lane], read[lane + MASK])
-                    other = max(read[lane + np.uint64(128)], read[lane + np.uint64(192)])
-                    best[lane] = max(best[lane], one, other)
-        bound = _kth_largest(maxima[: groups * MASK], count)
-    bound = max(bound, kind(1))
-    reached = np.uint64(0)
-    for start in range(np.uint64(0), size, MASK):
+        if reached > MOST * np.uint64(count):
+            reached = _keep_largest(found, keys, reached, count)
+        bound = kind(_kth_of(keys, reached, count) + kind(1))
+        if bound == kind(0):  # none is over the largest number there is
+            scores[:read] = 0
+            return reached
+    for start in range(np.uint64(0), read, MASK):
         mask = at_least(scores, start, bound)
+        # most masks have few bits, and how many cannot be predicted: the first are taken whether they are set or not
+        for _ in range(UNASKED):
+            row = start + lowest_one(mask)
+            found[reached] = np.uint64(first) + row
+            keys[reached] = scores[row]
+            reached += np.uint64(mask != np.uint64(0))
+            mask &= mask - ONE
         while mask:
             row = start + lowest_one(mask)
-            found[reached] = row
+            found[reached] = np.uint64(first) + row
             keys[reached] = scores[row]
             reached += ONE
             mask &= mask - ONE
         scores[start : start + MASK] = 0
-    if reached <= np.uint64(count):
-        return reached
-    return _keep_largest(found, keys, reached, count)
+    return reached
+
+
+@compiled
+def _kth_of(keys: Keys, size: int, k: int) -> int:
+    """The k-th largest of the first keys."""
+    padded = (np.uint64(size) + MASK - ONE) // MASK * MASK
+    keys[np.uint64(size) : padded] = 0
+    return _kth_largest(keys[:padded], k)
+
+
+@compiled
+def _reached_by(scores: Keys, count: int, maxima: Keys) -> int:
+    """A bound that at least ``count`` scores reach, and not many more, if there are so many; 0 otherwise."""
+    size = np.uint64(len(scores))
+    depth = min(size // (np.uint64(16) * np.uint64(count)), np.uint64(16))
+    if depth == np.uint64(0):
+        return _kth_largest(scores, count)
+    steps = size // STEP
+    groups = (steps + depth - ONE) // depth
+    for group in range(groups):
+        best = maxima[group * MASK : (group + ONE) * MASK]
+        best[:] = 0
+        for step in range(group * depth, min(steps, (group + ONE) * depth)):
+            read = scores[step * STEP : (step + ONE) * STEP]
+            for lane in range(MASK):
+                one = max(read[lane], read[lane + MASK])
+                other = max(read[lane + np.uint64(128)], read[lane + np.uint64(192)])
+                best[lane] = max(best[lane], one, other)
+    return _kth_largest(maxima[: groups * MASK], count)
 
 
 @compiled
 def _keep_largest(found: U32, keys: Keys, size: int, count: int) -> int:
     """Keep the rows with the ``count`` largest keys, in place; of equal ones those that come first."""
-    padded = (np.uint64(size) + MASK - ONE) // MASK * MASK
-    keys[np.uint64(size) : padded] = 0
-    smallest = _kth_largest(keys[:padded], count)
+    if np.uint64(size) <= np.uint64(count):
+        return np.uint64(size)
+    smallest = _kth_of(keys, size, count)
     over = np.uint64(0)
     for place in range(np.uint64(size)):
         over += np.uint64(keys[place] > smallest)
     equal = np.uint64(count) - over
     kept = np.uint64(0)
     for place in range(np.uint64(size)):
+        # without a branch, which would be mispredicted every other time
         key = keys[place]
-        if key < smallest or (key == smallest and equal == np.uint64(0)):
-            continue
-        if key == smallest:
-            equal -= ONE
+        taken = np.uint64(key == smallest) & np.uint64(equal != np.uint64(0))
         found[kept], keys[kept] = found[place], key
-        kept += ONE
+        equal -= taken
+        kept += taken | np.uint64(key > smallest)
     return kept
 
 
@@ -401,10 +488,16 @@ def encode(
     query: F32,
     head: U8,
     sizes: F32,
+    basis: U8,
+    basis_sizes: F32,
+    short: U8,
+    short_sizes: F32,
     bias: F32,
     scale: float,
     floor: float,
     nnz: int,
+    most: int,
+    every: Mask,
     outputs: F32,
     maxima: U32,
     found: U32,
@@ -418,51 +511,93 @@ def encode(
         query: float32 (d,).
         head: uint8 (D, s): codes of the rows of W, each 128 more than it means.
         sizes: float32 (D,): what one step of each row's codes is.
+        basis: uint8 (m, s): codes of the directions in which the rows of W differ most; (0, s) for none.
+        basis_sizes: float32 (m,): what one step of each is.
+        short: uint8 (D, r): codes of the rows of W in that basis.
+        short_sizes: float32 (D,): what one step of each is.
         bias: float32 (D,).
         scale: What the query is divided by; 0 for its own length.
         floor: The least weight of the heaviest term.
         nnz: Most terms.
-        outputs: Room for D values, padded with zeros to a multiple of 256.
-        maxima: Room for `select`.
-        found: Room for `select`.
-        keys: Room for `select`.
+        most: Dimensions with the largest outputs in the basis, for which they are computed in full.
+        every: An empty array.
+        outputs: float32: room for D values, and zeros up to a multiple of 256 and 64 more.
+        maxima: uint32 (D,): room.
+        found: uint32 (D + 64,): room.
+        keys: uint32 (D + 64,): room.
         dims: int64 (nnz,): the dimensions, in rising order.
         weights: float32 (nnz,): their weights.
 
     Returns:
         The number of terms.
     """
-    stride = np.uint64(head.shape[1])
-    codes = np.zeros(stride, np.int8)
-    largest = np.float32(0)
+    largest = TINY
     for place in range(np.uint64(len(query))):
         largest = max(largest, abs(query[place]))
-    largest = max(largest, np.float32(1e-30))
     scaled = query / largest
-    flat, offset = head.reshape(-1), np.int32(0)
-    for place in range(np.uint64(len(query))):
-        code = np.int8(np.floor(scaled[place] * np.float32(127) + np.float32(0.5)))
-        codes[place] = code
-        offset = np.int32(offset + np.int32(code))
-    offset = np.int32(offset * np.int32(128))
-    if scale > 0:
-        step = largest / (np.float32(scale) * np.float32(127))
+    factor = largest / np.float32(scale) if scale > 0 else np.float32(1)
+    if not scale > 0:
+        factor = factor / max(np.sqrt(_product(scaled, ZERO, scaled)), TINY)
+    codes = np.zeros(head.shape[1], np.int8)
+    step, offset = _quantise(scaled, codes)
+    step = step * factor
+    if len(basis):
+        parts = np.empty(len(basis), np.float32)
+        _multiply(basis, basis_sizes, np.zeros(len(basis), np.float32), codes, offset, step, parts)
+        short_codes = np.zeros(short.shape[1], np.int8)
+        short_step, short_offset = _quantise(parts, short_codes)
+        best = _multiply(short, short_sizes, bias, short_codes, short_offset, short_step, outputs)
+        count = most
     else:
-        length = max(np.sqrt(_product(scaled, ZERO, scaled)), np.float32(1e-30))
-        step = np.float32(1) / (length * np.float32(127))
-    top, best = np.float32(-np.inf), np.uint64(0)
+        best = _multiply(head, sizes, bias, codes, offset, step, outputs)
+        count = nnz
+    top = outputs[best]
+    # in the basis one that is a little under 0 may be over it in full
+    lowest = outputs[: len(head)].min() if len(basis) else np.float32(0)
     for row in range(np.uint64(len(head))):
-        total = np.int32(byte_products(flat, row * stride, codes, stride) - offset)
-        output = np.float32(total) * (sizes[row] * step) + bias[row]
-        if output > top:
-            top, best = output, row
-        outputs[row] = max(output, np.float32(0))
-    if not top >= np.float32(floor):
-        outputs[:] = 0
+        outputs[row] = max(outputs[row] - lowest, np.float32(0))
+    size = _take_block(outputs.view(np.uint32), 0, len(head), every, count, maxima, found, keys, 0)
+    size = _keep_largest(found, keys, size, count)
+    if len(basis):
+        flat, stride, values = head.reshape(-1), np.uint64(head.shape[1]), keys.view(np.float32)
+        for place in range(size):
+            row = np.uint64(found[place])
+            for ahead in range(np.uint64(0), stride, LINE):
+                prefetch(flat, np.uint64(found[min(place + AHEAD, size - ONE)]) * stride + ahead)
+            total = np.int32(byte_products(flat, row * stride, codes, stride) - offset)
+            output = np.float32(total) * (sizes[row] * step) + bias[row]
+            top = max(top, output) if place else output
+            values[place] = max(output, np.float32(0))
+        size = _keep_largest(found, keys, size, nnz)
+    if size == ZERO or not top >= np.float32(floor):
         dims[0], weights[0] = best, floor
         return ONE
-    size = select(outputs.view(np.uint32), nnz, maxima, found, keys)
-    stored = keys[:size].view(np.float32)
+    stored = keys.view(np.float32)
+    kept = ZERO
     for place in range(size):
-        dims[place], weights[place] = found[place], stored[place]
-    return size
+        if stored[place] > np.float32(0):
+            dims[kept], weights[kept] = found[place], stored[place]
+            kept += ONE
+    return kept
+
+
+@compiled
+def _multiply(
+    rows: U8,
+    sizes: F32,
+    bias: F32,
+    codes: npt.NDArray[np.int8],
+    offset: int,
+    step: float,
+    outputs: F32,
+) -> int:
+    """Products of rows of codes with one, each in its steps, plus a bias; the place of the largest."""
+    flat, stride = rows.reshape(-1), np.uint64(rows.shape[1])
+    top, best = np.float32(-np.inf), ZERO
+    for row in range(np.uint64(len(rows))):
+        total = np.int32(byte_products(flat, row * stride, codes, stride) - offset)
+        output = np.float32(total) * (sizes[row] * step) + bias[row]
+        outputs[row] = output
+        if output > top:
+            top, best = output, row
+    return best

@@ -10,74 +10,103 @@ import numpy.typing as npt
 
 from alula.kernels.found import F32, I64, U8, U16, U32, Mask
 
+BLOCK = 1 << 16
 LANES = 16
 MARGIN = np.float32(1.5)
+TINY = np.float32(1e-30)
 Keys = npt.NDArray[np.uint16] | npt.NDArray[np.uint32]
 I8 = npt.NDArray[np.int8]
 I32 = npt.NDArray[np.int32]
 
 
-def accumulate(
+def collect(
     ids: U16,
     starts: I64,
     bounds: U32,
     impacts: F32,
     levels: int,
+    first: int,
+    rows: int,
     dims: I64,
     weights: F32,
     peaks: F32,
     cut: float,
-    scores: U16,
-) -> None:
-    """See `sparse_numba.accumulate`."""
+    valid: Mask,
+    count: int,
+    sums: U16,
+    maxima: U16,
+    found: U32,
+    keys: U16,
+    size: int,
+) -> int:
+    """See `sparse_numba.collect`."""
+    del maxima
     largest = weights.astype(np.float64) * peaks[dims]
     total = _in_turn(largest)
     if total == 0.0:
-        return
+        return size
     scale = (65535.0 - len(dims)) * (1.0 - 2.0**-40) / total
     least = cut * largest.max()
     for block in range(len(starts) - 1):
-        local = scores[block << 16 : (block + 1) << 16]
         postings = ids[starts[block] : starts[block + 1]]
         for dim, weight in zip(dims.tolist(), weights.astype(np.float64), strict=True):
-            first = dim * levels
-            contributions = weight * impacts[block, first : first + levels]
+            begin = dim * levels
+            contributions = weight * impacts[block, begin : begin + levels]
             under = np.flatnonzero(contributions < least)
             read = int(under[0]) if len(under) else levels
-            ends = bounds[block, first : first + read + 1].astype(np.int64)
+            ends = bounds[block, begin : begin + read + 1].astype(np.int64)
             added = (1.0 + contributions[:read] * scale).astype(np.uint16)
             # no row is twice in one list
-            local[postings[ends[0] : ends[-1]]] += np.repeat(added, np.diff(ends))
+            sums[postings[ends[0] : ends[-1]]] += np.repeat(added, np.diff(ends))
+        size = _take_best(sums, first + block * BLOCK, rows - block * BLOCK, valid, count, found, keys, size)
+    return size
 
 
-def accumulate_weights(
-    ids: U16, starts: I64, bounds: U32, stored: F32, levels: int, dims: I64, weights: F32, scores: F32
-) -> None:
-    """See `sparse_numba.accumulate_weights`."""
+def collect_by_weights(
+    ids: U16,
+    starts: I64,
+    bounds: U32,
+    stored: F32,
+    levels: int,
+    first: int,
+    rows: int,
+    dims: I64,
+    weights: F32,
+    valid: Mask,
+    count: int,
+    sums: F32,
+    maxima: U32,
+    found: U32,
+    keys: U32,
+    size: int,
+) -> int:
+    """See `sparse_numba.collect_by_weights`."""
+    del maxima
     for block in range(len(starts) - 1):
-        local = scores[block << 16 : (block + 1) << 16]
         for dim, weight in zip(dims.tolist(), weights, strict=True):
             start, end = (int(starts[block]) + int(bounds[block, at * levels]) for at in (dim, dim + 1))
-            local[ids[start:end]] += weight * stored[start:end]
+            sums[ids[start:end]] += weight * stored[start:end]
+        bits = sums.view(np.uint32)
+        size = _take_best(bits, first + block * BLOCK, rows - block * BLOCK, valid, count, found, keys, size)
+    return size
 
 
-def keep_only(scores: Keys, valid: Mask) -> None:
-    """See `sparse_numba.keep_only`."""
-    scores[: len(valid)][~valid] = 0
-
-
-def select(scores: Keys, count: int, maxima: Keys, found: U32, keys: Keys) -> int:
-    """See `sparse_numba.select`."""
-    del maxima
-    rows = np.flatnonzero(scores)
-    if len(rows) > count:
-        values = scores[rows]
-        smallest = np.partition(values, len(rows) - count)[len(rows) - count]
-        equal = np.flatnonzero(values == smallest)[: count - int((values > smallest).sum())]
-        rows = rows[np.sort(np.concatenate([np.flatnonzero(values > smallest), equal]))]
-    found[: len(rows)], keys[: len(rows)] = rows, scores[rows]
+def _take_best(scores: Keys, first: int, rows: int, valid: Mask, count: int, found: U32, keys: Keys, size: int) -> int:
+    scores = scores[: min(rows, BLOCK)]
+    if len(valid):
+        scores[~valid[first : first + len(scores)]] = 0
+    reached = np.flatnonzero(scores)
+    best = np.concatenate([found[:size], (reached + first).astype(np.uint32)])
+    values = np.concatenate([keys[:size], scores[reached]])
+    if len(best) > count:
+        smallest = np.partition(values, len(best) - count)[len(best) - count]
+        over = values > smallest
+        equal = np.flatnonzero(values == smallest)[: count - int(over.sum())]
+        kept = np.sort(np.concatenate([np.flatnonzero(over), equal]))
+        best, values = best[kept], values[kept]
+    found[: len(best)], keys[: len(best)] = best, values
     scores[:] = 0
-    return len(rows)
+    return len(best)
 
 
 def rank(
@@ -171,10 +200,16 @@ def encode(
     query: F32,
     head: U8,
     sizes: F32,
+    basis: U8,
+    basis_sizes: F32,
+    short: U8,
+    short_sizes: F32,
     bias: F32,
     scale: float,
     floor: float,
     nnz: int,
+    most: int,
+    every: Mask,
     outputs: F32,
     maxima: U32,
     found: U32,
@@ -183,23 +218,41 @@ def encode(
     weights: F32,
 ) -> int:
     """See `sparse_numba.encode`."""
-    codes = np.zeros(head.shape[1], np.int8)
-    largest = max(np.abs(query).max(initial=np.float32(0)), np.float32(1e-30))
+    del maxima
+    largest = np.abs(query).max(initial=TINY)
     scaled = query / largest
-    codes[: len(query)] = np.floor(scaled * np.float32(127) + np.float32(0.5))
-    if scale > 0:
-        step = largest / (np.float32(scale) * np.float32(127))
+    factor = largest / np.float32(scale) if scale > 0 else np.float32(1)
+    if not scale > 0:
+        factor = factor / max(np.sqrt(_sums((scaled * scaled)[None])[0]), TINY)
+    codes = np.zeros(head.shape[1], np.int8)
+    step, offset = _quantise(scaled, codes)
+    step = step * factor
+    if len(basis):
+        parts = _multiply(basis, basis_sizes, np.zeros(len(basis), np.float32), codes, offset, step)
+        short_codes = np.zeros(short.shape[1], np.int8)
+        short_step, short_offset = _quantise(parts, short_codes)
+        activations = _multiply(short, short_sizes, bias, short_codes, short_offset, short_step)
     else:
-        length = max(np.sqrt(_sums((scaled * scaled)[None])[0]), np.float32(1e-30))
-        step = np.float32(1) / (length * np.float32(127))
-    activations = (_integer_products(head, codes) - 128 * int(codes.sum(dtype=np.int64))).astype(np.float32) * (
-        sizes * step
-    ) + bias
+        activations = _multiply(head, sizes, bias, codes, offset, step)
     best = int(np.argmax(activations))
-    if not activations[best] >= np.float32(floor):
+    top = activations[best]
+    lowest = activations.min() if len(basis) else np.float32(0)
+    outputs[: len(head)] = np.maximum(activations - lowest, np.float32(0))
+    size = _take_best(outputs.view(np.uint32), 0, len(head), every, most if len(basis) else nnz, found, keys, 0)
+    if len(basis) and size:
+        rows = found[:size].copy()
+        activations = _multiply(head[rows], sizes[rows], bias[rows], codes, offset, step)
+        top = activations.max()
+        values = np.zeros(len(head), np.float32)
+        values[rows] = np.maximum(activations, np.float32(0))
+        size = _take_best(values.view(np.uint32), 0, len(head), every, nnz, found, keys, 0)
+    if not size or not top >= np.float32(floor):
         dims[0], weights[0] = best, floor
         return 1
-    outputs[: len(head)] = np.maximum(activations, np.float32(0))
-    size = select(outputs.view(np.uint32), nnz, maxima, found, keys)
     dims[:size], weights[:size] = found[:size], keys[:size].view(np.float32)
     return size
+
+
+def _multiply(rows: U8, sizes: F32, bias: F32, codes: I8, offset: int, step: np.float32) -> F32:
+    products: F32 = (_integer_products(rows, codes) - offset).astype(np.float32) * (sizes * step) + bias
+    return products

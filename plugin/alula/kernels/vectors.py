@@ -14,7 +14,8 @@ from alula.kernels.found import F32, I64, U8, U32
 METRICS = {"COSINE": 0, "IP": 1, "L2": 2}
 LINE = 64  # bytes of a cache line: a row of codes begins at one
 ABOUT = 3  # float32 numbers behind each row's codes
-CHUNK = 1 << 14  # rows that are turned into codes at once
+CHUNK = 1 << 10  # rows that are turned into codes at once: few enough for the processor's cache
+SAMPLE = 4096  # most rows whose mean is the centre
 
 
 class Growing:
@@ -128,7 +129,8 @@ class Vectors:
 
     def _describe(self, vectors: F32) -> None:
         if self._centre is None:
-            self._centre = self._directions(vectors).mean(axis=0, dtype=np.float64).astype(np.float32)
+            some = vectors[:: -(-len(vectors) // SAMPLE)]  # any centre will do, a good one makes finer codes
+            self._centre = self._directions(some).mean(axis=0, dtype=np.float64).astype(np.float32)
         for start in range(0, len(vectors), CHUNK):
             self._codes.add(self._encode(self._directions(vectors[start : start + CHUNK]) - self._centre))
 
@@ -137,7 +139,7 @@ class Vectors:
             return vectors
         largest = np.abs(vectors).max(axis=1, keepdims=True, initial=0)
         scaled: F32 = np.divide(vectors, largest, out=np.zeros_like(vectors), where=largest > 0)
-        norms = np.linalg.norm(scaled, axis=1, keepdims=True)
+        norms = np.sqrt(np.einsum("ij,ij->i", scaled, scaled))[:, None]
         np.divide(scaled, norms, out=scaled, where=norms > 0)
         return scaled
 
@@ -145,8 +147,8 @@ class Vectors:
         sizes = np.abs(rest).max(axis=1, keepdims=True, initial=0) / np.float32(127)
         codes = np.zeros((len(rest), self._width), np.uint8)
         scaled = np.divide(rest, sizes, out=np.zeros_like(rest), where=sizes > 0)
-        codes[:, : self.dim] = np.clip(np.rint(scaled), -127, 127) + 128
-        norms = np.linalg.norm(rest, axis=1)
+        codes[:, : self.dim] = np.clip(np.rint(scaled, out=scaled), -127, 127, out=scaled) + 128
+        norms = np.sqrt(np.einsum("ij,ij->i", rest, rest))
         about = codes[:, self._width - 4 * ABOUT :].view(np.float32)
         about[:, 0], about[:, 2] = sizes[:, 0], norms
         if self.metric == "L2":

@@ -77,7 +77,7 @@ class Offered:
         Raises:
             UsageError: If one is unknown or its value wrong.
         """
-        options = self.kind.search_options
+        options = self.kind.local_options
         numbers = {option.name for option in options if option.value_type is int}
         given = {name: value for name, value in params.items() if name not in MILVUS_SEARCH_PARAMS}
         read = {name: _number(value) if name in numbers else value for name, value in given.items()}

@@ -1,7 +1,7 @@
 """The index of one segment, as Milvus Lite 3 wants a vector index to be, on an index of this process.
 
-Milvus Lite holds the vectors of every segment in memory, so the index holds codes alone, and the exact scores that rank
-its candidates come from the segment's own array.
+Milvus Lite holds the vectors of every segment in memory, so the sidecar file holds codes alone, and the exact scores
+that rank candidates come from the segment's own array.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from alula.encoders import DrqEncoder, DrqRows, FlopsEncoder
 from alula.errors import AlulaError, DataError, EncoderError
 from alula.index_types import EncodedRows, IndexType, LocalIndex
 from alula.index_types.local import F32, I64, Mask
-from alula.kernels.vectors import Vectors
+from alula.kernels import Found, better_is_larger, exact_scores, top_k
 
 ABOUT, FORMAT = "alula.json", 1
 BLOCK = 4096  # rows to encode at a time: an encoder's hidden layer is far larger than its rows
-CANDIDATES = 500  # to rank exactly, for index types that do not let the user choose
+CANDIDATES = 500  # of index types that do not let the user choose: fewer rows are all ranked exactly
 
 _log = logging.getLogger("alula.lite")
 
@@ -65,7 +65,7 @@ class SegmentIndex:
         self.metric = recipe.encoder.info.metric
         self.dim = recipe.encoder.info.input_dim
         self.num_vectors = len(rows)
-        self._vectors = Vectors(self.dim, self.metric)
+        self._vectors: F32 = np.empty((0, self.dim), np.float32)
         self._findable = None if rows.alive.all() else rows.alive
 
     @classmethod
@@ -92,7 +92,8 @@ class SegmentIndex:
         """Take the segment's vectors (n, d), which its exact scores are computed from."""
         if self._findable is not None:
             vectors = np.where(self._findable[:, None], vectors, np.float32(0))
-        self._vectors = Vectors.over(vectors, self.metric)
+        self._vectors = vectors
+        self._rows.hold(vectors)
 
     def search(
         self, queries: F32, top_k: int, valid_mask: Mask | None = None, params: Mapping[str, Any] | None = None
@@ -103,7 +104,7 @@ class SegmentIndex:
             queries: float32 (n, d).
             top_k: How many of them, as far as there are so many valid rows.
             valid_mask: bool (rows,): only these may be found; all by default.
-            params: Checked search options of the index type, each present.
+            params: Search options of the index type, checked; their defaults where they are not given.
 
         Returns:
             Rows int64 (n, top_k), nearest first and -1 behind the last, and Milvus Lite's distances float32
@@ -115,32 +116,24 @@ class SegmentIndex:
         queries = self._recipe.encoder.check_vectors(queries, what="queries")
         if self._findable is not None:
             valid_mask = self._findable if valid_mask is None else valid_mask & self._findable
-        options = dict(params or {})
-        wanted = max(options.get("candidates", CANDIDATES), top_k)
-        ids = np.full((len(queries), top_k), -1, np.int64)
-        scores = np.zeros((len(queries), top_k), np.float32)
-        for query, candidates, found, at in zip(
-            queries, self._candidates(queries, wanted, top_k, options, valid_mask), ids, scores, strict=True
-        ):
-            best, exact = self._vectors.best(query, candidates, top_k)
-            found[: len(best)], at[: len(best)] = best, exact
-        return ids, np.where(ids < 0, np.float32(np.inf), _distances(scores, self.metric))
+        options = {option.name: option.default for option in self._recipe.kind.local_options} | dict(params or {})
+        every = self.num_vectors if valid_mask is None else int(np.count_nonzero(valid_mask))
+        if every > max(options.get("candidates", CANDIDATES), top_k):
+            found = self._rows.search(queries, top_k, options, valid=valid_mask)
+        else:  # all are candidates
+            found = Found.empty(len(queries), top_k)
+        # Sparse codes lead only to rows that share a term with the query, and the user may ask for more than those.
+        for query in np.flatnonzero(found.positions[:, min(top_k, every) - 1] < 0):
+            best, scores = self._exact(queries[query], top_k, valid_mask)
+            found.positions[query, : len(best)], found.scores[query, : len(best)] = best, scores
+        distances = _distances(found.scores, self.metric)
+        return found.positions, np.where(found.positions < 0, np.float32(np.inf), distances)
 
-    def _candidates(
-        self, queries: F32, wanted: int, limit: int, options: Mapping[str, Any], valid: Mask | None
-    ) -> Sequence[I64]:
-        rows = self.num_vectors if valid is None else int(np.count_nonzero(valid))
-        if rows <= wanted:
-            return [self._every(valid)] * len(queries)
-        found = self._rows.search(queries, wanted, options, rerank=0, valid=valid)
-        # Sparse codes lead only to rows that share a term with the query; where more are wanted, all are ranked.
-        return [
-            positions if len(positions) >= limit else self._every(valid)
-            for positions in (row[row >= 0] for row in found.positions)
-        ]
-
-    def _every(self, valid: Mask | None) -> I64:
-        return np.arange(self.num_vectors) if valid is None else np.flatnonzero(valid)
+    def _exact(self, query: F32, limit: int, valid: Mask | None) -> tuple[I64, F32]:
+        rows = np.arange(self.num_vectors) if valid is None else np.flatnonzero(valid)
+        scores = exact_scores(query, self._vectors[rows], self.metric)
+        order = top_k(scores, limit, larger=better_is_larger(self.metric))[:limit]
+        return rows[order], scores[order]
 
     def save(self, path: str) -> None:
         """Write the index into one file, which appears when it is whole.

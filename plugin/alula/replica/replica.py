@@ -87,6 +87,7 @@ class Replica:
             about.settings,
             collection.primary_key,
             collection.fields,
+            collection.defaults,
         )
         self._prepare(origin, lowering, collection)
         named = [name for name in dict.fromkeys(columns) if name != key]
@@ -139,7 +140,12 @@ class Replica:
         The folder appears when it is whole, so that another process never opens half of one.
         """
         with self._gate.reading():
-            snapshot.save(Path(folder), self._origin, self._rows)
+            snapshot.save(Path(folder), replace(self._origin, defaults=self.defaults), self._rows)
+
+    @property
+    def defaults(self) -> Mapping[str, Any]:
+        """The collection's default search options; without the collection, those it had when this was saved."""
+        return self._origin.defaults if self._collection is None else self._collection.defaults
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -181,9 +187,10 @@ class Replica:
         - a search whose filter names a column that is not held or says what `alula.replica.filters` does not
           understand: all of it, with a warning in the log. `filter_is_local` tells beforehand.
 
-        DRQ's candidates are the nearest by code distance among all rows, so they are better than those that Milvus's
-        layout ``hamming`` finds by sign bits. Estimates (``rerank=0``) for COSINE are cosines also where the
-        collection's layout ``adc`` gives 1 - distance / 2.
+        Where candidates are fewer than the rows they need not be Milvus's: DRQ's are the nearest by code distance, so
+        better than those that the layout ``hamming`` finds by sign bits; FLOPS_SPARSE's are chosen by rounded inner
+        products where the vectors are held. Estimates (``rerank=0``) for COSINE are cosines also where the collection's
+        layout ``adc`` gives 1 - distance / 2.
 
         Args:
             queries: As `Collection.search`.
@@ -195,7 +202,9 @@ class Replica:
             consistency_level: Of what is asked of Milvus.
             rerank: How many candidates to score by exact vectors: all by default, 0 for none.
             timeout: Seconds for one call to the server.
-            options: Search options of the index type; those of a native index (``nprobe``) change nothing.
+            options: Search options of the index type, and those of its index in this process (``probes`` of DRQ); those
+                of a native index (``nprobe``) change nothing. The collection's `defaults` hold for those that are not
+                given, and for `rerank`.
 
         Returns:
             One list of hits per query, best first.
@@ -212,8 +221,10 @@ class Replica:
             )
         self._check_fields(output_fields)
         vectors = query_vectors(self._lowering.encoder, queries)
-        checked = check_options(self._kind.search_options, options, self._kind.name)
-        self._lowering.check_search(checked)
+        options = {**self.defaults, **options}
+        stored_rerank = options.pop("rerank", None)
+        rerank = stored_rerank if rerank is None else rerank
+        checked = check_options(self._kind.local_options, options, self._kind.name)
         wanted = check_limit(limit, offset)
         check_rerank(rerank, self._lowering.field)
         scope = Scope("", (), consistency_level, timeout)
@@ -229,7 +240,7 @@ class Replica:
                 output_fields=output_fields,
                 rerank=rerank,
                 scope=replace(scope, filter=filter),
-                options=options,
+                options={o.name: checked[o.name] for o in self._kind.search_options},
             )
         exact = scored_exactly(rerank, max(checked.get("candidates") or 0, wanted), wanted, self._lowering.field)
         if exact and not self._rows.index.keeps_vectors:

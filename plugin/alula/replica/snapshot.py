@@ -33,6 +33,7 @@ class Origin:
         settings: What Alula stored with it.
         primary_key: Its primary key.
         fields: Its other scalar fields.
+        defaults: Its default search options.
     """
 
     collection: str
@@ -41,6 +42,7 @@ class Origin:
     settings: Mapping[str, str]
     primary_key: ScalarField
     fields: tuple[ScalarField, ...]
+    defaults: Mapping[str, Any]
 
 
 def save(folder: Path, origin: Origin, rows: Rows) -> None:
@@ -58,6 +60,7 @@ def save(folder: Path, origin: Origin, rows: Rows) -> None:
             "settings": dict(origin.settings),
             "primary_key": str(origin.primary_key),
             "fields": [str(one) for one in origin.fields],
+            "defaults": dict(origin.defaults),
             "rows": len(rows),
             "files": _sizes(partial),
         }
@@ -79,7 +82,8 @@ def read_origin(folder: Path) -> Origin:
     if about["files"] != _sizes(folder):
         raise DataError(f"The replica in {folder} is not whole: its files are not those that were saved. Copy it anew.")
     key, *fields = map(ScalarField.parse, (about["primary_key"], *about["fields"]))
-    return Origin(about["collection"], about["server"], about["identity"], about["settings"], key, tuple(fields))
+    same = ("collection", "server", "identity", "settings", "defaults")
+    return Origin(primary_key=key, fields=tuple(fields), **{name: about[name] for name in same})
 
 
 def open_rows(folder: Path, kind: IndexType, encoder: Encoder) -> Rows:

@@ -1,1 +1,1 @@
-"""How fast a search in one process is."""
+"""How fast searches in this process are, against other libraries on the same data in the same process."""

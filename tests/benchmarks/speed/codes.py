@@ -40,7 +40,7 @@ SEEDS = (0,)
 SPLIT = 0
 DEPTH = 100
 RECALLS = (0.95, 0.98, 0.99)
-CANDIDATES = (30, 40, 50, 70, 100, 140, 200, 280, 400, 560, 800, 1_100)
+CANDIDATES = (30, 40, 50, 70, 100, 140, 200, 280, 400, 560, 800, 1_100, 1_600, 2_200, 3_000)
 WORDS = (16, 24, 32, 48, 64, 96, 128, None)  # of 256; None for all rows
 LISTS = (16, 32, 48, 64, 96, 128, 192, 256)  # of 1024
 RIVALS = {8: ["IVF1024,PQ10np"], 11: ["IVF1024,PQ25x4fsr"], 13: ["IVF1024,RaBitQ", "IVF1024,RaBitQfs"]}  # by levels
@@ -268,9 +268,12 @@ def _partitioned(report: Report, data: Data, codes: Codes, levels: int, rivals: 
                     "times ours": time / ours,
                 },
             )
-        fastest = min((t for (one, _), t in zip(chosen, times, strict=True) if isinstance(one, Faiss)), default=np.inf)
+        rivals_ms = [time for (one, _), time in zip(chosen, times, strict=True) if isinstance(one, Faiss)]
         what = f"{levels + NORM} bytes of code, recall@10 {wanted}: DRQ, times as fast as {' and '.join(rivals)}"
-        report.at_least(what, fastest / ours, 1)
+        if rivals_ms:
+            report.at_least(what, min(rivals_ms) / ours, 1)
+        else:
+            say(f"  recall@10 {wanted} is reached by none of {', '.join(rivals)}")
     report.picture(f"codes-{levels + NORM}-bytes", table, "recall@10", "ms", lines, log="y")
 
 

@@ -79,6 +79,12 @@ def rows(database, tmp_path):
     return rows
 
 
+def test_what_is_loaded_can_be_searched_after_unregistering(rows):
+    alula.lite.unregister()
+    rows.check(params={"candidates": 190})
+    rows.check()
+
+
 def test_a_database_opened_without_registering_says_that_it_does_not_know_the_index(rows):
     alula.lite.unregister()
     with pytest.raises(MilvusException, match="unknown index_type: 'DRQ'"):

@@ -66,7 +66,7 @@ def test_drq_ranks_exactly_the_rows_that_are_nearest_by_their_codes(mirror, metr
 
 
 @pytest.mark.parametrize("terms", [None, 3])
-def test_flops_sparse_ranks_exactly_the_rows_of_largest_inner_product(mirror, terms, tmp_path):
+def test_flops_sparse_ranks_the_rows_of_large_inner_products(mirror, terms, tmp_path):
     encoder = write("FLOPS_SPARSE", tmp_path)
     rows = mirror(encoder, "FLOPS_SPARSE")
     rows.put(range(ROWS))
@@ -74,11 +74,19 @@ def test_flops_sparse_ranks_exactly_the_rows_of_largest_inner_product(mirror, te
     vectors = np.array([vector for vector, *_ in rows.rows.values()])
     sparse, queries = encoder.dense(vectors), encoder.dense(QUERIES)
     params = {"candidates": 40} | ({"terms": terms} if terms else {})
+    same = 0
     for query, weights, hits in zip(QUERIES, queries, rows.search(10, params=params), strict=True):
         kept = np.where(weights >= np.sort(weights)[-(terms or len(weights))], weights, 0)
-        candidates = np.argsort(-(sparse @ kept), kind="stable")[:40]
-        exact = scores(query, vectors[candidates], "COSINE")
-        assert [i for i, _ in hits] == candidates[best(exact, 10, "COSINE")].tolist()
+        products = sparse @ kept
+        candidates = np.argsort(-products, kind="stable")[:40]
+        exact = scores(query, vectors, "COSINE")
+        found = [i for i, _ in hits]
+        np.testing.assert_allclose([score for _, score in hits], exact[found], rtol=1e-5)
+        assert found == sorted(found, key=lambda i: -exact[i])
+        # impacts are rounded: candidates that differ have nearly the same inner product
+        assert products[found].min() > 0.9 * products[candidates[-1]]
+        same += len({*found} & {*candidates[best(exact[candidates], 10, "COSINE")]})
+    assert same >= 0.9 * 10 * len(QUERIES)
 
 
 def test_fewer_valid_rows_than_asked_for_are_all_found(mirror, index_type, tmp_path):
