@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import platform
 import sys
 import time
 from collections.abc import Iterator, Mapping
@@ -14,6 +13,8 @@ from datetime import datetime, timezone
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+
+from alula.evaluation.results import machine
 
 BUILD = Path("build/bench")
 PACKAGES = ("alula", "pymilvus", "milvus-lite", "onnxruntime", "numpy", "torch", "faiss-cpu")
@@ -130,17 +131,6 @@ def markdown(rows: list[dict[str, Any]]) -> str:
     lines = ["| " + " | ".join(names) + " |", "|" + "---|" * len(names)]
     lines += ["| " + " | ".join(shown(row.get(name, "")) for name in names) + " |" for row in rows]
     return "\n".join(lines)
-
-
-def machine() -> str:
-    """The machine in words: processor, cores, memory."""
-    model = platform.machine()
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        names = [line.split(":", 1)[1].strip() for line in cpuinfo.read_text().splitlines() if "model name" in line]
-        model = names[0] if names else model
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-    return f"{os.cpu_count()} cores ({model}), {memory:.0f} GiB, Python {platform.python_version()}"
 
 
 def shown(value: Any) -> str:

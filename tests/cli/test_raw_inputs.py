@@ -129,3 +129,22 @@ def test_inspect(alula, text, images):
     assert "images, 4 high, 5 wide, 3 channels of uint8" in alula("inspect", images.path).out
     (about,) = alula("inspect", images.path, "--format", "json").json
     assert (about["input"], about["image_shape"]) == ("images", [4, 5, 3])
+
+
+def test_texts_as_queries_of_an_evaluation(alula, fails, titles, text, tmp_path):
+    asked = TITLES[:3]
+    (tmp_path / "queries.txt").write_text("\n".join(asked) + "\n")
+    quick = ["--queries", "queries.txt", "--k", "2", "--candidates", "6", "--seconds", "0.05", "--format", "json"]
+    result = alula(*titles("evaluate", *quick))
+    assert (result.code, result.err) == (0, ""), result
+    (figures,) = result.json
+    assert figures["subjects"][0]["points"][0]["recall"]["value"] == 1.0
+    backbone = TinyText()
+    rows = backbone.embed(TITLES)
+    for sample in figures["samples"]:
+        query = backbone.embed([sample["query"]], queries=True)[0]
+        cosines = rows @ query / np.linalg.norm(rows, axis=1)
+        assert [n["key"] for n in sample["true"]] == [f"t{i}" for i in np.argsort(-cosines)[:2]]
+        assert [n["columns"]["title"] for n in sample["true"]] == [TITLES[i] for i in np.argsort(-cosines)[:2]]
+    np.save(tmp_path / "rows.npy", rows.astype(np.float32))
+    fails(2, ["evaluate", "--vectors", "rows.npy", "--encoder", text.path], "takes text", "create and load")

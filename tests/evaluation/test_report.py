@@ -68,7 +68,10 @@ def subject(name, points, memory, disk=(), encoder="", notes=()):
 
 
 def neighbours(*hits):
-    return [{"key": f"row {i} {HOSTILE}", "hit": hit, "columns": {"word": HOSTILE}} for i, hit in enumerate(hits)]
+    return [
+        {"key": f"row {i} {HOSTILE}", "hit": hit, "columns": {"id": f"name {i}", "word": HOSTILE}}
+        for i, hit in enumerate(hits)
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -215,7 +218,14 @@ def test_what_users_data_holds_is_text(evaluation):
 
 def test_figures_are_in_it(evaluation):
     page = render_report(evaluation)
-    for words in ("candidates 1000, bits 64, rerank 0", "recall@10", "median latency, ms", "Milvus 2.3.5", "0.985"):
+    for words in (
+        "candidates 1000, bits 64, rerank 0",
+        "recall@10",
+        "median latency, ms",
+        "Milvus 2.3.5",
+        "0.985",
+        "name 2",
+    ):
         assert words in page
     assert page.count("<title>") == 1 + 2 * (24 + 8)
     without_codes = {**evaluation, "subjects": evaluation["subjects"][2:]}

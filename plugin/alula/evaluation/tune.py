@@ -174,15 +174,17 @@ class _Bench:
             ladder: Numbers of candidates, growing.
             limit: Median milliseconds that another way takes already.
         """
-        below, at = -1, 0
+        below, at, before = -1, 0, 0.0
         while ladder:
             point = self._try(branch, ladder[at])
             if point.recall.low >= self._target:
                 break
             too_dear = limit is not None and point.p50 > _NOISE * limit
-            if at == len(ladder) - 1 or too_dear or (self.late and limit is not None):
+            # ranked by short codes, more candidates can mean more mistakes
+            worse = point.recall.value <= before
+            if at == len(ladder) - 1 or worse or too_dear or (self.late and limit is not None):
                 return None
-            below, at = at, min(at + _STEP, len(ladder) - 1)
+            below, at, before = at, min(at + _STEP, len(ladder) - 1), point.recall.value
         else:
             return None
         while at - below > 1:
