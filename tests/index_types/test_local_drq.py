@@ -103,6 +103,18 @@ def test_tables_are_those_of_the_encoder(encoders, metric):
     np.testing.assert_allclose(norms, encoded.norms, rtol=1e-4)
 
 
+@pytest.mark.parametrize("metric", METRICS)
+def test_a_batch_gives_the_bits_of_single_queries(encoders, metric):
+    _, encoder = encoders[metric]
+    index = local(encoder, metric, HAMMING, random_vectors(300, seed=8))
+    queries = random_vectors(40, seed=9)
+    batch = index.search(queries, 10, options())
+    for i in range(len(queries)):
+        one = index.search(queries[i : i + 1], 10, options())
+        np.testing.assert_array_equal(one.positions[0], batch.positions[i])
+        np.testing.assert_array_equal(one.scores[0], batch.scores[i])
+
+
 def test_probes_visit_fewer_rows(encoders):
     _, encoder = encoders["COSINE"]
     vectors = random_vectors(500, seed=6)

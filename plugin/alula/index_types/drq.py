@@ -389,9 +389,12 @@ class _LocalDrq(LocalIndex):
         info = self._encoder.info
         norms = np.linalg.norm(queries.astype(np.float64), axis=1, keepdims=True)
         units = np.maximum(norms, TINY) if info.normalized else np.full_like(norms, info.scale)
-        lut: F32 = (queries / units).astype(np.float32) @ self._words[:, : levels * 256]
+        words = self._words[:, : levels * 256]
+        lut = np.empty((len(queries), levels, 256), np.float32)
+        for table, query in zip(lut, (queries / units).astype(np.float32), strict=True):
+            table[:] = (query @ words).reshape(levels, 256)  # one by one: the bits do not depend on the batch
         norms = np.ones(len(queries)) if info.normalized else norms[:, 0] / info.scale
-        return lut.reshape(len(queries), levels, 256), norms.astype(np.float32)
+        return lut, norms.astype(np.float32)
 
     @cached_property
     def _words(self) -> F32:
