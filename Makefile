@@ -16,7 +16,7 @@ STAMP := $(VENV)/.installed
 export QUICK
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo test lint lint-style lint-format lint-types format bench bench-papers bench-load clean
+.PHONY: help env demo test lint lint-style lint-format lint-types format bench bench-papers bench-load bench-speed clean
 
 help:  ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' Makefile | awk 'BEGIN {FS = ":.*## "} {printf "  make %-12s %s\n", $$1, $$2}'
@@ -52,6 +52,9 @@ bench-papers: $(STAMP)  ## Hold the encoders against what would be chosen instea
 
 bench-load: $(STAMP)  ## Hold alula load to its promises: faults, rows a second, memory (QUICK=1, PARTS="faults memory")
 	$(PYTHON) -m tests.benchmarks loading $(PARTS)
+
+bench-speed: $(STAMP)  ## Hold searches in one process against faiss, scipy and Seismic (QUICK=1, PARTS="sparse codes lite3")
+	$(PYTHON) -m tests.benchmarks speed $(PARTS)
 
 clean:  ## Remove .venv, caches and build outputs
 	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -22,10 +22,10 @@ Id = int | str
 FETCH_BYTES = 600_000
 # What the answers to one native search may hold: far below gRPC's limit on both ends.
 ANSWER_BYTES = 16 << 20
-# Milvus Lite 2.5's time grows with the square of what is in one call: 100 queries take 0.04 s, 1,000 a second, 4,000 hang;
-# and of 1,000 candidates each, 5 queries take 0.02 s, 40 take 0.4 to 4 s, and 40 of 2,000 hang.
+# Milvus Lite 2.5's time grows with the square of what is in one call: 100 queries take 0.04 s, 1,000 a second, 4,000
+# hang; and of 1,000 candidates each, 5 queries take 0.02 s, 40 take 0.4 to 4 s, and 40 of 2,000 hang.
 MAX_QUERIES = 100
-MAX_CANDIDATES = 10_000
+MAX_CANDIDATES = 5_000
 
 
 @dataclass(frozen=True)
