@@ -53,7 +53,7 @@ bench-papers: $(STAMP)  ## Hold the encoders against what would be chosen instea
 bench-load: $(STAMP)  ## Hold alula load to its promises: faults, rows a second, memory (QUICK=1, PARTS="faults memory")
 	$(PYTHON) -m tests.benchmarks loading $(PARTS)
 
-bench-speed: $(STAMP)  ## Hold searches in one process against faiss, scipy and Seismic (QUICK=1, PARTS="sparse codes lite3")
+bench-speed: $(STAMP)  ## Hold searches in one process against faiss, scipy and Seismic (QUICK=1, PARTS="hnsw codes lite3")
 	$(PYTHON) -m tests.benchmarks speed $(PARTS)
 
 clean:  ## Remove .venv, caches and build outputs

@@ -2,26 +2,18 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import faiss
 import numpy as np
-import numpy.typing as npt
 
-from alula.encoders import DrqEncoder, load_encoder
-from alula.kernels import CodeIndex
-from alula.kernels.vectors import Vectors
-from alula_exporters import DrqConfig, export_drq, make_training_data, train_drq
-from tests.benchmarks.glove import load_words
-from tests.benchmarks.papers.datasets import F32, I64, unit
 from tests.benchmarks.report import Report, say
-from tests.benchmarks.speed.timing import Contender, K, milliseconds, recall, tune
+from tests.benchmarks.speed.data import Data, load_data
+from tests.benchmarks.speed.drq import CANDIDATES, DEPTH, WORDS, Codes, Drq, load_codes
+from tests.benchmarks.speed.timing import I64, Contender, K, milliseconds, recall, tune
 
-TITLE = "DRQ codes in this process"
+TITLE = "DRQ codes against faiss's quantised indexes"
 ANSWERS = """\
 The question: what does a search cost that scans codes in this process, and is that less than what faiss needs at the
 same bytes of code for a row?
@@ -37,80 +29,14 @@ recall is timed on the other half. Bytes are those of the codes, norms and facto
 bytes for a row's number and faiss 8.
 """
 SEEDS = (0,)
-SPLIT = 0
-DEPTH = 100
 RECALLS = (0.95, 0.98, 0.99)
-CANDIDATES = (30, 40, 50, 70, 100, 140, 200, 280, 400, 560, 800, 1_100, 1_600, 2_200, 3_000)
-WORDS = (16, 24, 32, 48, 64, 96, 128, None)  # of 256; None for all rows
 LISTS = (16, 32, 48, 64, 96, 128, 192, 256)  # of 1024
 RIVALS = {8: ["IVF1024,PQ10np"], 11: ["IVF1024,PQ25x4fsr"], 13: ["IVF1024,RaBitQ", "IVF1024,RaBitQfs"]}  # by levels
 NORM = 2  # bytes of a float16
 TRAINING = 100_000  # rows that faiss is trained on
-BATCH = 20_000
 ROUNDS = 5
 TUNING_ROUNDS = 2
 SCANS = 200  # queries that scans of all rows are timed on
-ONE = np.ones(1, np.float32)
-
-
-@dataclass(frozen=True)
-class Data:
-    """GloVe's words as unit vectors.
-
-    Args:
-        rows: float32 (n, d).
-        queries: float32 (q, d): the first half to choose settings by, the second to report.
-        truth: int64 (q, 10): their nearest rows by cosine.
-        vectors: The rows as every method re-ranks them.
-    """
-
-    rows: F32
-    queries: F32
-    truth: I64
-    vectors: Vectors
-
-    @property
-    def tuning(self) -> range:
-        """The numbers of the queries to choose settings by."""
-        return range(len(self.queries) // 2)
-
-    @property
-    def reported(self) -> range:
-        """The numbers of the others."""
-        return range(len(self.queries) // 2, len(self.queries))
-
-
-@dataclass(frozen=True)
-class Codes:
-    """The rows' codes by one encoder.
-
-    Args:
-        codes: uint8 (n, M).
-        norms: float32 (n, M).
-        words: float32 (d, 256 M): the scaled codewords; a query's product with them is its look-up table.
-    """
-
-    codes: npt.NDArray[np.uint8]
-    norms: F32
-    words: F32
-
-
-class Drq(Contender):
-    """Our codes, of so many levels; the effort is how many candidates are re-ranked."""
-
-    efforts = CANDIDATES
-
-    def __init__(self, data: Data, codes: Codes, index: CodeIndex, visits: int | None = None) -> None:
-        super().__init__(f"DRQ {8 * index.levels} bit")
-        self.visits = visits
-        self._index, self._words, self._queries = index, codes.words[:, : 256 * index.levels], data.queries
-
-    def search(self, query: int, effort: int) -> I64:
-        """See `Contender.search`; the best by code where the effort is 0."""
-        vectors = self._queries[query : query + 1]
-        lut = (vectors @ self._words).reshape(1, -1, 256)
-        options: dict[str, Any] = {"vectors": vectors, "candidates": effort} if effort else {"rerank": 0}
-        return self._index.search(lut, ONE, K if effort else DEPTH, probes=self.visits, **options).positions[0]
 
 
 class Faiss(Contender):
@@ -118,10 +44,10 @@ class Faiss(Contender):
 
     efforts = CANDIDATES
 
-    def __init__(self, data: Data, name: str, index: Any, visits: int | None = None) -> None:
+    def __init__(self, data: Data, codes: Codes, name: str, index: Any, visits: int | None = None) -> None:
         super().__init__(f"faiss {name}")
         self.visits = visits
-        self._index, self._queries, self._vectors = index, data.queries, data.vectors
+        self._index, self._queries, self._vectors = index, data.queries, codes.vectors
 
     def prepare(self, effort: int) -> None:
         """See `Contender.prepare`."""
@@ -150,41 +76,10 @@ class Copy(Contender):
 def measure(report: Report, *, quick: bool) -> None:
     """Both tables."""
     faiss.omp_set_num_threads(1)
-    data = _load(quick)
-    with report.part("a DRQ encoder of 128 bits"):
-        codes = _encode(data, report.seeds[0])
+    data, codes = load_data("GloVe"), load_codes("GloVe")
     _scans(report, data, codes)
     for levels, rivals in RIVALS.items():
         _partitioned(report, data, codes, levels, rivals)
-
-
-def _load(quick: bool) -> Data:
-    words = load_words(600 if quick else 2_000, SPLIT, most=50_000 if quick else None)
-    rows, queries = unit(words.rows), unit(words.queries)
-    exact = faiss.IndexFlatIP(rows.shape[1])
-    exact.add(rows)
-    vectors = Vectors(rows.shape[1], "COSINE")
-    vectors.add(rows)
-    return Data(rows, queries, exact.search(queries, K)[1], vectors)
-
-
-def _encode(data: Data, seed: int) -> Codes:
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "drq.onnx"
-        export_drq(train_drq(make_training_data(data.rows, seed=seed), DrqConfig(levels=16, seed=seed)), path)
-        encoder = load_encoder(path, threads=1)
-    assert isinstance(encoder, DrqEncoder)
-    parts = [encoder.encode_rows(data.rows[i : i + BATCH]) for i in range(0, len(data.rows), BATCH)]
-    words = encoder.encode_queries(np.eye(data.rows.shape[1], dtype=np.float32)).lut
-    codes, norms = (np.concatenate([getattr(part, name) for part in parts]) for name in ("codes", "norms"))
-    return Codes(codes, norms, words.reshape(len(words), -1))
-
-
-def _index(data: Data, codes: Codes, levels: int) -> CodeIndex:
-    index = CodeIndex(levels, "COSINE", lengths=[levels])
-    index.add(codes.codes[:, :levels], codes.norms[:, :levels])
-    index.vectors = data.vectors
-    return index
 
 
 # --- all rows -------------------------------------------------------------------------------------------------------
@@ -195,9 +90,11 @@ def _scans(report: Report, data: Data, codes: Codes) -> None:
     say(f"\n{table}")
     contenders: list[tuple[Contender, int]] = []  # with the bytes of a row
     for levels in (4, 8, 16):
-        contenders.append((Drq(data, codes, _index(data, codes, levels)), levels + 2))
-        contenders.append((Faiss(data, f"RQ, the same {8 * levels} bit", _hosted(data, codes, levels)), levels + 4))
-    contenders.append((Faiss(data, "PQ10, 80 bit", _faiss(data, "PQ10")), 10))
+        contenders.append((Drq(data, codes, codes.index(levels)), levels + 2))
+        contenders.append(
+            (Faiss(data, codes, f"RQ, the same {8 * levels} bit", _hosted(data, codes, levels)), levels + 4)
+        )
+    contenders.append((Faiss(data, codes, "PQ10, 80 bit", _faiss(data, "PQ10")), 10))
     copies = [Copy(size * len(data.rows)) for _, size in contenders]
     settings = [(one, 0) for one in (*(contender for contender, _ in contenders), *copies)]
     times = milliseconds(settings, data.reported[:SCANS], ROUNDS)
@@ -242,12 +139,12 @@ def _partitioned(report: Report, data: Data, codes: Codes, levels: int, rivals: 
     """Our codes of some length against faiss's of as many bytes."""
     table = f"{levels + NORM} bytes of code for a row, re-ranked exactly, {len(data.rows):,} rows"
     with report.part(f"{table}: building"):
-        index = _index(data, codes, levels)
+        index = codes.index(levels)
         ways: list[list[Contender]] = [[Drq(data, codes, index, visits) for visits in WORDS]]
         for factory in rivals:
             built = _faiss(data, factory)
             assert built.code_size == levels + NORM, f"{factory} has {built.code_size} bytes for a row"
-            ways.append([Faiss(data, factory.removesuffix("np"), built, visits) for visits in LISTS])
+            ways.append([Faiss(data, codes, factory.removesuffix("np"), built, visits) for visits in LISTS])
     lines: dict[str, list[tuple[float, float]]] = {way[0].name: [] for way in ways}
     for wanted in RECALLS:
         chosen = list(_chosen(data, ways, wanted))

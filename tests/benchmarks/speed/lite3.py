@@ -19,11 +19,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tests.benchmarks.glove import load_words
 from tests.benchmarks.report import Report
 from tests.servers import lite3
 
-TITLE = "Inside Milvus Lite 3"
+TITLE = "inside Milvus Lite 3"
 ANSWERS = (
     "What does a search through MilvusClient cost in Milvus Lite 3 with its own index types and with Alula's, and how "
     "much of that is the index? Milvus Lite itself works out for every search which rows are valid, in Python; "
@@ -56,25 +55,15 @@ SETTINGS: dict[str, list[dict[str, int]]] = {
 
 def measure(report: Report, *, quick: bool) -> None:
     """Compare on words, with encoders trained on all of them."""
-    from alula_exporters import (  # torch, which the process that measures does without
-        DrqConfig,
-        FlopsConfig,
-        export_drq,
-        export_flops,
-        make_training_data,
-        train_drq,
-        train_flops,
+    from tests.benchmarks.speed.data import (  # torch, which the process that measures does without
+        encoder_file,
+        load_data,
     )
 
-    words = load_words(200 if quick else 1000, SEEDS[0])
-    training = make_training_data(words.rows, seed=SEEDS[0])
-    rows = np.random.default_rng(SEEDS[0]).permutation(words.rows)[: 20_000 if quick else 100_000]
-    with tempfile.TemporaryDirectory(prefix="alula-lite3-") as place, report.part("Index types in Milvus Lite 3"):
-        encoders = {"flops": Path(place, "flops.onnx"), "drq": Path(place, "drq.onnx")}
-        flops = FlopsConfig(dim=4096, nnz=32, flops=0.28, seed=SEEDS[0])
-        export_flops(train_flops(training, flops), encoders["flops"])
-        export_drq(train_drq(training, DrqConfig(levels=16, seed=SEEDS[0])), encoders["drq"])
-        compare(report, rows, words.queries, encoders)
+    data = load_data("GloVe")
+    rows = np.random.default_rng(SEEDS[0]).permutation(data.rows)[: 20_000 if quick else 100_000]
+    with report.part("index types in Milvus Lite 3"):
+        compare(report, rows, data.queries[-400:], {kind: encoder_file("GloVe", kind) for kind in ("flops", "drq")})
 
 
 def compare(report: Report, rows: F32, queries: F32, encoders: Mapping[str, Path]) -> None:

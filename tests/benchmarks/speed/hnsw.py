@@ -1,16 +1,10 @@
-"""The inverted index of sparse rows against faiss's HNSW, scipy and Seismic, at equal recall@10.
-
-Each contender is tuned on some queries (the least effort that reaches the recall, in each of its ways of being set),
-and the fastest of these is timed on others, one query at a time in one thread, taking turns. HNSW is given unit
-vectors, M = 16 and 32, efConstruction 200. Candidates of sparse searches are ranked by the exact vectors.
-"""
+"""Searches in one process against faiss's HNSW, and of sparse rows against scipy and Seismic, at equal recall@10."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import faiss
@@ -18,29 +12,37 @@ import numpy as np
 import numpy.typing as npt
 from scipy import sparse
 
-from alula.encoders import FlopsEncoder, load_encoder, read_linear_head
+from alula.encoders import read_linear_head
 from alula.kernels import InvertedIndex, LinearQueries, top_k, warm_up
-from alula_exporters import FlopsConfig, export_flops, make_training_data, train_flops
-from tests.benchmarks.glosses import load_glosses
-from tests.benchmarks.glove import load_words
-from tests.benchmarks.papers.datasets import unit
 from tests.benchmarks.report import Report, say
+from tests.benchmarks.speed.data import F32, NAMES, SEED, Data, in_batches, load_data, load_flops
+from tests.benchmarks.speed.drq import WORDS, Drq, load_codes
 from tests.benchmarks.speed.timing import I64, Contender, K, ladder, milliseconds, recall, tune
 
+TITLE = "searches in one process against HNSW"
+ANSWERS = """\
+The question: when the index lies in the process that searches, is Alula's faster than faiss's HNSW at the same recall?
+
+Every contender is tuned on one half of the queries, in each of its ways of being set, to the least effort that
+reaches the recall; the fastest of these is timed on the other half, one query at a time in one thread, by its ordinary
+call from Python, all in turn, and its recall there is shown. HNSW is given unit vectors as float32, M = 16 and 32,
+efConstruction 200; "SQ8 + re-rank" is HNSW over bytes, re-ranked by the exact vectors. FLOPS_SPARSE and DRQ re-rank by
+the exact vectors as well. "With encoding" is the whole way from the query's vector: the sparse encoder, or DRQ's
+look-up tables. A "cut" is where the inverted index leaves a posting list, "visits" is how many of 256 first codewords'
+rows are scanned. scipy multiplies all sparse rows, Seismic (pyseismic-lsr) is an inverted index for sparse rows; they
+get the same rows, and the same re-ranking.
+"""
+SEEDS = (SEED,)
 RECALLS = (0.95, 0.98, 0.99)
-TUNING = 1_000
-REPORTED = 1_000
-SPLIT = 0
 ROUNDS = 5
 SLOW = 50  # queries that contenders of many milliseconds are tuned and timed on
 CUTS = (0.0, 0.05, 0.1, 0.15)
+LEVELS = (8, 12, 16)
 CONNECTIONS = (16, 32)
 CONSTRUCTION = 200
 
-F32 = npt.NDArray[np.float32]
-
-OURS = "alula"
-ENCODED = "alula, with encoding"
+OURS = ("FLOPS_SPARSE", "DRQ")
+ENCODED = ", with encoding"
 HNSW = "HNSW"
 HNSW_SQ8 = "HNSW SQ8 + re-rank"
 SCIPY = "scipy + re-rank"
@@ -75,75 +77,13 @@ QUICK = {
 }
 
 
-@dataclass(frozen=True)
-class Data:
-    """What is searched.
+class Flops(Contender):
+    """The inverted index; the effort is how many candidates are re-ranked."""
 
-    Args:
-        name: Whose vectors.
-        rows: float32 (n, d), of unit length.
-        queries: float32 (q, d), of unit length, neither among the rows nor trained on: first those to tune on.
-        truth: int64 (q, 10): the nearest rows.
-        encoder: A sparse encoder trained on the rows.
-    """
-
-    name: str
-    rows: F32
-    queries: F32
-    truth: I64
-    encoder: FlopsEncoder
-
-    @property
-    def tuning(self) -> range:
-        return range(len(self.queries) // 2)
-
-    @property
-    def reported(self) -> range:
-        return range(len(self.queries) // 2, len(self.queries))
-
-
-def load_data(quick: bool, folder: Path) -> Iterator[Data]:
-    """The glosses and the words, with encoders trained now.
-
-    Args:
-        quick: A part of the rows.
-        folder: Where encoder files may lie.
-    """
-    held_out = TUNING + REPORTED
-    glosses = load_glosses(12_000 if quick else 50_000)
-    order = np.random.default_rng(SPLIT).permutation(len(glosses))
-    config = FlopsConfig(dim=4_096, nnz=64, flops=1.0, seed=0)
-    yield make_data(
-        "MiniLM",
-        glosses[order[held_out:]],
-        glosses[order[:held_out]],
-        _train(glosses[order[held_out:]], config, folder / "minilm.onnx"),
-    )
-    words = load_words(held_out, SPLIT, most=50_000 if quick else None)
-    config = FlopsConfig(dim=4_096, nnz=32, flops=0.28, seed=0)
-    yield make_data("GloVe", words.rows, words.queries, _train(words.rows, config, folder / "glove.onnx"))
-
-
-def _train(rows: F32, config: FlopsConfig, path: Path) -> FlopsEncoder:
-    say(f"\nTraining {path.name} ...")
-    export_flops(train_flops(make_training_data(rows, seed=0), config), path, force=True)
-    encoder = load_encoder(path, threads=1)
-    assert isinstance(encoder, FlopsEncoder)
-    return encoder
-
-
-def make_data(name: str, rows: F32, queries: F32, encoder: FlopsEncoder) -> Data:
-    rows, queries = unit(rows), unit(queries)
-    exact = faiss.IndexFlatIP(rows.shape[1])
-    exact.add(rows)
-    return Data(name, rows, queries, exact.search(queries, K)[1], encoder)
-
-
-class Ours(Contender):
     efforts = ladder(20, 10_000)
 
-    def __init__(self, data: Data, index: InvertedIndex, queries: Sequence[Any], name: str, cut: float) -> None:
-        super().__init__(f"{name}, cut {cut:g}")
+    def __init__(self, data: Data, index: InvertedIndex, queries: Sequence[Any], cut: float) -> None:
+        super().__init__(f"FLOPS_SPARSE, cut {cut:g}")
         self._index, self._queries, self._cut = index, queries, cut
         self._vectors = [data.queries[i : i + 1] for i in range(len(data.queries))]
 
@@ -256,37 +196,73 @@ def build_seismic(rows: Any) -> Any:
     return seismic.SeismicIndex.build_from_dataset(dataset, num_threads=1)
 
 
-def measure(report: Report, data: Data, targets: Targets, hnsw: Mapping[str, Any], seconds: dict[str, float]) -> None:
-    """Tune, time and report all contenders on one data set.
-
-    Args:
-        report: Rows, targets and figures go here.
-        data: What is searched.
-        targets: What is promised.
-        hnsw: As `build_hnsw` returns it.
-        seconds: Of the processor, by what was built with them.
-    """
-    name = f"{data.name} {len(data.rows):,} x {data.rows.shape[1]}"
+def measure(report: Report, *, quick: bool) -> None:
+    """Both data sets."""
+    faiss.omp_set_num_threads(1)
     warm_up()
+    for name in NAMES:
+        data, targets, seconds = load_data(name), (QUICK if quick else FULL)[name], dict[str, float]()
+        with report.part(f"{data}: HNSW"):
+            hnsw = build_hnsw(data, seconds, (HNSW, HNSW_SQ8) if targets.sq8 else (HNSW,))
+        ways = _sparse_ways(report, data, seconds) | _drq_ways(report, data, seconds) | _hnsw_ways(data, hnsw)
+        for place, wanted in enumerate(RECALLS):
+            with report.part(f"{data}: recall {wanted}"):
+                times = _at_recall(report, str(data), ways, data, wanted)
+            _check(report, f"{data.name}, recall@10 {wanted}", times, targets, place)
+        for what, spent in seconds.items():
+            report.row("Build, seconds of one core", data=str(data), what=what, seconds=spent)
+        best = min(seconds[key] for key in hnsw if key.startswith(f"{HNSW},"))
+        report.at_least(f"{data.name}: HNSW's build time over FLOPS_SPARSE's", best / seconds[OURS[0]], targets.build)
+
+
+def _sparse_ways(report: Report, data: Data, seconds: dict[str, float]) -> dict[str, list[Contender]]:
+    """The inverted index, and others of the same sparse rows; the processor's seconds that each took are added."""
+    encoder = load_flops(data.name)
     started = time.process_time()
-    rows = sparse.vstack(
-        [data.encoder.encode_rows(data.rows[at : at + 4_096]) for at in range(0, len(data.rows), 4_096)], format="csr"
-    )
-    seconds["encoding the rows"] = time.process_time() - started
+    rows = sparse.vstack(in_batches(encoder.encode_rows, data.rows), format="csr")
+    seconds["encoding the rows, FLOPS_SPARSE"] = time.process_time() - started
     started = time.process_time()
-    index = InvertedIndex(data.encoder.info.dim, "COSINE", data.rows.shape[1])
+    index = InvertedIndex(encoder.info.dim, "COSINE", data.rows.shape[1])
     index.add(rows, data.rows)
-    seconds[OURS] = time.process_time() - started
-    encoded = data.encoder.encode_queries(data.queries)
+    seconds[OURS[0]] = time.process_time() - started
+    encoded = encoder.encode_queries(data.queries)
     queries = [encoded[[i]] for i in range(len(data.queries))]
-    head = read_linear_head(data.encoder)
+    head = read_linear_head(encoder)
     assert head is not None
     linear = LinearQueries(head.weight, head.bias, nnz=head.nnz, floor=head.floor, scale=head.scale)
     lazy = [linear.of(data.queries[i : i + 1]) for i in range(len(data.queries))]
-
+    size = sum(index.nbytes[part] for part in ("postings", "levels")) / len(data.rows)
+    report.row("Bytes of a row beside its vector", data=str(data), what=OURS[0], bytes=size)
     ways: dict[str, list[Contender]] = {
-        OURS: [Ours(data, index, queries, OURS, cut) for cut in CUTS],
-        ENCODED: [Ours(data, index, lazy, ENCODED, cut) for cut in CUTS],
+        OURS[0]: [Flops(data, index, queries, cut) for cut in CUTS],
+        OURS[0] + ENCODED: [Flops(data, index, lazy, cut) for cut in CUTS],
+        SCIPY: [Scipy(data, index, rows, queries)],
+    }
+    seismic = build_seismic(rows)
+    if seismic is not None:
+        most = encoder.info.max_nnz
+        settings = [(terms, factor) for terms in (most // 2, most) for factor in (0.8, 1.0)]
+        ways[SEISMIC] = [Seismic(data, index, seismic, queries, setting) for setting in settings]
+    return ways
+
+
+def _drq_ways(report: Report, data: Data, seconds: dict[str, float]) -> dict[str, list[Contender]]:
+    codes = load_codes(data.name)
+    ways: dict[str, list[Contender]] = {OURS[1]: [], OURS[1] + ENCODED: []}
+    for levels in LEVELS:
+        started = time.process_time()
+        index = codes.index(levels)
+        index.search(codes.words[:1, : 256 * levels].reshape(1, -1, 256), np.ones(1, np.float32), 1, probes=1)
+        seconds[f"DRQ {8 * levels} bit"] = time.process_time() - started
+        size = sum(bytes_ for part, bytes_ in index.nbytes.items() if not part.startswith("vector")) / len(data.rows)
+        report.row("Bytes of a row beside its vector", data=str(data), what=f"DRQ {8 * levels} bit", bytes=size)
+        ways[OURS[1]] += [Drq(data, codes, index, visits, encoded=True) for visits in WORDS]
+        ways[OURS[1] + ENCODED] += [Drq(data, codes, index, visits) for visits in WORDS]
+    return ways
+
+
+def _hnsw_ways(data: Data, hnsw: Mapping[str, Any]) -> dict[str, list[Contender]]:
+    ways: dict[str, list[Contender]] = {
         HNSW: [Hnsw(data, hnsw[key], key) for key in hnsw if key.startswith(f"{HNSW},")],
         HNSW_SQ8: [
             HnswSq8(data, hnsw[key], _flat(data.rows), key, factor)
@@ -294,22 +270,8 @@ def measure(report: Report, data: Data, targets: Targets, hnsw: Mapping[str, Any
             if key.startswith(HNSW_SQ8)
             for factor in (1, 2, 4)
         ],
-        SCIPY: [Scipy(data, index, rows, queries)],
     }
-    seismic = build_seismic(rows)
-    if seismic is not None:
-        most = data.encoder.info.max_nnz
-        settings = [(terms, factor) for terms in (most // 2, most) for factor in (0.8, 1.0)]
-        ways[SEISMIC] = [Seismic(data, index, seismic, queries, setting) for setting in settings]
-    bytes_per_row = sum(index.nbytes[part] for part in ("postings", "levels")) / len(data.rows)
-    report.figures[f"{name}: bytes per row of postings and levels"] = bytes_per_row
-    for target_place, wanted in enumerate(RECALLS):
-        times = _at_recall(report, name, ways, data, wanted)
-        _check(report, f"{data.name}, recall@10 {wanted}", times, targets, target_place)
-    best = min(seconds[key] for key in hnsw if key.startswith(f"{HNSW},"))
-    for what, spent in seconds.items():
-        report.row("Build, seconds of one core", data=name, what=what, seconds=spent)
-    report.at_least(f"{data.name}: HNSW's build time over ours", best / seconds[OURS], targets.build)
+    return {kind: some for kind, some in ways.items() if some}
 
 
 def _flat(rows: F32) -> Any:
@@ -336,47 +298,35 @@ def _at_recall(
     for kind in chosen.keys() - times.keys():
         times[kind] = milliseconds([chosen[kind]], data.reported[:SLOW], 2)[0]
     for kind, (contender, effort) in chosen.items():
-        reached = recall(contender, effort, data.reported[:SLOW] if kind not in fast else data.reported, data.truth)
+        visits = getattr(contender, "visits", None)
         report.row(
             "Search",
             **{
                 "data": name,
-                "recall@10 wanted": wanted,
-                "contender": contender.name,
+                "tuned to": wanted,
+                "contender": kind,
+                "set": contender.name + (f", visits {visits}" if visits else ""),
                 "candidates or efSearch": effort,
-                "recall@10": reached,
+                "recall@10": recall(
+                    contender, effort, data.reported if kind in fast else data.reported[:SLOW], data.truth
+                ),
                 "ms": times[kind],
-                "times ours": times[kind] / times[OURS],
+                "HNSW's time over it": times[HNSW] / times[kind],
             },
         )
     return times
 
 
 def _check(report: Report, what: str, times: Mapping[str, float], targets: Targets, place: int) -> None:
-    report.at_least(f"{what}: HNSW's time over ours", times[HNSW] / times[OURS], targets.search[place])
-    report.at_least(
-        f"{what}: HNSW's time over ours with encoding", times[HNSW] / times[ENCODED], targets.encoded[place]
-    )
-    if targets.sq8 and HNSW_SQ8 in times:
-        report.at_least(f"{what}: {HNSW_SQ8}'s time over ours", times[HNSW_SQ8] / times[OURS], targets.sq8[place])
+    for ours in OURS:
+        for rival, kind, least in (
+            (HNSW, ours, targets.search[place]),
+            (HNSW, ours + ENCODED, targets.encoded[place]),
+            (HNSW_SQ8, ours, targets.sq8[place] if targets.sq8 else None),
+        ):
+            if least is not None:
+                ratio = times[rival] / times[kind] if kind in times else 0.0  # it does not reach the recall
+                report.at_least(f"{what}: {rival}'s time over that of {kind}", ratio, least)
     for rival in (SCIPY, SEISMIC):
         if rival in times:
-            report.at_least(f"{what}: {rival}'s time over ours", times[rival] / times[OURS], 1)
-
-
-def run(report: Report, quick: bool, folder: Path) -> None:
-    """Both data sets.
-
-    Args:
-        report: What is found goes here.
-        quick: Fewer rows, and targets of their own.
-        folder: Where encoder files may lie.
-    """
-    faiss.omp_set_num_threads(1)
-    for data in load_data(quick, folder):
-        targets = (QUICK if quick else FULL)[data.name]
-        seconds: dict[str, float] = {}
-        with report.part(f"{data.name}: HNSW"):
-            hnsw = build_hnsw(data, seconds, (HNSW, HNSW_SQ8) if targets.sq8 else (HNSW,))
-        with report.part(f"{data.name}: searches"):
-            measure(report, data, targets, hnsw, seconds)
+            report.at_least(f"{what}: {rival}'s time over that of {OURS[0]}", times[rival] / times[OURS[0]], 1)
