@@ -29,7 +29,12 @@ def compiled(function: Function) -> Function:
     """
     import numba  # noqa: PLC0415 (optional)
 
-    return cast(Function, numba.njit(nogil=True, cache=True, error_model="numpy")(function))
+    made = numba.njit(nogil=True, error_model="numpy")(function)
+    try:
+        made.enable_caching()
+    except RuntimeError:  # no folder can be written, so every process compiles for itself
+        log.debug("The compiled loops cannot be kept on disk.")
+    return cast(Function, made)
 
 
 @cache
