@@ -30,7 +30,7 @@ from alula.index_types.base import (
     VectorField,
 )
 from alula.index_types.flops_sparse import POSTING_BYTES
-from alula.index_types.local import I64, EncodedRows, LocalIndex, Mask
+from alula.index_types.local import EncodedRows, LocalIndex, Mask
 from alula.kernels import (
     CodeIndex,
     Found,
@@ -41,7 +41,6 @@ from alula.kernels import (
     unpack_bytes,
     unpack_norms,
 )
-from alula.kernels.vectors import Vectors
 
 TINY = 1e-12  # the least norm that a query is divided by
 BINARY_INDEXES = ("BIN_FLAT", "BIN_IVF_FLAT")
@@ -328,32 +327,12 @@ class _AdcLowering(_DrqLowering):
 
 class _LocalDrq(LocalIndex):
     def __init__(self, encoder: DrqEncoder, index: CodeIndex) -> None:
+        super().__init__(index)
         self._encoder, self._index = encoder, index
-
-    def __len__(self) -> int:
-        return len(self._index)
-
-    @property
-    def keeps_vectors(self) -> bool:
-        return self._index.vectors is not None
-
-    @property
-    def alive(self) -> Mask:
-        return self._index.alive
-
-    @property
-    def nbytes(self) -> Mapping[str, int]:
-        return self._index.nbytes
 
     def add(self, rows: EncodedRows, vectors: F32 | None = None) -> None:
         encoded = cast(DrqRows, rows)
         self._index.add(encoded.codes, encoded.norms, vectors)
-
-    def hold(self, vectors: F32) -> None:
-        self._index.vectors = Vectors.over(vectors, self._index.metric)
-
-    def delete(self, positions: I64) -> None:
-        self._index.delete(positions)
 
     def search(
         self,
@@ -402,6 +381,3 @@ class _LocalDrq(LocalIndex):
         info = self._encoder.info
         units = np.eye(info.input_dim, dtype=np.float32) * np.float32(1.0 if info.normalized else info.scale)
         return self._encoder.encode_queries(units).lut.reshape(info.input_dim, -1)
-
-    def save(self, folder: Path) -> None:
-        self._index.save(folder)

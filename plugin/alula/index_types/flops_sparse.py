@@ -26,9 +26,8 @@ from alula.index_types.base import (
     SearchPlan,
     VectorField,
 )
-from alula.index_types.local import I64, EncodedRows, LocalIndex, Mask
+from alula.index_types.local import EncodedRows, LocalIndex, Mask
 from alula.kernels import Found, InvertedIndex, LinearQueries
-from alula.kernels.vectors import Vectors
 
 POSTING_BYTES = 8  # an id and a float32 weight
 
@@ -104,33 +103,13 @@ class _FlopsLowering(Lowering):
 
 class _LocalFlops(LocalIndex):
     def __init__(self, encoder: FlopsEncoder, index: InvertedIndex) -> None:
+        super().__init__(index)
         self._encoder, self._index = encoder, index
         head = read_linear_head(encoder)
         self._linear = head and LinearQueries(head.weight, head.bias, nnz=head.nnz, floor=head.floor, scale=head.scale)
 
-    def __len__(self) -> int:
-        return len(self._index)
-
-    @property
-    def keeps_vectors(self) -> bool:
-        return self._index.vectors is not None
-
-    @property
-    def alive(self) -> Mask:
-        return self._index.alive
-
-    @property
-    def nbytes(self) -> Mapping[str, int]:
-        return self._index.nbytes
-
     def add(self, rows: EncodedRows, vectors: F32 | None = None) -> None:
         self._index.add(cast(sp.csr_array, rows), vectors)
-
-    def hold(self, vectors: F32) -> None:
-        self._index.vectors = Vectors.over(vectors, self._index.metric)
-
-    def delete(self, positions: I64) -> None:
-        self._index.delete(positions)
 
     def search(
         self,
@@ -152,6 +131,3 @@ class _LocalFlops(LocalIndex):
             rerank=rerank,
             valid=valid,
         )
-
-    def save(self, folder: Path) -> None:
-        self._index.save(folder)

@@ -12,7 +12,8 @@ import numpy.typing as npt
 import scipy.sparse as sp
 
 from alula.encoders import DrqRows
-from alula.kernels import Found
+from alula.kernels import CodeIndex, Found, InvertedIndex
+from alula.kernels.vectors import Vectors
 
 F32 = npt.NDArray[np.float32]
 I64 = npt.NDArray[np.int64]
@@ -24,42 +25,52 @@ class LocalIndex(ABC):
     """Encoded rows of one index type in this process.
 
     Rows have positions from 0 in the order they came; a deleted row keeps its position.
+
+    Args:
+        index: What holds them.
     """
 
-    @abstractmethod
+    def __init__(self, index: InvertedIndex | CodeIndex) -> None:
+        self._held = index
+
     def __len__(self) -> int:
         """Positions given out so far, those of deleted rows counted."""
+        return len(self._held)
 
     @property
-    @abstractmethod
     def keeps_vectors(self) -> bool:
         """Whether the rows' vectors are held, for exact scores."""
+        return self._held.vectors is not None
 
     @property
-    @abstractmethod
     def alive(self) -> Mask:
         """Bool (n,): which positions hold a row that was not deleted."""
+        return self._held.alive
 
     @property
-    @abstractmethod
     def nbytes(self) -> Mapping[str, int]:
         """Bytes of memory by what they hold."""
+        return self._held.nbytes
 
-    @abstractmethod
-    def add(self, rows: EncodedRows, vectors: F32 | None = None) -> None:
-        """Add rows behind those there are, with their vectors (m, d) where they are kept."""
-
-    @abstractmethod
     def hold(self, vectors: F32) -> None:
         """Hold the vectors (n, d) of all rows from here on, for exact scores; they are not copied, and must not change.
 
         Args:
             vectors: float32 (n, d), finite, by position.
         """
+        self._held.vectors = Vectors.over(vectors, self._held.metric)
 
-    @abstractmethod
     def delete(self, positions: I64) -> None:
         """Delete rows by position; positions that were deleted before change nothing."""
+        self._held.delete(positions)
+
+    def save(self, folder: Path) -> None:
+        """Write everything into a folder, for `IndexType.open_local`."""
+        self._held.save(folder)
+
+    @abstractmethod
+    def add(self, rows: EncodedRows, vectors: F32 | None = None) -> None:
+        """Add rows behind those there are, with their vectors (m, d) where they are kept."""
 
     @abstractmethod
     def search(
@@ -88,7 +99,3 @@ class LocalIndex(ABC):
         Raises:
             UsageError: If an option's value cannot be used.
         """
-
-    @abstractmethod
-    def save(self, folder: Path) -> None:
-        """Write everything into a folder, for `IndexType.open_local`."""
