@@ -227,6 +227,7 @@ def _sparse_ways(report: Report, data: Data, seconds: dict[str, float]) -> dict[
     seconds[OURS[0]] = time.process_time() - started
     encoded = encoder.encode_queries(data.queries)
     queries = [encoded[[i]] for i in range(len(data.queries))]
+    ready = [[(query.indices.astype(np.int64), query.data)] for query in queries]  # as the index takes one of them
     head = read_linear_head(encoder)
     assert head is not None
     linear = LinearQueries(head.weight, head.bias, nnz=head.nnz, floor=head.floor, scale=head.scale)
@@ -234,7 +235,7 @@ def _sparse_ways(report: Report, data: Data, seconds: dict[str, float]) -> dict[
     size = sum(index.nbytes[part] for part in ("postings", "levels")) / len(data.rows)
     report.row("Bytes of a row beside its vector", data=str(data), what=OURS[0], bytes=size)
     ways: dict[str, list[Contender]] = {
-        OURS[0]: [Flops(data, index, queries, cut) for cut in CUTS],
+        OURS[0]: [Flops(data, index, ready, cut) for cut in CUTS],
         OURS[0] + ENCODED: [Flops(data, index, lazy, cut) for cut in CUTS],
         SCIPY: [Scipy(data, index, rows, queries)],
     }
