@@ -76,7 +76,7 @@ class Data:
 @cache
 def load_data(name: str) -> Data:
     """GloVe's 400,000 words, or 50,000 of WordNet's glosses by MiniLM; fewer in a quick run."""
-    held_out = HELD_OUT // 2 if quick() else HELD_OUT
+    held_out = HELD_OUT // 4 if quick() else HELD_OUT
     if name == "GloVe":
         words = load_words(held_out, SEED, most=50_000 if quick() else None)
         rows, queries = unit(words.rows), unit(words.queries)
