@@ -30,7 +30,13 @@ efConstruction 200; "SQ8 + re-rank" is HNSW over bytes, re-ranked by the exact v
 the exact vectors as well. "With encoding" is the whole way from the query's vector: the sparse encoder, or DRQ's
 look-up tables. A "cut" is where the inverted index leaves a posting list, "visits" is how many of 256 first codewords'
 rows are scanned. scipy multiplies all sparse rows, Seismic (pyseismic-lsr) is an inverted index for sparse rows; they
-get the same rows, and the same re-ranking.
+get the same rows, and the same re-ranking. Who is not in a table does not reach the recall. Building counts what is done
+with rows that are encoded already.
+
+How to read it: as HNSW has the better of its two M in each row, a target counts the faster of Alula's two index types,
+and names it; the table has both. FLOPS_SPARSE suits long vectors, of which an inverted index compares only a few
+candidates in full. Short vectors (GloVe's have 50 numbers) need more candidates than that pays for, and there a scan of
+DRQ's codes is faster; on long ones DRQ's look-up tables cost as much as HNSW's whole search.
 """
 SEEDS = (SEED,)
 RECALLS = (0.95, 0.98, 0.99)
@@ -319,15 +325,16 @@ def _at_recall(
 
 
 def _check(report: Report, what: str, times: Mapping[str, float], targets: Targets, place: int) -> None:
-    for ours in OURS:
-        for rival, kind, least in (
-            (HNSW, ours, targets.search[place]),
-            (HNSW, ours + ENCODED, targets.encoded[place]),
-            (HNSW_SQ8, ours, targets.sq8[place] if targets.sq8 else None),
-        ):
-            if least is not None:
-                ratio = times[rival] / times[kind] if kind in times else 0.0  # it does not reach the recall
-                report.at_least(f"{what}: {rival}'s time over that of {kind}", ratio, least)
+    for rival, kinds, least in (
+        (HNSW, OURS, targets.search[place]),
+        (HNSW, tuple(ours + ENCODED for ours in OURS), targets.encoded[place]),
+        (HNSW_SQ8, OURS, targets.sq8[place] if targets.sq8 else None),
+    ):
+        if least is not None:
+            reaching = [kind for kind in kinds if kind in times]
+            ours = min(reaching, key=times.__getitem__) if reaching else kinds[0]
+            ratio = times[rival] / times[ours] if reaching else 0.0
+            report.at_least(f"{what}: {rival}'s time over that of {ours}", ratio, least)
     for rival in (SCIPY, SEISMIC):
         if rival in times:
             report.at_least(f"{what}: {rival}'s time over that of {OURS[0]}", times[rival] / times[OURS[0]], 1)
