@@ -30,8 +30,8 @@ efConstruction 200; "SQ8 + re-rank" is HNSW over bytes, re-ranked by the exact v
 the exact vectors as well. "With encoding" is the whole way from the query's vector: the sparse encoder, or DRQ's
 look-up tables. A "cut" is where the inverted index leaves a posting list, "visits" is how many of 256 first codewords'
 rows are scanned. scipy multiplies all sparse rows, Seismic (pyseismic-lsr) is an inverted index for sparse rows; they
-get the same rows, and the same re-ranking. Who is not in a table does not reach the recall. Building counts what is done
-with rows that are encoded already.
+get the same rows, and the same re-ranking. Who is not in a table does not reach the recall. Building counts what is
+done with rows that are encoded already.
 
 How to read it: as HNSW has the better of its two M in each row, a target counts the faster of Alula's two index types,
 and names it; the table has both. FLOPS_SPARSE suits long vectors, of which an inverted index compares only a few
