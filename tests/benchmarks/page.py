@@ -93,7 +93,8 @@ def _text(section: Section, figures: dict[str, Any]) -> str:
     for picture in figures["pictures"]:
         _draw(picture)
         lines.append(f"![{picture['title']}: {picture['y']} by {picture['x']}](benchmarks/{picture['name']}.png)\n")
-    lines.append("### Targets\n\n| | figure | target | |\n|---|---|---|---|")
+    if figures["targets"]:
+        lines.append("### Targets\n\n| | figure | target | |\n|---|---|---|---|")
     for entry in figures["targets"]:
         verdict = "met" if entry["met"] else "**missed**"
         lines.append(f"| {entry['what']} | {shown(entry['figure'])} | {entry['wanted']} | {verdict} |")
