@@ -24,10 +24,11 @@ from tests.servers import lite3
 
 TITLE = "inside Milvus Lite 3"
 ANSWERS = """\
-What does a search through MilvusClient cost in Milvus Lite 3 with its own index types and with Alula's, and how much of
-that is the index? Milvus Lite itself works out for every search which rows are valid, in Python; `cache_masks` remembers
-it. Each index type has the cheapest setting, found on other queries, that reaches the recall. One segment, one client,
-one query at a time, all index types in turn. Nothing is promised here: most of a search is Milvus Lite's own.
+What does a search through MilvusClient cost in Milvus Lite 3 with its own index types and with Alula's, and how much
+of that is the index? Milvus Lite itself works out for every search which rows are valid, in Python; `cache_masks`
+remembers it. Each index type has the cheapest setting, found on other queries, that reaches the recall. One segment,
+one client, one query at a time, all index types in turn. Nothing is promised here: most of a search is Milvus Lite's
+own.
 """
 SEEDS = (0,)
 TABLE = "Milvus Lite 3.2.2: median ms of a search"
