@@ -34,7 +34,7 @@ from alula.ingest.load import LoadReport, load
 from alula.ingest.sources import ArraySource, FileSource, Source, open_source
 from alula.ingest.target import Target
 from alula.schema import MAX_VARCHAR, ScalarField, check_distinct, check_name
-from alula.search import Hit, Id, Scope, Searcher, check_limit
+from alula.search import Hit, Id, Scope, Searcher, check_limit, check_rerank, with_defaults
 from alula.servers import Server, ask, connect, delete_rows, milvus_errors, write_defaults
 
 DEFAULT_FIELD = "embedding"
@@ -353,14 +353,15 @@ class Collection:
         self.check_output_fields(output_fields)
         vectors = query_vectors(self.lowering.encoder, queries)
         scope = Scope(filter, partitions, consistency_level, timeout)
+        rerank, options = with_defaults(self.defaults, rerank, options)
         return self._searcher.search(
             vectors,
             limit=limit,
             offset=offset,
             output_fields=output_fields,
-            rerank=self.defaults.get("rerank") if rerank is None else rerank,
+            rerank=rerank,
             scope=scope,
-            options={**{k: v for k, v in self.defaults.items() if k != "rerank"}, **options},
+            options=options,
         )
 
     def set_defaults(self, *, rerank: int | None = None, **options: Any) -> None:
@@ -380,8 +381,7 @@ class Collection:
         self.lowering.plan_search(np.ones((1, dim), np.float32), checked, 1)  # refuses what the encoder cannot do
         given = {name: checked[name] for name in options if checked[name] is not None}
         if rerank is not None:
-            if rerank < 0 or (rerank and self.lowering.field.storage == "dropped"):
-                raise UsageError(f"rerank is {rerank}; it must be 0, or more where the vectors are kept.")
+            check_rerank(rerank, self.lowering.field)
             given["rerank"] = rerank
         write_defaults(self.server, self.name, self.primary_key.name, {k: str(v) for k, v in given.items()})
         self.defaults = given

@@ -240,6 +240,15 @@ def check_limit(limit: int, offset: int, *, most: int = MAX_RESULTS) -> int:
     return limit + offset
 
 
+def with_defaults(
+    defaults: Mapping[str, Any], rerank: int | None, options: Mapping[str, Any]
+) -> tuple[int | None, dict[str, Any]]:
+    """``rerank`` and the search options, a collection's defaults taken where they are not given."""
+    merged = {**defaults, **options}
+    stored = merged.pop("rerank", None)
+    return stored if rerank is None else rerank, merged
+
+
 def check_rerank(rerank: int | None, field: VectorField) -> None:
     """Raise a `UsageError` unless so many candidates can be scored by their exact vectors."""
     if rerank is not None and rerank < 0:

@@ -216,6 +216,34 @@ class _Job:
                 refused[rival] = str(error)
         return refused
 
+    def evaluation(
+        self,
+        title: str,
+        asked: Asked,
+        *,
+        metric: str,
+        rows: int,
+        outcomes: Sequence[Outcome],
+        refused: Mapping[str, str],
+        columns: Any,
+    ) -> Evaluation:
+        """What was measured, with what a reader must know of it; arguments as of `Evaluation` and `samples`."""
+        return Evaluation(
+            title=title,
+            metric=metric,
+            k=asked.questions.k,
+            rows=rows,
+            dim=asked.questions.vectors.shape[1],
+            queries=len(asked.questions),
+            queries_from=asked.queries_from,
+            truth_from=asked.truth_from,
+            server=version(self.server),
+            seed=self.asking["seed"],
+            subjects=[outcome.subject for outcome in outcomes],
+            refused=refused,
+            samples=samples(asked.questions, outcomes, columns),
+        )
+
 
 def _collection(job: _Job, name: str, encoders: Sequence[Encoder]) -> Evaluation:
     if len(encoders) != 1:
@@ -231,20 +259,14 @@ def _collection(job: _Job, name: str, encoders: Sequence[Encoder]) -> Evaluation
         about = (collection.primary_key, field.metric, field.dim, count)
         refused = job.compare(Bench(job.server, rows, *about, job.effort, job.progress), asked, outcomes)
     shown = [scalar.name for scalar in collection.fields]
-    return Evaluation(
-        title=f"Collection {name}",
+    return job.evaluation(
+        f"Collection {name}",
+        asked,
         metric=field.metric,
-        k=asked.questions.k,
         rows=count,
-        dim=field.dim,
-        queries=len(asked.questions),
-        queries_from=asked.queries_from,
-        truth_from=asked.truth_from,
-        server=version(job.server),
-        seed=job.asking["seed"],
-        subjects=[outcome.subject for outcome in outcomes],
+        outcomes=outcomes,
         refused=refused,
-        samples=samples(asked.questions, outcomes, lambda keys: collection.fetch(keys, shown)),
+        columns=lambda keys: collection.fetch(keys, shown),
     )
 
 
@@ -295,20 +317,9 @@ def _vectors(job: _Job, encoders: Sequence[Encoder], layouts: Sequence[str], met
     refused |= job.compare(bench, asked, outcomes)
     if not outcomes:
         raise AlulaError("Nothing could be measured. " + " ".join(refused.values()))
-    return Evaluation(
-        title=f"Index types on {Path(rows.source.name).name}",
-        metric=chosen,
-        k=asked.questions.k,
-        rows=count,
-        dim=dim,
-        queries=len(asked.questions),
-        queries_from=asked.queries_from,
-        truth_from=asked.truth_from,
-        server=version(job.server),
-        seed=job.asking["seed"],
-        subjects=[outcome.subject for outcome in outcomes],
-        refused=refused,
-        samples=samples(asked.questions, outcomes, rows.columns),
+    title = f"Index types on {Path(rows.source.name).name}"
+    return job.evaluation(
+        title, asked, metric=chosen, rows=count, outcomes=outcomes, refused=refused, columns=rows.columns
     )
 
 

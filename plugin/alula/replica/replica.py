@@ -30,7 +30,7 @@ from alula.replica.reading import Page, Reader
 from alula.replica.refresh import Difference, Refreshed, compare, really_gone
 from alula.replica.rows import I64, Rows
 from alula.replica.snapshot import Origin
-from alula.search import Hit, Scope, Searcher, check_limit, check_rerank, scored_exactly
+from alula.search import Hit, Scope, Searcher, check_limit, check_rerank, scored_exactly, with_defaults
 from alula.servers import any_of, literal
 
 F32 = npt.NDArray[np.float32]
@@ -221,9 +221,7 @@ class Replica:
             )
         self._check_fields(output_fields)
         vectors = query_vectors(self._lowering.encoder, queries)
-        options = {**self.defaults, **options}
-        stored_rerank = options.pop("rerank", None)
-        rerank = stored_rerank if rerank is None else rerank
+        rerank, options = with_defaults(self.defaults, rerank, options)
         checked = check_options(self._kind.local_options, options, self._kind.name)
         wanted = check_limit(limit, offset)
         check_rerank(rerank, self._lowering.field)
