@@ -34,8 +34,8 @@ from alula.ingest.load import LoadReport, load
 from alula.ingest.sources import ArraySource, FileSource, Source, open_source
 from alula.ingest.target import Target
 from alula.schema import MAX_VARCHAR, ScalarField, check_distinct, check_name
-from alula.search import Hit, Id, Scope, Searcher, check_limit, check_rerank, with_defaults
-from alula.servers import Server, ask, connect, delete_rows, milvus_errors, write_defaults
+from alula.search import Hit, Searcher, check_limit, check_rerank, with_defaults
+from alula.servers import ClientCalls, Id, Scope, Server, ask, connect, delete_rows, milvus_errors, write_defaults
 
 DEFAULT_FIELD = "embedding"
 DEFAULT_KEY = "id"
@@ -80,6 +80,7 @@ class Collection:
 
     Attributes:
         defaults: Search options that hold where a search does not give them, ``rerank`` among them.
+        searcher: What searches it.
     """
 
     def __init__(
@@ -99,7 +100,8 @@ class Collection:
         self.lowering = lowering
         self.defaults = dict(defaults or {})
         self.index_type: IndexType = index_type(lowering.settings["type"])
-        self._searcher = Searcher(server, name, primary_key.name, self.index_type, lowering)
+        calls = ClientCalls(server, name, primary_key.name)
+        self.searcher = Searcher(calls, name, primary_key.name, self.index_type, lowering)
 
     @classmethod
     def create(
@@ -289,7 +291,7 @@ class Collection:
         """The collection as a load sees it."""
 
         def search(vectors: Any, limit: int) -> list[list[Id]]:
-            found = self._searcher.search(vectors, limit=limit, scope=Scope(consistency_level="Strong"))
+            found = self.searcher.search(vectors, limit=limit, scope=Scope(consistency_level="Strong"))
             return [[hit.id for hit in hits] for hits in found]
 
         return Target(self.server, self.name, self.primary_key, self.fields, self.lowering, self.count, search)
@@ -354,7 +356,7 @@ class Collection:
         vectors = query_vectors(self.lowering.encoder, queries)
         scope = Scope(filter, partitions, consistency_level, timeout)
         rerank, options = with_defaults(self.defaults, rerank, options)
-        return self._searcher.search(
+        return self.searcher.search(
             vectors,
             limit=limit,
             offset=offset,
@@ -394,7 +396,7 @@ class Collection:
             ServerError: If Milvus fails.
         """
         self.check_output_fields(fields)
-        return self._searcher.fetch(set(ids), fields, Scope())
+        return self.searcher.fetch(set(ids), fields, Scope())
 
     def check_output_fields(self, names: Sequence[str]) -> None:
         """Raise a `UsageError` for a name that is no field of the collection."""
@@ -412,7 +414,7 @@ class Collection:
             UsageError: If there is no row of that id, or the vectors were dropped.
         """
         check_limit(limit, offset, most=MAX_RESULTS - 1)
-        vector = self._searcher.vector_of(id_, Scope(consistency_level=arguments.get("consistency_level")))
+        vector = self.searcher.vector_of(id_, Scope(consistency_level=arguments.get("consistency_level")))
         (hits,) = self.search(vector, limit=limit + offset + 1, **arguments)
         return [hit for hit in hits if hit.id != id_][offset : offset + limit]
 

@@ -1,6 +1,7 @@
 """Servers: connect, ask what they can do, and speak their dialect."""
 
 from alula.servers.aliases import alias_target, point_alias
+from alula.servers.calls import Calls, ClientCalls, Found, Id, Scope
 from alula.servers.capabilities import ask, version
 from alula.servers.connection import Server, connect, is_local, milvus_errors, server_words
 from alula.servers.defaults import write_defaults
@@ -10,8 +11,13 @@ from alula.servers.requests import Columns, send, slices, write_request
 from alula.servers.rows import deletable, delete_rows
 
 __all__ = [
+    "Calls",
+    "ClientCalls",
     "Columns",
     "Failure",
+    "Found",
+    "Id",
+    "Scope",
     "Server",
     "alias_target",
     "any_of",
