@@ -7,7 +7,7 @@ from alula.servers.connection import Server, connect, is_local, milvus_errors, s
 from alula.servers.defaults import write_defaults
 from alula.servers.failures import Failure, what_failed
 from alula.servers.filters import any_of, literal
-from alula.servers.requests import Columns, send, slices, write_request
+from alula.servers.requests import Columns, fill_field, send, slices, write_request
 from alula.servers.rows import deletable, delete_rows
 
 __all__ = [
@@ -25,6 +25,7 @@ __all__ = [
     "connect",
     "deletable",
     "delete_rows",
+    "fill_field",
     "is_local",
     "literal",
     "milvus_errors",
