@@ -83,6 +83,7 @@ class Views:
         self._encoders = encoders
         self._known: dict[tuple[str, str], _Known] = {}
         self._reading: dict[tuple[str, str], threading.Lock] = {}
+        self._changed: dict[str, float] = {}
         self._lock = threading.Lock()
 
     def known(self, database: str, name: str) -> _Known | None:
@@ -120,12 +121,14 @@ class Views:
                 if len(self._known) >= MOST:
                     self._known.clear()
                     self._reading.clear()
-                self._known[database, name] = _Known(view, started)
+                if started > self._changed.get(database, 0.0):  # else it may be what it was before
+                    self._known[database, name] = _Known(view, started)
             return view
 
     def forget(self, database: str, name: str | None = None) -> None:
-        """Forget a collection, or all of a database."""
+        """Forget a collection, or all of a database, and what is being read of it just now."""
         with self._lock:
+            self._changed[database] = time.monotonic()
             for key in [key for key in self._known if key[0] == database and name in (None, key[1])]:
                 del self._known[key]
 
