@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+import logging
 
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
@@ -27,60 +27,68 @@ class Health:
         upstream: Channel to Milvus.
         seconds: How often Milvus is asked, and how long it may take.
         metrics: Where it is shown.
+
+    Attributes:
+        ready: Whether calls can be served now.
+        version: What Milvus called itself when it last answered, as ``2.3.5``; empty when it did not say.
     """
 
     def __init__(self, upstream: grpc.aio.Channel, seconds: float, metrics: Metrics) -> None:
+        self.ready = False
+        self.version = ""
         self._upstream = upstream
         self._seconds = seconds
         self._metrics = metrics
         self._services = health.aio.HealthServicer()
         self._stopping = False
-        self.ready = False
 
     async def add_to(self, server: grpc.aio.Server) -> None:
-        """Serve health and reflection; before any handler that takes every method."""
+        """Serve health and reflection; to be called before a handler that takes every method is added."""
         health_pb2_grpc.add_HealthServicer_to_server(self._services, server)
-        names = (SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME)
-        reflection.enable_server_reflection(names, server)
+        reflection.enable_server_reflection((SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
         await self._services.set(ALIVE, SERVING)
-        await self._show(False)
+        await self._show(ready=False)
 
     async def watch(self) -> None:
         """Ask Milvus again and again, until cancelled."""
         while True:
-            await self.look()
+            before = self.ready
+            answers = await self.look()
+            if answers != before and not self._stopping:
+                words = f"Milvus {self.version}".rstrip() + (" answers." if answers else " does not answer any more.")
+                LOGGER.log(logging.INFO if answers else logging.WARNING, words)
             await asyncio.sleep(self._seconds)
 
     async def look(self) -> bool:
         """Ask Milvus once, and show what came of it."""
-        answered = await answers(self._upstream, self._seconds)
-        if answered != self.ready and not self._stopping:
-            LOGGER.log(*((20, "Milvus answers.") if answered else (30, "Milvus does not answer.")))
-        await self._show(answered and not self._stopping)
-        return answered
+        version = await ask_version(self._upstream, self._seconds)
+        answers = version is not None
+        self.version = version or self.version
+        self._metrics.upstream_up.set(answers)
+        await self._show(ready=answers and not self._stopping)
+        return answers
 
     async def stop(self) -> None:
         """Show NOT_SERVING from now on."""
         self._stopping = True
-        await self._show(False)
+        await self._show(ready=False)
 
-    async def _show(self, ready: bool) -> None:
+    async def _show(self, *, ready: bool) -> None:
         self.ready = ready
-        if not self._stopping:
-            self._metrics.upstream_up.set(ready)
         for service in READY:
             await self._services.set(service, SERVING if ready else NOT_SERVING)
 
 
-async def answers(upstream: grpc.aio.Channel, seconds: float) -> bool:
-    """Whether Milvus answers at all; a refusal, as without a login, is an answer.
+async def ask_version(upstream: grpc.aio.Channel, seconds: float) -> str | None:
+    """What Milvus calls itself, empty when it does not say (as without a login), or None when it does not answer.
 
     Args:
         upstream: Channel to it.
         seconds: How long it may take.
     """
+    ask = upstream.unary_unary(f"/{SERVICE}/GetVersion", response_deserializer=milvus_pb2.GetVersionResponse.FromString)
     try:
-        await upstream.unary_unary(f"/{SERVICE}/GetVersion")(b"", timeout=seconds)
+        answer = await ask(b"", timeout=seconds)
     except grpc.aio.AioRpcError as error:
-        return error.code() not in SILENT
-    return True
+        return None if error.code() in SILENT else ""
+    return str(answer.version).removeprefix("v")

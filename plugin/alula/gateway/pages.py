@@ -69,10 +69,13 @@ class Pages:
     def _answer(self, path: str) -> tuple[HTTPStatus, str, bytes]:
         if path == "/metrics":
             return HTTPStatus.OK, CONTENT_TYPE_PLAIN_0_0_4, self._metrics.page()
-        good = {"/healthz": self._loop_answers, "/readyz": lambda: self._health.ready}.get(path)
-        if good is None:
-            return HTTPStatus.NOT_FOUND, "text/plain", b"/metrics, /healthz, /readyz\n"
-        if good():
+        if path == "/healthz":
+            good = self._loop_answers()
+        elif path == "/readyz":
+            good = self._health.ready
+        else:
+            return HTTPStatus.NOT_FOUND, "text/plain", b"There are /metrics, /healthz and /readyz.\n"
+        if good:
             return HTTPStatus.OK, "text/plain", b"ok\n"
         return HTTPStatus.SERVICE_UNAVAILABLE, "text/plain", b"not ready\n"
 
