@@ -1,1 +1,1 @@
-"""A Milvus-protocol gateway: every SDK uses the index types on an existing deployment."""
+"""The gateway: a server that speaks Milvus's protocol in front of a deployment and gives it Alula's index types."""
