@@ -26,6 +26,7 @@ COMMANDS = {
     "tune": "Find the cheapest search options that reach a recall, and make them the defaults.",
     "gateway": "Serve Milvus's protocol in front of a Milvus, with the index types added.",
     "drop": "Drop a collection.",
+    "encoders": "Keep encoder files in the database: push, pull, list, remove.",
     "inspect": "Show what an encoder file is.",
     "index-types": "List the index types, and which of them a server can hold.",
     "doctor": "Show what a server can do for Alula, and why not.",
