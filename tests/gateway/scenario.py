@@ -7,8 +7,8 @@ arguments:
 - ``refused``: that the step must fail: always (``true``), or on the servers in the list, each perhaps with the one SDK
   that says so (``lite python``). Every other step must work.
 
-``!vectors {count, seed}`` and ``!rows {ids, seed, ...}`` in the file stand for what `vectors` and `rows` make. A text that
-starts with ``$`` stands for the value of that name, or for a name that only this run uses.
+``!vectors {count, seed}`` and ``!rows {ids, seed, ...}`` in the file stand for what `vectors` and `rows` make. A text
+that starts with ``$`` stands for the value of that name, or for a name that only this run uses.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ STOP_SECONDS = 15.0
 
 
 class GatewayProgram:
-    """``alula gateway`` on a free port of 127.0.0.1, for as long as the ``with`` block lasts: ``uri``.
+    """``alula gateway`` on a free port of 127.0.0.1, for as long as the ``with`` block lasts: ``uri``, ``port``.
 
     Args:
         upstream: The address of the Milvus server.
@@ -27,8 +27,8 @@ class GatewayProgram:
     def __init__(self, upstream: str, *arguments: str) -> None:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
-            self._port = free.getsockname()[1]
-        address = f"127.0.0.1:{self._port}"
+            self.port: int = free.getsockname()[1]
+        address = f"127.0.0.1:{self.port}"
         self.uri = f"http://{address}"
         self._command = [sys.executable, "-m", "alula.cli", "gateway", "--upstream", upstream, "--listen", address]
         self._command += arguments
@@ -40,7 +40,7 @@ class GatewayProgram:
         deadline = time.monotonic() + START_SECONDS
         while self._process.poll() is None and time.monotonic() < deadline:
             try:
-                socket.create_connection(("127.0.0.1", self._port), timeout=1).close()
+                socket.create_connection(("127.0.0.1", self.port), timeout=1).close()
                 return self
             except OSError:
                 time.sleep(0.05)
