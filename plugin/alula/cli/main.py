@@ -25,6 +25,7 @@ COMMANDS = {
     "evaluate": "Measure recall, latency and memory of a collection, or of index types on vectors.",
     "tune": "Find the cheapest search options that reach a recall, and make them the defaults.",
     "drop": "Drop a collection.",
+    "encoders": "Keep encoder files in the database: push, pull, list, remove.",
     "inspect": "Show what an encoder file is.",
     "index-types": "List the index types, and which of them a server can hold.",
     "doctor": "Show what a server can do for Alula, and why not.",
