@@ -13,7 +13,8 @@ from pymilvus.grpc_gen import common_pb2, milvus_pb2
 import alula
 from alula.errors import UsageError
 from alula.gateway import fusion
-from alula.gateway.fusion import Fusion, Ranking
+from alula.gateway.fusion import Fusion
+from alula.search import Ranked
 
 METRICS = {"cosine": "COSINE", "ip": "IP", "l2": "L2", "sparse": "IP", "binary": "HAMMING"}
 ROWS, DIM, TAKEN = 120, 8, 25
@@ -23,6 +24,10 @@ SQUASHED = {
     "BM25": lambda s: 2 * math.atan(s) / math.pi,
     "L2": lambda s: 1 - 2 * math.atan(s) / math.pi,
 }
+
+
+def ranking(ids, scores):
+    return Ranked(ids, scores, exact=True)
 
 
 def request(rerank, limit=10, searches=2, **arguments):
@@ -98,7 +103,7 @@ def test_reciprocal_ranks_by_the_formula(strings):
     lists[2] = []
     name = (lambda i: f"row {i:03}") if strings else int
     found = Fusion("rrf", 8, 3, k=10).fuse(
-        [Ranking([name(i) for i in ids], np.zeros(len(ids), np.float32)) for ids in lists], ["IP", "L2", "IP"]
+        [ranking([name(i) for i in ids], np.zeros(len(ids), np.float32)) for ids in lists], ["IP", "L2", "IP"]
     )
     scores = defaultdict(float)
     for ids in lists:
@@ -112,7 +117,7 @@ def test_reciprocal_ranks_by_the_formula(strings):
 def test_large_ids_stay_exact():
     ids = [2**62 + 1, 2**62, 2**53 + 1]
     found = Fusion("rrf", 5).fuse(
-        [Ranking(ids, np.zeros(3, np.float32)), Ranking([], np.zeros(0, np.float32))], ["L2"] * 2
+        [ranking(ids, np.zeros(3, np.float32)), ranking([], np.zeros(0, np.float32))], ["L2"] * 2
     )
     assert found.ids == ids
 
@@ -121,11 +126,11 @@ def test_large_ids_stay_exact():
 @pytest.mark.parametrize("normalised", [True, False])
 def test_weighted_scores_by_the_formula(metrics, normalised):
     rng = np.random.default_rng(1)
-    rankings = [Ranking(rng.permutation(12)[:8].tolist(), rng.random(8).astype(np.float32)) for _ in metrics]
+    rankings = [ranking(rng.permutation(12)[:8].tolist(), rng.random(8).astype(np.float32)) for _ in metrics]
     found = Fusion("weighted", 20, weights=(0.3, 0.9), normalised=normalised).fuse(rankings, metrics)
     scores = defaultdict(float)
-    for ranking, metric, weight in zip(rankings, metrics, (0.3, 0.9), strict=True):
-        for id_, score in zip(ranking.ids, ranking.scores.tolist(), strict=True):
+    for ranked, metric, weight in zip(rankings, metrics, (0.3, 0.9), strict=True):
+        for id_, score in zip(ranked.ids, ranked.scores.tolist(), strict=True):
             # without norm_score only distances among similarities are turned round
             squash = normalised or (metric == "L2" and "COSINE" in metrics)
             scores[id_] += weight * (SQUASHED[metric](score) if squash else score)
@@ -135,8 +140,10 @@ def test_weighted_scores_by_the_formula(metrics, normalised):
 
 
 def test_rounds_as_milvus_does():
-    ranking = Ranking([1, 2, 3], np.array([0.125, 0.124, -0.126], np.float32))
-    found = Fusion("weighted", 3, round_decimal=2, weights=(1.0,), normalised=False).fuse([ranking], ["IP"])
+    scores = np.array([0.125, 0.124, -0.126], np.float32)
+    found = Fusion("weighted", 3, round_decimal=2, weights=(1.0,), normalised=False).fuse(
+        [ranking([1, 2, 3], scores)], ["IP"]
+    )
     np.testing.assert_array_equal(found.scores, np.array([0.13, 0.12, -0.13], np.float32))
 
 
@@ -181,7 +188,7 @@ def test_fuses_as_the_engine_does(engine, fields, ranker, shown):
     for field, metric in zip(fields, metrics, strict=True):
         searches.append(AnnSearchRequest([query[field]], field, {"metric_type": metric}, TAKEN))
         (hits,) = client.search("fused", [query[field]], anns_field=field, limit=TAKEN)
-        rankings.append(Ranking(hits.ids, np.array(hits.distances, np.float32)))
+        rankings.append(ranking(hits.ids, np.array(hits.distances, np.float32)))
     (expected,) = client.hybrid_search("fused", searches, ranker, **shown)
 
     found = fusion.read(request(ranker, searches=len(fields), **shown)).fuse(rankings, metrics)

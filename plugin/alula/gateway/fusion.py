@@ -19,25 +19,12 @@ from pymilvus.grpc_gen import milvus_pb2, schema_pb2
 
 from alula.errors import UsageError
 from alula.index_types import MAX_RESULTS
-from alula.search import Id, check_limit
+from alula.search import Ranked, check_limit
 
 F32 = npt.NDArray[np.float32]
 
 DEFAULT_K = 60.0
 LARGER_IS_BETTER = ("COSINE", "IP", "BM25")
-
-
-@dataclass(frozen=True)
-class Ranking:
-    """One sub-search's rows for one query, best first.
-
-    Args:
-        ids: Their primary keys.
-        scores: float32 (n,): their scores in the sub-search's metric, as Milvus reports them.
-    """
-
-    ids: Sequence[Id]
-    scores: F32
 
 
 @dataclass(frozen=True)
@@ -62,11 +49,11 @@ class Fusion:
     weights: tuple[float, ...] = ()
     normalised: bool = True
 
-    def fuse(self, rankings: Sequence[Ranking], metrics: Sequence[str]) -> Ranking:
+    def fuse(self, rankings: Sequence[Ranked], metrics: Sequence[str]) -> Ranked:
         """The rankings of one query as one.
 
         Args:
-            rankings: One per sub-search.
+            rankings: One per sub-search, best first, with scores as Milvus reports them.
             metrics: The metric of each sub-search.
         """
         mixed = len({_larger(metric) for metric in metrics}) > 1
@@ -78,7 +65,7 @@ class Fusion:
         np.add.at(scores, places, np.concatenate(parts))
         ascending = self.strategy == "weighted" and not (self.normalised or mixed or _larger(metrics[0]))
         order = np.argsort(scores if ascending else -scores, kind="stable")[self.offset : self.offset + self.limit]
-        return Ranking(distinct[order].tolist(), self._rounded(scores[order]))
+        return Ranked(distinct[order].tolist(), self._rounded(scores[order]), exact=False)
 
     def _parts(self, i: int, scores: F32, metric: str, mixed: bool) -> F32:
         """What each row of the i-th ranking adds to its fused score."""
