@@ -29,10 +29,10 @@ from pymilvus.grpc_gen import common_pb2, milvus_pb2, schema_pb2
 from alula import stored
 from alula.collections import query_vectors
 from alula.encoders import DrqEncoder, Encoder, FlopsEncoder
-from alula.errors import DataError, EncoderError, UsageError
+from alula.errors import DataError, EncoderError, Unsupported, UsageError
 from alula.gateway import placeholders
 from alula.gateway.field_data import column
-from alula.index_types import Column, FieldSpec
+from alula.index_types import Capabilities, Column, FieldSpec
 from alula.servers import fill_field
 
 EncoderOf: TypeAlias = Callable[[str], Encoder]
@@ -136,6 +136,18 @@ def declare(schema: schema_pb2.CollectionSchema, encoder_of: EncoderOf) -> None:
     schema.functions.extend(others)
 
 
+def check_server(schema: schema_pb2.CollectionSchema, capabilities: Capabilities) -> None:
+    """Raise an `Unsupported` if the server cannot search what the functions of a declared schema fill."""
+    for entry, _, function in _remembered(schema):
+        sparse = entry.data_type == DataType.SPARSE_FLOAT_VECTOR
+        if not (capabilities.sparse_index if sparse else capabilities.binary_indexes):
+            raise Unsupported(
+                f"The function {function.name!r} fills {entry.name!r}, which is {DataType(entry.data_type).name}, and "
+                f"{capabilities.server} cannot index those; "
+                + ("use an encoder of the kind 'drq' and a BINARY_VECTOR." if sparse else "use Milvus 2.3 or later.")
+            )
+
+
 def functions_of(schema: schema_pb2.CollectionSchema) -> list[Function]:
     """The functions that the output fields of a collection in Milvus remember."""
     return [function for _, _, function in _remembered(schema)]
@@ -178,6 +190,22 @@ def fill(
                 f"The rows lack {function.input!r}, from which the function {function.name!r} computes "
                 f"{function.output!r}."
             )
+
+
+def translate(
+    request: milvus_pb2.SearchRequest, searched: str, functions: Sequence[Function], encoder_of: EncoderOf
+) -> None:
+    """Give a search on a function's output native queries, in place; errors as `native_queries`.
+
+    Args:
+        request: The search.
+        searched: The field that it is about.
+        functions: The collection's functions.
+        encoder_of: Finds their encoders.
+    """
+    for function in functions:
+        if function.output == searched and request.WhichOneof("search_input") != "ids":
+            request.placeholder_group = native_queries(request.placeholder_group, function, encoder_of)
 
 
 def native_queries(group: bytes, function: Function, encoder_of: EncoderOf) -> bytes:
