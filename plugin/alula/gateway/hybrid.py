@@ -60,8 +60,8 @@ def _fused(
         for name in _SHARED:
             setattr(sub, name, getattr(request, name))
         sub.collection_name = view.collection
-        refill(sub.partition_names, request.partition_names)
-        refill(sub.output_fields, [])
+        del sub.partition_names[:], sub.output_fields[:]
+        sub.partition_names.extend(request.partition_names)
         # Milvus reads no offset here, and clients send that of the whole
         told = {"topk": wanted.limit + wanted.offset, **given, "offset": 0}
         rankings.append(_rankings(session, view, sub, field, told))
