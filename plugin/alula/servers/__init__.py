@@ -3,7 +3,7 @@
 from alula.servers.aliases import alias_target, point_alias
 from alula.servers.calls import Calls, ClientCalls, Found, Id, Scope
 from alula.servers.capabilities import ask, version
-from alula.servers.connection import Server, connect, is_local, milvus_errors, server_words
+from alula.servers.connection import Server, connect, is_local, milvus_errors, server_words, trouble_with_port
 from alula.servers.defaults import write_defaults
 from alula.servers.failures import Failure, what_failed
 from alula.servers.filters import any_of, literal
@@ -33,6 +33,7 @@ __all__ = [
     "send",
     "server_words",
     "slices",
+    "trouble_with_port",
     "version",
     "what_failed",
     "write_defaults",
