@@ -93,7 +93,7 @@ class Gateway:
             caller = Caller(self.upstream, forwarded(context.invocation_metadata()), context.time_remaining())
             database, collection = peek(request, names)
             known = None if name in ALWAYS else self.views.known(database or caller.database, collection)
-            if known and known.view is None:
+            if known and known.ordinary:
                 response = await pass_on(request, context)
                 if not refused(response):
                     return response
@@ -109,7 +109,7 @@ class Gateway:
                     self._forget(name, request, caller.metadata)
             if made is not None:
                 return made
-            return response if known and known.view is None else await pass_on(request, context)
+            return response if known and known.ordinary else await pass_on(request, context)
 
         return answer_here
 
