@@ -24,6 +24,7 @@ COMMANDS = {
     "describe": "Show what a collection is.",
     "evaluate": "Measure recall, latency and memory of a collection, or of index types on vectors.",
     "tune": "Find the cheapest search options that reach a recall, and make them the defaults.",
+    "gateway": "Serve Milvus's protocol in front of a Milvus, with the index types added.",
     "drop": "Drop a collection.",
     "encoders": "Keep encoder files in the database: push, pull, list, remove.",
     "inspect": "Show what an encoder file is.",
