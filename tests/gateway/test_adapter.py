@@ -29,7 +29,9 @@ def outcomes(report: Path, *arguments: str) -> Mapping[str, str]:
     done = subprocess.run(command, cwd=source, env=lite3.environment(), capture_output=True, text=True, check=False)
     assert report.exists(), (done.stdout + done.stderr)[-3000:]
     return {
-        f"{case.get('classname', '').replace('.', '/')}.py::{case.get('name')}": next((part.tag for part in case), "passed")
+        f"{case.get('classname', '').replace('.', '/')}.py::{case.get('name')}": next(
+            (part.tag for part in case), "passed"
+        )
         for case in ElementTree.parse(report).iter("testcase")
     }
 
