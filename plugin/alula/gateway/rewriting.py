@@ -30,6 +30,7 @@ REWRITES: Mapping[str, Rewrite] = {
     "Insert": rows.write("Insert"),
     "Upsert": rows.write("Upsert"),
     "Query": rows.query,
+    "Import": rows.refuse_import,
     "Search": searching.search,
     "HybridSearch": hybrid.search,
 }

@@ -92,6 +92,17 @@ def query(session: Session, request: Any) -> Any:
     return response
 
 
+def refuse_import(session: Session, request: Any) -> Any:
+    """Import: its files lie where Milvus reads them, without the companions."""
+    view = session.view(request)
+    if view is None:
+        return None
+    raise UsageError(
+        f"Files for {request.collection_name!r} must hold what {view.settings['type']} stores, which Milvus cannot "
+        "make; load them with 'alula load --via import'."
+    )
+
+
 def check_output(names: Any, view: View, collection: str) -> None:
     """Raise a `UsageError` for output fields that clients cannot have."""
     for name in names:

@@ -168,11 +168,11 @@ def read(params: Mapping[str, Any], view: View) -> Asked:
         raise UsageError(
             f"The metric of {view.field!r} is {view.lowering.field.metric}, and the search asks for {metric}."
         )
-    numbers = {option.name for option in view.kind.search_options if option.value_type is int}
+    own = {option.name: option.value_type for option in view.kind.search_options}
     options = {
-        name: _whole(name, value) if name in numbers else value
+        name: _whole(name, value) if own.get(name) is int else value
         for name, value in params.items()
-        if name not in _OUTER and name not in _FOREIGN
+        if name in own or name not in _OUTER | _FOREIGN
     }
     iterator = _true(params.get("iterator")) and _true(params.get("search_iter_v2"))
     limit = params.get("search_iter_batch_size") if iterator else params.get("topk", params.get("limit"))

@@ -104,6 +104,7 @@ class Views:
         self._encoders = encoders
         self._known: dict[tuple[str, str], Known] = {}
         self._reading: dict[tuple[str, str], threading.Lock] = {}
+        self._changed: dict[str, float] = {}
         self._lock = threading.Lock()
 
     def known(self, database: str, name: str) -> Known | None:
@@ -145,12 +146,14 @@ class Views:
                 if len(self._known) >= MOST:
                     self._known.clear()
                     self._reading.clear()
-                self._known[database, name] = now
+                if started > self._changed.get(database, 0.0):  # else it may be what it was before
+                    self._known[database, name] = now
             return now
 
     def forget(self, database: str, name: str | None = None) -> None:
-        """Forget a collection, or all of a database."""
+        """Forget a collection, or all of a database, and what is being read of it just now."""
         with self._lock:
+            self._changed[database] = time.monotonic()
             for key in [key for key in self._known if key[0] == database and name in (None, key[1])]:
                 del self._known[key]
 
