@@ -221,5 +221,5 @@ def _why_not(host: str, port: int) -> str:
         with socket.create_server((bare, port), family=socket.AF_INET6 if ":" in bare else socket.AF_INET):
             return "gRPC could not"
     except OSError as error:
-        known = error.errno is not None and error.errno > 0  # names that cannot be resolved have numbers of their own
-        return (os.strerror(error.errno) if known else str(error.strerror)).lower()
+        # a name that cannot be resolved has a number of its own kind
+        return (os.strerror(error.errno) if error.errno and error.errno > 0 else str(error.strerror)).lower()
