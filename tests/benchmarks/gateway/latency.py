@@ -15,8 +15,8 @@ import numpy as np
 from pymilvus import DataType, MilvusClient
 
 import alula
+from tests.benchmarks.gateway.gateways import Gateway, LitePort, push
 from tests.benchmarks.report import Report
-from tests.servers.gateway import Gateway, LitePort, push
 from tests.servers.standalone import MilvusStandalone
 from tests.tiny_encoders import random_vectors, write_drq, write_flops
 

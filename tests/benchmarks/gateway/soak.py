@@ -22,12 +22,12 @@ from pymilvus import DataType, MilvusClient
 from pymilvus.exceptions import MilvusException
 
 import alula
+from tests.benchmarks.gateway.gateways import Gateway, Usage, push
 from tests.benchmarks.gateway.soak_model import CLIENTS, DIM, FIELD, Model, columns_of
 from tests.benchmarks.gateway.soak_worker import Refusal, Seen, Task, work
 from tests.benchmarks.loading.checking import compare, count
 from tests.benchmarks.report import BUILD, Report, say
 from tests.servers.cutting_proxy import CUTS, CuttingProxy
-from tests.servers.gateway import Gateway, Usage, push
 from tests.servers.standalone import MilvusStandalone
 from tests.tiny_encoders import write_drq
 

@@ -16,10 +16,10 @@ from pymilvus.client.prepare import Prepare
 from pymilvus.grpc_gen import milvus_pb2
 
 import alula
+from tests.benchmarks.gateway.gateways import Gateway, free_port, wait_for
 from tests.benchmarks.gateway.pressure import SEARCH, Outcome, press
 from tests.benchmarks.report import Report
 from tests.plain_collections import create_plain, plain_rows
-from tests.servers.gateway import Gateway, free_port, wait_for
 from tests.servers.standalone import LOOPBACK, MilvusStandalone
 from tests.tiny_encoders import random_vectors
 
