@@ -16,7 +16,6 @@ from types import TracebackType
 from milvus_lite.server import Server as LiteServer
 from pymilvus import MilvusClient
 
-import alula
 from tests.servers.standalone import LOOPBACK, _free_ports
 
 COMMAND = [sys.executable, "-m", "alula.cli", "gateway"]
@@ -197,8 +196,3 @@ class Gateway:
                 self._process.kill()
                 self._process.wait()
             self._process = None
-
-
-def push(server: alula.Server, encoder: Path, name: str) -> None:
-    """Put an encoder where gateways find it."""
-    raise NotImplementedError

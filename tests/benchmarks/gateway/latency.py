@@ -15,7 +15,9 @@ import numpy as np
 from pymilvus import DataType, MilvusClient
 
 import alula
-from tests.benchmarks.gateway.gateways import Gateway, LitePort, push
+from alula.servers import encoder_store
+from tests.benchmarks.gateway.gateways import Gateway, LitePort
+from tests.benchmarks.loading.checking import count
 from tests.benchmarks.report import Report
 from tests.servers.standalone import MilvusStandalone
 from tests.tiny_encoders import random_vectors, write_drq, write_flops
@@ -137,16 +139,19 @@ def _ordinary(direct: MilvusClient, through: MilvusClient, vectors: np.ndarray) 
     for start in range(0, len(vectors), 2000):
         rows = enumerate(vectors[start : start + 2000].tolist(), start)
         direct.insert(name, [{"id": i, "year": 1900 + i % 100, FIELD: vector} for i, vector in rows])
+    count(direct, name)  # a strongly consistent one: what it sees, all later searches do
     return Pair("ordinary, FLAT", True, _searcher(direct, name), _searcher(through, name))
 
 
 def _custom(server: alula.Server, client: MilvusClient, index_type: str, encoder: Path, vectors: np.ndarray) -> Pair:
     name = index_type.lower()
-    push(server, encoder, name)
+    encoder_store.push(server, encoder, name=name)
     collection = alula.Collection.create(
         server, name, encoder=encoder, index_type=index_type, columns=["year:INT64"], field=FIELD
     )
     collection.insert(vectors, {"id": range(len(vectors)), "year": [1900 + i % 100 for i in range(len(vectors))]})
+
+    count(server.client, name)
 
     def direct(query: np.ndarray) -> Sequence[Any]:
         (hits,) = collection.search(

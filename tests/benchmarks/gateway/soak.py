@@ -22,7 +22,8 @@ from pymilvus import DataType, MilvusClient
 from pymilvus.exceptions import MilvusException
 
 import alula
-from tests.benchmarks.gateway.gateways import Gateway, Usage, push
+from alula.servers import encoder_store
+from tests.benchmarks.gateway.gateways import Gateway, Usage
 from tests.benchmarks.gateway.soak_model import CLIENTS, DIM, FIELD, Model, columns_of
 from tests.benchmarks.gateway.soak_worker import Refusal, Seen, Task, work
 from tests.benchmarks.loading.checking import compare, count
@@ -230,7 +231,7 @@ class Soak:
     def _declare(self) -> None:
         """Make the collections through a gateway, as any client would."""
         with alula.connect(self._place.server.uri) as server:
-            push(server, self._place.encoder, "soak")
+            encoder_store.push(server, self._place.encoder, name="soak")
         client = MilvusClient(self._place.uris[0])
         for name in SEARCH_PARAMS:
             schema = client.create_schema()

@@ -18,6 +18,7 @@ from pymilvus.grpc_gen import milvus_pb2
 import alula
 from tests.benchmarks.gateway.gateways import Gateway, free_port, wait_for
 from tests.benchmarks.gateway.pressure import SEARCH, Outcome, press
+from tests.benchmarks.loading.checking import count
 from tests.benchmarks.report import Report
 from tests.plain_collections import create_plain, plain_rows
 from tests.servers.standalone import LOOPBACK, MilvusStandalone
@@ -123,6 +124,7 @@ def _search(server: MilvusStandalone) -> tuple[bytes, int]:
     """The bytes of a search of a new ordinary collection, and how long its answer is."""
     with alula.connect(server.uri) as connected:
         create_plain(connected, COLLECTION, plain_rows(range(5000)))
+        count(connected.client, COLLECTION)  # a strongly consistent one: what it sees, all later searches do
     request = Prepare.search_requests_with_expr(
         COLLECTION,
         "vec",
