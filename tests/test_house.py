@@ -28,6 +28,7 @@ LAYERS = (
     ("encoders", "kernels", "schema", "stored"),
     ("index_types", "servers"),
     ("collections", "search", "ingest", "evaluation", "lite", "replica"),
+    ("gateway",),
     ("cli",),
 )
 MAY_TALK_TO_MILVUS = (
@@ -37,6 +38,7 @@ MAY_TALK_TO_MILVUS = (
     "alula.ingest",
     "alula.lite",
     "alula.evaluation.native",
+    "alula.gateway",
 )
 OPEN_TO_EXPORTERS = ("alula.encoders", "alula.errors", "alula.ingest.sources")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +18,11 @@ from alula.encoders import MAX_DIM, DrqEncoder, Encoder, FlopsEncoder, load_enco
 from alula.errors import AlulaError, EncoderError, UsageError
 from alula.index_types import (
     MAX_RESULTS,
+    Capabilities,
     FieldSpec,
     IndexType,
     Lowering,
+    NativeIndex,
     Option,
     Storage,
     VectorField,
@@ -34,8 +36,8 @@ from alula.ingest.load import LoadReport, load
 from alula.ingest.sources import ArraySource, FileSource, Source, open_source
 from alula.ingest.target import Target
 from alula.schema import MAX_VARCHAR, ScalarField, check_distinct, check_name
-from alula.search import Hit, Id, Scope, Searcher, check_limit, check_rerank, with_defaults
-from alula.servers import Server, ask, connect, delete_rows, milvus_errors, write_defaults
+from alula.search import Hit, Searcher, check_limit, check_rerank, with_defaults
+from alula.servers import ClientCalls, Id, Scope, Server, ask, connect, delete_rows, milvus_errors, write_defaults
 
 DEFAULT_FIELD = "embedding"
 DEFAULT_KEY = "id"
@@ -80,6 +82,7 @@ class Collection:
 
     Attributes:
         defaults: Search options that hold where a search does not give them, ``rerank`` among them.
+        searcher: What searches it.
     """
 
     def __init__(
@@ -99,7 +102,8 @@ class Collection:
         self.lowering = lowering
         self.defaults = dict(defaults or {})
         self.index_type: IndexType = index_type(lowering.settings["type"])
-        self._searcher = Searcher(server, name, primary_key.name, self.index_type, lowering)
+        calls = ClientCalls(server, name, primary_key.name)
+        self.searcher = Searcher(calls, name, primary_key.name, self.index_type, lowering)
 
     @classmethod
     def create(
@@ -178,7 +182,7 @@ class Collection:
         """
         server = _server(server)
         encoder = _encoder(encoder)
-        kind = _index_type_for(index_type, encoder)
+        kind = index_type_for(index_type, encoder)
         checked = check_options(kind.create_options, options or {}, kind.name)
         key, fields = _fields(name, field, primary_key, columns)
         if metric not in (None, encoder.info.metric):
@@ -188,28 +192,7 @@ class Collection:
             )
         if server.has_collection(name):
             raise UsageError(f"The collection {name!r} exists at {server.uri}; drop it with 'alula drop {name}' first.")
-        capabilities = ask(server)
-        chosen = kind.choose(capabilities, checked)
-        storage = choose_storage(keep_vectors, capabilities)
-        if encoder.info.input_dim > MAX_KEPT_DIM[storage]:
-            raise UsageError(
-                f"The vectors of {encoder.path.name} have {encoder.info.input_dim:,} dimensions, and "
-                f"{capabilities.server} keeps vectors of at most {MAX_KEPT_DIM[storage]:,}; create the collection "
-                "without them (--drop-vectors, keep_vectors=False)."
-            )
-        vector_field = VectorField(field, encoder.info.input_dim, encoder.info.metric, storage)
-        settings = {
-            "format": stored.FORMAT,
-            "type": kind.name,
-            "field": field,
-            "dim": str(vector_field.dim),
-            "metric": vector_field.metric,
-            "vectors": storage,
-            "encoder": encoder.sha256,
-            **chosen,
-        }
-        lowering = kind.lowering(vector_field, encoder, settings)
-        lowering.settings["bytes_per_row"] = str(sum(spec.bytes_per_row for spec in lowering.fields))
+        lowering = new_lowering(kind, encoder, field, ask(server), keep_vectors=keep_vectors, options=checked)
         check_distinct([key.name, field, *(f.name for f in fields), *(f.name for f in lowering.fields)])
         return cls(server, name, key, fields, lowering)
 
@@ -247,7 +230,8 @@ class Collection:
         lowering = lowering_of(f"The collection {name!r}", about.settings, encoder)
         with milvus_errors(f"load the collection {name!r}"):
             server.client.load_collection(name)
-        return cls(server, name, about.primary_key, about.fields, lowering, defaults=_defaults(about))
+        defaults = read_defaults(index_type(about.settings["type"]), about.defaults)
+        return cls(server, name, about.primary_key, about.fields, lowering, defaults=defaults)
 
     def load(
         self,
@@ -289,7 +273,7 @@ class Collection:
         """The collection as a load sees it."""
 
         def search(vectors: Any, limit: int) -> list[list[Id]]:
-            found = self._searcher.search(vectors, limit=limit, scope=Scope(consistency_level="Strong"))
+            found = self.searcher.search(vectors, limit=limit, scope=Scope(consistency_level="Strong"))
             return [[hit.id for hit in hits] for hits in found]
 
         return Target(self.server, self.name, self.primary_key, self.fields, self.lowering, self.count, search)
@@ -354,7 +338,7 @@ class Collection:
         vectors = query_vectors(self.lowering.encoder, queries)
         scope = Scope(filter, partitions, consistency_level, timeout)
         rerank, options = with_defaults(self.defaults, rerank, options)
-        return self._searcher.search(
+        return self.searcher.search(
             vectors,
             limit=limit,
             offset=offset,
@@ -394,7 +378,7 @@ class Collection:
             ServerError: If Milvus fails.
         """
         self.check_output_fields(fields)
-        return self._searcher.fetch(set(ids), fields, Scope())
+        return self.searcher.fetch(set(ids), fields, Scope())
 
     def check_output_fields(self, names: Sequence[str]) -> None:
         """Raise a `UsageError` for a name that is no field of the collection."""
@@ -412,7 +396,7 @@ class Collection:
             UsageError: If there is no row of that id, or the vectors were dropped.
         """
         check_limit(limit, offset, most=MAX_RESULTS - 1)
-        vector = self._searcher.vector_of(id_, Scope(consistency_level=arguments.get("consistency_level")))
+        vector = self.searcher.vector_of(id_, Scope(consistency_level=arguments.get("consistency_level")))
         (hits,) = self.search(vector, limit=limit + offset + 1, **arguments)
         return [hit for hit in hits if hit.id != id_][offset : offset + limit]
 
@@ -431,6 +415,66 @@ class Collection:
     def drop(self) -> None:
         """Drop the collection with all its rows."""
         drop(self.server, self.name)
+
+
+def new_lowering(
+    kind: IndexType,
+    encoder: Encoder,
+    field: str,
+    capabilities: Capabilities,
+    *,
+    keep_vectors: bool,
+    options: Mapping[str, Any],
+) -> Lowering:
+    """How a server is to hold an index type on a new field.
+
+    Args:
+        kind: The index type.
+        encoder: Its encoder.
+        field: Name of the vector field.
+        capabilities: What the server can do.
+        keep_vectors: Keep the vectors for exact re-ranking.
+        options: Checked create options of the index type, each present.
+
+    Raises:
+        Unsupported: If the server cannot hold it.
+        UsageError: If it cannot keep vectors of so many dimensions.
+    """
+    chosen = kind.choose(capabilities, options)
+    storage = choose_storage(keep_vectors, capabilities)
+    if encoder.info.input_dim > MAX_KEPT_DIM[storage]:
+        raise UsageError(
+            f"The vectors of {encoder.path.name} have {encoder.info.input_dim:,} dimensions, and "
+            f"{capabilities.server} keeps vectors of at most {MAX_KEPT_DIM[storage]:,}; create the collection "
+            "without them (--drop-vectors, keep_vectors=False)."
+        )
+    vector_field = VectorField(field, encoder.info.input_dim, encoder.info.metric, storage)
+    settings = {
+        "format": stored.FORMAT,
+        "type": kind.name,
+        "field": field,
+        "dim": str(vector_field.dim),
+        "metric": vector_field.metric,
+        "vectors": storage,
+        "encoder": encoder.sha256,
+        **chosen,
+    }
+    lowering = kind.lowering(vector_field, encoder, settings)
+    lowering.settings["bytes_per_row"] = str(sum(spec.bytes_per_row for spec in lowering.fields))
+    return lowering
+
+
+def added_fields(lowering: Lowering) -> list[FieldSpec]:
+    """The fields that a collection has for its index type: the companions, and the kept vectors where there are any."""
+    kept = vector_spec(lowering.field)
+    return [*lowering.fields, *([kept] if kept else [])]
+
+
+def native_indexes(lowering: Lowering) -> list[NativeIndex]:
+    """The native indexes of a lowering; the first, which is searched, carries what Alula stores of the collection."""
+    searched, kept = lowering.index, vector_index(lowering.field)
+    params = {**searched.params, **stored.in_index_params(lowering.settings)}
+    return [replace(searched, params=params), *([kept] if kept else [])]
 
 
 def column_of(encoder: Encoder, vector_column: str | None, text_column: str | None) -> str | None:
@@ -549,7 +593,7 @@ def lowering_of(what: str, settings: Mapping[str, str], encoder: Encoder) -> Low
             f"{what} was created with the encoder {settings['encoder'][:16]}, and {encoder.path} is "
             f"{encoder.sha256[:16]}; another encoder cannot read its rows."
         )
-    kind = _index_type_for(settings["type"], encoder)
+    kind = index_type_for(settings["type"], encoder)
     field = VectorField(settings["field"], int(settings["dim"]), settings["metric"], settings["vectors"])  # type: ignore[arg-type]
     lowering: Lowering = kind.lowering(field, encoder, settings)
     return lowering
@@ -573,7 +617,8 @@ def _are_vectors(queries: Any) -> bool:
     return not isinstance(queries, str | list | tuple) and np.asarray(queries).dtype.kind == "f"
 
 
-def _index_type_for(name: str, encoder: Encoder) -> Any:
+def index_type_for(name: str, encoder: Encoder) -> Any:
+    """The index type of a name; raise an `EncoderError` unless it takes such an encoder."""
     kind = index_type(name)
     if kind.encoder_kind != encoder.kind:
         raise EncoderError(
@@ -583,12 +628,11 @@ def _index_type_for(name: str, encoder: Encoder) -> Any:
     return kind
 
 
-def _defaults(about: Description) -> dict[str, Any]:
+def read_defaults(kind: IndexType, texts: Mapping[str, str]) -> dict[str, Any]:
     """Default options as they were stored; those that this version does not know are not for it."""
-    kind = index_type(about.settings["type"])
     known = {option.name: option for option in (*kind.search_options, Option("rerank", int, "", minimum=0))}
     found = {}
-    for name, text in about.defaults.items():
+    for name, text in texts.items():
         if name in known:
             with contextlib.suppress(ValueError, UsageError):
                 found[name] = known[name].check(int(text) if known[name].value_type is int else text)
@@ -633,15 +677,13 @@ def _create(
     _add(schema, key, is_primary=True)
     for field in fields:
         _add(schema, field, **({"is_partition_key": True} if field.name == partition_key else {}))
-    for spec in filter(None, (*lowering.fields, vector_spec(lowering.field))):
+    for spec in added_fields(lowering):
         _add_spec(schema, spec)
     params = client.prepare_index_params()
-    native = lowering.index
-    build = {**native.params, **stored.in_index_params(settings)}
-    params.add_index(native.field, index_type=native.index_type, metric_type=native.metric, params=build)
-    kept = vector_index(lowering.field)
-    if kept is not None:
-        params.add_index(kept.field, index_type=kept.index_type, metric_type=kept.metric, params=dict(kept.params))
+    for native in native_indexes(lowering):
+        params.add_index(
+            native.field, index_type=native.index_type, metric_type=native.metric, params=dict(native.params)
+        )
     extra = {"consistency_level": consistency_level} if consistency_level else {}
     made = False
     try:

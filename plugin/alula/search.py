@@ -12,10 +12,9 @@ import numpy.typing as npt
 from alula.errors import UsageError
 from alula.index_types import MAX_RESULTS, Candidates, IndexType, Lowering, SearchPlan, VectorField, check_options
 from alula.kernels import better_is_larger, exact_scores, top_k
-from alula.servers import Server, any_of, milvus_errors
+from alula.servers import Calls, Found, Id, Scope, any_of
 
 F32 = npt.NDArray[np.float32]
-Id = int | str
 
 # Exact re-ranking fetches the candidates' vectors with the search up to this many bytes per query, and otherwise has
 # Milvus score the candidates in a second search. Measured on Milvus Lite 2.5 by `make bench` (section "re-ranking").
@@ -26,6 +25,7 @@ ANSWER_BYTES = 16 << 20
 # hang; and of 1,000 candidates each, 5 queries take 0.02 s, 40 take 0.4 to 4 s, and 40 of 2,000 hang.
 MAX_QUERIES = 100
 MAX_CANDIDATES = 5_000
+FETCH_ROWS = 1_000  # keeps the expression that names them far below the server's limit
 
 
 @dataclass(frozen=True)
@@ -47,44 +47,33 @@ class Hit:
 
 
 @dataclass(frozen=True)
-class Scope:
-    """Which rows a search sees, in Milvus's own terms.
+class Ranked:
+    """The best rows for one query, best first.
 
     Args:
-        filter: A scalar filter expression.
-        partitions: Partition names; all by default.
-        consistency_level: ``Strong``, ``Bounded``, ``Session`` or ``Eventually``; the collection's own by default.
-        timeout: Seconds to wait for one call.
+        ids: Their primary keys.
+        scores: float32 (n,): in the user's metric, or estimates.
+        exact: Whether the scores are those of the exact vectors.
     """
 
-    filter: str = ""
-    partitions: Sequence[str] = ()
-    consistency_level: str | None = None
-    timeout: float | None = None
-
-    def arguments(self) -> dict[str, Any]:
-        """As keyword arguments of pymilvus."""
-        given: dict[str, Any] = {"timeout": self.timeout}
-        if self.partitions:
-            given["partition_names"] = list(self.partitions)
-        if self.consistency_level:
-            given["consistency_level"] = self.consistency_level
-        return given
+    ids: Sequence[Id]
+    scores: F32
+    exact: bool
 
 
 class Searcher:
     """Searches one collection.
 
     Args:
-        server: The connected server.
+        calls: How Milvus is asked.
         name: The collection.
         primary_key: Name of its primary key field.
         index_type: Its index type.
         lowering: How that is stored there.
     """
 
-    def __init__(self, server: Server, name: str, primary_key: str, index_type: IndexType, lowering: Lowering) -> None:
-        self._server = server
+    def __init__(self, calls: Calls, name: str, primary_key: str, index_type: IndexType, lowering: Lowering) -> None:
+        self._calls = calls
         self._name = name
         self._primary_key = primary_key
         self._index_type = index_type
@@ -102,13 +91,34 @@ class Searcher:
         scope: Scope | None = None,
         options: Mapping[str, Any] | None = None,
     ) -> list[list[Hit]]:
+        """The best rows for each query, with ``output_fields`` of theirs; all else as `rank`."""
+        scope = scope or Scope()
+        best = self.rank(queries, limit=limit, offset=offset, rerank=rerank, scope=scope, options=options)
+        shown = self.fetch({id_ for ranked in best for id_ in ranked.ids}, output_fields, scope)
+        return [
+            [
+                Hit(id_, score, ranked.exact, shown.get(id_, {}))
+                for id_, score in zip(ranked.ids, ranked.scores.tolist(), strict=True)
+            ]
+            for ranked in best
+        ]
+
+    def rank(
+        self,
+        queries: F32,
+        *,
+        limit: int,
+        offset: int = 0,
+        rerank: int | None = None,
+        scope: Scope | None = None,
+        options: Mapping[str, Any] | None = None,
+    ) -> list[Ranked]:
         """The best rows for each query.
 
         Args:
             queries: float32 (n, d), checked.
             limit: Results per query.
             offset: Results to leave out at the start.
-            output_fields: Fields to return with each hit.
             rerank: How many candidates to score by their exact vectors: all by default, 0 for none.
             scope: Filter, partitions, consistency.
             options: Search options of the index type.
@@ -118,8 +128,6 @@ class Searcher:
             ServerError: If Milvus fails.
         """
         scope = scope or Scope()
-        if scope.partitions:
-            self._server.check_partitions("search without")
         checked = check_options(self._index_type.search_options, options or {}, self._index_type.name)
         wanted = check_limit(limit, offset)
         check_rerank(rerank, self._field)
@@ -129,11 +137,10 @@ class Searcher:
         exact = scored_exactly(rerank, plan.candidates, wanted, self._field)
         larger = better_is_larger(self._field.metric if exact else plan.estimate_metric)
         best = []
-        for ids, scores in self._ranked(plan, queries, exact, scope):
+        for ids, scores in self._candidates(plan, queries, exact, scope):
             order = top_k(scores, wanted, larger=larger)[offset:]
-            best.append([(ids[i], float(scores[i])) for i in order])
-        shown = self.fetch({id_ for hits in best for id_, _ in hits}, output_fields, scope)
-        return [[Hit(id_, score, exact > 0, shown.get(id_, {})) for id_, score in hits] for hits in best]
+            best.append(Ranked([ids[i] for i in order], scores[order], exact > 0))
+        return best
 
     def vector_of(self, id_: Id, scope: Scope) -> F32:
         """The kept vector of one row, for a "more like this" search.
@@ -148,9 +155,9 @@ class Searcher:
             raise UsageError(f"The collection {self._name!r} has no row with the id {id_!r}.")
         return np.asarray(rows[id_][self._field.name], np.float32)
 
-    def _ranked(
+    def _candidates(
         self, plan: SearchPlan, queries: F32, exact: int, scope: Scope
-    ) -> Iterator[tuple[list[Id], npt.NDArray[np.float32]]]:
+    ) -> Iterator[tuple[Sequence[Id], F32]]:
         """Ids and scores of each query's candidates: exact scores of the best `exact`, or estimates if that is 0."""
         field = self._field
         all_exact = exact == plan.candidates
@@ -159,38 +166,35 @@ class Searcher:
         width = 4 * field.dim if fetch else 16 + 8 * len(columns)
         step = max(1, min(MAX_QUERIES, MAX_CANDIDATES // plan.candidates, ANSWER_BYTES // (plan.candidates * width)))
         for start in range(0, len(queries), step):
-            for i, hits in enumerate(self._native(plan, slice(start, start + step), columns, scope), start):
-                ids: list[Id] = list(hits.ids)
-                if not ids:
+            for i, found in enumerate(self._native(plan, slice(start, start + step), columns, scope), start):
+                if not found.ids:
                     yield [], np.empty(0, np.float32)
                 elif fetch:
-                    yield ids, exact_scores(queries[i], _vectors(hits, field.name), field.metric)
+                    vectors = np.asarray(found.columns[field.name], np.float32)
+                    yield found.ids, exact_scores(queries[i], vectors, field.metric)
                 elif all_exact:
-                    yield self.score_exactly(queries[i], ids, scope)
+                    yield self.score_exactly(queries[i], found.ids, scope)
                 else:
-                    scores = np.fromiter(hits.distances, np.float32, len(ids))
-                    held = {name: np.array([hit["entity"][name] for hit in hits]) for name in columns}
-                    estimates = self._lowering.estimate(plan, i, Candidates(scores, held))
+                    estimates = self._lowering.estimate(plan, i, Candidates(found.scores, found.columns))
                     if exact:
                         kept = top_k(estimates, exact, larger=better_is_larger(plan.estimate_metric))
-                        yield self.score_exactly(queries[i], [ids[k] for k in kept], scope)
+                        yield self.score_exactly(queries[i], [found.ids[k] for k in kept], scope)
                     else:
-                        yield ids, estimates
+                        yield found.ids, estimates
 
-    def _native(self, plan: SearchPlan, span: slice, columns: Sequence[str], scope: Scope) -> Any:
-        with milvus_errors(f"search the collection {self._name!r}", filter=scope.filter):
-            return self._server.client.search(
-                self._name,
-                data=list(plan.queries[span]),
-                anns_field=plan.field,
-                limit=plan.candidates,
-                filter=scope.filter,
-                output_fields=list(columns),
-                search_params={"metric_type": plan.metric, "params": dict(plan.params)},
-                **scope.arguments(),
-            )
+    def _native(self, plan: SearchPlan, span: slice, columns: Sequence[str], scope: Scope) -> Sequence[Found]:
+        return self._calls.search(
+            plan.field,
+            plan.queries[span],
+            metric=plan.metric,
+            params=plan.params,
+            limit=plan.candidates,
+            filter=scope.filter,
+            columns=columns,
+            scope=scope,
+        )
 
-    def score_exactly(self, query: F32, ids: list[Id], scope: Scope) -> tuple[list[Id], F32]:
+    def score_exactly(self, query: F32, ids: Sequence[Id], scope: Scope) -> tuple[Sequence[Id], F32]:
         """Exact scores of some rows: by a second search that sees only them, or by fetching the vectors."""
         field = self._field
         if field.storage == "column":
@@ -198,35 +202,29 @@ class Searcher:
             ids = [id_ for id_ in ids if id_ in rows]
             vectors = np.array([rows[id_][field.name] for id_ in ids], np.float32).reshape(len(ids), field.dim)
             return ids, exact_scores(query, vectors, field.metric)
-        with milvus_errors(f"score the candidates in {self._name!r}"):
-            (hits,) = self._server.client.search(
-                self._name,
-                data=[query],
-                anns_field=field.name,
-                limit=len(ids),
-                filter=any_of(self._primary_key, ids),
-                search_params={"metric_type": field.metric},
-                **scope.arguments(),
-            )
-        return list(hits.ids), np.fromiter(hits.distances, np.float32, len(hits))
+        (found,) = self._calls.search(
+            field.name,
+            query[np.newaxis],
+            metric=field.metric,
+            params={},
+            limit=len(ids),
+            filter=any_of(self._primary_key, ids),
+            columns=(),
+            scope=scope,
+        )
+        return found.ids, found.scores
 
     def fetch(self, ids: set[Id], fields: Sequence[str], scope: Scope) -> dict[Id, dict[str, Any]]:
         """Some fields of some rows, by id; rows that are not there are left out."""
         if not fields:
             return {}
-        found = {}
+        shown = {}
         ordered = list(ids)
-        for start in range(0, len(ordered), 1000):  # keeps the expression far below the server's limit
-            with milvus_errors(f"read the fields {', '.join(fields)} of {self._name!r}"):
-                rows = self._server.client.query(
-                    self._name,
-                    filter=any_of(self._primary_key, ordered[start : start + 1000]),
-                    output_fields=list({*fields, self._primary_key}),
-                    **scope.arguments(),
-                )
-            for row in rows:
-                found[row[self._primary_key]] = {name: value for name, value in row.items() if name in fields}
-        return found
+        for start in range(0, len(ordered), FETCH_ROWS):
+            found = self._calls.query(any_of(self._primary_key, ordered[start : start + FETCH_ROWS]), fields, scope)
+            for i, id_ in enumerate(found.ids):
+                shown[id_] = {name: found.columns[name][i] for name in fields}
+        return shown
 
 
 def check_limit(limit: int, offset: int, *, most: int = MAX_RESULTS) -> int:
@@ -262,16 +260,3 @@ def scored_exactly(rerank: int | None, candidates: int, wanted: int, field: Vect
     if rerank == 0 or field.storage == "dropped":
         return 0
     return candidates if rerank is None else min(max(rerank, wanted), candidates)
-
-
-def _vectors(hits: Any, name: str) -> F32:
-    """The vectors of a field of pymilvus's hits: float32 (n, d).
-
-    Reads the answer's flat array where pymilvus keeps it, since its own decoding makes a list of each vector.
-    """
-    for data in getattr(hits, "lazy_field_data", ()):
-        if data.field_name == name and data.vectors.dim:
-            dim, start = data.vectors.dim, hits.start
-            flat = data.vectors.float_vector.data[start * dim : (start + len(hits)) * dim]
-            return np.array(flat, np.float32).reshape(len(hits), dim)
-    return np.array([hit["entity"][name] for hit in hits], np.float32)

@@ -60,6 +60,7 @@ class CuttingProxy:
         delay: Seconds that each reply is held back.
 
     Attributes:
+        target: The server's port; another one from the next connection on.
         cuts: How often connections were cut, by kind.
     """
 
@@ -70,7 +71,7 @@ class CuttingProxy:
         self.large = large
         self.delay = delay
         self.cuts: Counter[str] = Counter()
-        self._target = port
+        self.target = port
         self._random = random.Random(seed)
         self._armed: list[Cut] = []
         self._stalled_until = 0.0
@@ -133,7 +134,7 @@ class CuttingProxy:
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
-            server_reader, server_writer = await asyncio.open_connection(LOOPBACK, self._target)
+            server_reader, server_writer = await asyncio.open_connection(LOOPBACK, self.target)
         except OSError:  # the server is down: so is the proxy's side
             writer.transport.abort()
             return

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import click
 
-from alula.cli.options import connection_options
+from alula.cli.options import confirmed, connection_options
 from alula.collections import describe, drop
-from alula.errors import AlulaError, UsageError
+from alula.errors import AlulaError
 from alula.servers import Server
 
 
@@ -17,17 +17,9 @@ from alula.servers import Server
 def command(name: str, server: Server, yes: bool) -> None:
     """Drop the collection NAME with all its rows; only collections that Alula created."""
     about = describe(server, name)
-    if not yes and not _confirmed(f"Drop {name} at {server.uri} with {about.rows:,} rows? This cannot be undone."):
+    if not yes and not confirmed(
+        f"Drop {name} at {server.uri} with {about.rows:,} rows? This cannot be undone.", "drop it"
+    ):
         raise AlulaError(f"{name} was not dropped.")
     drop(server, name)
     click.echo(f"Dropped {name}.")
-
-
-def _confirmed(question: str) -> bool:
-    try:
-        return click.confirm(question, err=True)
-    except (click.Abort, RuntimeError) as error:  # input() raises RuntimeError when standard input is closed
-        if isinstance(error.__context__, KeyboardInterrupt):
-            raise
-        click.echo(err=True)
-        raise UsageError("There is nobody to ask; give --yes to drop it.") from None

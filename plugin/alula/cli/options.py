@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from alula.errors import UsageError
 from alula.index_types import Option, index_types
 from alula.servers import connect, is_local
 
@@ -154,3 +155,22 @@ def console() -> Console:
     """Standard output, as wide as the terminal or 120 columns in a pipe."""
     plain = Console()
     return plain if plain.is_terminal else Console(width=120)
+
+
+def confirmed(question: str, what: str) -> bool:
+    """Whether a person says yes.
+
+    Args:
+        question: What to ask, on standard error.
+        what: What is to be done, in words that continue "give --yes to".
+
+    Raises:
+        UsageError: If there is nobody to ask.
+    """
+    try:
+        return click.confirm(question, err=True)
+    except (click.Abort, RuntimeError) as error:  # input() raises RuntimeError when standard input is closed
+        if isinstance(error.__context__, KeyboardInterrupt):
+            raise
+        click.echo(err=True)
+        raise UsageError(f"There is nobody to ask; give --yes to {what}.") from None

@@ -25,8 +25,8 @@ from alula.collections import Collection
 from alula.encoders import Input
 from alula.errors import UsageError
 from alula.ingest.sources import read_inputs
-from alula.search import Hit, Id
-from alula.servers import Server
+from alula.search import Hit
+from alula.servers import Id, Server
 
 
 @click.command("search")

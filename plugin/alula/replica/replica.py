@@ -30,8 +30,8 @@ from alula.replica.reading import Page, Reader
 from alula.replica.refresh import Difference, Refreshed, compare, really_gone
 from alula.replica.rows import I64, Rows
 from alula.replica.snapshot import Origin
-from alula.search import Hit, Scope, Searcher, check_limit, check_rerank, scored_exactly, with_defaults
-from alula.servers import any_of, literal
+from alula.search import Hit, Searcher, check_limit, check_rerank, scored_exactly, with_defaults
+from alula.servers import Scope, any_of, literal
 
 F32 = npt.NDArray[np.float32]
 Filter = tuple[str, Predicate]
@@ -365,10 +365,7 @@ class Replica:
         return self._collection
 
     def _searcher(self, why: str) -> Searcher:
-        collection = self._asked(why)
-        return Searcher(
-            collection.server, collection.name, collection.primary_key.name, self._kind, collection.lowering
-        )
+        return self._asked(why).searcher
 
     def _find(
         self, vectors: F32, k: int, options: Mapping[str, Any], rerank: int | None, filter: Filter | None

@@ -1,17 +1,23 @@
 """Servers: connect, ask what they can do, and speak their dialect."""
 
 from alula.servers.aliases import alias_target, point_alias
+from alula.servers.calls import Calls, ClientCalls, Found, Id, Scope
 from alula.servers.capabilities import ask, version
-from alula.servers.connection import Server, connect, is_local, milvus_errors, server_words
+from alula.servers.connection import Server, connect, is_local, milvus_errors, server_words, trouble_with_port
 from alula.servers.defaults import write_defaults
 from alula.servers.failures import Failure, what_failed
 from alula.servers.filters import any_of, literal
-from alula.servers.requests import Columns, send, slices, write_request
+from alula.servers.requests import Columns, fill_field, send, slices, write_request
 from alula.servers.rows import deletable, delete_rows
 
 __all__ = [
+    "Calls",
+    "ClientCalls",
     "Columns",
     "Failure",
+    "Found",
+    "Id",
+    "Scope",
     "Server",
     "alias_target",
     "any_of",
@@ -19,6 +25,7 @@ __all__ = [
     "connect",
     "deletable",
     "delete_rows",
+    "fill_field",
     "is_local",
     "literal",
     "milvus_errors",
@@ -26,6 +33,7 @@ __all__ = [
     "send",
     "server_words",
     "slices",
+    "trouble_with_port",
     "version",
     "what_failed",
     "write_defaults",

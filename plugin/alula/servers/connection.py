@@ -165,20 +165,37 @@ def _connect_message(uri: str, error: Exception, *, ca_file: str | None, server_
         return f"Milvus at {uri} has no such database; check --database ({text})."
     if parts.scheme == "unix":
         return f"Milvus at {uri} does not answer; check that it runs ({text})."
+    if trouble := trouble_with_port(uri, ca_file, server_name):
+        return trouble
+    if parts.scheme == "https":
+        return f"Milvus at {uri} refused the login; check --user and --password, or --token."
+    return f"Milvus at {uri} refused the connection; check the port, and --user and --password, or --token ({text})."
+
+
+def trouble_with_port(uri: str, ca_file: str | None, server_name: str | None) -> str:
+    """Why what listens at an address cannot be Milvus spoken to in this way, or an empty text when it may be.
+
+    Args:
+        uri: The address, ``http://`` or ``https://``.
+        ca_file: Authority that the certificate is to be checked with; it exists and holds one.
+        server_name: Name in the certificate when it is not the host.
+    """
+    parts = urlsplit(uri)
     secure = parts.scheme == "https"
-    found, detail = _try_tls(str(parts.hostname), parts.port or 19530, ca_file, server_name, verify=secure)
-    login = f"Milvus at {uri} refused the login; check --user and --password, or --token."
-    return {
+    port = parts.port or (443 if secure else 19530)
+    found, detail = _try_tls(str(parts.hostname), port, ca_file, server_name, verify=secure)
+    troubles = {
         "no port": f"Nothing can be reached at {uri}; check that Milvus runs, the address and the port ({detail}).",
         "silence": f"{uri} accepts connections and does not answer; check that it is Milvus's port, and that it is "
         "well.",
         "not trusted": f"The certificate of {uri} is not trusted ({detail}); give the authority that signed it with "
         "--ca-file, and the name in it with --server-name when that is not the host.",
-        "tls": login if secure else f"Milvus at {uri} wants an encrypted connection; give https:// and --ca-file.",
-        "no tls": f"What listens at {uri} does not speak TLS; give http:// instead of https://."
-        if secure
-        else f"Milvus at {uri} refused the connection; check the port, and --user and --password, or --token ({text}).",
-    }[found]
+    }
+    if secure:
+        troubles["no tls"] = f"What listens at {uri} does not speak TLS; give http:// instead of https://."
+    else:
+        troubles["tls"] = f"Milvus at {uri} wants an encrypted connection; give https:// and --ca-file."
+    return troubles.get(found, "")
 
 
 def _try_tls(host: str, port: int, ca_file: str | None, server_name: str | None, *, verify: bool) -> tuple[str, str]:

@@ -79,11 +79,12 @@ def write_request(
     request = kind(collection_name=name, partition_name=partition, num_rows=stop - start)
     for field in fields:
         data = request.fields_data.add(field_name=field.name, type=DataType[field.data_type])
-        _fill(data, columns[field.name], field, slice(start, stop))
+        fill_field(data, columns[field.name], field, slice(start, stop))
     return request
 
 
-def _fill(data: Any, column: Any, field: FieldSpec, part: slice) -> None:
+def fill_field(data: Any, column: Any, field: FieldSpec, part: slice) -> None:
+    """Write some rows of a column into an empty ``FieldData``; arguments and errors as `write_request`."""
     kind = field.data_type
     if kind in _SCALARS:
         values = column[part]

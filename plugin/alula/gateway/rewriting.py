@@ -1,0 +1,106 @@
+"""The methods of Milvus's protocol that the gateway does not just pass on, and how a call of one is answered."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+from google.protobuf.message import DecodeError, Message
+from pymilvus.grpc_gen import common_pb2
+
+from alula.errors import AlulaError, ServerError, UsageError
+from alula.gateway import collections, hybrid, indexes, rows, searching
+from alula.gateway.session import Session
+from alula.gateway.upstream import RPCS, RefusedError, status_of
+
+# None where the call is none of the gateway's business: it is then passed on as it came.
+Rewrite = Callable[[Session, Any], "Message | None"]
+
+REWRITES: Mapping[str, Rewrite] = {
+    "CreateCollection": collections.create,
+    "DescribeCollection": collections.describe,
+    "LoadCollection": collections.load,
+    "CreateIndex": indexes.create,
+    "DescribeIndex": indexes.describe,
+    "DropIndex": indexes.drop,
+    "GetIndexStatistics": indexes.pointed("GetIndexStatistics"),
+    "GetIndexState": indexes.pointed("GetIndexState"),
+    "GetIndexBuildProgress": indexes.pointed("GetIndexBuildProgress"),
+    "Insert": rows.write("Insert"),
+    "Upsert": rows.write("Upsert"),
+    "Query": rows.query,
+    "Import": rows.refuse_import,
+    "Search": searching.search,
+    "HybridSearch": hybrid.search,
+}
+# They are about collections of which nothing is known, or which they change: the view does not decide who answers.
+ALWAYS = frozenset({"CreateCollection", "CreateIndex"})
+# After them what is known of a collection may be wrong.
+CHANGING = frozenset(
+    [
+        "CreateCollection",
+        "DropCollection",
+        "RenameCollection",
+        "AlterCollection",
+        "AlterCollectionField",
+        "CreateAlias",
+        "DropAlias",
+        "AlterAlias",
+        "CreateIndex",
+        "AlterIndex",
+        "DropIndex",
+        "AddCollectionField",
+        "DropDatabase",
+        "TruncateCollection",
+        "AlterCollectionSchema",
+        "RestoreSnapshot",
+    ]
+)
+
+
+def answer(method: str, session: Session, request: bytes) -> bytes | None:
+    """The answer to a call of a method in `REWRITES`; None if it is to be passed on as it came.
+
+    What a collection is may have changed since it was last looked at, by another gateway or client. So a call that
+    fails is tried once more on what the collection is now, if that is something else.
+
+    Raises:
+        grpc.RpcError: If Milvus does not answer.
+    """
+    rpc, rewrite = RPCS[method], REWRITES[method]
+    try:
+        try:
+            response = rewrite(session, _parsed(rpc.request, request))
+        except (RefusedError, AlulaError):
+            if not session.stale(_parsed(rpc.request, request)):
+                raise
+            response = rewrite(replace(session, fresh=True), _parsed(rpc.request, request))
+    except RefusedError as error:
+        response = _refused(rpc.response, error.status)
+    except AlulaError as error:
+        response = _refused(rpc.response, _status(error))
+    return None if response is None else response.SerializeToString()
+
+
+def _parsed(kind: type[Any], request: bytes) -> Any:
+    try:
+        return kind.FromString(request)
+    except DecodeError:
+        raise UsageError(f"The request is no {kind.DESCRIPTOR.name} of Milvus's protocol.") from None
+
+
+def _refused(kind: type[Any], status: Any) -> Any:
+    response = kind()
+    status_of(response).CopyFrom(status)
+    return response
+
+
+def _status(error: AlulaError) -> Any:
+    """An error as Milvus tells it: 1100 is its code for a wrong parameter, 65535 for what has no code."""
+    unexpected = isinstance(error, ServerError)
+    return common_pb2.Status(
+        code=65535 if unexpected else 1100,
+        error_code=common_pb2.ErrorCode.UnexpectedError if unexpected else common_pb2.ErrorCode.IllegalArgument,
+        reason=str(error),
+    )

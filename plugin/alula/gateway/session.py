@@ -1,0 +1,167 @@
+"""What a rewritten call works with: who calls, what is known of collections, and calls in a client's name."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from pymilvus.grpc_gen import milvus_pb2
+
+from alula.gateway import placeholders
+from alula.gateway.capabilities import CapabilitiesOf
+from alula.gateway.encoders import Encoders
+from alula.gateway.field_data import column
+from alula.gateway.functions import EncoderOf
+from alula.gateway.upstream import Caller, pairs
+from alula.gateway.views import Known, View, Views
+from alula.servers import Found, Scope
+
+F32 = npt.NDArray[np.float32]
+# How a search looks for rows is the gateway's affair; whether rows still being written count is the client's.
+_KEPT_PARAMS = ("ignore_growing",)
+
+
+@dataclass(frozen=True)
+class Session:
+    """One rewritten call.
+
+    Args:
+        caller: The client.
+        views: What is known of collections.
+        encoders: The encoders.
+        capabilities: What the upstream can do.
+        fresh: Whether collections are to be looked at anew.
+    """
+
+    caller: Caller
+    views: Views
+    encoders: Encoders
+    capabilities: CapabilitiesOf
+    fresh: bool = False
+
+    def database(self, request: Any) -> str:
+        """The database that a request is about."""
+        return getattr(request, "db_name", "") or self.caller.database
+
+    def known(self, request: Any, *, fresh: bool = False) -> Known:
+        """What there is to know of the collection that a request names."""
+        database = self.database(request)
+        return self.views.of(self.caller, database, request.collection_name, fresh=fresh or self.fresh)
+
+    def view(self, request: Any, *, fresh: bool = False) -> View | None:
+        """The view of the collection that a request names; None without an index type of Alula's."""
+        return self.known(request, fresh=fresh).view
+
+    def encoder_of(self, request: Any) -> EncoderOf:
+        """Finds the encoders of the collection that a request names, by their fingerprints."""
+        return lambda sha256: self.encoders.get(self.caller, self.database(request), sha256)
+
+    def stale(self, request: Any) -> bool:
+        """Whether the collection that a request names is not what it was taken for, which is now known."""
+        name = getattr(request, "collection_name", "")
+        if not name:
+            return False
+        database = self.database(request)
+        before = self.views.known(database, name)
+        now = self.views.of(self.caller, database, name, fresh=True)
+        return before is not None and _what(before) != _what(now)
+
+
+def _what(known: Known) -> Any:
+    return known.view.settings if known.view else {}, known.functions
+
+
+class RequestCalls:
+    """`alula.servers.Calls` by raw requests, made of the client's own: its partitions, consistency and timestamps hold.
+
+    Args:
+        caller: The client.
+        view: The collection.
+        request: The client's ``SearchRequest``.
+    """
+
+    def __init__(self, caller: Caller, view: View, request: Any) -> None:
+        self.key: str = view.primary_key.name
+        self._caller = caller
+        self._request = request
+        self._template = milvus_pb2.SearchRequest(
+            db_name=request.db_name,
+            collection_name=view.collection,
+            partition_names=request.partition_names,
+            dsl_type=request.dsl_type,
+            travel_timestamp=request.travel_timestamp,
+            guarantee_timestamp=request.guarantee_timestamp,
+            not_return_all_meta=request.not_return_all_meta,
+            consistency_level=request.consistency_level,
+            use_default_consistency=request.use_default_consistency,
+        )
+        self._kept = [(pair.key, pair.value) for pair in request.search_params if pair.key in _KEPT_PARAMS]
+
+    def search(
+        self,
+        field: str,
+        queries: Sequence[Any] | F32,
+        *,
+        metric: str,
+        params: Mapping[str, Any],
+        limit: int,
+        filter: str,
+        columns: Sequence[str],
+        scope: Scope,
+    ) -> Sequence[Found]:
+        """See `alula.servers.Calls.search`."""
+        del scope  # the client's request says it
+        native = milvus_pb2.SearchRequest()
+        native.CopyFrom(self._template)
+        native.dsl = filter
+        if filter == self._request.dsl:
+            for name, value in self._request.expr_template_values.items():
+                native.expr_template_values[name].CopyFrom(value)
+        native.nq = len(queries)
+        native.placeholder_group = placeholders.write(queries)
+        native.output_fields.extend(columns)
+        told = {"anns_field": field, "topk": limit, "metric_type": metric, "params": json.dumps(dict(params))}
+        native.search_params.extend(pairs([*told.items(), ("round_decimal", -1), *self._kept]))
+        return found(self._caller.send("Search", native).results, len(queries), columns)
+
+    def query(self, filter: str, fields: Sequence[str], scope: Scope) -> Found:
+        """See `alula.servers.Calls.query`."""
+        del scope
+        answer = self.fetch(filter, fields)
+        held = {data.field_name: column(data) for data in answer.fields_data}
+        ids = held.get(self.key, [])
+        return Found(list(ids), np.empty(0, np.float32), {name: held.get(name, []) for name in fields})
+
+    def fetch(self, filter: str, fields: Sequence[str]) -> Any:
+        """The rows that match a filter, as ``QueryResults``, in no order; the primary key is among the fields."""
+        template = self._template
+        request = milvus_pb2.QueryRequest(
+            db_name=template.db_name,
+            collection_name=template.collection_name,
+            partition_names=template.partition_names,
+            expr=filter,
+            output_fields=list(dict.fromkeys([*fields, self.key])),
+            travel_timestamp=template.travel_timestamp,
+            guarantee_timestamp=template.guarantee_timestamp,
+            not_return_all_meta=template.not_return_all_meta,
+            consistency_level=template.consistency_level,
+            use_default_consistency=template.use_default_consistency,
+        )
+        return self._caller.send("Query", request)
+
+
+def found(results: Any, queries: int, columns: Sequence[str] = ()) -> list[Found]:
+    """What a native search of so many queries found for each, from its ``SearchResultData``."""
+    ids = results.ids.int_id.data if results.ids.WhichOneof("id_field") == "int_id" else results.ids.str_id.data
+    keys, scores = list(ids), np.array(results.scores, np.float32)
+    held = {data.field_name: column(data) for data in results.fields_data}
+    pieces, start = [], 0
+    for count in results.topks or [0] * queries:
+        part = slice(start, start + count)
+        pieces.append(Found(keys[part], scores[part], {name: held[name][part] for name in columns if count}))
+        start += count
+    return pieces

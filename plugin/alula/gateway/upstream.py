@@ -1,0 +1,176 @@
+"""Calls to the Milvus behind the gateway, in the name of the client that called the gateway."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, TypeAlias
+
+import grpc
+from google.protobuf.message import Message
+from google.protobuf.message_factory import GetMessageClass
+from pymilvus.grpc_gen import common_pb2, milvus_pb2
+
+from alula.gateway.options import Options
+
+SERVICE = milvus_pb2.DESCRIPTOR.services_by_name["MilvusService"]
+PREFIX = f"/{SERVICE.full_name}/"
+Metadata: TypeAlias = "tuple[tuple[str, str | bytes], ...]"
+
+# gRPC makes these itself for each call
+_OWN_METADATA = ("user-agent", "te", "content-type")
+
+
+@dataclass(frozen=True)
+class Rpc:
+    """A method of Milvus's service.
+
+    Args:
+        request: Class of its requests.
+        response: Class of its responses.
+    """
+
+    request: type[Any]
+    response: type[Any]
+
+
+RPCS = {
+    method.name: Rpc(GetMessageClass(method.input_type), GetMessageClass(method.output_type))
+    for method in SERVICE.methods
+    if not (method.client_streaming or method.server_streaming)
+}
+
+
+class RefusedError(Exception):
+    """Milvus answered with an error.
+
+    Args:
+        status: Its ``common_pb2.Status``.
+    """
+
+    def __init__(self, status: Any) -> None:
+        super().__init__(status.reason)
+        self.status = status
+
+
+class Upstream:
+    """Connections to Milvus: one for what the event loop passes on, one for worker threads.
+
+    Args:
+        options: The gateway's.
+        credentials: For TLS.
+    """
+
+    def __init__(self, options: Options, credentials: grpc.ChannelCredentials | None = None) -> None:
+        self._options = options
+        self._credentials = credentials
+        self._sync: dict[str, Callable[..., Any]] = {}
+
+    @cached_property
+    def _aio_channel(self) -> Any:
+        target, settings = self._options.upstream_target, self._options.channel_settings
+        if self._credentials:
+            return grpc.aio.secure_channel(target, self._credentials, settings)
+        return grpc.aio.insecure_channel(target, settings)
+
+    @cached_property
+    def channel(self) -> Any:
+        """The channel of worker threads."""
+        target, settings = self._options.upstream_target, self._options.channel_settings
+        if self._credentials:
+            return grpc.secure_channel(target, self._credentials, settings)
+        return grpc.insecure_channel(target, settings)
+
+    def passing(self, path: str) -> Callable[..., Awaitable[bytes]]:
+        """A method's calls in bytes, for the event loop."""
+        found: Callable[..., Awaitable[bytes]] = self._aio_channel.unary_unary(path)
+        return found
+
+    def streaming(self, path: str) -> Callable[..., Any]:
+        """A streaming method's calls in bytes, for the event loop."""
+        found: Callable[..., Any] = self._aio_channel.stream_stream(path)
+        return found
+
+    def method(self, name: str) -> Callable[..., Any]:
+        """A method of Milvus's service, for worker threads."""
+        if name not in self._sync:
+            rpc = RPCS[name]
+            self._sync[name] = self.channel.unary_unary(
+                PREFIX + name,
+                request_serializer=rpc.request.SerializeToString,
+                response_deserializer=rpc.response.FromString,
+            )
+        return self._sync[name]
+
+    async def close(self) -> None:
+        """Close the connections."""
+        if "_aio_channel" in self.__dict__:
+            await self._aio_channel.close()
+        if "channel" in self.__dict__:
+            self.channel.close()
+
+
+class Caller:
+    """A client whose call the gateway answers: what is sent to Milvus for it goes with its login and its deadline.
+
+    Args:
+        upstream: Where to.
+        metadata: The client's metadata; its login is in it.
+        seconds: Until its deadline, None without one.
+    """
+
+    def __init__(self, upstream: Upstream, metadata: Metadata, seconds: float | None) -> None:
+        self.upstream = upstream
+        self.metadata = metadata
+        self._deadline = None if seconds is None else time.monotonic() + seconds
+
+    @property
+    def database(self) -> str:
+        """The database of the call, "" for the default one."""
+        return next((str(value) for key, value in self.metadata if key == "dbname"), "")
+
+    def seconds(self) -> float | None:
+        """What is left until the deadline."""
+        return None if self._deadline is None else max(0.001, self._deadline - time.monotonic())
+
+    def send(self, method: str, request: Message) -> Any:
+        """Call a method of Milvus.
+
+        Raises:
+            RefusedError: If Milvus answers with an error.
+            grpc.RpcError: If the call fails.
+        """
+        response = self.upstream.method(method)(request, metadata=self.metadata, timeout=self.seconds())
+        check(response)
+        return response
+
+
+def forwarded(metadata: Iterable[tuple[str, str | bytes]]) -> Metadata:
+    """What of a client's metadata goes upstream: all but what gRPC writes itself."""
+    return tuple((k, v) for k, v in metadata if k not in _OWN_METADATA and not k.startswith(("grpc-", ":")))
+
+
+def status_of(response: Any) -> Any:
+    """The status of a response, whose class may be Status itself."""
+    return response if isinstance(response, common_pb2.Status) else getattr(response, "status", None)
+
+
+def check(response: Any) -> None:
+    """Raise a `RefusedError` if a response is an error."""
+    status = status_of(response)
+    if status is not None and (status.code or status.error_code):
+        raise RefusedError(status)
+
+
+def pairs(values: Iterable[tuple[str, Any]]) -> Sequence[Any]:
+    """Milvus's key-value pairs."""
+    return [common_pb2.KeyValuePair(key=key, value=str(value)) for key, value in values]
+
+
+def refill(repeated: Any, messages: Iterable[Any]) -> None:
+    """Replace the messages of a repeated field, of which some may be the new ones."""
+    copies = [type(message).FromString(message.SerializeToString()) for message in messages]
+    del repeated[:]
+    repeated.extend(copies)

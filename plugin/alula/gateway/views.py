@@ -1,0 +1,208 @@
+"""What a client sees of a collection, and what Milvus holds: read from Milvus, and believed for a second."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from pymilvus import DataType
+from pymilvus.grpc_gen import milvus_pb2
+
+from alula import stored
+from alula.collections import lowering_of, read_defaults
+from alula.errors import AlulaError
+from alula.gateway.encoders import Encoders
+from alula.gateway.functions import Function, functions_of
+from alula.gateway.upstream import Caller, RefusedError
+from alula.index_types import IndexType, Lowering, index_type
+
+MAX_AGE = 1.0  # seconds that reads may trust a description; writes ask anew
+MOST = 4096  # collections remembered
+
+
+@dataclass(frozen=True)
+class View:
+    """A collection of Alula's as this gateway serves it.
+
+    Args:
+        collection: Its real name, where a client may have named an alias.
+        settings: What Alula stored with it.
+        schema: Its ``CollectionSchema`` upstream.
+        kind: Its index type.
+        lowering: How that is stored.
+        defaults: Its default search options.
+    """
+
+    collection: str
+    settings: Mapping[str, str]
+    schema: Any
+    kind: IndexType
+    lowering: Lowering
+    defaults: Mapping[str, Any]
+
+    @property
+    def field(self) -> str:
+        """The vector field that clients see."""
+        return self.lowering.field.name
+
+    @cached_property
+    def companions(self) -> frozenset[str]:
+        """Fields that clients do not see."""
+        return frozenset(spec.name for spec in self.lowering.fields)
+
+    @cached_property
+    def primary_key(self) -> Any:
+        """The primary key's ``FieldSchema``."""
+        return next(field for field in self.schema.fields if field.is_primary_key)
+
+    @property
+    def vector_fields(self) -> list[str]:
+        """Every vector field that clients see."""
+        others = [name for name in _vector_fields(self.schema) if name not in self.companions]
+        return others if self.field in others else [*others, self.field]
+
+
+@dataclass(frozen=True)
+class Known:
+    """What is known of a collection.
+
+    Args:
+        view: None if no index type of Alula's is in it.
+        functions: The functions that are computed for it.
+        schema: Its ``CollectionSchema`` upstream; None if Milvus does not describe it.
+        read: When Milvus was asked.
+    """
+
+    view: View | None
+    functions: Sequence[Function] = ()
+    schema: Any = None
+    read: float = 0.0
+
+    @property
+    def ordinary(self) -> bool:
+        """Whether Milvus can answer for it without the gateway."""
+        return self.view is None and not self.functions
+
+    @property
+    def vector_fields(self) -> list[str]:
+        """Every vector field that clients see."""
+        return self.view.vector_fields if self.view else _vector_fields(self.schema)
+
+
+class Views:
+    """The views of all collections that clients named lately.
+
+    Args:
+        encoders: Where encoders come from.
+    """
+
+    def __init__(self, encoders: Encoders) -> None:
+        self._encoders = encoders
+        self._known: dict[tuple[str, str], Known] = {}
+        self._reading: dict[tuple[str, str], threading.Lock] = {}
+        self._changed: dict[str, float] = {}
+        self._lock = threading.Lock()
+
+    def known(self, database: str, name: str) -> Known | None:
+        """What is known of a collection, if that is not older than `MAX_AGE`."""
+        found = self._known.get((database, name))
+        return found if found and time.monotonic() - found.read < MAX_AGE else None
+
+    def of(self, caller: Caller, database: str, name: str, *, fresh: bool = False) -> Known:
+        """What there is to know of a collection; one that Milvus does not describe is an ordinary one.
+
+        Args:
+            caller: Who asks.
+            database: The collection's database, "" for the default one.
+            name: The collection, or an alias.
+            fresh: Ask Milvus, whatever is known.
+
+        Raises:
+            AlulaError: If it is one of Alula's that this gateway cannot serve.
+            grpc.RpcError: If Milvus does not answer.
+        """
+        asked = time.monotonic()
+        with self._lock:
+            reading = self._reading.setdefault((database, name), threading.Lock())
+        with reading:  # one question at a time: the others take its answer
+            known = self.known(database, name)
+            if known and (not fresh or known.read > asked):
+                return known
+            started = time.monotonic()
+            try:
+                about = caller.send(
+                    "DescribeCollection", milvus_pb2.DescribeCollectionRequest(db_name=database, collection_name=name)
+                )
+            except RefusedError:
+                self.forget(database, name)
+                return Known(None)
+            view = self._view(caller, database, name, about, known.view if known else None)
+            now = Known(view, functions_of(about.schema), about.schema, started)
+            with self._lock:
+                if len(self._known) >= MOST:
+                    self._known.clear()
+                    self._reading.clear()
+                if started > self._changed.get(database, 0.0):  # else it may be what it was before
+                    self._known[database, name] = now
+            return now
+
+    def forget(self, database: str, name: str | None = None) -> None:
+        """Forget a collection, or all of a database, and what is being read of it just now."""
+        with self._lock:
+            self._changed[database] = time.monotonic()
+            for key in [key for key in self._known if key[0] == database and name in (None, key[1])]:
+                del self._known[key]
+
+    def _view(self, caller: Caller, database: str, name: str, about: Any, before: View | None) -> View | None:
+        if not may_be_alulas(about.schema):
+            return None
+        indexes = describe_indexes(caller, database, about.schema.name or about.collection_name or name)
+        _, settings = stored.read(indexes, about.schema.description)
+        if not settings:
+            return None
+        if settings.get("format") != stored.FORMAT:
+            raise AlulaError(
+                f"The collection {name!r} has Alula's collection format {settings.get('format')}, and this gateway "
+                f"reads {stored.FORMAT}; update it."
+            )
+        if before and before.settings == settings:
+            lowering = before.lowering
+        else:
+            encoder = self._encoders.get(caller, database, settings["encoder"])
+            lowering = lowering_of(f"The collection {name!r}", settings, encoder)
+        properties = {pair.key: pair.value for pair in about.properties}
+        kind = index_type(settings["type"])
+        defaults = read_defaults(kind, stored.read_defaults(indexes, properties))
+        real = about.schema.name or about.collection_name or name
+        return View(real, settings, about.schema, kind, lowering, defaults)
+
+
+def _vector_fields(schema: Any) -> list[str]:
+    kinds = {code for name, code in DataType.__members__.items() if name.endswith("_VECTOR")}
+    return [field.name for field in schema.fields if field.data_type in kinds]
+
+
+def may_be_alulas(schema: Any) -> bool:
+    """Whether a collection's description or its fields say that it could be one of Alula's."""
+    companions = (DataType.SPARSE_FLOAT_VECTOR, DataType.BINARY_VECTOR)
+    return bool(stored.read((), schema.description)[1]) or any(
+        "__" in field.name and field.data_type in companions for field in schema.fields
+    )
+
+
+def describe_indexes(caller: Caller, database: str, name: str) -> list[dict[str, Any]]:
+    """The indexes of a collection as pymilvus would tell them, none where there are none."""
+    request = milvus_pb2.DescribeIndexRequest(db_name=database, collection_name=name)
+    try:
+        response = caller.send("DescribeIndex", request)
+    except RefusedError:
+        return []
+    return [
+        {pair.key: pair.value for pair in index.params}
+        | {"index_name": index.index_name, "field_name": index.field_name}
+        for index in response.index_descriptions
+    ]
