@@ -1,14 +1,11 @@
-"""What an answer of Milvus says of itself, and what a request names, read from their bytes without parsing all of them.
+"""What an answer of Milvus says of itself, read from its first bytes.
 
 Almost every answer begins with its status, and an answer with a thousand vectors is not to be unpacked for it.
 """
 
 from __future__ import annotations
 
-from typing import Any
-
 from google.protobuf.message import DecodeError
-from google.protobuf.message_factory import GetMessageClass
 from pymilvus.grpc_gen import common_pb2, milvus_pb2
 
 _METHODS = milvus_pb2.DESCRIPTOR.services_by_name["MilvusService"].methods_by_name
@@ -43,25 +40,6 @@ def status_of(method: str, answer: bytes) -> common_pb2.Status | None:
 def refused(status: common_pb2.Status | None) -> bool:
     """Whether a status says no; servers before 2.3 fill the old code alone."""
     return status is not None and bool(status.code or status.error_code)
-
-
-def collection_of(method: str, request: bytes | Any) -> str:
-    """The collection that a request names, or an empty text.
-
-    Args:
-        method: Name of the method.
-        request: The request, as bytes or as a message.
-    """
-    if isinstance(request, bytes):
-        known = _METHODS.get(method)
-        if known is None:
-            return ""
-        try:
-            request = GetMessageClass(known.input_type).FromString(request)
-        except DecodeError:
-            return ""
-    name = getattr(request, "collection_name", "")
-    return name if isinstance(name, str) else ""
 
 
 def _length(data: bytes, at: int) -> tuple[int, int]:

@@ -65,8 +65,3 @@ def _varint(data: bytes, place: int) -> tuple[int, int]:
         if byte < 0x80 or shift > 63:
             return value, place
         shift += 7
-
-
-def refused(response: bytes) -> bool:
-    """Whether a response is an error, as far as its first bytes tell: its status, field 1, says more than nothing."""
-    return len(response) > 1 and response[0] == 0x0A and response[1] > 0

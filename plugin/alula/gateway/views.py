@@ -15,6 +15,7 @@ from pymilvus.grpc_gen import milvus_pb2
 from alula import stored
 from alula.collections import lowering_of, read_defaults
 from alula.errors import AlulaError
+from alula.gateway import metrics
 from alula.gateway.encoders import Encoders
 from alula.gateway.functions import Function, functions_of
 from alula.gateway.upstream import Caller, RefusedError
@@ -173,7 +174,7 @@ class Views:
             lowering = before.lowering
         else:
             encoder = self._encoders.get(caller, database, settings["encoder"])
-            lowering = lowering_of(f"The collection {name!r}", settings, encoder)
+            lowering = metrics.encoding_counted(lowering_of(f"The collection {name!r}", settings, encoder))
         properties = {pair.key: pair.value for pair in about.properties}
         kind = index_type(settings["type"])
         defaults = read_defaults(kind, stored.read_defaults(indexes, properties))

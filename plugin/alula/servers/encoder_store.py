@@ -17,6 +17,7 @@ client as well.
 from __future__ import annotations
 
 import base64
+import dataclasses
 import hashlib
 import json
 import re
@@ -255,17 +256,19 @@ def push(
     _make(server)
     query = querying(server)
     known = {entry.sha256: entry for entry in entries(query)}
-    before = _stands_for(known.values(), name)
+    before = next((entry.sha256 for entry in known.values() if name in entry.names), None)
     _check_free(name, before, encoder.sha256, replace)
-    entry = known.get(encoder.sha256) or _describe(encoder, len(data))
-    written = _fill(server, query, entry, data, check=replace or entry.sha256 not in known, progress=progress)
-    if entry.sha256 not in known:
+    new = encoder.sha256 not in known
+    entry = _describe(encoder, len(data)) if new else known[encoder.sha256]
+    written = _fill(server, query, entry, data, check=new or replace, progress=progress)
+    if new:
         about = {"format": FORMAT, **{what: getattr(entry, what) for what in _ABOUT}}
-        _insert(server, "file", entry.sha256, [(entry.sha256, entry.parts, json.dumps(about))])
+        _insert(server, "file", entry.sha256, [(entry.sha256, entry.parts, json.dumps(about))], entry.pushed)
     if before != entry.sha256:
         _point(server, query, name, entry.sha256, replace=replace)
     _remove_leftovers(server, query, {*known, entry.sha256})
-    return Pushed(find(query, entry.sha256), name, written or entry.sha256 not in known, before)
+    entry = dataclasses.replace(entry, names=tuple(sorted({*entry.names, name})))
+    return Pushed(entry, name, written or new, before)
 
 
 def pull(
@@ -341,7 +344,7 @@ def remove(server: Server, wanted: str, *, force: bool = False) -> Removed:
     if gone:
         delete_rows(server, COLLECTION, "id", [entry.sha256])
         _delete_parts(server, query, entry.sha256)
-    _remove_leftovers(server, query, {other.sha256 for other in entries(query)})
+    _remove_leftovers(server, query, ())
     return Removed(entry, names, gone)
 
 
@@ -379,7 +382,7 @@ def _entry(row: Mapping[str, Any], names: Mapping[str, str]) -> Entry:
     except (ValueError, TypeError, KeyError):
         pass
     raise AlulaError(
-        f"The collection {COLLECTION!r} has a row ({sha256[:16]!r}) that this version of Alula cannot read; update Alula."
+        f"A row of {COLLECTION!r} ({sha256[:16]}) is nothing that this version of Alula can read; update Alula."
     )
 
 
@@ -391,10 +394,6 @@ def _called(entry: Entry) -> str:
 
 def _listed(some: Sequence[Entry]) -> str:
     return ", ".join(map(_called, some)) or "none"
-
-
-def _stands_for(some: Iterable[Entry], name: str) -> str | None:
-    return next((entry.sha256 for entry in some if name in entry.names), None)
 
 
 def _checked(name: str) -> str:
@@ -428,7 +427,7 @@ def _describe(encoder: Encoder, size: int) -> Entry:
         metric=info.metric,
         input_dim=info.input_dim,
         output_dim=info.dim if info.kind == "flops" else info.max_bits,
-        pushed=0,
+        pushed=int(time.time()),
     )
 
 
@@ -498,7 +497,9 @@ def _send_parts(server: Server, entry: Entry, data: bytes, numbers: Sequence[int
             progress("sending", min(entry.size, (there + start + len(some)) * PART_BYTES), entry.size)
 
 
-def _insert(server: Server, role: str, sha256: str, rows: Sequence[tuple[str, int, str]]) -> None:
+def _insert(
+    server: Server, role: str, sha256: str, rows: Sequence[tuple[str, int, str]], pushed: int | None = None
+) -> None:
     """Write rows, given as id, ``part`` and ``data``. A row that is written twice does no harm: all are read by id."""
     count = len(rows)
     ids, parts, data = zip(*rows, strict=True)
@@ -507,7 +508,7 @@ def _insert(server: Server, role: str, sha256: str, rows: Sequence[tuple[str, in
         "role": [role] * count,
         "sha256": [sha256] * count,
         "part": parts,
-        "pushed": [int(time.time())] * count,
+        "pushed": [int(time.time()) if pushed is None else pushed] * count,
         "data": data,
         "nothing": np.zeros((count, 2), np.float32),
     }
@@ -538,12 +539,20 @@ def _point(server: Server, query: Query, name: str, sha256: str, *, replace: boo
     delete_rows(server, COLLECTION, "id", [row["id"] for row in mine])
 
 
-def _remove_leftovers(server: Server, query: Query, whole: Iterable[str]) -> None:
-    """Remove the parts of files that never became whole, unless a push may still be writing them."""
-    whole = sorted(whole)
-    others = f" and sha256 not in [{', '.join(map(literal, whole))}]" if whole else ""
-    rows = query(f'role == "part" and pushed < {int(time.time()) - LEFTOVER_SECONDS}{others}', ["id"])
-    delete_rows(server, COLLECTION, "id", [row["id"] for row in rows])
+def _remove_leftovers(server: Server, query: Query, known: Iterable[str]) -> None:
+    """Remove the parts of files that never became whole, unless a push may still be writing them.
+
+    Args:
+        server: Where.
+        query: As for `entries`.
+        known: Files of which it is known that they are whole.
+    """
+    others = "".join(f" and sha256 != {literal(sha256)}" for sha256 in known)
+    old = f'role == "part" and pushed < {int(time.time()) - LEFTOVER_SECONDS}{others}'
+    rows = querying(server, "Eventually")(old, ["id", "sha256"])
+    if rows:
+        whole = {entry.sha256 for entry in entries(query)}
+        delete_rows(server, COLLECTION, "id", [row["id"] for row in rows if row["sha256"] not in whole])
 
 
 def _delete_parts(server: Server, query: Query, sha256: str) -> None:
