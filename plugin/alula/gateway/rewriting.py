@@ -10,7 +10,7 @@ from google.protobuf.message import DecodeError, Message
 from pymilvus.grpc_gen import common_pb2
 
 from alula.errors import AlulaError, ServerError, UsageError
-from alula.gateway import collections, indexes, metrics, rows, searching
+from alula.gateway import collections, hybrid, indexes, metrics, rows, searching
 from alula.gateway.session import Session
 from alula.gateway.upstream import RPCS, RefusedError, status_of
 
@@ -30,7 +30,9 @@ REWRITES: Mapping[str, Rewrite] = {
     "Insert": rows.write("Insert"),
     "Upsert": rows.write("Upsert"),
     "Query": rows.query,
+    "Import": rows.refuse_import,
     "Search": searching.search,
+    "HybridSearch": hybrid.search,
 }
 # They are about collections of which nothing is known, or which they change: the view does not decide who answers.
 ALWAYS = frozenset({"CreateCollection", "CreateIndex"})

@@ -130,7 +130,7 @@ class Gateway:
         database, collection = peek(request, _NAMES[name])
         known = None if name in ALWAYS else self.views.known(database or caller.database, collection)
         response = None
-        if known and known.view is None:
+        if known and known.ordinary:
             response = await self.passed(call, request)
             if not refused(status_of(name, response)):
                 return response
