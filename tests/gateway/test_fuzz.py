@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import random
-import subprocess
 import time
 import zlib
 from dataclasses import dataclass, field
@@ -77,10 +75,8 @@ class Target:
         return failure
 
     def revive(self):
-        """Start the engine again if it has ended: some rubbish that is passed on is too much for it, not the gateway."""
-        process = self.engine._engine._p
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(0.02)
+        """Start the engine again if it has ended: some rubbish that is passed on is too much for it."""
+        if self.engine._engine._p.poll() is not None:
             self.engine._engine.stop()
             self.engine.__enter__()
 
@@ -107,6 +103,7 @@ class Target:
         assert self.gateway._process.poll() is None, self.gateway.log()[-3000:]
         query = random_vectors(1, DIM, seed=5)[0]
         wanted = best(scores(query, self.vectors, "COSINE"), 5, "COSINE").tolist()
+        self.revive()
         client = MilvusClient(self.gateway.uri, timeout=SECONDS)
         try:
             for name in SEARCHED:
@@ -192,7 +189,7 @@ def _use_everything(client, vectors):
 def test_random_bytes_to_every_method(target):
     rng = random.Random(0)
     for method in METHODS:
-        for size in (0, 1, 7, 40, 400):
+        for size in (0, 7, 400):
             target.call(method, rng.randbytes(size))
         nested = bytes([0x0A, 0xFF, 0xFF, 0xFF, 0xFF, 0x07])  # a field that says it is 2 GB long
         target.call(method, nested + rng.randbytes(20))
@@ -477,7 +474,7 @@ def test_unknown_methods_fail(target, path):
 
 
 def test_names_of_methods_that_never_end(target):
-    for number in range(1500):
+    for number in range(500):
         answer = target.call("", b"", path=f"/made.up/Method{number}")
         assert answer.code() in UNKNOWN_METHOD
 

@@ -199,16 +199,16 @@ def _whole(name: str, value: Any) -> int:
     try:
         return int(str(value))
     except ValueError:
-        raise UsageError(f"{name} is {value!r}, and a whole number is needed.") from None
+        raise UsageError(f"{name} is {str(value)[:80]!r}, and a whole number is needed.") from None
 
 
 def _number(name: str, value: Any) -> float | None:
     try:
         found = None if value in (None, "") else float(value)
     except (TypeError, ValueError):
-        raise UsageError(f"{name} is {value!r}, and a number is needed.") from None
+        raise UsageError(f"{name} is {str(value)[:80]!r}, and a number is needed.") from None
     if found is not None and not np.isfinite(found):
-        raise UsageError(f"{name} is {value!r}, and a finite number is needed.")
+        raise UsageError(f"{name} is {str(value)[:80]!r}, and a finite number is needed.")
     return found
 
 
