@@ -470,20 +470,20 @@ def _fill(server: Server, query: Query, entry: Entry, data: bytes, *, check: boo
         check: Read the parts back also where none was missing.
         progress: As for `push`.
     """
-    written = False
     parts = _of("part", entry.sha256)
-    for _ in range(2):  # once more from the beginning where parts were there that are of no use
-        missing = sorted(set(range(entry.parts)) - {int(row["part"]) for row in query(parts, ["part"])})
-        if not missing and not check and not written:
-            return False
-        written |= bool(missing)
-        _send_parts(server, entry, data, missing, progress)
+    quick = querying(server, "Eventually")
+    every = range(entry.parts)
+    missing = sorted({*every} - {int(row["part"]) for row in quick(parts, ["part"])})
+    if not missing and not check:
+        return False
+    for numbers in (missing, every):  # all of them where what was there is of no use
+        _send_parts(server, entry, data, numbers, progress)
         # a strong query: after it a server sees the parts without waiting
         ids = sorted((int(row["part"]), row["id"]) for row in query(parts, ["id", "part"]))
         # of parts that are there twice every push keeps the same one
         delete_rows(server, COLLECTION, "id", [b for (m, _), (n, b) in itertools.pairwise(ids) if m == n])
-        if _content(querying(server, "Eventually"), entry, "checking", progress) == data:
-            return written
+        if _content(quick, entry, "checking", progress) == data:
+            return bool(numbers)
         _delete(server, query, parts)
     raise ServerError(
         f"Milvus gave back another file than was written into {COLLECTION!r}; check that the server is well, and push "
