@@ -16,10 +16,10 @@ STAMP := $(VENV)/.installed
 export QUICK
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo test lint lint-style lint-format lint-types format bench bench-papers bench-load bench-speed clean
+.PHONY: help env demo test lint lint-style lint-format lint-types format bench bench-papers bench-load bench-speed bench-gateway clean
 
 help:  ## List the targets
-	@grep -hE '^[a-z-]+:.*## ' Makefile | awk 'BEGIN {FS = ":.*## "} {printf "  make %-12s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' Makefile | awk 'BEGIN {FS = ":.*## "} {printf "  make %-13s %s\n", $$1, $$2}'
 
 env: $(STAMP)  ## Make .venv with everything that the other targets need
 
@@ -55,6 +55,9 @@ bench-load: $(STAMP)  ## Hold alula load to its promises: faults, rows a second,
 
 bench-speed: $(STAMP)  ## Hold searches in one process against faiss, scipy and Seismic (QUICK=1, PARTS="hnsw codes lite3")
 	$(PYTHON) -m tests.benchmarks speed $(PARTS)
+
+bench-gateway: $(STAMP)  ## Measure the gateway, and break things around it for an hour (QUICK=1, PARTS="latency soak")
+	$(PYTHON) -m tests.benchmarks gateway $(PARTS)
 
 clean:  ## Remove .venv, caches and build outputs
 	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis

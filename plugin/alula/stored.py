@@ -62,6 +62,6 @@ def _of_index(index: Mapping[str, Any]) -> dict[str, str]:
 def _split(description: str) -> tuple[str, dict[str, str]]:
     text, found, tail = description.rpartition(_MARK)
     if found:
-        with contextlib.suppress(json.JSONDecodeError):
+        with contextlib.suppress(ValueError, TypeError, RecursionError):  # no JSON, or no object: somebody else's words
             return text.strip(), dict(json.loads(tail.removesuffix("]")))
     return description, {}

@@ -22,8 +22,8 @@ INTRODUCTION = """\
 Alula's encoders against what would be chosen instead, on real vectors: which recall, at which cost, at how many bytes
 for a row. Every table says what it answers before its figures, and which targets the figures met or missed after them.
 `make bench-papers` runs all tables; each table names the command that repeats it alone. What a search costs inside
-Milvus is in the README, by `make bench`. What `alula load` is held to comes next, by `make bench-load`, and searches in
-one process last, by `make bench-speed`.
+Milvus is in the README, by `make bench`. What `alula load` is held to comes next, by `make bench-load`, then searches
+in one process, by `make bench-speed`, and last what a gateway costs and stands, by `make bench-gateway`.
 """
 
 

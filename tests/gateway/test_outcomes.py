@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pymilvus.grpc_gen import common_pb2, milvus_pb2, schema_pb2
 
-from alula.gateway.outcomes import collection_of, refused, status_of
+from alula.gateway.outcomes import refused, status_of
 
 METHODS = milvus_pb2.DESCRIPTOR.services_by_name["MilvusService"].methods_by_name
 NO_STATUS_FIRST = {"Dummy", "RegisterLink", "GetComponentStates", "GetReplicateInfo", "CreateReplicateStream"}
@@ -46,10 +46,3 @@ def test_the_old_code_alone_is_a_refusal_too():
 @given(st.sampled_from(sorted(METHODS)), st.binary(max_size=200))
 def test_bytes_that_are_no_message_break_nothing(method, data):
     status_of(method, data)
-    collection_of(method, data)
-
-
-def test_the_collection_of_a_request():
-    request = milvus_pb2.SearchRequest(collection_name="words", dsl="year > 3")
-    assert collection_of("Search", request) == collection_of("Search", request.SerializeToString()) == "words"
-    assert collection_of("ListDatabases", b"") == collection_of("NoSuchMethod", b"words") == ""

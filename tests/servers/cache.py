@@ -1,4 +1,4 @@
-"""Servers that tests install once, each into a directory of its own in the user's cache."""
+"""Servers and clients that tests install once, each into a directory of its own in the user's cache."""
 
 from __future__ import annotations
 

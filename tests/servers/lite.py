@@ -1,12 +1,21 @@
-"""Milvus Lite: the embedded engine, which pymilvus starts as a child process when it is given a path to a .db file."""
+"""Milvus Lite: the embedded engine, which pymilvus starts as a child process when it is given a path to a .db file.
+
+Every other client needs an address: `LiteServer` has the same engine listen on a port.
+"""
 
 from __future__ import annotations
 
+import socket
 import tempfile
+import time
 from pathlib import Path
 from types import TracebackType
 
 from pymilvus import MilvusClient
+
+from tests.servers.cache import ServerError
+
+START_SECONDS = 30.0
 
 
 class LiteDatabase:
@@ -60,4 +69,46 @@ class LiteDatabase:
     def stop(self) -> None:
         """Stop the engine and remove the data."""
         self.release()
+        self._directory.cleanup()
+
+
+class LiteServer:
+    """A fresh database of the embedded engine that listens on a free port of 127.0.0.1, for other clients: ``uri``.
+
+    The engine lives as long as the ``with`` block, and ends when this process does, as that of `LiteDatabase`.
+    """
+
+    def __init__(self) -> None:
+        from milvus_lite.server import Server
+
+        class OnPort(Server):
+            """Milvus Lite's own way to a port leaves out the lock that ends the engine."""
+
+            @property
+            def uds_path(self) -> str:
+                return address
+
+        self._directory = tempfile.TemporaryDirectory(prefix="alula-lite-")
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self._port = free.getsockname()[1]
+        address = f"127.0.0.1:{self._port}"
+        self.uri = f"http://{address}"
+        self._engine = OnPort(str(Path(self._directory.name).resolve() / "alula.db"))
+
+    def __enter__(self) -> LiteServer:
+        started = self._engine.start()
+        deadline = time.monotonic() + START_SECONDS
+        while started and time.monotonic() < deadline:
+            try:
+                socket.create_connection(("127.0.0.1", self._port), timeout=1).close()
+                return self
+            except OSError:
+                time.sleep(0.05)
+        raise ServerError(f"Milvus Lite did not start at {self.uri}, or not within {START_SECONDS:.0f} s.")
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._engine.stop()
         self._directory.cleanup()

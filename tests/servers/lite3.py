@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
+import tarfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -30,6 +31,25 @@ def _fetch(directory: Path) -> None:
     pip = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
     package = ["--no-deps", "--only-binary=:all:", "--target", str(directory), f"milvus-lite=={VERSION}"]
     run(f"Milvus Lite {VERSION}", "fetch the package", [*pip, *package])
+
+
+def source() -> Path:
+    """The directory that holds its source package, the tests among it, unpacked into the cache.
+
+    Raises:
+        ServerError: pip could not fetch the package.
+    """
+    return installed(f"milvus-lite-{VERSION}-source", _fetch_source)
+
+
+def _fetch_source(directory: Path) -> None:
+    pip = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check"]
+    package = ["--no-deps", "--no-binary=:all:", "--dest", str(directory), f"milvus-lite=={VERSION}"]
+    run(f"the source of Milvus Lite {VERSION}", "fetch the package", [*pip, *package])
+    (archive,) = directory.glob("*.tar.gz")
+    with tarfile.open(archive) as held:
+        held.extractall(directory, filter="data")
+    archive.unlink()
 
 
 def environment() -> Mapping[str, str]:

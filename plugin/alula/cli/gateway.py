@@ -14,6 +14,7 @@ from alula.errors import AlulaError, UsageError
 from alula.servers import trouble_with_port
 
 if TYPE_CHECKING:
+    from alula.gateway.logs import LogFormat
     from alula.gateway.options import Options
     from alula.gateway.server import Gateway
 
@@ -21,7 +22,7 @@ EXTRA = {"grpc_health", "grpc_reflection", "prometheus_client", "pythonjsonlogge
 PEM = click.Path(path_type=Path)  # whether it can be read is checked where it is read, with what it is for
 
 
-@click.command("gateway", context_settings={"show_default": True, "max_content_width": 100})
+@click.command("gateway", context_settings={"show_default": True})
 @click.option("--upstream", required=True, help="Milvus: http://HOST:19530 or https://HOST:PORT.")
 @click.option("--listen", default=":19540", help="Where clients connect: HOST:PORT or :PORT; port 0 takes a free one.")
 @click.option("--tls-cert", type=PEM, help="Serve TLS with this certificate (PEM, chain included).")
@@ -57,7 +58,7 @@ PEM = click.Path(path_type=Path)  # whether it can be read is checked where it i
 @click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]), default="info")
 def command(
     *,
-    log_format: str,
+    log_format: LogFormat,
     log_level: str,
     tls_cert: Path | None,
     tls_key: Path | None,
@@ -106,8 +107,8 @@ async def _serve(gateway: Gateway, options: Options) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, end, number)
     port = await gateway.start()
-    where = f"{options.listen.rpartition(':')[0]}:{port}" + (" (TLS)" if options.tls else "")
-    pages = f"; metrics at :{gateway.metrics_port}" if gateway.metrics_port else ""
+    where = _with_port(options.listen, port) + (" (TLS)" if options.tls else "")
+    pages = f"; metrics at {_with_port(options.metrics, gateway.metrics_port)}" if options.metrics else ""
     if await gateway.health.look():
         milvus = f"Milvus {gateway.health.version}".rstrip()
         LOGGER.info(f"Listening on {where}, in front of {milvus} at {options.upstream}{pages}.")
@@ -121,3 +122,8 @@ async def _serve(gateway: Gateway, options: Options) -> None:
     LOGGER.info(f"Ending: no new calls, {options.drain_seconds:g} s for those that run.")
     await gateway.stop(options.drain_seconds)
     LOGGER.info("Ended.")
+
+
+def _with_port(address: str, port: int | None) -> str:
+    """An address with the port that was taken for it."""
+    return f"{address.rpartition(':')[0]}:{port}"

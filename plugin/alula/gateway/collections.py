@@ -10,6 +10,7 @@ from pymilvus.grpc_gen import schema_pb2
 
 from alula import stored
 from alula.errors import UsageError
+from alula.gateway import functions
 from alula.gateway.declared import in_properties, lowered, lowering_for
 from alula.gateway.session import Session
 from alula.gateway.upstream import pairs, refill
@@ -17,28 +18,39 @@ from alula.gateway.views import View
 
 
 def create(session: Session, request: Any) -> Any:
-    """CreateCollection: with an index type in its properties it gets the fields that this needs."""
+    """CreateCollection: with an index type in its properties it gets the fields that this needs.
+
+    Functions of Alula's are kept from Milvus.
+    """
     declared = in_properties(request.properties)
-    if declared is None:
-        return None
     schema = schema_pb2.CollectionSchema()
     try:
         schema.ParseFromString(request.schema)
     except DecodeError:
         raise UsageError("The collection's schema cannot be read.") from None
-    lowering = lowering_for(session, session.database(request), schema, declared)
-    request.schema = lowered(schema, lowering).SerializeToString()
+    computed = functions.are_declared(schema)
+    if declared is None and not computed:
+        return None
+    database = session.database(request)
+    if computed:
+        functions.declare(schema, lambda name: session.encoders.named(session.caller, database, name))
+        functions.check_server(schema, session.capabilities.get(session.caller))
+    if declared is not None:
+        schema = lowered(schema, lowering_for(session, database, schema, declared))
+    request.schema = schema.SerializeToString()
     refill(request.properties, [pair for pair in request.properties if not pair.key.startswith(stored.PREFIX)])
     return session.caller.send("CreateCollection", request)
 
 
 def describe(session: Session, request: Any) -> Any:
-    """DescribeCollection: the vector field, and not what lies in its place."""
-    view = session.view(request)
-    if view is None:
+    """DescribeCollection: the vector field, and not what lies in its place; functions as they were declared."""
+    known = session.known(request)
+    if known.ordinary:
         return None
     response = session.caller.send("DescribeCollection", request)
-    show(response, view)
+    if known.view is not None:
+        show(response, known.view)
+    functions.show(response.schema)
     return response
 
 

@@ -12,6 +12,7 @@ from typing import Any
 from pymilvus.grpc_gen import common_pb2, milvus_pb2
 
 from alula.encoders import Encoder, load_encoder
+from alula.gateway import metrics
 from alula.gateway.field_data import column
 from alula.gateway.upstream import Caller, RefusedError, pairs
 from alula.servers import encoder_store
@@ -69,6 +70,7 @@ class Encoders:
                     partial.replace(path)
                 # searches and inserts run beside each other, one thread each
                 self._loaded[sha256] = load_encoder(path, threads=1)
+                metrics.encoders_loaded.set(len(self._loaded))
             return self._loaded[sha256]
 
 

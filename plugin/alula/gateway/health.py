@@ -10,8 +10,8 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 from pymilvus.grpc_gen import milvus_pb2
 
+from alula.gateway import metrics
 from alula.gateway.logs import LOGGER
-from alula.gateway.metrics import Metrics
 
 SERVICE = milvus_pb2.DESCRIPTOR.services_by_name["MilvusService"].full_name
 READY = ("", SERVICE)  # what is asked for when no service is named, and by name
@@ -26,19 +26,17 @@ class Health:
     Args:
         upstream: Channel to Milvus.
         seconds: How often Milvus is asked, and how long it may take.
-        metrics: Where it is shown.
 
     Attributes:
         ready: Whether calls can be served now.
         version: What Milvus called itself when it last answered, as ``2.3.5``; empty when it did not say.
     """
 
-    def __init__(self, upstream: grpc.aio.Channel, seconds: float, metrics: Metrics) -> None:
+    def __init__(self, upstream: grpc.aio.Channel, seconds: float) -> None:
         self.ready = False
         self.version = ""
         self._upstream = upstream
         self._seconds = seconds
-        self._metrics = metrics
         self._services = health.aio.HealthServicer()
         self._stopping = False
 
@@ -64,7 +62,7 @@ class Health:
         version = await ask_version(self._upstream, self._seconds)
         answers = version is not None
         self.version = version or self.version
-        self._metrics.upstream_up.set(answers)
+        metrics.upstream_up.set(answers)
         await self._show(ready=answers and not self._stopping)
         return answers
 

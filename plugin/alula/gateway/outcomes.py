@@ -1,19 +1,18 @@
-"""What an answer of Milvus says of itself, and what a request names, read from their bytes without parsing all of them.
+"""What an answer of Milvus says of itself, read from its first bytes.
 
 Almost every answer begins with its status, and an answer with a thousand vectors is not to be unpacked for it.
 """
 
 from __future__ import annotations
 
-from typing import Any
-
 from google.protobuf.message import DecodeError
-from google.protobuf.message_factory import GetMessageClass
 from pymilvus.grpc_gen import common_pb2, milvus_pb2
+
+from alula.gateway.peek import varint
 
 _METHODS = milvus_pb2.DESCRIPTOR.services_by_name["MilvusService"].methods_by_name
 _STATUS = common_pb2.Status.DESCRIPTOR
-_FIRST_FIELD = 0x0A  # field 1, length-delimited
+_FIRST_FIELD = b"\x0a"  # field 1, length-delimited
 _THESE = {method.name for method in _METHODS.values() if method.output_type is _STATUS}
 _BEGIN_WITH_IT = {
     method.name
@@ -33,7 +32,7 @@ def status_of(method: str, answer: bytes) -> common_pb2.Status | None:
         if method in _THESE:
             return common_pb2.Status.FromString(answer)
         if method in _BEGIN_WITH_IT:
-            begin, length = (0, 0) if answer[:1] != bytes([_FIRST_FIELD]) else _length(answer, 1)
+            length, begin = varint(answer, 1) if answer[:1] == _FIRST_FIELD else (0, 0)
             return common_pb2.Status.FromString(answer[begin : begin + length])
     except (DecodeError, IndexError):
         pass
@@ -43,34 +42,3 @@ def status_of(method: str, answer: bytes) -> common_pb2.Status | None:
 def refused(status: common_pb2.Status | None) -> bool:
     """Whether a status says no; servers before 2.3 fill the old code alone."""
     return status is not None and bool(status.code or status.error_code)
-
-
-def collection_of(method: str, request: bytes | Any) -> str:
-    """The collection that a request names, or an empty text.
-
-    Args:
-        method: Name of the method.
-        request: The request, as bytes or as a message.
-    """
-    if isinstance(request, bytes):
-        known = _METHODS.get(method)
-        if known is None:
-            return ""
-        try:
-            request = GetMessageClass(known.input_type).FromString(request)
-        except DecodeError:
-            return ""
-    name = getattr(request, "collection_name", "")
-    return name if isinstance(name, str) else ""
-
-
-def _length(data: bytes, at: int) -> tuple[int, int]:
-    """A varint, and where what follows it begins: (begin, value)."""
-    value = shift = 0
-    while True:
-        byte = data[at]
-        at += 1
-        value |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            return at, value
-        shift += 7

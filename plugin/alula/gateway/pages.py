@@ -12,11 +12,10 @@ import threading
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4
+from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
 
 from alula.errors import ServerError
 from alula.gateway.health import Health
-from alula.gateway.metrics import Metrics
 from alula.gateway.options import split_address
 
 LOOP_SECONDS = 2.0  # a gateway that does nothing for so long is stuck
@@ -27,7 +26,6 @@ class Pages:
 
     Args:
         address: Where, as ``HOST:PORT`` or ``:PORT``.
-        metrics: What is counted.
         health: What is ready.
         loop: The gateway's event loop, which must answer for ``/healthz``.
 
@@ -35,7 +33,7 @@ class Pages:
         ServerError: If the address cannot be listened on.
     """
 
-    def __init__(self, address: str, metrics: Metrics, health: Health, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, address: str, health: Health, loop: asyncio.AbstractEventLoop) -> None:
         host, port = split_address(address, "--metrics")
         pages = self
 
@@ -51,15 +49,16 @@ class Pages:
             def log_message(self, format: str, *args: object) -> None:
                 del format, args  # a line for every probe says nothing
 
-        self._metrics, self._health, self._loop = metrics, health, loop
+        self._health, self._loop = health, loop
         try:
             self._server = _Server((host, port), Handler)
         except OSError as error:
+            why = (error.strerror or str(error)).lower()
             raise ServerError(
-                f"Metrics cannot be served at {address} ({error.strerror}); give --metrics another address or port."
+                f"Metrics cannot be served at {address} ({why}); give --metrics another address or port."
             ) from None
         self.port: int = self._server.server_address[1]
-        threading.Thread(target=self._server.serve_forever, name="alula-pages", daemon=True).start()
+        threading.Thread(target=self._server.serve_forever, args=(0.1,), name="alula-pages", daemon=True).start()
 
     def close(self) -> None:
         """Stop serving."""
@@ -68,7 +67,7 @@ class Pages:
 
     def _answer(self, path: str) -> tuple[HTTPStatus, str, bytes]:
         if path == "/metrics":
-            return HTTPStatus.OK, CONTENT_TYPE_PLAIN_0_0_4, self._metrics.page()
+            return HTTPStatus.OK, CONTENT_TYPE_PLAIN_0_0_4, generate_latest()
         if path == "/healthz":
             good = self._loop_answers()
         elif path == "/readyz":

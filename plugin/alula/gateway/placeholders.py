@@ -28,6 +28,7 @@ _FLOATS: Mapping[int, np.dtype[Any]] = {
     common_pb2.PlaceholderType.Float16Vector: np.dtype("<f2"),
     common_pb2.PlaceholderType.BFloat16Vector: np.dtype("<u2"),  # the upper half of a float32
 }
+_NATIVE = (common_pb2.PlaceholderType.BinaryVector, common_pb2.PlaceholderType.SparseFloatVector)
 _PAIR = np.dtype([("dim", "<u4"), ("weight", "<f4")])
 
 
@@ -55,6 +56,11 @@ def read(group: bytes) -> Queries:
             "(FloatVector, Float16Vector, BFloat16Vector) or texts (VarChar)."
         )
     return _vectors(values, _FLOATS[placeholder.type])
+
+
+def are_native(group: bytes) -> bool:
+    """Whether the queries are binary or sparse vectors, which Milvus takes as they are; errors as `read`."""
+    return _placeholder(group).type in _NATIVE
 
 
 def write(queries: NativeQueries) -> bytes:

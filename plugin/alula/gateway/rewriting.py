@@ -10,7 +10,7 @@ from google.protobuf.message import DecodeError, Message
 from pymilvus.grpc_gen import common_pb2
 
 from alula.errors import AlulaError, ServerError, UsageError
-from alula.gateway import collections, indexes, rows, searching
+from alula.gateway import collections, hybrid, indexes, metrics, rows, searching
 from alula.gateway.session import Session
 from alula.gateway.upstream import RPCS, RefusedError, status_of
 
@@ -32,6 +32,7 @@ REWRITES: Mapping[str, Rewrite] = {
     "Query": rows.query,
     "Import": rows.refuse_import,
     "Search": searching.search,
+    "HybridSearch": hybrid.search,
 }
 # They are about collections of which nothing is known, or which they change: the view does not decide who answers.
 ALWAYS = frozenset({"CreateCollection", "CreateIndex"})
@@ -74,6 +75,7 @@ def answer(method: str, session: Session, request: bytes) -> bytes | None:
         except (RefusedError, AlulaError):
             if not session.stale(_parsed(rpc.request, request)):
                 raise
+            metrics.fell_back("collection looked at again")
             response = rewrite(replace(session, fresh=True), _parsed(rpc.request, request))
     except RefusedError as error:
         response = _refused(rpc.response, error.status)

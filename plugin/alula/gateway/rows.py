@@ -11,6 +11,7 @@ from pymilvus.grpc_gen import schema_pb2
 
 from alula.collections import added_fields
 from alula.errors import DataError, UsageError
+from alula.gateway import functions
 from alula.gateway.field_data import column, float_vectors, vectors
 from alula.gateway.session import Session
 from alula.gateway.upstream import refill
@@ -23,12 +24,16 @@ SLICE_ROWS = 1024
 
 
 def write(method: str) -> Any:
-    """Insert or Upsert: the companions of the vectors go with them."""
+    """Insert or Upsert: the companions of the vectors and the outputs of functions go with them."""
 
     def rewrite(session: Session, request: Any) -> Any:
-        view = session.view(request, fresh=True)
-        if view is None:
+        known = session.known(request, fresh=True)
+        if known.ordinary:
             return None
+        functions.fill(request, known.functions, session.encoder_of(request))
+        view = known.view
+        if view is None:
+            return session.caller.send(method, request)
         for data in request.fields_data:
             if data.field_name in view.companions:
                 raise UsageError(f"The collection {request.collection_name!r} has no field {data.field_name!r}.")

@@ -7,7 +7,7 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,7 @@ from pymilvus.grpc_gen import common_pb2, milvus_pb2
 
 from alula.collections import query_vectors
 from alula.errors import UsageError
-from alula.gateway import placeholders
+from alula.gateway import functions, placeholders
 from alula.gateway.declared import flat
 from alula.gateway.field_data import column, join, take
 from alula.gateway.rows import check_output, shown
@@ -108,16 +108,16 @@ class Asked:
     """
 
     limit: int
-    offset: int
-    options: Mapping[str, Any]
-    rerank: int | None
-    radius: float | None
-    range_filter: float | None
-    group_by: str
-    group_size: int
-    decimals: int
-    iterator: bool
-    done: int
+    offset: int = 0
+    options: Mapping[str, Any] = field(default_factory=dict)
+    rerank: int | None = None
+    radius: float | None = None
+    range_filter: float | None = None
+    group_by: str = ""
+    group_size: int = 1
+    decimals: int = -1
+    iterator: bool = False
+    done: int = 0
 
     @property
     def all_candidates(self) -> bool:
@@ -127,13 +127,17 @@ class Asked:
 
 def search(session: Session, request: Any) -> Any:
     """Search on the vector field of an index type; on other fields Milvus answers, of the rows that clients see."""
-    view = session.view(request)
-    if view is None:
+    known = session.known(request)
+    if known.ordinary:
         return None
+    params = flat(request.search_params)
+    searched, view = searched_field(params, known.vector_fields), known.view
+    functions.translate(request, searched, known.functions, session.encoder_of(request))
+    if view is None:
+        return session.caller.send("Search", request)
     check_output(request.output_fields, view, request.collection_name)
     request.collection_name = view.collection
-    params = flat(request.search_params)
-    if searched_field(params, view) != view.field:
+    if searched != view.field:
         response = session.caller.send("Search", request)
         columns = shown(response.results.fields_data, view)
         del response.results.fields_data[:]
@@ -144,10 +148,10 @@ def search(session: Session, request: Any) -> Any:
     return answer(session, view, request, asked, ranked)
 
 
-def searched_field(params: Mapping[str, Any], view: View) -> str:
+def searched_field(params: Mapping[str, Any], vector_fields: Sequence[str]) -> str:
     """The field that a search is about: the one it names, or the only one there is."""
     named = str(params.get("anns_field", ""))
-    return named or (view.vector_fields[0] if len(view.vector_fields) == 1 else "")
+    return named or (vector_fields[0] if len(vector_fields) == 1 else "")
 
 
 def read(params: Mapping[str, Any], view: View) -> Asked:

@@ -2,23 +2,34 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import os
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any
+from typing import Any, NoReturn
 
 import grpc
 
+from alula.errors import ServerError
+from alula.gateway import metrics
 from alula.gateway.capabilities import CapabilitiesOf
 from alula.gateway.encoders import Encoders
+from alula.gateway.health import Health
+from alula.gateway.observed import Call, Observed
 from alula.gateway.options import Options, split_address
-from alula.gateway.peek import NameFields, peek, refused
+from alula.gateway.outcomes import refused, status_of
+from alula.gateway.pages import Pages
+from alula.gateway.peek import NameFields, peek
 from alula.gateway.rewriting import ALWAYS, CHANGING, REWRITES, answer
 from alula.gateway.session import Session
+from alula.gateway.tls import channel_credentials, server_credentials
 from alula.gateway.upstream import PREFIX, RPCS, Caller, Upstream, forwarded
 from alula.gateway.views import Views
-from alula.gateway.workers import Workers
+from alula.gateway.workers import TooBusyError, Workers
 
 _NAMES = {name: NameFields.of(rpc.request.DESCRIPTOR) for name, rpc in RPCS.items()}
-Answer = Callable[[bytes, Any], Awaitable[bytes]]
+Answer = Callable[[Call, bytes], Awaitable[bytes]]
 
 
 class Gateway:
@@ -26,26 +37,46 @@ class Gateway:
 
     Args:
         options: Its settings.
+
+    Attributes:
+        health: Whether it serves.
+
+    Raises:
+        UsageError: If a file of TLS cannot be used.
     """
 
     def __init__(self, options: Options) -> None:
         self.options = options
         self.encoders = Encoders(options.cache_dir)
         self.views = Views(self.encoders)
+        self.upstream = Upstream(options, channel_credentials(options))
+        self._credentials = server_credentials(options.tls) if options.tls else None
         self._capabilities = CapabilitiesOf(options)
         self._workers = Workers(options.workers, options.queue)
-        self._upstream: Upstream | None = None
-        self._server: Any = None
+        self._pages: Pages | None = None
 
     async def start(self) -> int:
-        """Listen; the port that was taken."""
-        self._upstream = Upstream(self.options)
+        """Listen, whether Milvus answers or not; the port that was taken.
+
+        Raises:
+            ServerError: If an address cannot be listened on.
+        """
+        self._observed = Observed(self.options.slow_seconds)
+        self.health = Health(self.upstream.aio_channel, self.options.health_seconds)
         self._server = grpc.aio.server(options=self.options.server_settings)
+        await self.health.add_to(self._server)
         self._server.add_generic_rpc_handlers((_Handler(self),))
-        host, port = split_address(self.options.listen, "--listen")
-        taken: int = self._server.add_insecure_port(f"{host}:{port}")
+        port = self._listen()
+        if self.options.metrics:
+            self._pages = Pages(self.options.metrics, self.health, asyncio.get_running_loop())
         await self._server.start()
-        return taken
+        self._watching = asyncio.create_task(self.health.watch())
+        return port
+
+    @property
+    def metrics_port(self) -> int | None:
+        """The port of its pages, if it has any."""
+        return self._pages.port if self._pages else None
 
     async def wait(self) -> None:
         """Return when the server has stopped."""
@@ -53,79 +84,109 @@ class Gateway:
 
     async def stop(self, grace: float) -> None:
         """Take no new calls, and end when those under way have, at the latest after `grace` seconds."""
-        await self._server.stop(grace)
+        await self.health.stop()
+        self._watching.cancel()
+        ending = asyncio.create_task(self._server.stop(grace))
+        with contextlib.suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(self._observed.until_idle(), grace)
+        # who watches the health would otherwise be waited for until the end of the grace
+        await self._server.stop(None)
+        await ending
         self._workers.close()
-        if self._upstream:
-            await self._upstream.close()
+        await self.upstream.close()
+        if self._pages:
+            await asyncio.to_thread(self._pages.close)
 
-    @property
-    def upstream(self) -> Upstream:
-        """The connections to Milvus."""
-        if self._upstream is None:
-            raise RuntimeError("the gateway was not started")
-        return self._upstream
+    def _listen(self) -> int:
+        host, port = split_address(self.options.listen, "--listen")
+        address = f"{host}:{port}"
+        try:
+            if self._credentials:
+                return int(self._server.add_secure_port(address, self._credentials))
+            return int(self._server.add_insecure_port(address))
+        except RuntimeError:
+            why = _why_not(host, port)
+            raise ServerError(
+                f"Clients cannot be served at {self.options.listen} ({why}); give --listen another address or port."
+            ) from None
 
-    def passing(self, path: str) -> Answer:
-        """How a method is answered that is passed on as it comes."""
-        forward = self.upstream.passing(path)
-        name = path.removeprefix(PREFIX)
+    async def passed(self, call: Call, request: bytes) -> bytes:
+        """Milvus's own answer to a call."""
+        metadata = forwarded(call.context.invocation_metadata())
+        forward = self.upstream.passing(PREFIX + call.method)
+        try:
+            response = await forward(request, metadata=metadata, timeout=call.context.time_remaining())
+        except grpc.aio.AioRpcError as error:
+            metrics.upstream_failed(call.method, error.code().name)
+            await self._abort(call, error, error.trailing_metadata())
+        if call.method in CHANGING:
+            self._forget(call.method, request, metadata)
+        return response
 
-        async def answer_by_milvus(request: bytes, context: Any) -> bytes:
-            metadata = forwarded(context.invocation_metadata())
-            try:
-                response = await forward(request, metadata=metadata, timeout=context.time_remaining())
-            except grpc.aio.AioRpcError as error:
-                await context.abort(error.code(), error.details() or "", error.trailing_metadata())
-                raise
+    async def rewritten(self, call: Call, request: bytes) -> bytes:
+        """The answer to a call that may be about an index type of Alula's."""
+        name = call.method
+        caller = Caller(self.upstream, forwarded(call.context.invocation_metadata()), call.context.time_remaining())
+        database, collection = peek(request, _NAMES[name])
+        known = None if name in ALWAYS else self.views.known(database or caller.database, collection)
+        response = None
+        if known and known.ordinary:
+            response = await self.passed(call, request)
+            if not refused(status_of(name, response)):
+                return response
+            # perhaps it is another collection by now
+        session = Session(caller, self.views, self.encoders, self._capabilities, fresh=known is not None)
+        call.way = "rewritten"
+        try:
+            made = await self._workers.run(answer, name, session, request)
+        except TooBusyError as error:
+            await call.context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, str(error))
+        except grpc.RpcError as error:
+            await self._abort(call, error)
+        finally:
             if name in CHANGING:
-                self._forget(name, request, metadata)
-            return response
+                self._forget(name, request, caller.metadata)
+        if made is not None:
+            return made
+        call.way = "passed"
+        return response if response is not None else await self.passed(call, request)
 
-        return answer_by_milvus
+    def unary(self, method: str) -> Callable[[bytes, Any], Awaitable[bytes]]:
+        """How a method of Milvus's is served."""
+        respond: Answer = self.rewritten if method in REWRITES else self.passed
 
-    def rewriting(self, path: str) -> Answer:
-        """How a method is answered that may be about an index type of Alula's."""
-        name = path.removeprefix(PREFIX)
-        names = _NAMES[name]
-        pass_on = self.passing(path)
+        async def serve(request: bytes, context: Any) -> bytes:
+            call = Call(method, context, lambda: peek(request, _NAMES[method])[1])
+            async with self._observed.watch(call):
+                call.answer = await respond(call, request)
+            return call.answer
 
-        async def answer_here(request: bytes, context: Any) -> bytes:
-            caller = Caller(self.upstream, forwarded(context.invocation_metadata()), context.time_remaining())
-            database, collection = peek(request, names)
-            known = None if name in ALWAYS else self.views.known(database or caller.database, collection)
-            if known and known.view is None:
-                response = await pass_on(request, context)
-                if not refused(response):
-                    return response
-                # perhaps it is another collection by now
-            session = Session(caller, self.views, self.encoders, self._capabilities, fresh=known is not None)
-            try:
-                made = await self._workers.run(answer, name, session, request)
-            except grpc.RpcError as error:
-                await context.abort(error.code(), error.details() or "")
-                raise
-            finally:
-                if name in CHANGING:
-                    self._forget(name, request, caller.metadata)
-            if made is not None:
-                return made
-            return response if known and known.view is None else await pass_on(request, context)
-
-        return answer_here
+        return serve
 
     def streaming(self, path: str) -> Callable[[AsyncIterator[bytes], Any], AsyncIterator[bytes]]:
-        """How a method is answered that streams, or that this version does not know: message by message."""
+        """How a method is served that streams, or that this version does not know: message by message."""
         forward = self.upstream.streaming(path)
 
-        async def answer_by_milvus(requests: AsyncIterator[bytes], context: Any) -> AsyncIterator[bytes]:
-            metadata = forwarded(context.invocation_metadata())
-            try:
-                async for response in forward(requests, metadata=metadata, timeout=context.time_remaining()):
-                    yield response
-            except grpc.aio.AioRpcError as error:
-                await context.abort(error.code(), error.details() or "", error.trailing_metadata())
+        async def serve(requests: AsyncIterator[bytes], context: Any) -> AsyncIterator[bytes]:
+            call = Call(path.rpartition("/")[2], context)
+            async with self._observed.watch(call):
+                metadata = forwarded(context.invocation_metadata())
+                try:
+                    async for response in forward(requests, metadata=metadata, timeout=context.time_remaining()):
+                        yield response
+                except grpc.aio.AioRpcError as error:
+                    metrics.upstream_failed(call.method, error.code().name)
+                    await self._abort(call, error, error.trailing_metadata())
 
-        return answer_by_milvus
+        return serve
+
+    async def _abort(self, call: Call, error: Any, trailing: Any = ()) -> NoReturn:
+        """End a call as Milvus's failed."""
+        code, details = error.code(), error.details() or ""
+        if code == grpc.StatusCode.UNAVAILABLE:
+            details = f"The gateway has no answer of Milvus at {self.options.upstream}: {details}"
+        await call.context.abort(code, details, tuple(trailing or ()))
+        raise error
 
     def _forget(self, name: str, request: bytes, metadata: Any) -> None:
         """Forget what was known before a call that changed it; names change too, so it is all of the database."""
@@ -148,8 +209,17 @@ class _Handler(grpc.GenericRpcHandler):  # type: ignore[misc]
 
     def _make(self, path: str) -> Any:
         name = path.removeprefix(PREFIX) if path.startswith(PREFIX) else ""
-        if name in REWRITES:
-            return grpc.unary_unary_rpc_method_handler(self._gateway.rewriting(path))
         if name in RPCS:
-            return grpc.unary_unary_rpc_method_handler(self._gateway.passing(path))
+            return grpc.unary_unary_rpc_method_handler(self._gateway.unary(name))
         return grpc.stream_stream_rpc_method_handler(self._gateway.streaming(path))
+
+
+def _why_not(host: str, port: int) -> str:
+    """Why an address cannot be listened on, in the system's words: gRPC does not tell."""
+    bare = host.strip("[]")
+    try:
+        with socket.create_server((bare, port), family=socket.AF_INET6 if ":" in bare else socket.AF_INET):
+            return "gRPC could not"
+    except OSError as error:
+        # a name that cannot be resolved has a number of its own kind
+        return (os.strerror(error.errno) if error.errno and error.errno > 0 else str(error.strerror)).lower()

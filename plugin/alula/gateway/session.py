@@ -15,8 +15,9 @@ from alula.gateway import placeholders
 from alula.gateway.capabilities import CapabilitiesOf
 from alula.gateway.encoders import Encoders
 from alula.gateway.field_data import column
+from alula.gateway.functions import EncoderOf
 from alula.gateway.upstream import Caller, pairs
-from alula.gateway.views import View, Views
+from alula.gateway.views import Known, View, Views
 from alula.servers import Found, Scope
 
 F32 = npt.NDArray[np.float32]
@@ -46,10 +47,18 @@ class Session:
         """The database that a request is about."""
         return getattr(request, "db_name", "") or self.caller.database
 
-    def view(self, request: Any, *, fresh: bool = False) -> View | None:
-        """The view of the collection that a request names; None for an ordinary one."""
+    def known(self, request: Any, *, fresh: bool = False) -> Known:
+        """What there is to know of the collection that a request names."""
         database = self.database(request)
         return self.views.of(self.caller, database, request.collection_name, fresh=fresh or self.fresh)
+
+    def view(self, request: Any, *, fresh: bool = False) -> View | None:
+        """The view of the collection that a request names; None without an index type of Alula's."""
+        return self.known(request, fresh=fresh).view
+
+    def encoder_of(self, request: Any) -> EncoderOf:
+        """Finds the encoders of the collection that a request names, by their fingerprints."""
+        return lambda sha256: self.encoders.get(self.caller, self.database(request), sha256)
 
     def stale(self, request: Any) -> bool:
         """Whether the collection that a request names is not what it was taken for, which is now known."""
@@ -59,8 +68,11 @@ class Session:
         database = self.database(request)
         before = self.views.known(database, name)
         now = self.views.of(self.caller, database, name, fresh=True)
-        settings = before.view.settings if before and before.view else {}
-        return before is not None and settings != (now.settings if now else {})
+        return before is not None and _what(before) != _what(now)
+
+
+def _what(known: Known) -> Any:
+    return known.view.settings if known.view else {}, known.functions
 
 
 class RequestCalls:
@@ -114,16 +126,7 @@ class RequestCalls:
         native.output_fields.extend(columns)
         told = {"anns_field": field, "topk": limit, "metric_type": metric, "params": json.dumps(dict(params))}
         native.search_params.extend(pairs([*told.items(), ("round_decimal", -1), *self._kept]))
-        results = self._caller.send("Search", native).results
-        ids = results.ids.int_id.data if results.ids.WhichOneof("id_field") == "int_id" else results.ids.str_id.data
-        keys, scores = list(ids), np.array(results.scores, np.float32)
-        held = {data.field_name: column(data) for data in results.fields_data}
-        found, start = [], 0
-        for count in results.topks or [0] * len(queries):
-            part = slice(start, start + count)
-            found.append(Found(keys[part], scores[part], {name: held[name][part] for name in columns if count}))
-            start += count
-        return found
+        return found(self._caller.send("Search", native).results, len(queries), columns)
 
     def query(self, filter: str, fields: Sequence[str], scope: Scope) -> Found:
         """See `alula.servers.Calls.query`."""
@@ -149,3 +152,16 @@ class RequestCalls:
             use_default_consistency=template.use_default_consistency,
         )
         return self._caller.send("Query", request)
+
+
+def found(results: Any, queries: int, columns: Sequence[str] = ()) -> list[Found]:
+    """What a native search of so many queries found for each, from its ``SearchResultData``."""
+    ids = results.ids.int_id.data if results.ids.WhichOneof("id_field") == "int_id" else results.ids.str_id.data
+    keys, scores = list(ids), np.array(results.scores, np.float32)
+    held = {data.field_name: column(data) for data in results.fields_data}
+    pieces, start = [], 0
+    for count in results.topks or [0] * queries:
+        part = slice(start, start + count)
+        pieces.append(Found(keys[part], scores[part], {name: held[name][part] for name in columns if count}))
+        start += count
+    return pieces

@@ -13,6 +13,7 @@ from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 from pymilvus.grpc_gen import common_pb2, milvus_pb2
 
+from alula.gateway import metrics
 from alula.gateway.options import Options
 
 SERVICE = milvus_pb2.DESCRIPTOR.services_by_name["MilvusService"]
@@ -67,9 +68,11 @@ class Upstream:
         self._options = options
         self._credentials = credentials
         self._sync: dict[str, Callable[..., Any]] = {}
+        self._passing: dict[str, Callable[..., Awaitable[bytes]]] = {}
 
     @cached_property
-    def _aio_channel(self) -> Any:
+    def aio_channel(self) -> Any:
+        """The channel of the event loop."""
         target, settings = self._options.upstream_target, self._options.channel_settings
         if self._credentials:
             return grpc.aio.secure_channel(target, self._credentials, settings)
@@ -85,12 +88,13 @@ class Upstream:
 
     def passing(self, path: str) -> Callable[..., Awaitable[bytes]]:
         """A method's calls in bytes, for the event loop."""
-        found: Callable[..., Awaitable[bytes]] = self._aio_channel.unary_unary(path)
-        return found
+        if path not in self._passing:
+            self._passing[path] = self.aio_channel.unary_unary(path)
+        return self._passing[path]
 
     def streaming(self, path: str) -> Callable[..., Any]:
         """A streaming method's calls in bytes, for the event loop."""
-        found: Callable[..., Any] = self._aio_channel.stream_stream(path)
+        found: Callable[..., Any] = self.aio_channel.stream_stream(path)
         return found
 
     def method(self, name: str) -> Callable[..., Any]:
@@ -106,8 +110,8 @@ class Upstream:
 
     async def close(self) -> None:
         """Close the connections."""
-        if "_aio_channel" in self.__dict__:
-            await self._aio_channel.close()
+        if "aio_channel" in self.__dict__:
+            await self.aio_channel.close()
         if "channel" in self.__dict__:
             self.channel.close()
 
@@ -142,7 +146,11 @@ class Caller:
             RefusedError: If Milvus answers with an error.
             grpc.RpcError: If the call fails.
         """
-        response = self.upstream.method(method)(request, metadata=self.metadata, timeout=self.seconds())
+        try:
+            response = self.upstream.method(method)(request, metadata=self.metadata, timeout=self.seconds())
+        except grpc.RpcError as error:
+            metrics.upstream_failed(method, error.code().name)
+            raise
         check(response)
         return response
 

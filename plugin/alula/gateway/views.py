@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -15,7 +15,9 @@ from pymilvus.grpc_gen import milvus_pb2
 from alula import stored
 from alula.collections import lowering_of, read_defaults
 from alula.errors import AlulaError
+from alula.gateway import metrics
 from alula.gateway.encoders import Encoders
+from alula.gateway.functions import Function, functions_of
 from alula.gateway.upstream import Caller, RefusedError
 from alula.index_types import IndexType, Lowering, index_type
 
@@ -61,15 +63,35 @@ class View:
     @property
     def vector_fields(self) -> list[str]:
         """Every vector field that clients see."""
-        kinds = {code for name, code in DataType.__members__.items() if name.endswith("_VECTOR")}
-        others = [f.name for f in self.schema.fields if f.data_type in kinds and f.name not in self.companions]
+        others = [name for name in _vector_fields(self.schema) if name not in self.companions]
         return others if self.field in others else [*others, self.field]
 
 
 @dataclass(frozen=True)
-class _Known:
+class Known:
+    """What is known of a collection.
+
+    Args:
+        view: None if no index type of Alula's is in it.
+        functions: The functions that are computed for it.
+        schema: Its ``CollectionSchema`` upstream; None if Milvus does not describe it.
+        read: When Milvus was asked.
+    """
+
     view: View | None
-    read: float
+    functions: Sequence[Function] = ()
+    schema: Any = None
+    read: float = 0.0
+
+    @property
+    def ordinary(self) -> bool:
+        """Whether Milvus can answer for it without the gateway."""
+        return self.view is None and not self.functions
+
+    @property
+    def vector_fields(self) -> list[str]:
+        """Every vector field that clients see."""
+        return self.view.vector_fields if self.view else _vector_fields(self.schema)
 
 
 class Views:
@@ -81,18 +103,18 @@ class Views:
 
     def __init__(self, encoders: Encoders) -> None:
         self._encoders = encoders
-        self._known: dict[tuple[str, str], _Known] = {}
+        self._known: dict[tuple[str, str], Known] = {}
         self._reading: dict[tuple[str, str], threading.Lock] = {}
         self._changed: dict[str, float] = {}
         self._lock = threading.Lock()
 
-    def known(self, database: str, name: str) -> _Known | None:
+    def known(self, database: str, name: str) -> Known | None:
         """What is known of a collection, if that is not older than `MAX_AGE`."""
         found = self._known.get((database, name))
         return found if found and time.monotonic() - found.read < MAX_AGE else None
 
-    def of(self, caller: Caller, database: str, name: str, *, fresh: bool = False) -> View | None:
-        """The view of a collection; None for ordinary ones, and for those that Milvus does not describe.
+    def of(self, caller: Caller, database: str, name: str, *, fresh: bool = False) -> Known:
+        """What there is to know of a collection; one that Milvus does not describe is an ordinary one.
 
         Args:
             caller: Who asks.
@@ -110,20 +132,24 @@ class Views:
         with reading:  # one question at a time: the others take its answer
             known = self.known(database, name)
             if known and (not fresh or known.read > asked):
-                return known.view
+                return known
             started = time.monotonic()
             try:
-                view = self._read(caller, database, name, known.view if known else None)
+                about = caller.send(
+                    "DescribeCollection", milvus_pb2.DescribeCollectionRequest(db_name=database, collection_name=name)
+                )
             except RefusedError:
                 self.forget(database, name)
-                return None
+                return Known(None)
+            view = self._view(caller, database, name, about, known.view if known else None)
+            now = Known(view, functions_of(about.schema), about.schema, started)
             with self._lock:
                 if len(self._known) >= MOST:
                     self._known.clear()
                     self._reading.clear()
                 if started > self._changed.get(database, 0.0):  # else it may be what it was before
-                    self._known[database, name] = _Known(view, started)
-            return view
+                    self._known[database, name] = now
+            return now
 
     def forget(self, database: str, name: str | None = None) -> None:
         """Forget a collection, or all of a database, and what is being read of it just now."""
@@ -132,10 +158,7 @@ class Views:
             for key in [key for key in self._known if key[0] == database and name in (None, key[1])]:
                 del self._known[key]
 
-    def _read(self, caller: Caller, database: str, name: str, before: View | None) -> View | None:
-        about = caller.send(
-            "DescribeCollection", milvus_pb2.DescribeCollectionRequest(db_name=database, collection_name=name)
-        )
+    def _view(self, caller: Caller, database: str, name: str, about: Any, before: View | None) -> View | None:
         if not may_be_alulas(about.schema):
             return None
         indexes = describe_indexes(caller, database, about.schema.name or about.collection_name or name)
@@ -151,12 +174,17 @@ class Views:
             lowering = before.lowering
         else:
             encoder = self._encoders.get(caller, database, settings["encoder"])
-            lowering = lowering_of(f"The collection {name!r}", settings, encoder)
+            lowering = metrics.encoding_counted(lowering_of(f"The collection {name!r}", settings, encoder))
         properties = {pair.key: pair.value for pair in about.properties}
         kind = index_type(settings["type"])
         defaults = read_defaults(kind, stored.read_defaults(indexes, properties))
         real = about.schema.name or about.collection_name or name
         return View(real, settings, about.schema, kind, lowering, defaults)
+
+
+def _vector_fields(schema: Any) -> list[str]:
+    kinds = {code for name, code in DataType.__members__.items() if name.endswith("_VECTOR")}
+    return [field.name for field in schema.fields if field.data_type in kinds]
 
 
 def may_be_alulas(schema: Any) -> bool:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, TypeVar
 
 from alula.errors import AlulaError
+from alula.gateway import metrics
 
 T = TypeVar("T")
 
@@ -28,21 +30,36 @@ class Workers:
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="alula")
         self._most = threads + queue
         self._taken = 0
+        self._lock = threading.Lock()
 
     async def run(self, work: Callable[..., T], *arguments: Any) -> T:
-        """Do something in a thread.
+        """Do something in a thread; who is cancelled while waiting for one frees the place.
 
         Raises:
             TooBusyError: If too many calls wait already.
         """
-        if self._taken >= self._most:
-            raise TooBusyError("The gateway has more calls under way than it may; try again, or run more gateways.")
-        self._taken += 1
-        try:
-            return await asyncio.get_running_loop().run_in_executor(self._pool, work, *arguments)
-        finally:
-            self._taken -= 1
+        with self._lock:
+            if self._taken >= self._most:
+                raise TooBusyError("The gateway has more calls under way than it may; try again, or run more gateways.")
+            self._taken += 1
+        metrics.waiting.inc()
+        future = self._pool.submit(_carry_out, work, arguments)
+        # not when the client goes away: the thread is taken until the work is done
+        future.add_done_callback(self._done)
+        return await asyncio.wrap_future(future)
 
     def close(self) -> None:
         """End the threads when they have done what they are at."""
         self._pool.shutdown(wait=False, cancel_futures=True)
+
+    def _done(self, future: Future[Any]) -> None:
+        if future.cancelled():
+            metrics.waiting.dec()
+        with self._lock:
+            self._taken -= 1
+
+
+def _carry_out(work: Callable[..., T], arguments: tuple[Any, ...]) -> T:
+    metrics.waiting.dec()
+    with metrics.running.track_inprogress():
+        return work(*arguments)

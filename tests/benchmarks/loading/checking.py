@@ -6,7 +6,7 @@ read by pymilvus alone.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -96,19 +96,31 @@ def check(client: MilvusClient, name: str, rows: Rows, encoder: Path) -> Verdict
         rows: What was loaded.
         encoder: With which encoder.
     """
+    return compare(client, name, rows.columns, encoder)
+
+
+def compare(client: MilvusClient, name: str, columns: Mapping[str, Any], encoder: Path | None) -> Verdict:
+    """Read a whole collection and compare it with columns.
+
+    Args:
+        client: A client of the server.
+        name: The collection.
+        columns: What it must hold, the key ``id`` and the vectors `FIELD` among them.
+        encoder: The encoder of the companion fields; None if there must be none to see.
+    """
     fields = {spec["name"] for spec in client.describe_collection(name)["fields"]}
-    wanted = {name: rows.columns[name] for name in ("year", "text")} | companions(
-        open_encoder(encoder), rows.columns[FIELD]
-    )
+    wanted = {field: column for field, column in columns.items() if field not in ("id", FIELD)}
+    if encoder is not None:
+        wanted |= companions(open_encoder(encoder), columns[FIELD])
     if FIELD in fields:
-        wanted[FIELD] = rows.columns[FIELD]
+        wanted[FIELD] = columns[FIELD]
     unknown = fields ^ (set(wanted) | {"id"})
     if unknown:
         raise ValueError(f"These fields are not in both the collection and the expectation: {', '.join(unknown)}")
     there = count(client, name)
     if not there:  # Milvus Lite fails to read such a collection
-        return Verdict(rows.count, 0, 0, ("there is no row",))
-    where = {id_: position for position, id_ in enumerate(rows.columns["id"].tolist())}
+        return Verdict(len(columns["id"]), 0, 0, ("there is no row",))
+    where = {id_: position for position, id_ in enumerate(columns["id"].tolist())}
     seen: set[int] = set()
     doubled = wrong = 0
     examples = []

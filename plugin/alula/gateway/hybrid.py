@@ -1,0 +1,101 @@
+"""Hybrid searches: those through an index type of Alula's are answered here, others by Milvus, and all are fused."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pymilvus.grpc_gen import milvus_pb2
+
+from alula.errors import UsageError
+from alula.gateway import functions, fusion, searching
+from alula.gateway.declared import flat
+from alula.gateway.rows import check_output, shown
+from alula.gateway.session import Session, found
+from alula.gateway.upstream import pairs, refill
+from alula.gateway.views import View, describe_indexes
+from alula.search import Ranked
+
+# What the searches of a hybrid search share, whatever each of them says.
+_SHARED = (
+    "db_name",
+    "travel_timestamp",
+    "guarantee_timestamp",
+    "not_return_all_meta",
+    "consistency_level",
+    "use_default_consistency",
+)
+
+
+def search(session: Session, request: Any) -> Any:
+    """HybridSearch; Milvus's own where no search in it goes through an index type of Alula's."""
+    known = session.known(request)
+    if known.ordinary:
+        return None
+    view = known.view
+    params = [flat(sub.search_params) for sub in request.requests]
+    fields = [searching.searched_field(given, known.vector_fields) for given in params]
+    for sub, field in zip(request.requests, fields, strict=True):
+        functions.translate(sub, field, known.functions, session.encoder_of(request))
+    if view is None:
+        return session.caller.send("HybridSearch", request)
+    check_output(request.output_fields, view, request.collection_name)
+    request.collection_name = view.collection
+    if view.field not in fields:
+        for sub in request.requests:
+            sub.collection_name = view.collection
+        response = session.caller.send("HybridSearch", request)
+        refill(response.results.fields_data, shown(response.results.fields_data, view))
+        return response
+    return _fused(session, view, request, fields, params)
+
+
+def _fused(
+    session: Session, view: View, request: Any, fields: Sequence[str], params: Sequence[Mapping[str, Any]]
+) -> Any:
+    """The answer to a hybrid search of which the gateway answers a part."""
+    wanted = fusion.read(request)
+    rankings = []
+    for sub, field, given in zip(request.requests, fields, params, strict=True):
+        for name in _SHARED:
+            setattr(sub, name, getattr(request, name))
+        sub.collection_name = view.collection
+        del sub.partition_names[:], sub.output_fields[:]
+        sub.partition_names.extend(request.partition_names)
+        # Milvus reads no offset here, and clients send that of the whole
+        told = {"topk": wanted.limit + wanted.offset, **given, "offset": 0}
+        rankings.append(_rankings(session, view, sub, field, told))
+    counts = {len(one) for one in rankings}
+    if len(counts) > 1:
+        raise UsageError(
+            "The searches of a hybrid search must have as many queries each; these have different numbers."
+        )
+    metrics = _metrics(session, view, request, fields, params) if wanted.strategy == "weighted" else [""] * len(fields)
+    fused = [wanted.fuse([one[i] for one in rankings], metrics) for i in range(counts.pop())]
+    whole = milvus_pb2.SearchRequest(
+        collection_name=view.collection, partition_names=request.partition_names, output_fields=request.output_fields
+    )
+    for name in _SHARED:
+        setattr(whole, name, getattr(request, name))
+    return searching.answer(session, view, whole, searching.Asked(wanted.limit), fused)
+
+
+def _rankings(session: Session, view: View, sub: Any, field: str, params: Mapping[str, Any]) -> Sequence[Ranked]:
+    """What one search of a hybrid search finds for each of its queries."""
+    if field == view.field:
+        return searching.rank(session, view, sub, searching.read(params, view))
+    others = [pair for pair in sub.search_params if pair.key not in ("topk", "offset")]
+    refill(sub.search_params, [*others, *pairs([("topk", params["topk"])])])
+    results = session.caller.send("Search", sub).results
+    return [Ranked(one.ids, one.scores, exact=True) for one in found(results, sub.nq)]
+
+
+def _metrics(session: Session, view: View, request: Any, fields: Sequence[str], params: Any) -> Sequence[str]:
+    """The metric of each search: the index's own where the search does not say it."""
+    told = [str(given.get("metric_type") or "") for given in params]
+    metrics = [view.lowering.field.metric if field == view.field else told[i] for i, field in enumerate(fields)]
+    if all(metrics):
+        return metrics
+    indexes = describe_indexes(session.caller, session.database(request), view.collection)
+    own = {index["field_name"]: str(index.get("metric_type", "")) for index in indexes}
+    return [metric or own.get(field, "") for field, metric in zip(fields, metrics, strict=True)]

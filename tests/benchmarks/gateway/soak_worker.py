@@ -1,0 +1,293 @@
+"""A client of the soak: writes and reads through all gateways, and holds every answer against its own model."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import random
+import time
+from collections import Counter, defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection
+from typing import Any
+
+import grpc
+import numpy as np
+from pymilvus import MilvusClient
+from pymilvus.exceptions import MilvusException
+
+from tests.benchmarks.gateway.soak_model import CLIENTS, FIELD, FIELDS, Asked, Judged, Model, judge, row_of, vector_of
+
+MOST_ROWS = 1200  # of each client in each collection
+READ_SECONDS = 20.0  # pymilvus asks again for so long
+LIMIT = 10
+EXAMPLES = 20
+Failure = (MilvusException, grpc.RpcError)
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """A call that failed, with the times between which it was under way."""
+
+    what: str
+    gateway: int
+    began: float
+    ended: float
+    message: str
+
+
+@dataclass
+class Seen:
+    """What a client has seen since it was last asked.
+
+    Args:
+        milliseconds: Of the calls that were answered, by operation.
+        refusals: Calls that failed.
+        wrong: Answers that were wrong, up to `EXAMPLES` of them in words, by operation.
+        wrongs: How many.
+        recalls: Of the searches, by collection.
+        judged: Answers that were compared.
+    """
+
+    milliseconds: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
+    refusals: list[Refusal] = field(default_factory=list)
+    wrong: list[str] = field(default_factory=list)
+    wrongs: int = 0
+    recalls: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
+    judged: Counter[str] = field(default_factory=Counter)
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a client is told to do.
+
+    Args:
+        number: Which client it is.
+        uris: The gateways.
+        collections: Names, and what to send with a search of it.
+        seed: Of all that it chooses.
+    """
+
+    number: int
+    uris: Sequence[str]
+    collections: Mapping[str, Mapping[str, Any]]
+    seed: int
+
+
+def work(task: Task, pipe: Connection, began: Any) -> None:
+    """Write and read until the pipe says otherwise.
+
+    ``"report"`` is answered with what was seen and the models, and then the models to go on with are awaited, or None,
+    which ends the client.
+
+    Args:
+        task: What to do.
+        pipe: To whom to report.
+        began: A shared number: when the call that is under way began, 0 while there is none.
+    """
+    logging.getLogger("pymilvus").setLevel(logging.CRITICAL + 1)  # it would print every failure
+    client = Client(task, began)
+    while True:
+        if pipe.poll():
+            assert pipe.recv() == "report"
+            pipe.send((client.seen, client.models))
+            models = pipe.recv()
+            if models is None:
+                return
+            client.seen, client.models = Seen(), models
+        client.step()
+
+
+class Client:
+    """One client: its connections, and its models of the collections.
+
+    Args:
+        task: What to do.
+        began: A shared number: when the call that is under way began.
+    """
+
+    def __init__(self, task: Task, began: Any) -> None:
+        self.seen = Seen()
+        self.models = {name: Model() for name in task.collections}
+        self._task = task
+        self._began = began
+        self._random = random.Random(task.seed * 1000 + task.number)
+        self._clients: dict[int, MilvusClient] = {}
+        self._next = task.number + CLIENTS
+        self._version = 0
+        self._steps: list[tuple[Callable[[str, Model], None], int]] = [
+            (self._insert, 2),
+            (self._upsert, 2),
+            (self._delete, 1),
+            (self._query, 2),
+            (self._count, 1),
+            (self._search_strong, 3),
+            (self._search_eventual, 6),
+        ]
+
+    def step(self) -> None:
+        """Do one thing to one collection."""
+        name = self._random.choice(list(self._task.collections))
+        (step,) = self._random.choices(*zip(*self._steps, strict=True))
+        step(name, self.models[name])
+
+    def _call(self, what: str, call: Callable[[MilvusClient], Any]) -> Any:
+        """The answer of any gateway, or None if there was none."""
+        gateway = self._random.randrange(len(self._task.uris))
+        began = time.time()
+        self._began.value = began
+        try:
+            if gateway not in self._clients:
+                self._clients[gateway] = MilvusClient(self._task.uris[gateway], timeout=5)
+            answer = call(self._clients[gateway])
+        except Failure as error:
+            self.seen.refusals.append(Refusal(what, gateway, began, time.time(), _words(error)))
+            client = self._clients.pop(gateway, None)
+            if client is not None:
+                with contextlib.suppress(Exception):
+                    client.close()
+            time.sleep(self._random.uniform(0.1, 1.0))
+            return None
+        finally:
+            self._began.value = 0.0
+        self.seen.milliseconds[what].append((time.time() - began) * 1e3)
+        return answer
+
+    def _write(
+        self, what: str, model: Model, ids: Sequence[int], version: int | None, send: Callable[[MilvusClient], Any]
+    ) -> None:
+        model.begin(ids, version)
+        answer = self._call(what, send)
+        if answer is not None:
+            model.acknowledged(ids, version)
+            counts = [value for key, value in answer.items() if key.endswith("_count")]
+            fine = counts == [len(ids)]
+            self._judged(what, Judged([] if fine else [f"{len(ids)} rows were sent, and {counts} answered for"], None))
+
+    def _insert(self, name: str, model: Model) -> None:
+        if len(model.certain) + len(model.doubtful) > MOST_ROWS:
+            self._delete(name, model)
+            return
+        count = self._random.choice([1, 30, 60, 120])
+        ids = [self._next + CLIENTS * i for i in range(count)]
+        self._next += CLIENTS * count
+        version = self._new_version()
+        rows = [row_of(id_, version) for id_ in ids]
+        # no timeout, since pymilvus would take it for the time in which to send an insert again
+        self._write(f"insert, {name}", model, ids, version, lambda client: client.insert(name, rows, retry_times=0))
+
+    def _upsert(self, name: str, model: Model) -> None:
+        ids, version = self._some(model, self._random.choice([1, 40])), self._new_version()
+        if ids:
+            rows = [row_of(id_, version) for id_ in ids]
+            self._write(f"upsert, {name}", model, ids, version, lambda client: client.upsert(name, rows, retry_times=0))
+
+    def _delete(self, name: str, model: Model) -> None:
+        ids = self._some(model, self._random.choice([1, 20, 60]))
+        if ids:
+            self._write(f"delete, {name}", model, ids, None, lambda client: client.delete(name, ids=ids, retry_times=0))
+
+    def _query(self, name: str, model: Model) -> None:
+        what = f"query, {name}"
+        ids = self._some(model, 10) + self._random.sample(list(model.written), min(10, len(model.written)))
+        if not ids:
+            return
+        rows = self._call(
+            what,
+            lambda client: client.query(
+                name,
+                filter=f"id in {sorted(set(ids))}",
+                output_fields=[*FIELDS, FIELD],
+                consistency_level="Strong",
+                timeout=READ_SECONDS,
+            ),
+        )
+        if rows is None:
+            return
+        shown = {row["id"]: row["version"] for row in rows}
+        wrong = [
+            f"row {id_} is shown in version {shown.get(id_)}, and can have {model.possible(id_)}"
+            for id_ in set(ids) | set(shown)
+            if shown.get(id_) not in model.possible(id_)
+        ]
+        for row in rows:
+            wanted = row_of(row["id"], row["version"])
+            same = np.array_equal(np.asarray(row[FIELD], np.float32), vector_of(row["id"], row["version"]))
+            if not same or any(row[key] != wanted[key] for key in FIELDS):
+                wrong.append(f"row {row['id']} of version {row['version']} has other fields: {row}")
+        self._judged(what, Judged(wrong, None))
+
+    def _count(self, name: str, model: Model) -> None:
+        what = f"count, {name}"
+        rows = self._call(
+            what,
+            lambda client: client.query(
+                name,
+                filter=f"owner == {self._task.number}",
+                output_fields=["count(*)"],
+                consistency_level="Strong",
+                timeout=READ_SECONDS,
+            ),
+        )
+        if rows is not None:
+            there, least = rows[0]["count(*)"], len(model.certain)
+            most = least + len(model.doubtful)
+            fine = least <= there <= most
+            self._judged(what, Judged([] if fine else [f"{there} rows are counted, not {least} to {most}"], None))
+
+    def _search_strong(self, name: str, model: Model) -> None:
+        self._search(name, model, strong=True)
+
+    def _search_eventual(self, name: str, model: Model) -> None:
+        self._search(name, model, strong=False)
+
+    def _search(self, name: str, model: Model, *, strong: bool) -> None:
+        what = f"search{', strong' if strong else ''}, {name}"
+        count, even = self._random.choice([1, 1, 4]), self._random.random() < 0.3
+        seed = self._random.randrange(1 << 30)
+        queries = np.random.default_rng(seed).standard_normal((count, len(vector_of(0, 0)))).astype(np.float32)
+        asked = [Asked(query, LIMIT, even, strong) for query in queries]
+        answers = self._call(
+            what,
+            lambda client: client.search(
+                name,
+                queries.tolist(),
+                anns_field=FIELD,
+                limit=LIMIT,
+                filter=asked[0].filter(self._task.number),
+                output_fields=list(FIELDS),
+                search_params={"metric_type": "COSINE", "params": dict(self._task.collections[name])},
+                consistency_level="Strong" if strong else "Eventually",
+                timeout=READ_SECONDS,
+            ),
+        )
+        if answers is None:
+            return
+        if len(answers) != count:
+            self._judged(what, Judged([f"{len(answers)} answers to {count} queries"], None))
+        for one, hits in zip(asked, answers, strict=False):
+            judged = judge(one, hits, model, self._task.number)
+            self._judged(what, judged)
+            if judged.recall is not None:
+                self.seen.recalls[name].append(judged.recall)
+
+    def _judged(self, what: str, judged: Judged) -> None:
+        self.seen.judged[what] += 1
+        self.seen.wrongs += len(judged.wrong)
+        self.seen.wrong += [f"{time.time():.1f} {what}: {words}" for words in judged.wrong][
+            : max(0, EXAMPLES - len(self.seen.wrong))
+        ]
+
+    def _some(self, model: Model, count: int) -> list[int]:
+        """Some rows that are certainly there."""
+        return self._random.sample(list(model.certain), min(count, len(model.certain)))
+
+    def _new_version(self) -> int:
+        self._version += 1
+        return self._version
+
+
+def _words(error: BaseException) -> str:
+    code = getattr(error, "code", "")
+    return f"{type(error).__name__} {code() if callable(code) else code}: {error}"[:400]

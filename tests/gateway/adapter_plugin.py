@@ -1,0 +1,43 @@
+"""A pytest plugin for the tests of Milvus Lite 3: the servers that they start stand behind the gateway.
+
+For programs that run those tests (``-p tests.gateway.adapter_plugin``), not for these ones.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+from milvus_lite.adapter.grpc import server as adapter
+
+from tests.servers.gateway import GatewayProgram
+
+start_directly = adapter.start_server_in_thread
+
+
+class _Both:
+    """Milvus Lite's server and the gateway: stopping one stops the other."""
+
+    def __init__(self, server: Any, gateway: GatewayProgram) -> None:
+        self._server, self._gateway = server, gateway
+
+    def stop(self, grace: float | None = None) -> Any:
+        self._gateway.__exit__(None, None, None)
+        return self._server.stop(grace)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._server, name)
+
+
+def _start_behind_gateway(*args: Any, **kwargs: Any) -> tuple[Any, Any, int]:
+    server, database, port = start_directly(*args, **kwargs)
+    gateway = GatewayProgram(f"http://127.0.0.1:{port}")
+    gateway.__enter__()
+    return _Both(server, gateway), database, gateway.port
+
+
+adapter.start_server_in_thread = _start_behind_gateway
+
+# Those tests lie in a package called "tests", too.
+for name in [name for name in sys.modules if name.partition(".")[0] == "tests"]:
+    del sys.modules[name]

@@ -1,0 +1,32 @@
+"""The real servers with ports, and the gateway in front of each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.servers.gateway import GatewayProgram
+from tests.servers.lite import LiteServer
+from tests.servers.standalone import MilvusStandalone
+
+
+@pytest.fixture(scope="session")
+def lite_server() -> Iterator[LiteServer]:
+    """Milvus Lite's engine on a port: ``.uri``."""
+    with LiteServer() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def gateway_to_lite(lite_server: LiteServer) -> Iterator[GatewayProgram]:
+    """The gateway in front of it: ``.uri``."""
+    with GatewayProgram(lite_server.uri) as gateway:
+        yield gateway
+
+
+@pytest.fixture(scope="session")
+def gateway_to_standalone(milvus_server: MilvusStandalone) -> Iterator[GatewayProgram]:
+    """The gateway in front of Milvus 2.3.5 standalone: ``.uri``."""
+    with GatewayProgram(milvus_server.uri) as gateway:
+        yield gateway
