@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import os
 import signal
 import subprocess
 import sys
@@ -37,6 +36,7 @@ def server(request):
 
 
 in_lite = pytest.mark.parametrize("server", ["lite"], indirect=True)  # where the engines do not differ
+in_database = pytest.mark.parametrize("server", ["database"], indirect=True)
 
 
 @pytest.fixture(scope="session")
@@ -300,35 +300,42 @@ def progress(stage, done, total):
     if done > 3_000_000:
         os.kill(os.getpid(), signal.SIGKILL)
 
-with alula.connect(sys.argv[1]) as server:
-    push(server, sys.argv[2], progress=progress)
+with alula.connect(sys.argv[1], database=sys.argv[2]) as server:
+    push(server, sys.argv[3], progress=progress)
 """
 
 
-@pytest.mark.parametrize("where", ["lite", "server"])
-def test_a_push_that_was_killed(where, request, large):
-    uri = request.getfixturevalue("lite_uri") if where == "lite" else request.getfixturevalue("milvus_server").uri
-    killed = subprocess.run([sys.executable, "-c", KILLED, uri, large], timeout=100, check=False, env=os.environ)
+def check_killed(uri, large, name=""):
+    killed = subprocess.run([sys.executable, "-c", KILLED, uri, name, large], timeout=100, check=False)
     assert killed.returncode == -signal.SIGKILL
-    with alula.connect(uri) as server:
+    with alula.connect(uri, database=name) as server:
         there = parts_in(server)
         assert 0 < there < -(-large.stat().st_size // PART_BYTES)
         assert entries(querying(server)) == []
         done = push(server, large)
         assert parts_in(server) == done.entry.parts
         assert content(server, "large") == large.read_bytes()
-        server.client.drop_collection(COLLECTION)
 
 
-def test_answers_that_are_lost(milvus_server, large):
+def test_a_push_into_milvus_lite_that_was_killed(lite_uri, large):
+    check_killed(lite_uri, large)
+
+
+@in_database
+def test_a_push_that_was_killed(server, large):
+    check_killed(server.uri, large, server.login["database"])
+
+
+@in_database
+def test_answers_that_are_lost(server, milvus_server, large):
     cuts = ("before reply", "in request", "before reply")
-    with CuttingProxy(milvus_server.port) as proxy, alula.connect(proxy.uri) as server:
+    name = server.login["database"]
+    with CuttingProxy(milvus_server.port) as proxy, alula.connect(proxy.uri, database=name) as cut:
         proxy.cut_next(*cuts)
-        done = push(server, large)
+        done = push(cut, large)
         assert proxy.cuts == Counter(cuts)
-        assert parts_in(server) == done.entry.parts  # also where a call was repeated that had been done
-        assert content(server, "large") == large.read_bytes()
-        server.client.drop_collection(COLLECTION)
+    assert parts_in(server) == done.entry.parts  # also where a call was repeated that had been done
+    assert content(server, "large") == large.read_bytes()
 
 
 @in_lite
@@ -450,6 +457,7 @@ def test_pull_writes_over_nothing(server, small, other, tmp_path, monkeypatch):
     assert [file.name for file in tmp_path.iterdir()] == ["small.onnx"]
 
 
+@in_lite
 def test_remove(server, small, other):
     push(server, small)
     push(server, small, name="also")
@@ -471,6 +479,7 @@ def test_remove(server, small, other):
         remove(server, "small")
 
 
+@in_lite
 def test_an_encoder_in_use_is_not_removed(server, small, other, collection_name):
     push(server, small)
     push(server, other)
@@ -508,9 +517,9 @@ def test_two_pushes_at_once(server, large, other):
     assert content(server, "fresh") == large.read_bytes()
 
 
-def test_databases_have_stores_of_their_own(milvus_server, database, small):
-    push(database, small)
-    with alula.connect(milvus_server.uri) as server:
-        assert entries(querying(server)) == []
-    assert len(entries(querying(database))) == 1
-    database.client.drop_collection(COLLECTION)
+@in_database
+def test_databases_have_stores_of_their_own(server, milvus_server, small):
+    push(server, small)
+    with alula.connect(milvus_server.uri) as default:
+        assert sha256_of(small) not in {entry.sha256 for entry in entries(querying(default))}
+    assert len(entries(querying(server))) == 1
