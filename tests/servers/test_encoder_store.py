@@ -388,6 +388,25 @@ def test_a_part_that_is_damaged(server, small, how, impatient):
     assert not push(server, small, replace=True).written  # read back, and found good
 
 
+@in_lite
+@pytest.mark.parametrize("damage", ["missing", "altered"])
+@pytest.mark.parametrize("stage", ["sending", "checking"])
+def test_an_interrupted_repair(server, large, damage, stage, impatient):
+    push(server, large)
+    row = rows(server, 'role == "part"')[50]
+    if damage == "missing":
+        server.client.delete(COLLECTION, filter=f'id in ["{row["id"]}"]')
+    else:
+        rewrite(server, row, data="AAAA")
+    stop = stopping(stage, 1 if stage == "sending" else large.stat().st_size)
+    with pytest.raises(Interrupted):
+        push(server, large, replace=True, progress=stop)
+    assert entries(querying(server)) == []  # it does not count as whole before it is
+    assert push(server, large).entry.names == ("large",)
+    assert [entry.names for entry in entries(querying(server))] == [("large",)]
+    assert content(server, "large") == large.read_bytes()
+
+
 def test_parts_of_an_interrupted_push_that_are_damaged(server, large):
     with pytest.raises(Interrupted):
         push(server, large, progress=stopping("sending", 3_000_000))
@@ -452,6 +471,8 @@ def test_pull_writes_over_nothing(server, small, other, tmp_path, monkeypatch):
     assert path.read_bytes() == other.read_bytes()
     pull(server, "small", overwrite=True)
     assert path.read_bytes() == small.read_bytes()
+    with pytest.raises(AlulaError, match="/proc/small[.]onnx cannot be written"):
+        pull(server, "small", "/proc/small.onnx")
     with pytest.raises(UsageError, match="no folder"):
         pull(server, "small", tmp_path / "nowhere" / "x.onnx")
     assert [file.name for file in tmp_path.iterdir()] == ["small.onnx"]
