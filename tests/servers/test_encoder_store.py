@@ -471,7 +471,7 @@ def test_pull_writes_over_nothing(server, small, other, tmp_path, monkeypatch):
     assert path.read_bytes() == other.read_bytes()
     pull(server, "small", overwrite=True)
     assert path.read_bytes() == small.read_bytes()
-    with pytest.raises(AlulaError, match="/proc/small[.]onnx cannot be written"):
+    with pytest.raises(AlulaError, match=r"/proc/small\.onnx cannot be written"):
         pull(server, "small", "/proc/small.onnx")
     with pytest.raises(UsageError, match="no folder"):
         pull(server, "small", tmp_path / "nowhere" / "x.onnx")
