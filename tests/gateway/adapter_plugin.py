@@ -8,9 +8,10 @@ from __future__ import annotations
 import sys
 from typing import Any
 
+import pytest
 from milvus_lite.adapter.grpc import server as adapter
 
-from tests.servers.gateway import GatewayProgram
+from tests.gateway.running import RunningGateway
 
 start_directly = adapter.start_server_in_thread
 
@@ -18,7 +19,7 @@ start_directly = adapter.start_server_in_thread
 class _Both:
     """Milvus Lite's server and the gateway: stopping one stops the other."""
 
-    def __init__(self, server: Any, gateway: GatewayProgram) -> None:
+    def __init__(self, server: Any, gateway: RunningGateway) -> None:
         self._server, self._gateway = server, gateway
 
     def stop(self, grace: float | None = None) -> Any:
@@ -31,13 +32,16 @@ class _Both:
 
 def _start_behind_gateway(*args: Any, **kwargs: Any) -> tuple[Any, Any, int]:
     server, database, port = start_directly(*args, **kwargs)
-    gateway = GatewayProgram(f"http://127.0.0.1:{port}")
+    gateway = RunningGateway(f"http://127.0.0.1:{port}")
     gateway.__enter__()
     return _Both(server, gateway), database, gateway.port
 
 
 adapter.start_server_in_thread = _start_behind_gateway
 
-# Those tests lie in a package called "tests", too.
-for name in [name for name in sys.modules if name.partition(".")[0] == "tests"]:
-    del sys.modules[name]
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_load_initial_conftests() -> None:
+    """Those tests lie in a package called "tests", too."""
+    for name in [name for name in sys.modules if name.partition(".")[0] == "tests"]:
+        del sys.modules[name]
