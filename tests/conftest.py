@@ -54,6 +54,19 @@ def standalone(milvus_server: MilvusStandalone) -> Iterator[alula.Server]:
         yield server
 
 
+@pytest.fixture(scope="module")
+def database(milvus_server: MilvusStandalone) -> Iterator[alula.Server]:
+    """A database of its own on Milvus 2.3.5 standalone, connected; dropped afterwards with all that is in it."""
+    name = f"alula_{uuid.uuid4().hex[:12]}"
+    client = milvus_server.client()
+    client.create_database(name)
+    with alula.connect(milvus_server.uri, database=name) as server:
+        yield server
+        for collection in server.client.list_collections():
+            server.client.drop_collection(collection)
+    client.drop_database(name)
+
+
 @pytest.fixture(scope="module", params=["lite", "standalone"])
 def engine(request: pytest.FixtureRequest) -> alula.Server:
     """Each real engine in turn, connected."""

@@ -16,13 +16,24 @@ from tests.cli.conftest import check_failure, finish, start
 def test_help_lists_every_command(alula):
     result = alula("--help")
     assert result.code == 0
-    for name in ("create", "load", "search", "describe", "drop", "inspect", "index-types", "doctor", "train"):
+    for name in (
+        "create",
+        "load",
+        "search",
+        "describe",
+        "drop",
+        "encoders",
+        "inspect",
+        "index-types",
+        "doctor",
+        "train",
+    ):
         assert f"\n  {name} " in result.out
     assert max(map(len, result.out.splitlines())) <= 80
 
 
 @pytest.mark.parametrize(
-    "name", ["create", "load", "search", "describe", "drop", "inspect", "index-types", "doctor", "train"]
+    "name", ["create", "load", "search", "describe", "drop", "encoders", "inspect", "index-types", "doctor", "train"]
 )
 def test_each_command_has_help(alula, name):
     result = alula(name, "--help")

@@ -93,8 +93,8 @@ def _list(server: Server, output_format: str) -> None:
     for heading in ("name", "sha256", "kind", "takes", "gives", "metric", "size", "pushed (UTC)"):
         table.add_column(heading, overflow="fold", justify="right" if heading == "size" else "left")
     for entry in there:
-        takes = f"{entry.input}, {entry.input_dim} dimensions"
-        gives = f"{entry.output_dim:,} {'sparse dimensions' if entry.kind == 'flops' else 'bits'}"
+        takes = f"{entry.input}, {entry.input_dim}-d"
+        gives = f"{entry.output_dim:,} {'sparse dims' if entry.kind == 'flops' else 'bits'}"
         row = ["\n".join(entry.names) or "(replaced)", entry.sha256[:16], entry.kind, takes, gives, entry.metric]
         table.add_row(*map(Text, [*row, _size(entry), f"{_when(entry):%Y-%m-%d %H:%M}"]))
     console().print(table)

@@ -8,9 +8,11 @@ from __future__ import annotations
 from google.protobuf.message import DecodeError
 from pymilvus.grpc_gen import common_pb2, milvus_pb2
 
+from alula.gateway.peek import varint
+
 _METHODS = milvus_pb2.DESCRIPTOR.services_by_name["MilvusService"].methods_by_name
 _STATUS = common_pb2.Status.DESCRIPTOR
-_FIRST_FIELD = 0x0A  # field 1, length-delimited
+_FIRST_FIELD = b"\x0a"  # field 1, length-delimited
 _THESE = {method.name for method in _METHODS.values() if method.output_type is _STATUS}
 _BEGIN_WITH_IT = {
     method.name
@@ -30,7 +32,7 @@ def status_of(method: str, answer: bytes) -> common_pb2.Status | None:
         if method in _THESE:
             return common_pb2.Status.FromString(answer)
         if method in _BEGIN_WITH_IT:
-            begin, length = (0, 0) if answer[:1] != bytes([_FIRST_FIELD]) else _length(answer, 1)
+            length, begin = varint(answer, 1) if answer[:1] == _FIRST_FIELD else (0, 0)
             return common_pb2.Status.FromString(answer[begin : begin + length])
     except (DecodeError, IndexError):
         pass
@@ -40,15 +42,3 @@ def status_of(method: str, answer: bytes) -> common_pb2.Status | None:
 def refused(status: common_pb2.Status | None) -> bool:
     """Whether a status says no; servers before 2.3 fill the old code alone."""
     return status is not None and bool(status.code or status.error_code)
-
-
-def _length(data: bytes, at: int) -> tuple[int, int]:
-    """A varint, and where what follows it begins: (begin, value)."""
-    value = shift = 0
-    while True:
-        byte = data[at]
-        at += 1
-        value |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            return at, value
-        shift += 7

@@ -53,8 +53,9 @@ class Pages:
         try:
             self._server = _Server((host, port), Handler)
         except OSError as error:
+            why = (error.strerror or str(error)).lower()
             raise ServerError(
-                f"Metrics cannot be served at {address} ({(error.strerror or str(error)).lower()}); give --metrics another address or port."
+                f"Metrics cannot be served at {address} ({why}); give --metrics another address or port."
             ) from None
         self.port: int = self._server.server_address[1]
         threading.Thread(target=self._server.serve_forever, args=(0.1,), name="alula-pages", daemon=True).start()

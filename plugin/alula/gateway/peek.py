@@ -36,17 +36,17 @@ def peek(request: bytes, fields: NameFields) -> tuple[str, str]:
     place, end = 0, len(request)
     try:
         while place < end:
-            tag, place = _varint(request, place)
+            tag, place = varint(request, place)
             number, kind = tag >> 3, tag & 7
             if number > fields.collection and found[fields.collection]:
                 break
             if kind == _BYTES:
-                length, place = _varint(request, place)
+                length, place = varint(request, place)
                 if number in found:
                     found[number] = request[place : place + length].decode()
                 place += length
             elif kind == _VARINT:
-                _, place = _varint(request, place)
+                _, place = varint(request, place)
             elif kind in (_FIXED64, _FIXED32):
                 place += 8 if kind == _FIXED64 else 4
             else:
@@ -56,7 +56,12 @@ def peek(request: bytes, fields: NameFields) -> tuple[str, str]:
     return found[fields.database] if fields.database else "", found[fields.collection] if fields.collection else ""
 
 
-def _varint(data: bytes, place: int) -> tuple[int, int]:
+def varint(data: bytes, place: int) -> tuple[int, int]:
+    """A number of protobuf's at a place, and the place after it.
+
+    Raises:
+        IndexError: If the bytes end before it does.
+    """
     value, shift = 0, 0
     while True:
         byte = data[place]

@@ -185,7 +185,7 @@ class Gateway:
         code, details = error.code(), error.details() or ""
         if code == grpc.StatusCode.UNAVAILABLE:
             details = f"The gateway has no answer of Milvus at {self.options.upstream}: {details}"
-        await call.context.abort(code, details, tuple(trailing))
+        await call.context.abort(code, details, tuple(trailing or ()))
         raise error
 
     def _forget(self, name: str, request: bytes, metadata: Any) -> None:

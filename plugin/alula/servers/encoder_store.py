@@ -6,6 +6,9 @@ The collection `COLLECTION` of a database holds three kinds of rows, told apart 
 - ``file``: says that all parts of a file are there and were read back, and what it is (JSON in ``data``);
 - ``name``: the name in ``data`` stands for the file ``sha256``; of several, the one with the highest ``part`` counts.
 
+Rows have random ids, also when a call is repeated whose answer was lost: Milvus 2.3.5 leaves rows out of an answer when
+two have the same id. Several rows that say the same do no harm.
+
 They are written in this order, so that a reader never sees a file that is not whole, and a name always stands for one.
 A push that was interrupted leaves parts that nobody reads; the next push of the same file goes on from them, and any
 push removes those of other files after `LEFTOVER_SECONDS`.
@@ -19,6 +22,7 @@ from __future__ import annotations
 import base64
 import dataclasses
 import hashlib
+import itertools
 import json
 import re
 import time
@@ -52,7 +56,7 @@ LEFTOVER_SECONDS = 24 * 3600  # younger parts may be of a push that is running
 CALL_SECONDS, OUTAGE_SECONDS = 60.0, 60.0
 
 FIELDS = (
-    FieldSpec("id", "VARCHAR", 0, {"max_length": 512}),
+    FieldSpec("id", "VARCHAR", 0, {"max_length": 64}),
     FieldSpec("role", "VARCHAR", 0, {"max_length": 8}),
     FieldSpec("sha256", "VARCHAR", 0, {"max_length": 64}),
     FieldSpec("part", "INT64", 8),
@@ -170,8 +174,8 @@ def entries(query: Query) -> list[Entry]:
     """
     rows = query(any_of("role", ["file", "name"]), ["role", "sha256", "part", "pushed", "data"])
     names = _names(rows)
-    files = [_entry(row, names) for row in rows if row["role"] == "file"]
-    return sorted(files, key=lambda entry: (not entry.names, entry.names, entry.sha256))
+    files = {row["sha256"]: _entry(row, names) for row in rows if row["role"] == "file"}
+    return sorted(files.values(), key=lambda entry: (not entry.names, entry.names, entry.sha256))
 
 
 def find(query: Query, wanted: str) -> Entry:
@@ -263,7 +267,7 @@ def push(
     written = _fill(server, query, entry, data, check=new or replace, progress=progress)
     if new:
         about = {"format": FORMAT, **{what: getattr(entry, what) for what in _ABOUT}}
-        _insert(server, "file", entry.sha256, [(entry.sha256, entry.parts, json.dumps(about))], entry.pushed)
+        _insert(server, "file", entry.sha256, {0: json.dumps(about)}, entry.pushed)
     if before != entry.sha256:
         _point(server, query, name, entry.sha256, replace=replace)
     _remove_leftovers(server, query, {*known, entry.sha256})
@@ -342,8 +346,8 @@ def remove(server: Server, wanted: str, *, force: bool = False) -> Removed:
     rows = query('role == "name"', ["id", "data"])
     delete_rows(server, COLLECTION, "id", [row["id"] for row in rows if row["data"] in names])
     if gone:
-        delete_rows(server, COLLECTION, "id", [entry.sha256])
-        _delete_parts(server, query, entry.sha256)
+        for role in ("file", "part"):
+            _delete(server, query, _of(role, entry.sha256))
     _remove_leftovers(server, query, ())
     return Removed(entry, names, gone)
 
@@ -467,17 +471,20 @@ def _fill(server: Server, query: Query, entry: Entry, data: bytes, *, check: boo
         progress: As for `push`.
     """
     written = False
+    parts = _of("part", entry.sha256)
     for _ in range(2):  # once more from the beginning where parts were there that are of no use
-        rows = query(_parts_of(entry.sha256), ["part"])
-        missing = sorted(set(range(entry.parts)) - {int(row["part"]) for row in rows})
+        missing = sorted(set(range(entry.parts)) - {int(row["part"]) for row in query(parts, ["part"])})
         if not missing and not check and not written:
             return False
         written |= bool(missing)
         _send_parts(server, entry, data, missing, progress)
-        query(_parts_of(entry.sha256), ["part"])  # after a strong query a server sees the parts without waiting
+        # a strong query: after it a server sees the parts without waiting
+        ids = sorted((int(row["part"]), row["id"]) for row in query(parts, ["id", "part"]))
+        # of parts that are there twice every push keeps the same one
+        delete_rows(server, COLLECTION, "id", [b for (m, _), (n, b) in itertools.pairwise(ids) if m == n])
         if _content(querying(server, "Eventually"), entry, "checking", progress) == data:
             return written
-        _delete_parts(server, query, entry.sha256)
+        _delete(server, query, parts)
     raise ServerError(
         f"Milvus gave back another file than was written into {COLLECTION!r}; check that the server is well, and push "
         "it again."
@@ -488,33 +495,31 @@ def _send_parts(server: Server, entry: Entry, data: bytes, numbers: Sequence[int
     there = entry.parts - len(numbers)
     for start in range(0, len(numbers), PARTS_PER_CALL):
         some = numbers[start : start + PARTS_PER_CALL]
-        rows = [
-            (_part_id(entry.sha256, i), i, base64.b64encode(data[i * PART_BYTES : (i + 1) * PART_BYTES]).decode())
-            for i in some
-        ]
-        _insert(server, "part", entry.sha256, rows)
+        pieces = {i: base64.b64encode(data[i * PART_BYTES : (i + 1) * PART_BYTES]).decode() for i in some}
+        _insert(server, "part", entry.sha256, pieces)
         if progress:
             progress("sending", min(entry.size, (there + start + len(some)) * PART_BYTES), entry.size)
 
 
-def _insert(
-    server: Server, role: str, sha256: str, rows: Sequence[tuple[str, int, str]], pushed: int | None = None
-) -> None:
-    """Write rows, given as id, ``part`` and ``data``. A row that is written twice does no harm: all are read by id."""
-    count = len(rows)
-    ids, parts, data = zip(*rows, strict=True)
+def _insert(server: Server, role: str, sha256: str, data: Mapping[int, str], pushed: int | None = None) -> None:
+    """Write rows of one file, given as ``part`` and ``data``."""
+    count = len(data)
     columns = {
-        "id": ids,
         "role": [role] * count,
         "sha256": [sha256] * count,
-        "part": parts,
+        "part": list(data),
         "pushed": [int(time.time()) if pushed is None else pushed] * count,
-        "data": data,
+        "data": list(data.values()),
         "nothing": np.zeros((count, 2), np.float32),
     }
-    request = write_request(COLLECTION, columns, FIELDS, 0, count, partition="", upsert=False)
+
+    def call() -> None:
+        ids = [uuid.uuid4().hex for _ in data]
+        request = write_request(COLLECTION, {"id": ids, **columns}, FIELDS, 0, count, partition="", upsert=False)
+        send(server, request, CALL_SECONDS)
+
     with milvus_errors(f"write into {COLLECTION!r}"):
-        _repeating(send, server, request, CALL_SECONDS)
+        _repeating(call)
 
 
 def _passes(error: BaseException) -> bool:
@@ -535,7 +540,7 @@ def _point(server: Server, query: Query, name: str, sha256: str, *, replace: boo
     _check_free(name, _names(rows).get(name), sha256, replace)  # another push may have taken it meanwhile
     mine = [row for row in rows if row["data"] == name]
     number = 1 + max((int(row["part"]) for row in mine), default=0)
-    _insert(server, "name", sha256, [(f"name/{name}/{number}/{sha256[:16]}", number, name)])
+    _insert(server, "name", sha256, {number: name})
     delete_rows(server, COLLECTION, "id", [row["id"] for row in mine])
 
 
@@ -555,23 +560,19 @@ def _remove_leftovers(server: Server, query: Query, known: Iterable[str]) -> Non
         delete_rows(server, COLLECTION, "id", [row["id"] for row in rows if row["sha256"] not in whole])
 
 
-def _delete_parts(server: Server, query: Query, sha256: str) -> None:
-    delete_rows(server, COLLECTION, "id", [row["id"] for row in query(_parts_of(sha256), ["id"])])
+def _delete(server: Server, query: Query, filter_: str) -> None:
+    delete_rows(server, COLLECTION, "id", [row["id"] for row in query(filter_, ["id"])])
 
 
-def _parts_of(sha256: str) -> str:
-    return f'role == "part" and sha256 == {literal(sha256)}'
-
-
-def _part_id(sha256: str, number: int) -> str:
-    return f"{sha256}/{number}"
+def _of(role: str, sha256: str) -> str:
+    return f"role == {literal(role)} and sha256 == {literal(sha256)}"
 
 
 def _content(query: Query, entry: Entry, stage: str, progress: Progress | None) -> bytes | None:
     """A file's bytes; None if they are not those of its fingerprint."""
     data = bytearray()
     for start in range(0, entry.parts, PARTS_PER_CALL):
-        texts = _page(query, entry.sha256, range(start, min(start + PARTS_PER_CALL, entry.parts)))
+        texts = _page(query, entry.sha256, start, min(start + PARTS_PER_CALL, entry.parts))
         try:
             data += b"".join(base64.b64decode(text, validate=True) for text in texts)
         except ValueError:
@@ -587,8 +588,8 @@ def _content(query: Query, entry: Entry, stage: str, progress: Progress | None) 
     stop=tenacity.stop_after_attempt(8),
     retry_error_callback=lambda state: state.outcome and state.outcome.result(),
 )
-def _page(query: Query, sha256: str, numbers: Sequence[int]) -> list[str]:
+def _page(query: Query, sha256: str, start: int, stop: int) -> list[str]:
     """Some parts of a file, in base64; asked for again while some are missing (""), as servers may see rows late."""
-    rows = query(any_of("id", [_part_id(sha256, number) for number in numbers]), ["part", "data"])
+    rows = query(f"{_of('part', sha256)} and part >= {start} and part < {stop}", ["part", "data"])
     found = {int(row["part"]): str(row["data"]) for row in rows}
-    return [found.get(number, "") for number in numbers]
+    return [found.get(number, "") for number in range(start, stop)]
