@@ -6,10 +6,13 @@ For programs that run those tests (``-p tests.gateway.adapter_plugin``), not for
 from __future__ import annotations
 
 import sys
+import time
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from milvus_lite.adapter.grpc import server as adapter
+from pymilvus.client import grpc_handler
 
 from tests.gateway.running import RunningGateway
 
@@ -38,6 +41,8 @@ def _start_behind_gateway(*args: Any, **kwargs: Any) -> tuple[Any, Any, int]:
 
 
 adapter.start_server_in_thread = _start_behind_gateway
+# pymilvus looks twice a second whether an index is there: most of the time of these tests
+grpc_handler.time = SimpleNamespace(**{**vars(time), "sleep": lambda seconds: time.sleep(min(seconds, 0.01))})
 
 
 @pytest.hookimpl(tryfirst=True)
