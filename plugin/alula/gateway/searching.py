@@ -22,7 +22,7 @@ from alula.gateway.declared import flat
 from alula.gateway.field_data import column, join, take
 from alula.gateway.rows import check_output, shown
 from alula.gateway.session import RequestCalls, Session
-from alula.gateway.upstream import refill
+from alula.gateway.upstream import pairs, refill
 from alula.gateway.views import View
 from alula.index_types import MAX_RESULTS
 from alula.kernels import better_is_larger, exact_scores, top_k
@@ -70,6 +70,7 @@ _OUTER = frozenset(
         "ignore_growing",
         "iterator",
         "collection_id",
+        "guarantee_timestamp",
         "search_iter_v2",
         "search_iter_batch_size",
         "search_iter_last_bound",
@@ -314,7 +315,10 @@ def _identity(session: Session, view: View, request: Any) -> bytes:
     own.CopyFrom(request)
     own.guarantee_timestamp = 0
     progress = ("topk", "limit", "search_iter_batch_size", "search_iter_last_bound", "search_iter_id")
-    refill(own.search_params, [pair for pair in own.search_params if pair.key not in progress])
+    params = flat(own.search_params)
+    for name in (*progress, "params", "guarantee_timestamp"):
+        params.pop(name, None)
+    refill(own.search_params, pairs(sorted(params.items())))
     login = [value for key, value in session.caller.metadata if key in ("authorization", "dbname")]
     text = own.SerializeToString(deterministic=True) + repr((login, sorted(view.settings.items()))).encode()
     return hashlib.sha256(text).digest()
