@@ -9,6 +9,7 @@ import random
 import tempfile
 import threading
 import time
+import traceback
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -148,6 +149,9 @@ def measure(report: Report, *, quick: bool) -> None:
             soak = Soak(place, tally, minutes(quick=quick) * 60)
             try:
                 soak.run(*(QUICK_QUIET_POINTS, QUICK_SERVER_KILLS) if quick else (QUIET_POINTS, SERVER_KILLS))
+            except Exception as error:
+                tally.note(f"the run broke off: {error!r}")
+                say(traceback.format_exc())
             finally:
                 soak.close()
                 _tables(report, tally)
