@@ -30,9 +30,10 @@ from alula import stored
 from alula.collections import query_vectors
 from alula.encoders import DrqEncoder, Encoder, FlopsEncoder
 from alula.errors import DataError, EncoderError, Unsupported, UsageError
-from alula.gateway import placeholders
+from alula.gateway import metrics, placeholders
 from alula.gateway.field_data import column
 from alula.index_types import Capabilities, Column, FieldSpec
+from alula.index_types.base import NativeQuery
 from alula.servers import fill_field
 
 EncoderOf: TypeAlias = Callable[[str], Encoder]
@@ -181,7 +182,9 @@ def fill(
                 f"{function.input!r}; leave it out."
             )
         if function.input in given:
-            encoded = _encode_rows(encoder_of(function.encoder), _values(given[function.input]))
+            encoder, values = encoder_of(function.encoder), _values(given[function.input])
+            with metrics.encoding("rows"):
+                encoded = _encode_rows(encoder, values)
             kind = DataType.SPARSE_FLOAT_VECTOR if sp.issparse(encoded) else DataType.BINARY_VECTOR
             data = request.fields_data.add(field_name=function.output, type=kind)
             fill_field(data, encoded, FieldSpec(function.output, kind.name, 0), slice(None))
@@ -227,12 +230,8 @@ def native_queries(group: bytes, function: Function, encoder_of: EncoderOf) -> b
     queries = placeholders.read(group)
     if isinstance(queries, list) and encoder.info.input == "vectors":
         queries = _numbers(queries)
-    vectors = query_vectors(encoder, queries)
-    parts = [vectors[start : start + QUERIES_AT_A_TIME] for start in range(0, len(vectors), QUERIES_AT_A_TIME)]
-    if isinstance(encoder, FlopsEncoder):
-        return placeholders.write([query for part in parts for query in _sparse_queries(encoder.encode_queries(part))])
-    drq = cast(DrqEncoder, encoder)
-    return placeholders.write([signs.tobytes() for part in parts for signs in drq.encode_queries(part).signs])
+    with metrics.encoding("queries"):
+        return placeholders.write(_encode_queries(encoder, query_vectors(encoder, queries)))
 
 
 def _is_ours(declared: schema_pb2.FunctionSchema) -> bool:
@@ -349,6 +348,17 @@ def _encode_rows(encoder: Encoder, values: Any) -> Column:
         else:
             parts.append(cast(DrqEncoder, encoder).encode_rows(vectors).signs)
     return sp.vstack(parts, format="csr") if sp.issparse(parts[0]) else np.concatenate(parts)
+
+
+def _encode_queries(encoder: Encoder, vectors: npt.NDArray[np.float32]) -> list[NativeQuery]:
+    found: list[NativeQuery] = []
+    for start in range(0, len(vectors), QUERIES_AT_A_TIME):
+        some = vectors[start : start + QUERIES_AT_A_TIME]
+        if isinstance(encoder, FlopsEncoder):
+            found += _sparse_queries(encoder.encode_queries(some))
+        else:
+            found += [signs.tobytes() for signs in cast(DrqEncoder, encoder).encode_queries(some).signs]
+    return found
 
 
 def _sparse_queries(rows: sp.csr_array) -> Iterator[dict[int, float]]:

@@ -353,7 +353,7 @@ def remove(server: Server, wanted: str, *, force: bool = False) -> Removed:
 
 
 def made_with(server: Server, sha256: str) -> list[str]:
-    """The collections of the database that were made with an encoder.
+    """The collections of the database that were made with an encoder, or have a function that uses it.
 
     Raises:
         ServerError: If Milvus fails.
@@ -363,8 +363,10 @@ def made_with(server: Server, sha256: str) -> list[str]:
     with milvus_errors("look which collections were made with an encoder"):
         for name in sorted(client.list_collections()):
             indexes = [client.describe_index(name, index) for index in client.list_indexes(name)]
-            _, settings = stored.read(indexes, client.describe_collection(name).get("description", ""))
-            if settings.get("encoder") == sha256:
+            about = client.describe_collection(name)
+            _, settings = stored.read(indexes, about.get("description", ""))
+            functions = [stored.read((), field.get("description", ""))[1] for field in about.get("fields", ())]
+            if any(stored_.get("encoder") == sha256 for stored_ in (settings, *functions)):
                 found.append(name)
     return found
 
