@@ -249,9 +249,10 @@ def test_functions_with_the_node_sdk(on_lite, node_of_tests, collection_name, so
 
 def test_an_encoder_that_a_function_uses_is_not_removed(on_lite, collection_name):
     on_lite.create(collection_name, "text", "sparse")
-    with alula.connect(on_lite.upstream) as server:
-        with pytest.raises(UsageError, match=collection_name):
+    for address in (on_lite.upstream, f"http://{on_lite.address}"):
+        with alula.connect(address) as server, pytest.raises(UsageError, match=collection_name):
             encoder_store.remove(server, "words")
+    with alula.connect(on_lite.upstream) as server:
         on_lite.client.drop_collection(collection_name)
         used = encoder_store.find(encoder_store.querying(server), "words").sha256
         assert not encoder_store.made_with(server, used)

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, TypeAlias, cast
 
 import numpy as np
@@ -58,7 +58,6 @@ class Function:
         output: The field it fills: SPARSE_FLOAT_VECTOR or BINARY_VECTOR.
         encoder: The sha256 of its encoder.
         description: A text for people.
-        params: Its parameters, as the client gave them.
     """
 
     name: str
@@ -67,7 +66,6 @@ class Function:
     output: str
     encoder: str
     description: str = ""
-    params: Mapping[str, str] = field(default_factory=dict)
 
     def settings(self) -> dict[str, str]:
         """As flat texts, to be stored with the output field."""
@@ -77,7 +75,6 @@ class Function:
             "input": self.input,
             "encoder": self.encoder,
             "description": self.description,
-            "params": json.dumps(dict(self.params)),
         }
 
     @classmethod
@@ -90,18 +87,18 @@ class Function:
             output,
             settings["encoder"],
             settings["description"],
-            dict(json.loads(settings["params"])),
         )
 
     def schema(self) -> schema_pb2.FunctionSchema:
-        """As clients see it."""
+        """As clients see it: with the encoder's fingerprint, since its name may come to stand for another one."""
+        params = {"provider": PROVIDER, "encoder": self.encoder}
         return schema_pb2.FunctionSchema(
             name=self.name,
             type=self.kind,
             description=self.description,
             input_field_names=[self.input],
             output_field_names=[self.output],
-            params=[common_pb2.KeyValuePair(key=key, value=value) for key, value in self.params.items()],
+            params=[common_pb2.KeyValuePair(key=key, value=value) for key, value in params.items()],
         )
 
 
@@ -255,7 +252,7 @@ def _checked(declared: schema_pb2.FunctionSchema, fields: Mapping[str, Any], enc
     encoder = encoder_of(params["encoder"])
     _check_input(name, fields[source], encoder)
     _check_output(name, fields[target], encoder)
-    return Function(name, declared.type, source, target, encoder.sha256, declared.description, params)
+    return Function(name, declared.type, source, target, encoder.sha256, declared.description)
 
 
 def _check_input(name: str, source: Any, encoder: Encoder) -> None:
@@ -313,7 +310,7 @@ def _remember(target: Any, function: Function) -> None:
     target.is_function_output = False
     if stored.read((), target.description) != (text.strip(), settings):
         raise UsageError(
-            f"The name, description or parameters of the function {function.name!r} hold '[alula ', which marks what "
+            f"The name or description of the function {function.name!r} holds '[alula ', which marks what "
             "Alula stores; call it otherwise."
         )
 
