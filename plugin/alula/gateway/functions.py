@@ -6,8 +6,9 @@ queries. What Milvus then holds and ranks is an ordinary field: an encoder of th
 SPARSE_FLOAT_VECTOR, one of the kind ``drq`` a BINARY_VECTOR with its sign bits.
 
 No function type of Milvus says that, so every one is taken, and the provider decides. Clients check some types
-themselves: ``BM25`` lets a text become a SPARSE_FLOAT_VECTOR in every SDK since 2.5, and ``MINHASH``, which no SDK
-checks, lets a text or a vector become either. ``TEXTEMBEDDING`` may give neither, and ``UNKNOWN`` is none.
+themselves: ``BM25`` lets a text become a SPARSE_FLOAT_VECTOR in every SDK since 2.5. ``MINHASH``, and in SDKs that do
+not know it yet ``RERANK``, are checked by none and let a text or a vector become either. ``TEXTEMBEDDING`` may give
+neither, and ``UNKNOWN`` is none.
 
 Milvus knows nothing of these functions: each is remembered in the description of its output field, which every version
 keeps, and is shown again when the collection is described, so that clients leave the output out of their rows.
@@ -171,7 +172,7 @@ def fill(
         EncoderError: If the encoder is not there, or fails.
     """
     given = {data.field_name: data for data in request.fields_data}
-    partial = isinstance(request, milvus_pb2.UpsertRequest) and request.partial_update
+    partial = getattr(request, "partial_update", False)  # inserts have none, nor have older pymilvus's upserts
     for function in functions:
         if function.output in given:
             raise UsageError(
@@ -204,7 +205,7 @@ def translate(
         encoder_of: Finds their encoders.
     """
     for function in functions:
-        if function.output == searched and request.WhichOneof("search_input") != "ids":
+        if function.output == searched and request.placeholder_group:  # a search may be by ids instead
             request.placeholder_group = native_queries(request.placeholder_group, function, encoder_of)
 
 
