@@ -109,7 +109,7 @@ async def _serve(gateway: Gateway, options: Options) -> None:
     port = await gateway.start()
     where = _with_port(options.listen, port) + (" (TLS)" if options.tls else "")
     pages = f"; metrics at {_with_port(options.metrics, gateway.metrics_port)}" if options.metrics else ""
-    if await gateway.health.look():
+    if gateway.health.ready:
         milvus = f"Milvus {gateway.health.version}".rstrip()
         LOGGER.info(f"Listening on {where}, in front of {milvus} at {options.upstream}{pages}.")
     else:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -70,6 +69,7 @@ class Gateway:
         if self.options.metrics:
             self._pages = Pages(self.options.metrics, self.health, asyncio.get_running_loop())
         await self._server.start()
+        await self.health.look()
         self._watching = asyncio.create_task(self.health.watch())
         return port
 
@@ -86,12 +86,7 @@ class Gateway:
         """Take no new calls, and end when those under way have, at the latest after `grace` seconds."""
         await self.health.stop()
         self._watching.cancel()
-        ending = asyncio.create_task(self._server.stop(grace))
-        with contextlib.suppress(asyncio.TimeoutError):
-            await asyncio.wait_for(self._observed.until_idle(), grace)
-        # who watches the health would otherwise be waited for until the end of the grace
-        await self._server.stop(None)
-        await ending
+        await self._server.stop(grace)
         self._workers.close()
         await self.upstream.close()
         if self._pages:
@@ -165,14 +160,12 @@ class Gateway:
 
     def streaming(self, path: str) -> Callable[[AsyncIterator[bytes], Any], AsyncIterator[bytes]]:
         """How a method is served that streams, or that this version does not know: message by message."""
-        forward = self.upstream.streaming(path)
 
         async def serve(requests: AsyncIterator[bytes], context: Any) -> AsyncIterator[bytes]:
             call = Call(path.rpartition("/")[2], context)
             async with self._observed.watch(call):
-                metadata = forwarded(context.invocation_metadata())
                 try:
-                    async for response in forward(requests, metadata=metadata, timeout=context.time_remaining()):
+                    async for response in await self.upstream.stream(path, requests, context):
                         yield response
                 except grpc.aio.AioRpcError as error:
                     metrics.upstream_failed(call.method, error.code().name)
