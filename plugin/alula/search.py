@@ -12,7 +12,7 @@ import numpy.typing as npt
 from alula.errors import UsageError
 from alula.index_types import MAX_RESULTS, Candidates, IndexType, Lowering, SearchPlan, VectorField, check_options
 from alula.kernels import better_is_larger, exact_scores, top_k
-from alula.servers import Calls, Found, Id, Scope, any_of
+from alula.servers import Calls, Found, Id, NativeSearch, Scope, any_of
 
 F32 = npt.NDArray[np.float32]
 
@@ -183,16 +183,9 @@ class Searcher:
                         yield found.ids, estimates
 
     def _native(self, plan: SearchPlan, span: slice, columns: Sequence[str], scope: Scope) -> Sequence[Found]:
-        return self._calls.search(
-            plan.field,
-            plan.queries[span],
-            metric=plan.metric,
-            params=plan.params,
-            limit=plan.candidates,
-            filter=scope.filter,
-            columns=columns,
-            scope=scope,
-        )
+        queries, filter_ = plan.queries[span], scope.filter
+        native = NativeSearch(plan.field, queries, plan.metric, plan.candidates, filter_, plan.params, columns)
+        return self._calls.search(native, scope)
 
     def score_exactly(self, query: F32, ids: Sequence[Id], scope: Scope) -> tuple[Sequence[Id], F32]:
         """Exact scores of some rows: by a second search that sees only them, or by fetching the vectors."""
@@ -202,16 +195,8 @@ class Searcher:
             ids = [id_ for id_ in ids if id_ in rows]
             vectors = np.array([rows[id_][field.name] for id_ in ids], np.float32).reshape(len(ids), field.dim)
             return ids, exact_scores(query, vectors, field.metric)
-        (found,) = self._calls.search(
-            field.name,
-            query[np.newaxis],
-            metric=field.metric,
-            params={},
-            limit=len(ids),
-            filter=any_of(self._primary_key, ids),
-            columns=(),
-            scope=scope,
-        )
+        these = any_of(self._primary_key, ids)
+        (found,) = self._calls.search(NativeSearch(field.name, query[np.newaxis], field.metric, len(ids), these), scope)
         return found.ids, found.scores
 
     def fetch(self, ids: set[Id], fields: Sequence[str], scope: Scope) -> dict[Id, dict[str, Any]]:

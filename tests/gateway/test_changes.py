@@ -123,6 +123,29 @@ def test_rows_that_arrive_while_it_is_made_anew_are_kept(clients, collection_nam
     assert found(client, name, ROWS[0]) == [0]
 
 
+def test_rows_that_arrive_by_an_alias_meanwhile_are_not_dropped(clients, collection_name, monkeypatch):
+    client, name = clients[0], collection_name
+    client.create_collection(name, schema=schema_of(client))
+    client.create_alias(name, f"{name}_alias")
+    check = indexes._check_empty
+
+    def and_then_a_row(*arguments, certainly):
+        check(*arguments, certainly=certainly)
+        if certainly:
+            monkeypatch.undo()
+            clients[1].insert(f"{name}_alias", rows(0, 1))
+
+    monkeypatch.setattr(indexes, "_check_empty", and_then_a_row)
+    with pytest.raises(MilvusException, match=f"They lie in '{name}_alula_"):
+        index(client, name, index_type="DRQ", params={"encoder": "changes0"})
+    (aside,) = (other for other in client.list_collections() if other.startswith(f"{name}_alula_"))
+    index(client, aside, index_type="FLAT", metric_type="COSINE")
+    client.load_collection(aside)
+    assert found(client, aside, ROWS[0]) == [0]
+    client.drop_alias(f"{name}_alias")
+    client.drop_collection(aside)
+
+
 def test_a_second_index_is_refused_as_milvus_does(clients, collection_name):
     client, name = clients[0], collection_name
     client.create_collection(name, schema=schema_of(client))

@@ -94,29 +94,21 @@ def _remake(session: Session, request: Any, declared: Declaration) -> None:
     if any(f.name == request.field_name for f in about.schema.fields) and _has_index(session, database, name, request):
         raise UsageError(f"The field {request.field_name!r} has an index already; drop it first.")
     schema = lowered(about.schema, lowering_for(session, database, about.schema, declared))
-    for field in schema.fields:
-        field.fieldID = 0
-    new = milvus_pb2.CreateCollectionRequest(
-        db_name=database,
-        collection_name=name,
-        schema=schema.SerializeToString(),
-        shards_num=about.shards_num,
-        consistency_level=about.consistency_level,
-        properties=about.properties,
-        num_partitions=about.num_partitions if any(f.is_partition_key for f in schema.fields) else 0,
-    )
+    old, new = (_as_described(about, database, name, kept) for kept in (about.schema, schema))
     partitions = _partitions(session, database, name) if not new.num_partitions else []
     aside = _put_aside(session, database, name)
+    if not aside:
+        caller.send("DropCollection", milvus_pb2.DropCollectionRequest(db_name=database, collection_name=name))
     try:
         if aside:
             _check_empty(session, database, aside, declared, certainly=True)
-        else:
-            caller.send("DropCollection", milvus_pb2.DropCollectionRequest(db_name=database, collection_name=name))
         caller.send("CreateCollection", new)
     except BaseException:
         if aside:
             back = milvus_pb2.RenameCollectionRequest(db_name=database, oldName=aside, newName=name)
             caller.send("RenameCollection", back)
+        else:
+            caller.send("CreateCollection", old)
         raise
     finally:
         session.views.forget(database)
@@ -127,7 +119,36 @@ def _remake(session: Session, request: Any, declared: Declaration) -> None:
         moved = milvus_pb2.AlterAliasRequest(db_name=database, collection_name=name, alias=alias)
         caller.send("AlterAlias", moved)
     if aside:
-        caller.send("DropCollection", milvus_pb2.DropCollectionRequest(db_name=database, collection_name=aside))
+        _drop_empty(session, database, aside, declared)
+
+
+def _drop_empty(session: Session, database: str, aside: str, declared: Declaration) -> None:
+    """Drop what was put aside, unless rows got into it meanwhile by an alias or a call that was under way."""
+    try:
+        _check_empty(session, database, aside, declared, certainly=True)
+    except UsageError:
+        raise UsageError(
+            f"Rows arrived while the collection was made anew for {declared.kind.name}. They lie in {aside!r}; copy "
+            "them from there, and drop it."
+        ) from None
+    session.caller.send("DropCollection", milvus_pb2.DropCollectionRequest(db_name=database, collection_name=aside))
+
+
+def _as_described(about: Any, database: str, name: str, schema: Any) -> Any:
+    """The request that makes a collection as it is described, with some schema."""
+    bare = type(schema).FromString(schema.SerializeToString())
+    for field in bare.fields:
+        field.fieldID = 0
+    keyed = any(field.is_partition_key for field in bare.fields)
+    return milvus_pb2.CreateCollectionRequest(
+        db_name=database,
+        collection_name=name,
+        schema=bare.SerializeToString(),
+        shards_num=about.shards_num,
+        consistency_level=about.consistency_level,
+        properties=about.properties,
+        num_partitions=about.num_partitions if keyed else 0,
+    )
 
 
 def _put_aside(session: Session, database: str, name: str) -> str:

@@ -19,7 +19,7 @@ from alula.index_types import MAX_RESULTS
 
 F32 = npt.NDArray[np.float32]
 Queries: TypeAlias = "F32 | list[str]"
-NativeQueries: TypeAlias = "F32 | Sequence[bytes] | Sequence[Mapping[int, float]]"
+NativeQueries: TypeAlias = "F32 | Sequence[bytes] | Sequence[Mapping[int, float]] | Sequence[bytes | dict[int, float]]"
 
 MAX_QUERIES = MAX_RESULTS  # Milvus: "nq (number of search vector per search request) should be in range [1, 16384]"
 _TAG = "$0"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +18,7 @@ from alula.gateway.field_data import column
 from alula.gateway.functions import EncoderOf
 from alula.gateway.upstream import Caller, pairs
 from alula.gateway.views import Known, View, Views
-from alula.servers import Found, Scope
+from alula.servers import Found, NativeSearch, Scope
 
 F32 = npt.NDArray[np.float32]
 # How a search looks for rows is the gateway's affair; whether rows still being written count is the client's.
@@ -101,32 +101,27 @@ class RequestCalls:
         )
         self._kept = [(pair.key, pair.value) for pair in request.search_params if pair.key in _KEPT_PARAMS]
 
-    def search(
-        self,
-        field: str,
-        queries: Sequence[Any] | F32,
-        *,
-        metric: str,
-        params: Mapping[str, Any],
-        limit: int,
-        filter: str,
-        columns: Sequence[str],
-        scope: Scope,
-    ) -> Sequence[Found]:
+    def search(self, native: NativeSearch, scope: Scope) -> Sequence[Found]:
         """See `alula.servers.Calls.search`."""
         del scope  # the client's request says it
-        native = milvus_pb2.SearchRequest()
-        native.CopyFrom(self._template)
-        native.dsl = filter
-        if filter == self._request.dsl:
+        request = milvus_pb2.SearchRequest()
+        request.CopyFrom(self._template)
+        request.dsl = native.filter
+        if native.filter == self._request.dsl:
             for name, value in self._request.expr_template_values.items():
-                native.expr_template_values[name].CopyFrom(value)
-        native.nq = len(queries)
-        native.placeholder_group = placeholders.write(queries)
-        native.output_fields.extend(columns)
-        told = {"anns_field": field, "topk": limit, "metric_type": metric, "params": json.dumps(dict(params))}
-        native.search_params.extend(pairs([*told.items(), ("round_decimal", -1), *self._kept]))
-        return found(self._caller.send("Search", native).results, len(queries), columns)
+                request.expr_template_values[name].CopyFrom(value)
+        request.nq = len(native.queries)
+        request.placeholder_group = placeholders.write(native.queries)
+        request.output_fields.extend(native.columns)
+        told = {
+            "anns_field": native.field,
+            "topk": native.limit,
+            "metric_type": native.metric,
+            "params": json.dumps(dict(native.params)),
+            "round_decimal": -1,
+        }
+        request.search_params.extend(pairs([*told.items(), *self._kept]))
+        return found(self._caller.send("Search", request).results, len(native.queries), native.columns)
 
     def query(self, filter: str, fields: Sequence[str], scope: Scope) -> Found:
         """See `alula.servers.Calls.query`."""

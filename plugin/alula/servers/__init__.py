@@ -1,7 +1,7 @@
 """Servers: connect, ask what they can do, and speak their dialect."""
 
 from alula.servers.aliases import alias_target, point_alias
-from alula.servers.calls import Calls, ClientCalls, Found, Id, Scope
+from alula.servers.calls import Calls, ClientCalls, Found, Id, NativeSearch, Scope
 from alula.servers.capabilities import ask, version
 from alula.servers.connection import Server, connect, is_local, milvus_errors, server_words, trouble_with_port
 from alula.servers.defaults import write_defaults
@@ -17,6 +17,7 @@ __all__ = [
     "Failure",
     "Found",
     "Id",
+    "NativeSearch",
     "Scope",
     "Server",
     "alias_target",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias
@@ -43,6 +44,29 @@ class Scope:
 
 
 @dataclass(frozen=True)
+class NativeSearch:
+    """A search as Milvus does it.
+
+    Args:
+        field: The field that is searched.
+        queries: Native queries, or vectors float32 (n, d).
+        metric: The field's native metric.
+        limit: Rows per query.
+        filter: The rows to search among: the scope's, or an expression of Alula's own.
+        params: Native search parameters.
+        columns: Fields to answer with.
+    """
+
+    field: str
+    queries: Sequence[NativeQuery] | F32
+    metric: str
+    limit: int
+    filter: str
+    params: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    columns: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
 class Found:
     """Rows that Milvus answered with.
 
@@ -60,30 +84,8 @@ class Found:
 class Calls(Protocol):
     """Search and query in one collection."""
 
-    def search(
-        self,
-        field: str,
-        queries: Sequence[NativeQuery] | F32,
-        *,
-        metric: str,
-        params: Mapping[str, Any],
-        limit: int,
-        filter: str,
-        columns: Sequence[str],
-        scope: Scope,
-    ) -> Sequence[Found]:
-        """A native search: what was found for each query, best first.
-
-        Args:
-            field: The field that is searched.
-            queries: Native queries, or vectors float32 (n, d).
-            metric: The field's native metric.
-            params: Native search parameters.
-            limit: Rows per query.
-            filter: The rows to search among; `scope.filter`, or an expression of Alula's own in its place.
-            columns: Fields to answer with.
-            scope: Everything else.
-        """
+    def search(self, native: NativeSearch, scope: Scope) -> Sequence[Found]:
+        """What was found for each query, best first; the scope says everything but the filter."""
 
     def query(self, filter: str, fields: Sequence[str], scope: Scope) -> Found:
         """The rows that match a filter of Alula's own, whatever `scope.filter` says."""
@@ -103,34 +105,23 @@ class ClientCalls:
         self._name = name
         self._primary_key = primary_key
 
-    def search(
-        self,
-        field: str,
-        queries: Sequence[NativeQuery] | F32,
-        *,
-        metric: str,
-        params: Mapping[str, Any],
-        limit: int,
-        filter: str,
-        columns: Sequence[str],
-        scope: Scope,
-    ) -> Sequence[Found]:
+    def search(self, native: NativeSearch, scope: Scope) -> Sequence[Found]:
         """See `Calls.search`."""
         if scope.partitions:
             self._server.check_partitions("search without")
         with milvus_errors(f"search the collection {self._name!r}", filter=scope.filter):
             answers = self._server.client.search(
                 self._name,
-                data=list(queries),
-                anns_field=field,
-                limit=limit,
-                filter=filter,
-                output_fields=list(columns),
-                search_params={"metric_type": metric, "params": dict(params)},
+                data=list(native.queries),
+                anns_field=native.field,
+                limit=native.limit,
+                filter=native.filter,
+                output_fields=list(native.columns),
+                search_params={"metric_type": native.metric, "params": dict(native.params)},
                 **scope.arguments(),
             )
         return [
-            Found(list(hits.ids), np.fromiter(hits.distances, np.float32, len(hits)), _columns(hits, columns))
+            Found(list(hits.ids), np.fromiter(hits.distances, np.float32, len(hits)), _columns(hits, native.columns))
             for hits in answers
         ]
 
