@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, NoReturn
@@ -209,10 +208,11 @@ class _Handler(grpc.GenericRpcHandler):  # type: ignore[misc]
 
 def _why_not(host: str, port: int) -> str:
     """Why an address cannot be listened on, in the system's words: gRPC does not tell."""
-    bare = host.strip("[]")
     try:
-        with socket.create_server((bare, port), family=socket.AF_INET6 if ":" in bare else socket.AF_INET):
-            return "gRPC could not"
+        family, kind, protocol, _, place = socket.getaddrinfo(host.strip("[]"), port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind, protocol) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(place)
     except OSError as error:
-        # a name that cannot be resolved has a number of its own kind
-        return (os.strerror(error.errno) if error.errno and error.errno > 0 else str(error.strerror)).lower()
+        return str(error.strerror).lower()
+    return "gRPC could not"
