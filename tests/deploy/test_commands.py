@@ -6,21 +6,32 @@ import json
 import os
 import re
 import shlex
-import shutil
 import subprocess
 import sys
+import threading
 import time
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import click
 import grpc
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from pymilvus.grpc_gen import milvus_pb2, milvus_pb2_grpc
 
-from tests.deploy.test_files import DEPLOY, MANIFESTS, PREFIX, beside_python, compose, documents, needs, of_kind, settings
+from alula.cli.main import cli
+from tests.deploy.test_files import (
+    DEPLOY,
+    MANIFESTS,
+    PREFIX,
+    beside_python,
+    documents,
+    needs,
+    of_kind,
+    settings,
+)
 from tests.gateway.running import LOOPBACK, RunningGateway
 from tests.servers.standalone import _free_ports
 
@@ -85,24 +96,16 @@ def test_the_pause_before_a_pods_end_is_a_command():
     assert subprocess.run([program, *["0" for _ in seconds]], check=False).returncode == 0
 
 
-def test_commands_of_the_tools_have_these_options(alula_help):
+def test_commands_of_the_tools_have_these_options():
     texts = [path.read_text() for path in (*MANIFESTS, DEPLOY / "compose.yaml", DEPLOY / "README.md")]
     lines = [match for text in texts for match in re.findall(r"--rm alula (.+)$", text, re.MULTILINE)]
     job = documents(DEPLOY / "kubernetes/load-job.yaml")[0]["spec"]["template"]["spec"]["containers"][0]["args"]
     commands = [shlex.split(line) for line in lines] + [job]
     assert len(commands) >= 4
     for name, *arguments in commands:
-        options = {argument for argument in arguments if argument.startswith("--")}
-        assert options <= set(re.findall(r"--[\w-]+", alula_help(name))), name
-
-
-@pytest.fixture(scope="module")
-def alula_help():
-    def text(name: str) -> str:
-        command = [sys.executable, "-m", "alula.cli", name, "--help"]
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout
-
-    return text
+        command = cli.get_command(click.Context(cli), name)
+        known = {option for parameter in command.params for option in parameter.opts}
+        assert {argument for argument in arguments if argument.startswith("--")} <= known, name
 
 
 def exported(gateway: RunningGateway) -> set[str]:
@@ -173,30 +176,95 @@ def test_expressions_of_the_dashboard_are_promql(tmp_path):
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-@needs("haproxy")
-def test_the_balancer_spreads_calls_and_leaves_out_a_gateway_that_ends(milvus_server, tmp_path):
-    with RunningGateway(milvus_server.uri) as one, RunningGateway(milvus_server.uri) as two:
-        front = _free_ports(["front"])["front"]
+class Behind:
+    """Gateways as programs of their own, and the balancer in front of them."""
+
+    def __init__(self, upstream: str, folder: Path, count: int = 2) -> None:
+        self.ports = [_free_ports(["clients", "pages"]) for _ in range(count)]
+        self.front = _free_ports(["front"])["front"]
+        environment = {f"{PREFIX}UPSTREAM": upstream, f"{PREFIX}DRAIN_SECONDS": "20"}
+        self.gateways = [
+            subprocess.Popen(
+                [beside_python("alula"), "gateway"],
+                env=os.environ
+                | environment
+                | {
+                    f"{PREFIX}LISTEN": f"{LOOPBACK}:{ports['clients']}",
+                    f"{PREFIX}METRICS": f"{LOOPBACK}:{ports['pages']}",
+                },
+            )
+            for ports in self.ports
+        ]
+        text = (DEPLOY / "haproxy.cfg").read_text().replace(":19540 proto", f"{LOOPBACK}:{self.front} proto")
+        text = text.replace("inter 2s", "inter 500").replace(" port 9091", "")
         servers = "\n".join(
-            f"    server gateway{i} {LOOPBACK}:{gateway.port} proto h2 check port {gateway.gateway.metrics_port} inter 100"
-            for i, gateway in enumerate((one, two))
+            f"    server gateway{i} {LOOPBACK}:{ports['clients']} port {ports['pages']}"
+            for i, ports in enumerate(self.ports)
         )
-        text = (DEPLOY / "haproxy.cfg").read_text().replace(":19540", f"{LOOPBACK}:{front}")
         text, replaced = re.subn(r"^ +server-template .+$", servers, text, flags=re.MULTILINE)
         assert replaced == 1
-        (tmp_path / "haproxy.cfg").write_text(text)
-        balancer = subprocess.Popen([shutil.which("haproxy"), "-f", str(tmp_path / "haproxy.cfg")])
+        (folder / "haproxy.cfg").write_text(text)
+        self.balancer = subprocess.Popen(["haproxy", "-f", str(folder / "haproxy.cfg")])
+
+    def close(self) -> None:
+        for process in (self.balancer, *self.gateways):
+            process.kill()
+            process.wait()
+
+    def ready(self) -> bool:
         try:
-            with grpc.insecure_channel(f"{LOOPBACK}:{front}") as channel:
-                grpc.channel_ready_future(channel).result(10)
-                show = milvus_pb2_grpc.MilvusServiceStub(channel).ShowCollections
-                calls_of_both = [sum_of_calls(gateway) for gateway in (one, two)]
-                for _ in range(40):
-                    show(milvus_pb2.ShowCollectionsRequest(), timeout=5)
-                assert calls_of_both
-                one.stop(5)
-                for _ in range(40):
-                    show(milvus_pb2.ShowCollectionsRequest(), timeout=5)
-        finally:
-            balancer.terminate()
-            balancer.wait()
+            for ports in self.ports:
+                urllib.request.urlopen(f"http://{LOOPBACK}:{ports['pages']}/readyz", timeout=5).close()
+        except OSError:
+            return False
+        return True
+
+    def calls(self) -> list[float]:
+        """How many calls each gateway has answered."""
+        found = []
+        for ports in self.ports:
+            with urllib.request.urlopen(f"http://{LOOPBACK}:{ports['pages']}/metrics", timeout=5) as page:
+                families = text_string_to_metric_families(page.read().decode())
+            found.append(sum(s.value for f in families for s in f.samples if s.name == "alula_gateway_requests_total"))
+        return found
+
+
+@needs("haproxy")
+def test_the_balancer_spreads_calls_and_loses_none_when_a_gateway_ends(milvus_server, tmp_path):
+    behind = Behind(milvus_server.uri, tmp_path)
+    try:
+        deadline = time.monotonic() + 30
+        while not behind.ready():
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        time.sleep(1.5)  # until the balancer has seen it as well
+        ends: list[str] = []
+        stopping = threading.Event()
+        with grpc.insecure_channel(f"{LOOPBACK}:{behind.front}") as channel:
+            show = milvus_pb2_grpc.MilvusServiceStub(channel).ShowCollections
+
+            def call() -> None:
+                while not stopping.is_set():
+                    try:
+                        show(milvus_pb2.ShowCollectionsRequest(), timeout=10)
+                        ends.append("ok")
+                    except grpc.RpcError as error:
+                        ends.append(f"{error.code().name} {error.details()}")
+
+            callers = [threading.Thread(target=call) for _ in range(4)]
+            for caller in callers:
+                caller.start()
+            time.sleep(1)
+            served = behind.calls()
+            behind.gateways[0].terminate()
+            assert behind.gateways[0].wait(30) == 0
+            before = len(ends)
+            time.sleep(1)
+            stopping.set()
+            for caller in callers:
+                caller.join()
+        assert min(served) > 0.2 * max(served)
+        assert len(ends) > before
+        assert [end for end in ends if end != "ok"] == []
+    finally:
+        behind.close()
