@@ -6,11 +6,15 @@ For programs that run those tests (``-p tests.gateway.adapter_plugin``), not for
 from __future__ import annotations
 
 import sys
+import time
+from types import SimpleNamespace
 from typing import Any
 
+import pytest
 from milvus_lite.adapter.grpc import server as adapter
+from pymilvus.client import grpc_handler
 
-from tests.servers.gateway import GatewayProgram
+from tests.gateway.running import RunningGateway
 
 start_directly = adapter.start_server_in_thread
 
@@ -18,7 +22,7 @@ start_directly = adapter.start_server_in_thread
 class _Both:
     """Milvus Lite's server and the gateway: stopping one stops the other."""
 
-    def __init__(self, server: Any, gateway: GatewayProgram) -> None:
+    def __init__(self, server: Any, gateway: RunningGateway) -> None:
         self._server, self._gateway = server, gateway
 
     def stop(self, grace: float | None = None) -> Any:
@@ -31,13 +35,18 @@ class _Both:
 
 def _start_behind_gateway(*args: Any, **kwargs: Any) -> tuple[Any, Any, int]:
     server, database, port = start_directly(*args, **kwargs)
-    gateway = GatewayProgram(f"http://127.0.0.1:{port}")
+    gateway = RunningGateway(f"http://127.0.0.1:{port}")
     gateway.__enter__()
     return _Both(server, gateway), database, gateway.port
 
 
 adapter.start_server_in_thread = _start_behind_gateway
+# pymilvus looks twice a second whether an index is there: most of the time of these tests
+grpc_handler.time = SimpleNamespace(**{**vars(time), "sleep": lambda seconds: time.sleep(min(seconds, 0.01))})
 
-# Those tests lie in a package called "tests", too.
-for name in [name for name in sys.modules if name.partition(".")[0] == "tests"]:
-    del sys.modules[name]
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_load_initial_conftests() -> None:
+    """Those tests lie in a package called "tests", too."""
+    for name in [name for name in sys.modules if name.partition(".")[0] == "tests"]:
+        del sys.modules[name]

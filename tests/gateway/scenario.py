@@ -5,7 +5,8 @@ arguments:
 
 - ``servers``: the servers that do the step (all by default);
 - ``refused``: that the step must fail: always (``true``), or on the servers in the list, each perhaps with the one SDK
-  that says so (``lite python``). Every other step must work.
+  that says so (``lite python``). Every other step must work;
+- ``says``: a part of the reason that must be given.
 
 ``!vectors {count, seed}`` and ``!rows {ids, seed, ...}`` in the file stand for what `vectors` and `rows` make. A text
 that starts with ``$`` stands for the value of that name, or for a name that only this run uses.
@@ -26,14 +27,14 @@ from typing import Any
 import yaml
 
 from tests.gateway import python_runner
+from tests.gateway.model import Model, Step
 from tests.servers import node
 from tests.tiny_encoders import random_vectors
 
 DIM = 8
 HERE = Path(__file__).parent
-Step = dict[str, Any]
 Result = dict[str, Any]
-NOT_ARGUMENTS = ("servers", "refused")
+NOT_ARGUMENTS = ("servers", "refused", "says")
 # Whose results are rows, and the same in every SDK.
 OF_ROWS = ("insert", "upsert", "delete", "count", "get", "query", "query_iterator", "search", "hybrid_search")
 
@@ -105,9 +106,9 @@ def run_with_node(uri: str, steps: Sequence[Step]) -> list[Result]:
     """The results of the steps, done with Milvus's Node SDK."""
     home = node.install(HERE / "node")
     command = [str(home.binary), str(HERE / "node" / "run.mjs"), str(home.modules), uri.removeprefix("http://")]
-    given = json.dumps([arguments(step) for step in steps])
+    given = json.dumps([arguments(step) for step in steps]).replace(" NaN", ' "NaN"')
     done = subprocess.run(command, input=given, capture_output=True, text=True, timeout=240, check=False)
-    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.returncode == 0, done.stderr[-1000:]
     return json.loads(done.stdout)
 
 
@@ -153,7 +154,20 @@ class Run:
             f"step {number} {_short(arguments(step))}: {_short(result)}"
             for number, (step, result) in enumerate(zip(self.steps, self.results, strict=True))
             if ("error" in result) != _is_refused(step, self.server, self.sdk)
+            or step.get("says", "") not in result.get("error", {}).get("reason", "")
         ]
+
+    def mistakes(self, model: Model) -> list[str]:
+        """The steps that found other rows than a model of the collections, each as lines for people."""
+        lines = []
+        for number, (step, result) in enumerate(zip(self.steps, self.results, strict=True)):
+            expected = None if _is_refused(step, self.server, self.sdk) else model.answer(step)
+            if expected is None:
+                continue
+            mine, right = (_in_order(step, _canonical(one, self.prefix)) for one in (result, {"ok": expected}))
+            if not same(mine, right):
+                lines.append(f"step {number} {_short(arguments(step))}:\n  {_short(mine)}\n  {_short(right)}")
+        return lines
 
 
 def differences(one: Run, other: Run) -> list[str]:

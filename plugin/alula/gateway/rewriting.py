@@ -93,7 +93,10 @@ def _parsed(kind: type[Any], request: bytes) -> Any:
 
 def _refused(kind: type[Any], status: Any) -> Any:
     response = kind()
-    status_of(response).CopyFrom(status)
+    told = status_of(response)
+    told.CopyFrom(status)
+    # Milvus Lite gives the new code alone, and Node's SDK looks at the old one
+    told.error_code = told.error_code or common_pb2.ErrorCode.UnexpectedError
     return response
 
 

@@ -197,7 +197,9 @@ const ACTIONS = {
 const client = new MilvusClient({ address, logLevel: "error", maxRetries: 0 });
 await client.connectPromise;
 const results = [];
-for (const step of JSON.parse(readFileSync(0, "utf8"))) {
+// JSON has no NaN
+const steps = JSON.parse(readFileSync(0, "utf8"), (_, value) => (value === "NaN" ? NaN : value));
+for (const step of steps) {
   try {
     results.push({ ok: await ACTIONS[step.do](client, step) });
   } catch (error) {

@@ -1,0 +1,25 @@
+"""LangChain's store on Milvus, installed once into the cache: it asks for another Milvus Lite than these tests have."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from tests.servers.cache import installed, run
+
+VERSION = "0.4.0"
+
+
+def install() -> Path:
+    """The directory that holds the package ``langchain_milvus``; what else it needs is among the development packages.
+
+    Raises:
+        ServerError: pip could not install the package.
+    """
+    return installed(f"langchain-milvus-{VERSION}", _fetch)
+
+
+def _fetch(directory: Path) -> None:
+    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    package = ["--no-deps", "--only-binary=:all:", "--target", str(directory), f"langchain-milvus=={VERSION}"]
+    run(f"langchain-milvus {VERSION}", "fetch the package", [*pip, *package])
