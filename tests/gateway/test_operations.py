@@ -10,10 +10,12 @@ from concurrent.futures import ThreadPoolExecutor
 
 import grpc
 import pytest
+import trustme
 from prometheus_client.parser import text_string_to_metric_families
 from pymilvus import DataType, MilvusClient
 from pymilvus.grpc_gen import milvus_pb2
 
+from alula.gateway.options import TlsFiles
 from tests.gateway.running import LOOPBACK, RunningGateway, stub
 from tests.servers.cutting_proxy import CuttingProxy
 from tests.tiny_encoders import random_vectors
@@ -119,6 +121,27 @@ class TestLogins:
                         ]
                         assert ends[0] == ends[1]
                         assert ends[0][0] == "UNAUTHENTICATED"
+
+    def test_tls_on_both_sides_and_clients_with_certificates(self, milvus_server_with_auth, tmp_path):
+        server, own, clients = milvus_server_with_auth, trustme.CA(), trustme.CA()
+        certificate, client = own.issue_cert("localhost"), clients.issue_cert("me")
+        for name, blob in {
+            "ca.pem": own.cert_pem,
+            "server.pem": certificate.cert_chain_pems[0],
+            "server.key": certificate.private_key_pem,
+            "clients.pem": clients.cert_pem,
+            "me.pem": client.cert_chain_pems[0],
+            "me.key": client.private_key_pem,
+        }.items():
+            blob.write_to_path(str(tmp_path / name))
+        tls = TlsFiles(tmp_path / "server.pem", tmp_path / "server.key", tmp_path / "clients.pem")
+        with RunningGateway(server.uri, ca_file=server.ca_file, tls=tls) as gateway:
+            login = {"uri": f"https://localhost:{gateway.port}", "user": server.user, "password": server.password}
+            trust = {"secure": True, "ca_pem_path": str(tmp_path / "ca.pem"), "server_name": "localhost"}
+            own_pems = {"client_pem_path": str(tmp_path / "me.pem"), "client_key_path": str(tmp_path / "me.key")}
+            client = MilvusClient(**login, **trust, **own_pems)
+            assert client.list_users() == ["root"]
+            client.close()
 
 
 def server_channel(server) -> grpc.Channel:

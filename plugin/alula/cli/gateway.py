@@ -88,8 +88,9 @@ def command(
         raise UsageError("TLS needs --tls-cert and --tls-key, and --tls-client-ca needs both.")
     tls = TlsFiles(tls_cert, tls_key, tls_client_ca) if tls_cert and tls_key else None
     options = Options(**given, tls=tls, max_message=max_message * MEBI)
+    gateway = Gateway(options)
     logs.configure(log_format, log_level)
-    asyncio.run(_serve(Gateway(options), options))
+    asyncio.run(_serve(gateway, options))
 
 
 async def _serve(gateway: Gateway, options: Options) -> None:
