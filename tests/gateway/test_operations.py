@@ -13,7 +13,7 @@ import pytest
 import trustme
 from prometheus_client.parser import text_string_to_metric_families
 from pymilvus import DataType, MilvusClient
-from pymilvus.grpc_gen import milvus_pb2
+from pymilvus.grpc_gen import common_pb2, milvus_pb2
 
 from alula.gateway.options import TlsFiles
 from tests.gateway.running import LOOPBACK, RunningGateway, stub
@@ -175,10 +175,7 @@ class TestLimits:
             def describe(number):
                 name = f"no_such_{number}"  # others would take the answer of the first
                 request = milvus_pb2.DescribeCollectionRequest(collection_name=name)
-                try:
-                    return stub(channels[number]).DescribeCollection(request, timeout=20).status.code
-                except grpc.RpcError as error:
-                    return error.code().name, error.details()
+                return stub(channels[number]).DescribeCollection(request, timeout=20).status
 
             with ThreadPoolExecutor(6) as pool:
                 ends = pool.map(describe, range(6))
@@ -187,13 +184,32 @@ class TestLimits:
                 with gateway.channel() as channel:
                     stub(channel).ShowCollections(EVERYTHING, timeout=20)
                 ends = list(ends)
-            refused = [end for end in ends if end not in (0, 4, 100)]
+            refused = [end for end in ends if end.code == 8]
             assert len(refused) == 4
-            assert {code for code, _ in refused} == {"RESOURCE_EXHAUSTED"}
-            assert "run more gateways" in refused[0][1]
+            assert {end.error_code for end in refused} == {common_pb2.RateLimit}
+            assert "run more gateways" in refused[0].reason
             assert values(gateway)["alula_gateway_waiting",] == values(gateway)["alula_gateway_running",] == 0
             for channel in channels:
                 channel.close()
+
+    def test_clients_wait_where_there_is_no_room(self, proxy, milvus_server, collection_name):
+        straight = milvus_server.client()
+        small_collection(straight, collection_name, 5, 8)
+        with RunningGateway(proxy.uri, workers=1, queue=0) as gateway:
+            client = MilvusClient(gateway.uri)
+            before = values(gateway)
+            proxy.delay = 0.1
+
+            def count(_):
+                return client.query(collection_name, filter="id >= 0", output_fields=["count(*)"])[0]["count(*)"]
+
+            with ThreadPoolExecutor(8) as pool:
+                assert list(pool.map(count, range(8))) == [5] * 8
+            client.close()
+            refused = ("alula_gateway_requests_total", "Query", "refused")
+            assert values(gateway)[refused] > before.get(refused, 0), "there was room"
+        straight.drop_collection(collection_name)
+        straight.close()
 
     def test_clients_may_ping_as_often_as_they_like(self, gateway):
         changes = []

@@ -19,7 +19,7 @@ from alula.gateway.options import Options, split_address
 from alula.gateway.outcomes import refused, status_of
 from alula.gateway.pages import Pages
 from alula.gateway.peek import NameFields, peek
-from alula.gateway.rewriting import ALWAYS, CHANGING, REWRITES, answer
+from alula.gateway.rewriting import ALWAYS, CHANGING, REWRITES, answer, busy
 from alula.gateway.session import Session
 from alula.gateway.tls import channel_credentials, server_credentials
 from alula.gateway.upstream import PREFIX, RPCS, Caller, Upstream, forwarded
@@ -134,7 +134,7 @@ class Gateway:
         try:
             made = await self._workers.run(answer, name, session, request)
         except TooBusyError as error:
-            await call.context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, str(error))
+            return busy(name, str(error))
         except grpc.RpcError as error:
             await self._abort(call, error)
         finally:
@@ -177,6 +177,10 @@ class Gateway:
         code, details = error.code(), error.details() or ""
         if code == grpc.StatusCode.UNAVAILABLE:
             details = f"The gateway has no answer of Milvus at {self.options.upstream}: {details}"
+        if call.way == "rewritten" and code == grpc.StatusCode.RESOURCE_EXHAUSTED and "larger than max" in details:
+            details = (
+                f"With what the index type adds, the request is larger than Milvus takes: send fewer rows. {details}"
+            )
         await call.context.abort(code, details, tuple(trailing or ()))
         raise error
 
