@@ -83,7 +83,7 @@ def _fused(
 def _rankings(session: Session, view: View, sub: Any, field: str, params: Mapping[str, Any]) -> Sequence[Ranked]:
     """What one search of a hybrid search finds for each of its queries."""
     if field == view.field:
-        return searching.rank(session, view, sub, searching.read(params, view))
+        return searching.rank(session, view, sub, searching.read(params, view), searching.queries_of(view, sub))
     others = [pair for pair in sub.search_params if pair.key not in ("topk", "offset")]
     refill(sub.search_params, [*others, *pairs([("topk", params["topk"])])])
     results = session.caller.send("Search", sub).results

@@ -25,8 +25,8 @@ from alula.gateway.session import RequestCalls, Session
 from alula.gateway.upstream import pairs, refill
 from alula.gateway.views import View
 from alula.index_types import MAX_RESULTS
-from alula.kernels import better_is_larger
-from alula.search import FETCH_ROWS, Ranked, Searcher, check_limit, with_defaults
+from alula.kernels import better_is_larger, exact_scores, top_k
+from alula.search import FETCH_BYTES, FETCH_ROWS, Ranked, Searcher, check_limit, with_defaults
 from alula.servers import Found, Scope, any_of
 
 F32 = npt.NDArray[np.float32]
@@ -145,8 +145,9 @@ def search(session: Session, request: Any) -> Any:
         response.results.fields_data.extend(columns)
         return response
     asked = read(params, view)
-    ranked = rank(session, view, request, asked)
-    return answer(session, view, request, asked, ranked)
+    queries = queries_of(view, request)
+    ranked = rank(session, view, request, asked, queries)
+    return answer(session, view, request, asked, ranked, queries=queries)
 
 
 def searched_field(params: Mapping[str, Any], vector_fields: Sequence[str]) -> str:
@@ -200,23 +201,27 @@ def _whole(name: str, value: Any) -> int:
     try:
         return int(str(value))
     except ValueError:
-        raise UsageError(f"{name} is {value!r}, and a whole number is needed.") from None
+        raise UsageError(f"{name} is {str(value)[:80]!r}, and a whole number is needed.") from None
 
 
 def _number(name: str, value: Any) -> float | None:
     try:
         found = None if value in (None, "") else float(value)
     except (TypeError, ValueError):
-        raise UsageError(f"{name} is {value!r}, and a number is needed.") from None
+        raise UsageError(f"{name} is {str(value)[:80]!r}, and a number is needed.") from None
     if found is not None and not np.isfinite(found):
-        raise UsageError(f"{name} is {value!r}, and a finite number is needed.")
+        raise UsageError(f"{name} is {str(value)[:80]!r}, and a finite number is needed.")
     return found
 
 
-def rank(session: Session, view: View, request: Any, asked: Asked) -> list[Ranked]:
-    """The best rows for each query of a search, as `asked`."""
+def queries_of(view: View, request: Any) -> F32:
+    """The queries of a search as vectors: float32 (n, d)."""
+    return query_vectors(view.lowering.encoder, placeholders.read(request.placeholder_group))
+
+
+def rank(session: Session, view: View, request: Any, asked: Asked, queries: F32) -> list[Ranked]:
+    """The best rows for each of the queries of a search, as `asked`."""
     check_limit(asked.limit, asked.offset)
-    queries = query_vectors(view.lowering.encoder, placeholders.read(request.placeholder_group))
     rerank, options = with_defaults(view.defaults, asked.rerank, asked.options)
     calls = RequestCalls(session.caller, view, request)
     searcher = Searcher(calls, view.collection, view.primary_key.name, view.kind, view.lowering)
@@ -319,14 +324,29 @@ def _identity(session: Session, view: View, request: Any) -> bytes:
     return hashlib.sha256(text).digest()
 
 
-def answer(session: Session, view: View, request: Any, asked: Asked, ranked: Sequence[Ranked]) -> Any:
-    """Ranked rows as Milvus's ``SearchResults``, with the output fields that the client wants."""
+def answer(
+    session: Session,
+    view: View,
+    request: Any,
+    asked: Asked,
+    ranked: Sequence[Ranked],
+    *,
+    queries: F32 | None = None,
+) -> Any:
+    """Ranked rows as Milvus's ``SearchResults``, with the output fields that the client wants.
+
+    These are read after the rows were ranked, and a row may have changed in between. What is read then counts: with the
+    queries, its vector is read too and the row scored anew, so that score, fields and filter are those of one moment.
+    """
+    handed_out = asked.done + sum(len(one.ids) for one in ranked)
     response = milvus_pb2.SearchResults(collection_name=request.collection_name, status=common_pb2.Status())
     data, key = response.results, view.primary_key
     names = [*request.output_fields, *([asked.group_by] if asked.group_by else [])]
-    rows = _Rows(RequestCalls(session.caller, view, request), view, ranked, names) if names else None
-    if rows:
-        ranked = [rows.there(one) for one in ranked]
+    calls = RequestCalls(session.caller, view, request)
+    rows = None
+    if names:
+        rows = _Rows(calls, view, ranked, names, None if asked.all_candidates else queries)
+        ranked = [rows.now(i, one) for i, one in enumerate(ranked)]
     ids = [id_ for one in ranked for id_ in one.ids]
     scores = np.concatenate([np.empty(0, np.float32), *(one.scores for one in ranked)])
     data.primary_field_name = key.name
@@ -345,7 +365,7 @@ def answer(session: Session, view: View, request: Any, asked: Asked, ranked: Seq
     if asked.iterator:
         data.search_iterator_v2_results.token = "alula"  # noqa: S105 - pages are told apart by their requests
         # how many rows were handed out: a float of 24 bits is exact for as many as a search can rank
-        data.search_iterator_v2_results.last_bound = asked.done + len(ids)
+        data.search_iterator_v2_results.last_bound = handed_out
     return response
 
 
@@ -357,25 +377,43 @@ class _Rows:
         view: The collection.
         ranked: The rows of each query.
         names: The fields.
+        queries: Vectors to score the rows by anew; None to leave the scores.
     """
 
-    def __init__(self, calls: RequestCalls, view: View, ranked: Sequence[Ranked], names: Sequence[str]) -> None:
+    def __init__(
+        self, calls: RequestCalls, view: View, ranked: Sequence[Ranked], names: Sequence[str], queries: F32 | None
+    ) -> None:
         ids = list(dict.fromkeys(id_ for one in ranked for id_ in one.ids))
+        field = view.lowering.field
+        again = queries is not None and all(one.exact for one in ranked) and len(ids) * 4 * field.dim <= FETCH_BYTES
+        self._key, self._metric = view.primary_key.name, field.metric
+        self._queries = queries if again else None
+        self._hidden = {name for name, hide in ((self._key, True), (field.name, again)) if hide} - set(names)
+        if "*" in names:
+            self._hidden.clear()
         pieces = [ids[i : i + FETCH_ROWS] for i in range(0, len(ids), FETCH_ROWS)]
-        self._key = view.primary_key.name
-        self._key_wanted = self._key in names or "*" in names
-        fetched = [shown(calls.fetch(any_of(self._key, piece), names).fields_data, view) for piece in pieces]
+        wanted = [*names, field.name] if again else names
+        answers = [calls.fetch(any_of(self._key, piece), wanted, filtered=True) for piece in pieces]
+        fetched = [shown(answer.fields_data, view) for answer in answers]
         self._fields = [join(parts) for parts in zip(*fetched, strict=True)]
-        keys: Any = next((column(field) for field in self._fields if field.field_name == self._key), [])
+        held = {data.field_name: column(data) for data in self._fields if data.field_name in (self._key, field.name)}
+        keys: Any = held.get(self._key, [])
         keys = keys.tolist() if isinstance(keys, np.ndarray) else keys
         self._places = {id_: place for place, id_ in enumerate(keys)}
+        self._vectors: Any = held.get(field.name)
 
-    def there(self, ranked: Ranked) -> Ranked:
-        """Those rows that still exist."""
+    def now(self, number: int, ranked: Ranked) -> Ranked:
+        """Those rows of a query that still exist, in the order of their scores now."""
         kept = [i for i, id_ in enumerate(ranked.ids) if id_ in self._places]
-        return Ranked([ranked.ids[i] for i in kept], ranked.scores[kept], ranked.exact)
+        ids, scores = [ranked.ids[i] for i in kept], ranked.scores[kept]
+        if self._queries is None or not ids:
+            return Ranked(ids, scores, ranked.exact)
+        vectors = np.asarray(self._vectors[[self._places[id_] for id_ in ids]], np.float32)
+        scores = exact_scores(self._queries[number], vectors, self._metric)
+        order = top_k(scores, len(ids), larger=better_is_larger(self._metric))
+        return Ranked([ids[i] for i in order], scores[order], ranked.exact)
 
     def columns(self, ids: Sequence[Any]) -> list[Any]:
         """The fields of rows in their order, a row as often as it is named."""
         order = [self._places[id_] for id_ in ids]
-        return [take(field, order) for field in self._fields if field.field_name != self._key or self._key_wanted]
+        return [take(field, order) for field in self._fields if field.field_name not in self._hidden]

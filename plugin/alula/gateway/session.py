@@ -131,8 +131,14 @@ class RequestCalls:
         ids = held.get(self.key, [])
         return Found(list(ids), np.empty(0, np.float32), {name: held.get(name, []) for name in fields})
 
-    def fetch(self, filter: str, fields: Sequence[str]) -> Any:
-        """The rows that match a filter, as ``QueryResults``, in no order; the primary key is among the fields."""
+    def fetch(self, filter: str, fields: Sequence[str], *, filtered: bool = False) -> Any:
+        """The rows that match a filter, as ``QueryResults``, in no order; the primary key is among the fields.
+
+        Args:
+            filter: An expression.
+            fields: Which fields.
+            filtered: Only those rows of them that match the client's filter as well.
+        """
         template = self._template
         request = milvus_pb2.QueryRequest(
             db_name=template.db_name,
@@ -146,6 +152,10 @@ class RequestCalls:
             consistency_level=template.consistency_level,
             use_default_consistency=template.use_default_consistency,
         )
+        if filtered and self._request.dsl:
+            request.expr = f"({filter}) and ({self._request.dsl})"
+            for name, value in self._request.expr_template_values.items():
+                request.expr_template_values[name].CopyFrom(value)
         return self._caller.send("Query", request)
 
 

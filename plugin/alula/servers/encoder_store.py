@@ -6,12 +6,12 @@ The collection `COLLECTION` of a database holds three kinds of rows, told apart 
 - ``file``: says that all parts of a file are there and were read back, and what it is (JSON in ``data``);
 - ``name``: the name in ``data`` stands for the file ``sha256``; of several, the one with the highest ``part`` counts.
 
-Rows have random ids, also when a call is repeated whose answer was lost: Milvus 2.3.5 leaves rows out of an answer when
-two have the same id. Several rows that say the same do no harm.
-
 They are written in this order, so that a reader never sees a file that is not whole, and a name always stands for one.
 A push that was interrupted leaves parts that nobody reads; the next push of the same file goes on from them, and any
 push removes those of other files after `LEFTOVER_SECONDS`.
+
+Rows have random ids, also when a call is repeated whose answer was lost: Milvus 2.3.5 leaves rows out of an answer when
+two have the same id. Several rows that say the same do no harm.
 
 `entries`, `find` and `read` need nothing but a function that answers a query, so that they work without pymilvus's
 client as well.
@@ -264,15 +264,15 @@ def push(
     _check_free(name, before, encoder.sha256, replace)
     new = encoder.sha256 not in known
     entry = _describe(encoder, len(data)) if new else known[encoder.sha256]
-    written = _fill(server, query, entry, data, check=new or replace, progress=progress)
-    if new:
+    written = _fill(server, query, entry, data, new=new, check=new or replace, progress=progress)
+    if new or written:
         about = {"format": FORMAT, **{what: getattr(entry, what) for what in _ABOUT}}
         _insert(server, "file", entry.sha256, {0: json.dumps(about)}, entry.pushed)
     if before != entry.sha256:
         _point(server, query, name, entry.sha256, replace=replace)
     _remove_leftovers(server, query, {*known, entry.sha256})
     entry = dataclasses.replace(entry, names=tuple(sorted({*entry.names, name})))
-    return Pushed(entry, name, written or new, before)
+    return Pushed(entry, name, new or written, before)
 
 
 def pull(
@@ -297,6 +297,7 @@ def pull(
 
     Raises:
         UsageError: If there is no such encoder, or another file is in the way.
+        AlulaError: If the file cannot be written.
         EncoderError: If it is damaged.
         ServerError: If Milvus fails.
     """
@@ -315,6 +316,8 @@ def pull(
     try:
         part.write_bytes(data)
         part.replace(path)
+    except OSError as error:
+        raise AlulaError(f"{path} cannot be written: {error.strerror}.") from None
     finally:
         part.unlink(missing_ok=True)
     return entry, path
@@ -346,8 +349,7 @@ def remove(server: Server, wanted: str, *, force: bool = False) -> Removed:
     rows = query('role == "name"', ["id", "data"])
     delete_rows(server, COLLECTION, "id", [row["id"] for row in rows if row["data"] in names])
     if gone:
-        for role in ("file", "part"):
-            _delete(server, query, _of(role, entry.sha256))
+        _delete_file(server, query, entry.sha256)
     _remove_leftovers(server, query, ())
     return Removed(entry, names, gone)
 
@@ -364,7 +366,8 @@ def made_with(server: Server, sha256: str) -> list[str]:
         for name in sorted(client.list_collections()):
             indexes = [client.describe_index(name, index) for index in client.list_indexes(name)]
             _, settings = stored.read(indexes, client.describe_collection(name).get("description", ""))
-            if settings.get("encoder") == sha256:
+            # a gateway shows an index of ours instead of the settings
+            if sha256 in (settings.get("encoder"), *(index.get("encoder") for index in indexes)):
                 found.append(name)
     return found
 
@@ -459,32 +462,39 @@ def _make(server: Server) -> None:
         client.load_collection(COLLECTION)
 
 
-def _fill(server: Server, query: Query, entry: Entry, data: bytes, *, check: bool, progress: Progress | None) -> bool:
-    """See to it that all parts of a file are there; whether any was written.
+def _fill(
+    server: Server, query: Query, entry: Entry, data: bytes, *, new: bool, check: bool, progress: Progress | None
+) -> bool:
+    """See to it that all parts of a file are there; whether any was written, so that it does not count as whole.
 
     Args:
         server: Where.
         query: As for `entries`.
         entry: What the file is.
         data: What it holds.
+        new: Whether it does not count as whole.
         check: Read the parts back also where none was missing.
         progress: As for `push`.
     """
-    written = False
     parts = _of("part", entry.sha256)
-    for _ in range(2):  # once more from the beginning where parts were there that are of no use
-        missing = sorted(set(range(entry.parts)) - {int(row["part"]) for row in query(parts, ["part"])})
-        if not missing and not check and not written:
-            return False
-        written |= bool(missing)
-        _send_parts(server, entry, data, missing, progress)
+    quick = querying(server, "Eventually")
+    every = range(entry.parts)
+    # of a new file nobody minds if a part is sent that was there already
+    there = (quick if new else query)(parts, ["part"])
+    missing = sorted({*every} - {int(row["part"]) for row in there})
+    if not missing and not check:
+        return False
+    if missing and not new:
+        _delete(server, query, _of("file", entry.sha256))
+    for numbers in (missing, every):  # all of them where what was there is of no use
+        _send_parts(server, entry, data, numbers, progress)
         # a strong query: after it a server sees the parts without waiting
         ids = sorted((int(row["part"]), row["id"]) for row in query(parts, ["id", "part"]))
         # of parts that are there twice every push keeps the same one
         delete_rows(server, COLLECTION, "id", [b for (m, _), (n, b) in itertools.pairwise(ids) if m == n])
-        if _content(querying(server, "Eventually"), entry, "checking", progress) == data:
-            return written
-        _delete(server, query, parts)
+        if _content(quick, entry, "checking", progress) == data:
+            return bool(numbers)
+        _delete_file(server, query, entry.sha256)
     raise ServerError(
         f"Milvus gave back another file than was written into {COLLECTION!r}; check that the server is well, and push "
         "it again."
@@ -558,6 +568,11 @@ def _remove_leftovers(server: Server, query: Query, known: Iterable[str]) -> Non
     if rows:
         whole = {entry.sha256 for entry in entries(query)}
         delete_rows(server, COLLECTION, "id", [row["id"] for row in rows if row["sha256"] not in whole])
+
+
+def _delete_file(server: Server, query: Query, sha256: str) -> None:
+    for role in ("file", "part"):  # in this order, so that what is left does not count as whole
+        _delete(server, query, _of(role, sha256))
 
 
 def _delete(server: Server, query: Query, filter_: str) -> None:
