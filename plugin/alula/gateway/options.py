@@ -112,10 +112,8 @@ class Options:
             ("grpc.keepalive_permit_without_calls", 1),
             ("grpc.keepalive_time_ms", 10_000),
             ("grpc.keepalive_timeout_ms", 5_000),
-            (
-                "grpc.min_reconnect_backoff_ms",
-                5_000,
-            ),  # by its name a pause; what it sets is how long connecting may take
+            # by its name a pause; what it sets is how long connecting may take
+            ("grpc.min_reconnect_backoff_ms", 5_000),
             ("grpc.initial_reconnect_backoff_ms", 200),
             ("grpc.max_reconnect_backoff_ms", 2_000),
         ]
