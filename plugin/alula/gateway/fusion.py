@@ -105,6 +105,8 @@ def read(request: milvus_pb2.HybridSearchRequest) -> Fusion:
     if not request.requests:
         raise UsageError("The hybrid search holds no search.")
     given = {pair.key: pair.value for pair in request.rank_params}
+    if getattr(request, "function_chains", None):  # older pymilvus's messages have none
+        raise UsageError("A hybrid search on an index type of Alula takes no function chains; leave them out.")
     grouped = [name for name in ("group_by_field", "group_size", "rank_group_scorer") if given.get(name)]
     if grouped:
         raise UsageError(f"A hybrid search on an index type of Alula takes no {', '.join(grouped)}; leave it out.")

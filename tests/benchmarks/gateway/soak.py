@@ -9,6 +9,7 @@ import random
 import tempfile
 import threading
 import time
+import traceback
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,14 +19,14 @@ from typing import Any
 
 import grpc
 import numpy as np
-from pymilvus import DataType, MilvusClient
+from pymilvus import MilvusClient
 from pymilvus.exceptions import MilvusException
 
 import alula
 from alula.servers import encoder_store
 from tests.benchmarks.gateway.gateways import Gateway, Usage
-from tests.benchmarks.gateway.soak_model import CLIENTS, DIM, FIELD, Model, columns_of
-from tests.benchmarks.gateway.soak_worker import Refusal, Seen, Task, work
+from tests.benchmarks.gateway.soak_model import CLIENTS, DIM, Model, columns_of
+from tests.benchmarks.gateway.soak_worker import ENCODER, Refusal, Seen, Task, make, work
 from tests.benchmarks.loading.checking import compare, count
 from tests.benchmarks.report import BUILD, Report, say
 from tests.servers.cutting_proxy import CUTS, CuttingProxy
@@ -37,17 +38,20 @@ ANSWERS = """\
 The question: do gateways keep their promises while everything around them breaks, and do they stay small? Three of them
 stand before one Milvus 2.3.5. Four clients in processes of their own, which know of each other as little as strangers
 do, insert, upsert, delete, query and search by pymilvus, each call through any of the three, in an ordinary collection
-(FLAT) and in one with a DRQ index, which a gateway was asked to make. Meanwhile the server and two of the gateways are
-killed (`kill -9`) and started again at random moments; on either side of each gateway a proxy resets the connections,
-in the middle of a write, after the server has done it and before the answer arrives, or whenever it likes, and holds
-them back for seconds. The third gateway loses its connections and its server, but is never killed: it is watched.
+(FLAT) and in one with a DRQ index, which a gateway was asked to make. Each also drops a collection of its own now and
+then, makes it anew with either index, writes and searches, every call through another gateway. Meanwhile the server and
+two of the gateways are killed (`kill -9`) and started again at random moments; on either side of each gateway a proxy
+resets the connections, in the middle of a write, after the server has done it and before the answer arrives, or
+whenever it likes, and holds them back for seconds. The third gateway loses its connections and its server, but is never
+killed: it is watched.
 
 Every client keeps a model of its rows. A write that is answered must be there from that moment on, for every reader;
 one that is not answered is in doubt: it may be there or not, as a whole row, once. Each answer is held against the
 model: a query by every field, a search by brute force: which rows may be shown, the filter, the order, the text, the
 score of the row's vector, and the recall of strongly consistent ones. At quiet points everything is read, from the
 server itself (where the companion fields are compared with what onnxruntime computes) and through every gateway. Calls
-may fail while something is broken between the client and the server, and shortly afterwards, and never else.
+may fail while something is broken between the client and the server, and shortly afterwards, and never else; only that
+Milvus 2.3.5 sometimes breaks off a filtered query while rows are inserted (an assertion of its own) is not counted.
 
 The watched gateway may not grow: the medians of its resident memory, open files and threads in the last quarter of the
 time are held against those in the second one.
@@ -70,6 +74,7 @@ RECOVERY = 20.0  # seconds that a gateway has to answer again once the server do
 HANG = 120.0
 SAMPLE_SECONDS = 2.0
 MOST_MEMORY, MOST_FILES, MOST_THREADS = 20 << 20, 8, 4  # what the watched gateway may grow by
+SERVERS_OWN = "/milvus/internal/core/"  # where an assertion of the server's engine says that it lies
 LEAST_RECALL = {ORDINARY: 0.99, CODES: 0.7}
 
 
@@ -144,6 +149,9 @@ def measure(report: Report, *, quick: bool) -> None:
             soak = Soak(place, tally, minutes(quick=quick) * 60)
             try:
                 soak.run(*(QUICK_QUIET_POINTS, QUICK_SERVER_KILLS) if quick else (QUIET_POINTS, SERVER_KILLS))
+            except Exception as error:
+                tally.note(f"the run broke off: {error!r}")
+                say(traceback.format_exc())
             finally:
                 soak.close()
                 _tables(report, tally)
@@ -231,21 +239,10 @@ class Soak:
     def _declare(self) -> None:
         """Make the collections through a gateway, as any client would."""
         with alula.connect(self._place.server.uri) as server:
-            encoder_store.push(server, self._place.encoder, name="soak")
+            encoder_store.push(server, self._place.encoder, name=ENCODER)
         client = MilvusClient(self._place.uris[0])
         for name in SEARCH_PARAMS:
-            schema = client.create_schema()
-            for column in ("id", "owner", "version"):
-                schema.add_field(column, DataType.INT64, is_primary=column == "id")
-            schema.add_field("text", DataType.VARCHAR, max_length=100)
-            schema.add_field(FIELD, DataType.FLOAT_VECTOR, dim=DIM)
-            index = client.prepare_index_params()
-            kind = "FLAT" if name == ORDINARY else "DRQ"
-            index.add_index(FIELD, index_type=kind, metric_type="COSINE", params={})
-            properties = {} if name == ORDINARY else {"alula.index_type": "DRQ", "alula.encoder": "soak"}
-            client.create_collection(
-                name, schema=schema, index_params=index, properties=properties, consistency_level="Strong"
-            )
+            make(client, name, "FLAT" if name == ORDINARY else "DRQ")
         client.close()
 
     def run(self, quiet_points: int, server_kills: int) -> None:
@@ -464,7 +461,8 @@ def _unexplained(tally: Tally) -> list[Refusal]:
         refusal
         for seen in tally.seen
         for refusal in seen.refusals
-        if not any(
+        if SERVERS_OWN not in refusal.message
+        and not any(
             refusal.gateway in window.gateways and refusal.began < window.ended and refusal.ended > window.began
             for window in tally.windows
         )
@@ -488,6 +486,8 @@ def _tables(report: Report, tally: Tally) -> None:
                 "p99 ms": float(np.quantile(milliseconds, 0.99)),
             },
         )
+    own = sum(SERVERS_OWN in refusal.message for seen in tally.seen for refusal in seen.refusals)
+    report.figures["calls that an assertion of the server's engine ended"] = own
     for refusal in _unexplained(tally)[:20]:
         say(f"  unexplained: {refusal}")
     report.figures["unexplained calls"] = [vars(refusal) for refusal in _unexplained(tally)[:100]]

@@ -14,14 +14,27 @@ from typing import Any
 
 import grpc
 import numpy as np
-from pymilvus import MilvusClient
+from pymilvus import DataType, MilvusClient
 from pymilvus.exceptions import MilvusException
 
-from tests.benchmarks.gateway.soak_model import CLIENTS, FIELD, FIELDS, Asked, Judged, Model, judge, row_of, vector_of
+from tests.benchmarks.gateway.soak_model import (
+    CLIENTS,
+    DIM,
+    FIELD,
+    FIELDS,
+    METRIC,
+    Asked,
+    Judged,
+    Model,
+    judge,
+    row_of,
+    vector_of,
+)
 
 MOST_ROWS = 1200  # of each client in each collection
 READ_SECONDS = 20.0  # pymilvus asks again for so long
 LIMIT = 10
+ENCODER = "soak"  # the name under which it was pushed
 EXAMPLES = 20
 Failure = (MilvusException, grpc.RpcError)
 
@@ -99,6 +112,49 @@ def work(task: Task, pipe: Connection, began: Any) -> None:
         client.step()
 
 
+def make(client: MilvusClient, name: str, index_type: str, *, at_once: bool = True) -> None:
+    """Make a collection for the rows of the soak.
+
+    Args:
+        client: A client of a gateway.
+        name: Its name.
+        index_type: FLAT or DRQ.
+        at_once: Say the index type with the collection, not with the index alone.
+    """
+    schema = client.create_schema()
+    for column in ("id", "owner", "version"):
+        schema.add_field(column, DataType.INT64, is_primary=column == "id")
+    schema.add_field("text", DataType.VARCHAR, max_length=100)
+    schema.add_field(FIELD, DataType.FLOAT_VECTOR, dim=DIM)
+    custom = index_type != "FLAT"
+    properties = {"alula.index_type": index_type, "alula.encoder": ENCODER} if custom and at_once else {}
+    client.create_collection(
+        name, schema=schema, properties=properties, consistency_level="Strong", timeout=READ_SECONDS
+    )
+    index = client.prepare_index_params()
+    params = {"encoder": ENCODER} if custom and not at_once else {}
+    index.add_index(FIELD, index_type=index_type, metric_type=METRIC, params=params)
+    client.create_index(name, index, timeout=READ_SECONDS)
+    client.load_collection(name, timeout=READ_SECONDS)
+
+
+def search(
+    client: MilvusClient, name: str, asked: Sequence[Asked], owner: int, params: Mapping[str, Any]
+) -> Sequence[Any]:
+    """Search for rows of one client; the queries differ in their vectors alone."""
+    return client.search(
+        name,
+        [one.query.tolist() for one in asked],
+        anns_field=FIELD,
+        limit=asked[0].limit,
+        filter=asked[0].filter(owner),
+        output_fields=list(FIELDS),
+        search_params={"metric_type": METRIC, "params": dict(params)},
+        consistency_level="Strong" if asked[0].strong else "Eventually",
+        timeout=READ_SECONDS,
+    )
+
+
 class Client:
     """One client: its connections, and its models of the collections.
 
@@ -116,7 +172,7 @@ class Client:
         self._clients: dict[int, MilvusClient] = {}
         self._next = task.number + CLIENTS
         self._version = 0
-        self._steps: list[tuple[Callable[[str, Model], None], int]] = [
+        self._steps: list[tuple[Callable[[str, Model], None], float]] = [
             (self._insert, 2),
             (self._upsert, 2),
             (self._delete, 1),
@@ -124,6 +180,7 @@ class Client:
             (self._count, 1),
             (self._search_strong, 3),
             (self._search_eventual, 6),
+            (self._make_anew, 0.3),
         ]
 
     def step(self) -> None:
@@ -246,22 +303,10 @@ class Client:
         what = f"search{', strong' if strong else ''}, {name}"
         count, even = self._random.choice([1, 1, 4]), self._random.random() < 0.3
         seed = self._random.randrange(1 << 30)
-        queries = np.random.default_rng(seed).standard_normal((count, len(vector_of(0, 0)))).astype(np.float32)
+        queries = np.random.default_rng(seed).standard_normal((count, DIM)).astype(np.float32)
         asked = [Asked(query, LIMIT, even, strong) for query in queries]
-        answers = self._call(
-            what,
-            lambda client: client.search(
-                name,
-                queries.tolist(),
-                anns_field=FIELD,
-                limit=LIMIT,
-                filter=asked[0].filter(self._task.number),
-                output_fields=list(FIELDS),
-                search_params={"metric_type": "COSINE", "params": dict(self._task.collections[name])},
-                consistency_level="Strong" if strong else "Eventually",
-                timeout=READ_SECONDS,
-            ),
-        )
+        params = self._task.collections[name]
+        answers = self._call(what, lambda client: search(client, name, asked, self._task.number, params))
         if answers is None:
             return
         if len(answers) != count:
@@ -271,6 +316,30 @@ class Client:
             self._judged(what, judged)
             if judged.recall is not None:
                 self.seen.recalls[name].append(judged.recall)
+
+    def _make_anew(self, name: str, model: Model) -> None:
+        """Drop a collection of one's own, make it anew with any index, write and search, each through any gateway."""
+        del name, model
+        name, own = f"own_{self._task.number}", Model()
+        ids, version = [self._task.number + CLIENTS * i for i in range(1, 30)], self._new_version()
+        kind, at_once = self._random.choice(["FLAT", "DRQ"]), self._random.random() < 0.5
+        asked = Asked(vector_of(0, version), LIMIT, even=False, strong=True)
+        params = {"candidates": len(ids)} if kind == "DRQ" else {}
+        own.begin(ids, version)
+        own.acknowledged(ids, version)
+        answers = None
+        for what, call in (
+            ("drop", lambda client: [client.drop_collection(name, timeout=READ_SECONDS)]),
+            (f"make {kind}", lambda client: [make(client, name, kind, at_once=at_once)]),
+            ("insert", lambda client: client.insert(name, [row_of(id_, version) for id_ in ids], retry_times=0)),
+            ("search", lambda client: search(client, name, [asked], self._task.number, params)),
+        ):
+            answers = self._call(f"{what}, made anew", call)
+            if answers is None:
+                return
+        judged = judge(asked, answers[0], own, self._task.number)
+        missed = [] if judged.recall == 1 else [f"the recall is {judged.recall}, of {len(answers[0])} results"]
+        self._judged("search, made anew", Judged([*judged.wrong, *missed], None))
 
     def _judged(self, what: str, judged: Judged) -> None:
         self.seen.judged[what] += 1
