@@ -29,6 +29,7 @@ from alula.index_types import (
     check_options,
     choose_storage,
     index_type,
+    index_types,
     vector_index,
     vector_spec,
 )
@@ -539,6 +540,10 @@ def describe(server: Server | str, name: str, *, count: bool = True) -> Descript
         about = server.client.describe_collection(name)
         indexes = [server.client.describe_index(name, index) for index in server.client.list_indexes(name)]
     text, settings = stored.read(indexes, about.get("description", ""))
+    if not settings and any(index.get("index_type") in index_types() for index in indexes):
+        raise UsageError(
+            f"{server.uri} is a gateway, which shows {name!r} as other clients see it; give Milvus's own address."
+        )
     if not settings:
         raise UsageError(f"The collection {name!r} has no Alula index type; create one with 'alula create'.")
     if settings.get("format") != stored.FORMAT:

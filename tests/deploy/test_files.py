@@ -123,7 +123,8 @@ def test_ports_agree():
     assert {port["name"]: port["containerPort"] for port in container["ports"]} == {"milvus": clients, "metrics": pages}
     haproxy = (DEPLOY / "haproxy.cfg").read_text()
     assert f"gateway:{clients} " in haproxy
-    assert f"check port {pages} " in haproxy
+    assert f" port {pages} " in haproxy
+    assert f"bind :{clients} " in haproxy
     jobs = {job["job_name"]: job for job in documents(DEPLOY / "prometheus/prometheus.yml")[0]["scrape_configs"]}
     assert jobs["alula-gateway"]["dns_sd_configs"][0] == {"names": ["gateway"], "type": "A", "port": pages}
     assert f"127.0.0.1:{pages}/healthz" in (DEPLOY / "Dockerfile").read_text()

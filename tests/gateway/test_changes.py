@@ -8,6 +8,7 @@ from pymilvus import DataType, MilvusClient
 from pymilvus.exceptions import MilvusException
 
 import alula
+from alula.errors import UsageError
 from alula.gateway import indexes
 from alula.servers import encoder_store
 from tests.gateway.running import RunningGateway
@@ -20,14 +21,16 @@ ROWS = random_vectors(60, DIM, seed=1)
 @pytest.fixture(scope="module")
 def encoders(tmp_path_factory):
     folder = tmp_path_factory.mktemp("encoders")
-    return [write_drq(folder / f"drq{seed}.onnx", input_dim=DIM, seed=seed) for seed in (0, 1)]
+    for seed in (0, 1):
+        write_drq(folder / f"drq{seed}.onnx", input_dim=DIM, seed=seed)
+    return [folder / f"drq{seed}.onnx" for seed in (0, 1)]
 
 
 @pytest.fixture(scope="module")
 def upstream(milvus_server, encoders):
     with alula.connect(milvus_server.uri) as server:
         for number, encoder in enumerate(encoders):
-            encoder_store.push(server, getattr(encoder, "path", encoder), name=f"changes{number}")
+            encoder_store.push(server, encoder, name=f"changes{number}")
     return milvus_server.uri
 
 
@@ -184,17 +187,19 @@ def test_what_one_gateway_changes_the_other_serves_at_once(clients, collection_n
             one.drop_collection(name)
 
 
-def test_a_collection_of_the_gateway_is_one_for_every_client(clients, collection_name, upstream, encoders):
+def test_a_collection_of_the_gateway_is_one_for_every_client(gateways, clients, collection_name, upstream, encoders):
     client, name = clients[0], collection_name
     properties = {"alula.index_type": "DRQ", "alula.encoder": "changes0"}
     client.create_collection(name, schema=schema_of(client), properties=properties)
     index(client, name, index_type="AUTOINDEX")
     client.insert(name, rows(0, 30))
-    collection = alula.Collection.open(upstream, name, encoder=getattr(encoders[0], "path", encoders[0]))
+    collection = alula.Collection.open(upstream, name, encoder=encoders[0])
     columns = {"id": list(range(30, 60)), "tag": [f"t{i % 3}" for i in range(30, 60)]}
     collection.insert(ROWS[30:], columns)
     assert [hit.id for hit in collection.search(ROWS[40], limit=5, consistency_level="Strong")[0]] == nearest(
         ROWS[40], 5
     )
     assert found(client, name, ROWS[40]) == nearest(ROWS[40], 5)
+    with pytest.raises(UsageError, match=r"is a gateway.*Milvus's own address"):
+        alula.Collection.open(gateways[0].uri, name, encoder=encoders[0])
     assert len(found(client, name, ROWS[40], 5, group_by_field="tag")) == 3

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+from pathlib import Path
+
 import numpy as np
 import pytest
 from pymilvus import AnnSearchRequest, DataType, Function, FunctionType, MilvusClient, MilvusException, WeightedRanker
 
 import alula
+from alula.errors import UsageError
 from alula.servers import encoder_store
 from tests.gateway.running import RunningGateway
+from tests.servers import node
 from tests.tiny_encoders import VOCABULARY, TinyText, random_vectors, write_drq, write_flops
 
+NODE = Path(__file__).parent / "node"
 ROWS, LIMIT = 90, 20
 WORDS = VOCABULARY[6:]
 TYPES = {
@@ -31,6 +38,7 @@ class Served:
 
     def __init__(self, upstream: str, gateway: RunningGateway, folder) -> None:
         self.direct, self.client = MilvusClient(upstream), MilvusClient(gateway.uri)
+        self.upstream, self.address = upstream, gateway.uri.removeprefix("http://")
         self.tiny = {
             ("text", "sparse"): write_flops(
                 folder / "words.onnx", dim=128, max_nnz=8, backbone=TinyText(), metric="IP"
@@ -199,3 +207,52 @@ def test_two_outputs_of_one_text_and_a_hybrid_search_over_them(on_lite, collecti
     fused = 0.5 * squashed + 0.5 * (1 - 2 * np.arctan(truth["binary"]) / np.pi)
     np.testing.assert_allclose([hit["distance"] for hit in hits], np.sort(fused)[::-1][:LIMIT], atol=1e-5)
     served.client.drop_collection(collection_name)
+
+
+@pytest.fixture(scope="module")
+def node_of_tests():
+    return node.install(NODE)
+
+
+@pytest.mark.parametrize(("source", "target"), [("text", "sparse"), ("vector", "binary")])
+def test_functions_with_the_node_sdk(on_lite, node_of_tests, collection_name, source, target):
+    given, queries = values(source, 30), values(source, 3, seed=1)
+    encoder = on_lite.tiny[source, target]
+    plain = (lambda vector: vector.tolist()) if source == "vector" else str
+    function = {"name": "f", "type": "BM25" if target == "sparse" else int(FunctionType.MINHASH)}
+    function |= {"input_field_names": [source], "output_field_names": [target]}
+    case = {
+        "collection": collection_name,
+        "source": source,
+        "target": target,
+        "fields": [
+            {"name": "id", "data_type": int(DataType.INT64), "is_primary_key": True},
+            *({"name": name, "data_type": int(TYPES[name][0]), **TYPES[name][1]} for name in (source, target)),
+        ],
+        "functions": [{**function, "params": {"provider": "alula", "encoder": encoder.path.stem}}],
+        "index": [{"field_name": name, **INDEXES[name]} for name in INDEXES.keys() & {source, target}],
+        "rows": [{"id": i, source: plain(value)} for i, value in enumerate(given)],
+        "queries": [plain(query) for query in queries],
+        "limit": LIMIT,
+    }
+    command = [node_of_tests.binary, NODE / "functions.mjs", node_of_tests.modules, on_lite.address]
+    done = subprocess.run(command, input=json.dumps(case), capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    seen = json.loads(done.stdout)
+    assert seen["outputs"] == [target]
+    assert seen["reads"]
+    truth = true_scores(encoder, source, target, given, queries)
+    check([[{"id": id_, "distance": score} for id_, score in hits] for hits in seen["found"]], truth, target)
+    assert seen["fused"][0] == seen["found"][0][0][0]
+    on_lite.client.drop_collection(collection_name)
+
+
+def test_an_encoder_that_a_function_uses_is_not_removed(on_lite, collection_name):
+    on_lite.create(collection_name, "text", "sparse")
+    for address in (on_lite.upstream, f"http://{on_lite.address}"):
+        with alula.connect(address) as server, pytest.raises(UsageError, match=collection_name):
+            encoder_store.remove(server, "words")
+    with alula.connect(on_lite.upstream) as server:
+        on_lite.client.drop_collection(collection_name)
+        used = encoder_store.find(encoder_store.querying(server), "words").sha256
+        assert not encoder_store.made_with(server, used)

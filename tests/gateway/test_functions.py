@@ -130,10 +130,14 @@ def test_what_milvus_gets_and_what_clients_see_again(encoder_of, source, target,
     assert found.encoder == encoder_of(ENCODERS[source, target]).sha256
 
     functions.show(schema)
+    before.functions[0].params[1].value = found.encoder
     assert schema == before
     seen = Described(milvus_pb2.DescribeCollectionResponse(schema=schema)).dict()
     assert [field["name"] for field in seen["fields"] if field.get("is_function_output")] == [target]
-    assert seen["functions"][0]["params"] == {"provider": "alula", "encoder": ENCODERS[source, target]}
+    assert seen["functions"][0]["params"] == {"provider": "alula", "encoder": found.encoder}
+
+    functions.declare(schema, encoder_of)  # as from a client that makes such a collection again
+    assert functions.functions_of(schema) == [found]
 
 
 def test_clients_let_bm25_declare_texts_to_sparse_vectors(encoder_of):
@@ -198,6 +202,10 @@ def test_refuses_what_only_other_clients_can_send(encoder_of):
     schema = declared(function("text", "sparse", encoder="words"))
     schema.functions[0].output_field_names[0] = "missing"
     with pytest.raises(UsageError, match="'missing', which the schema does not have"):
+        functions.declare(schema, encoder_of)
+    schema = declared(function("text", "sparse", encoder="words"))
+    schema.fields[3].data_type = 99
+    with pytest.raises(EncoderError, match="unknown type \\(99\\)"):
         functions.declare(schema, encoder_of)
     schema = declared(function("vector", "sparse", encoder="flops"))
     del schema.fields[2].type_params[:]

@@ -74,7 +74,7 @@ def test_it_serves_while_milvus_answers(gateway, proxy, milvus_server, dead_port
 
 def test_a_milvus_that_accepts_and_says_nothing_is_not_served(gateway, proxy):
     wait_until(lambda: state(gateway) == "SERVING")
-    proxy.stall(2)
+    proxy.stall(2.5)
     wait_until(lambda: state(gateway) == "NOT_SERVING")
     wait_until(lambda: state(gateway) == "SERVING")
 

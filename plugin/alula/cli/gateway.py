@@ -88,8 +88,9 @@ def command(
         raise UsageError("TLS needs --tls-cert and --tls-key, and --tls-client-ca needs both.")
     tls = TlsFiles(tls_cert, tls_key, tls_client_ca) if tls_cert and tls_key else None
     options = Options(**given, tls=tls, max_message=max_message * MEBI)
+    gateway = Gateway(options)
     logs.configure(log_format, log_level)
-    asyncio.run(_serve(Gateway(options), options))
+    asyncio.run(_serve(gateway, options))
 
 
 async def _serve(gateway: Gateway, options: Options) -> None:
@@ -109,7 +110,7 @@ async def _serve(gateway: Gateway, options: Options) -> None:
     port = await gateway.start()
     where = _with_port(options.listen, port) + (" (TLS)" if options.tls else "")
     pages = f"; metrics at {_with_port(options.metrics, gateway.metrics_port)}" if options.metrics else ""
-    if await gateway.health.look():
+    if gateway.health.ready:
         milvus = f"Milvus {gateway.health.version}".rstrip()
         LOGGER.info(f"Listening on {where}, in front of {milvus} at {options.upstream}{pages}.")
     else:

@@ -17,6 +17,7 @@ from alula.gateway.field_data import column
 from alula.gateway.upstream import Caller, RefusedError, pairs
 from alula.servers import encoder_store
 
+NO_COLLECTION = 100  # Milvus's code for a collection that is not there
 Query = Callable[[str, Sequence[str]], Sequence[Mapping[str, Any]]]
 
 
@@ -65,17 +66,21 @@ class Encoders:
             if sha256 not in self._loaded:
                 path = self._folder / f"{sha256}.onnx"
                 if not path.is_file() or hashlib.sha256(path.read_bytes()).hexdigest() != sha256:
-                    partial = path.with_suffix(".partial")
-                    partial.write_bytes(encoder_store.read(_query(caller, database), sha256))
-                    partial.replace(path)
+                    entry = encoder_store.find(_query(caller, database), sha256)
+                    # what a strong query has seen, all later ones see, and they are faster
+                    data = encoder_store.read(_query(caller, database, strong=False), entry)
+                    with tempfile.NamedTemporaryFile(dir=self._folder, delete=False) as partial:
+                        partial.write(data)
+                    Path(partial.name).replace(path)
                 # searches and inserts run beside each other, one thread each
                 self._loaded[sha256] = load_encoder(path, threads=1)
                 metrics.encoders_loaded.set(len(self._loaded))
             return self._loaded[sha256]
 
 
-def _query(caller: Caller, database: str) -> Query:
+def _query(caller: Caller, database: str, *, strong: bool = True) -> Query:
     """Queries in the collection of encoders, with the client's own rights."""
+    level = common_pb2.ConsistencyLevel.Strong if strong else common_pb2.ConsistencyLevel.Eventually
 
     def query(filter: str, fields: Sequence[str]) -> Sequence[Mapping[str, Any]]:
         request = milvus_pb2.QueryRequest(
@@ -83,14 +88,16 @@ def _query(caller: Caller, database: str) -> Query:
             collection_name=encoder_store.COLLECTION,
             expr=filter,
             output_fields=fields,
-            consistency_level=common_pb2.ConsistencyLevel.Strong,
-            guarantee_timestamp=0,
+            consistency_level=level,
+            guarantee_timestamp=0 if strong else 1,
             query_params=pairs([("limit", 16384)]),
         )
         try:
             answer = caller.send("Query", request)
         except RefusedError as error:
             if "not loaded" not in error.status.reason:
+                if error.status.code == NO_COLLECTION or "find collection" in error.status.reason:
+                    return []  # no encoder was pushed yet
                 raise
             load = milvus_pb2.LoadCollectionRequest(db_name=database, collection_name=encoder_store.COLLECTION)
             caller.send("LoadCollection", load)

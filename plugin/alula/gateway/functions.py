@@ -6,8 +6,9 @@ queries. What Milvus then holds and ranks is an ordinary field: an encoder of th
 SPARSE_FLOAT_VECTOR, one of the kind ``drq`` a BINARY_VECTOR with its sign bits.
 
 No function type of Milvus says that, so every one is taken, and the provider decides. Clients check some types
-themselves: ``BM25`` lets a text become a SPARSE_FLOAT_VECTOR in every SDK since 2.5, and ``MINHASH``, which no SDK
-checks, lets a text or a vector become either. ``TEXTEMBEDDING`` may give neither, and ``UNKNOWN`` is none.
+themselves: ``BM25`` lets a text become a SPARSE_FLOAT_VECTOR in every SDK since 2.5. ``MINHASH``, and in SDKs that do
+not know it yet ``RERANK``, are checked by none and let a text or a vector become either. ``TEXTEMBEDDING`` may give
+neither, and ``UNKNOWN`` is none.
 
 Milvus knows nothing of these functions: each is remembered in the description of its output field, which every version
 keeps, and is shown again when the collection is described, so that clients leave the output out of their rows.
@@ -17,7 +18,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, TypeAlias, cast
 
 import numpy as np
@@ -30,9 +31,10 @@ from alula import stored
 from alula.collections import query_vectors
 from alula.encoders import DrqEncoder, Encoder, FlopsEncoder
 from alula.errors import DataError, EncoderError, Unsupported, UsageError
-from alula.gateway import placeholders
+from alula.gateway import metrics, placeholders
 from alula.gateway.field_data import column
 from alula.index_types import Capabilities, Column, FieldSpec
+from alula.index_types.base import NativeQuery
 from alula.servers import fill_field
 
 EncoderOf: TypeAlias = Callable[[str], Encoder]
@@ -57,7 +59,6 @@ class Function:
         output: The field it fills: SPARSE_FLOAT_VECTOR or BINARY_VECTOR.
         encoder: The sha256 of its encoder.
         description: A text for people.
-        params: Its parameters, as the client gave them.
     """
 
     name: str
@@ -66,7 +67,6 @@ class Function:
     output: str
     encoder: str
     description: str = ""
-    params: Mapping[str, str] = field(default_factory=dict)
 
     def settings(self) -> dict[str, str]:
         """As flat texts, to be stored with the output field."""
@@ -76,7 +76,6 @@ class Function:
             "input": self.input,
             "encoder": self.encoder,
             "description": self.description,
-            "params": json.dumps(dict(self.params)),
         }
 
     @classmethod
@@ -89,18 +88,18 @@ class Function:
             output,
             settings["encoder"],
             settings["description"],
-            dict(json.loads(settings["params"])),
         )
 
     def schema(self) -> schema_pb2.FunctionSchema:
-        """As clients see it."""
+        """As clients see it: with the encoder's fingerprint, since its name may come to stand for another one."""
+        params = {"provider": PROVIDER, "encoder": self.encoder}
         return schema_pb2.FunctionSchema(
             name=self.name,
             type=self.kind,
             description=self.description,
             input_field_names=[self.input],
             output_field_names=[self.output],
-            params=[common_pb2.KeyValuePair(key=key, value=value) for key, value in self.params.items()],
+            params=[common_pb2.KeyValuePair(key=key, value=value) for key, value in params.items()],
         )
 
 
@@ -142,7 +141,7 @@ def check_server(schema: schema_pb2.CollectionSchema, capabilities: Capabilities
         sparse = entry.data_type == DataType.SPARSE_FLOAT_VECTOR
         if not (capabilities.sparse_index if sparse else capabilities.binary_indexes):
             raise Unsupported(
-                f"The function {function.name!r} fills {entry.name!r}, which is {DataType(entry.data_type).name}, and "
+                f"The function {function.name!r} fills {entry.name!r}, which is {_type_name(entry)}, and "
                 f"{capabilities.server} cannot index those; "
                 + ("use an encoder of the kind 'drq' and a BINARY_VECTOR." if sparse else "use Milvus 2.3 or later.")
             )
@@ -173,7 +172,7 @@ def fill(
         EncoderError: If the encoder is not there, or fails.
     """
     given = {data.field_name: data for data in request.fields_data}
-    partial = isinstance(request, milvus_pb2.UpsertRequest) and request.partial_update
+    partial = getattr(request, "partial_update", False)  # inserts have none, nor have older pymilvus's upserts
     for function in functions:
         if function.output in given:
             raise UsageError(
@@ -181,7 +180,9 @@ def fill(
                 f"{function.input!r}; leave it out."
             )
         if function.input in given:
-            encoded = _encode_rows(encoder_of(function.encoder), _values(given[function.input]))
+            encoder, values = encoder_of(function.encoder), _values(given[function.input])
+            with metrics.encoding("rows"):
+                encoded = _encode_rows(encoder, values)
             kind = DataType.SPARSE_FLOAT_VECTOR if sp.issparse(encoded) else DataType.BINARY_VECTOR
             data = request.fields_data.add(field_name=function.output, type=kind)
             fill_field(data, encoded, FieldSpec(function.output, kind.name, 0), slice(None))
@@ -204,7 +205,7 @@ def translate(
         encoder_of: Finds their encoders.
     """
     for function in functions:
-        if function.output == searched and request.WhichOneof("search_input") != "ids":
+        if function.output == searched and request.placeholder_group:  # a search may be by ids instead
             request.placeholder_group = native_queries(request.placeholder_group, function, encoder_of)
 
 
@@ -227,12 +228,8 @@ def native_queries(group: bytes, function: Function, encoder_of: EncoderOf) -> b
     queries = placeholders.read(group)
     if isinstance(queries, list) and encoder.info.input == "vectors":
         queries = _numbers(queries)
-    vectors = query_vectors(encoder, queries)
-    parts = [vectors[start : start + QUERIES_AT_A_TIME] for start in range(0, len(vectors), QUERIES_AT_A_TIME)]
-    if isinstance(encoder, FlopsEncoder):
-        return placeholders.write([query for part in parts for query in _sparse_queries(encoder.encode_queries(part))])
-    drq = cast(DrqEncoder, encoder)
-    return placeholders.write([signs.tobytes() for part in parts for signs in drq.encode_queries(part).signs])
+    with metrics.encoding("queries"):
+        return placeholders.write(_encode_queries(encoder, query_vectors(encoder, queries)))
 
 
 def _is_ours(declared: schema_pb2.FunctionSchema) -> bool:
@@ -256,14 +253,14 @@ def _checked(declared: schema_pb2.FunctionSchema, fields: Mapping[str, Any], enc
     encoder = encoder_of(params["encoder"])
     _check_input(name, fields[source], encoder)
     _check_output(name, fields[target], encoder)
-    return Function(name, declared.type, source, target, encoder.sha256, declared.description, params)
+    return Function(name, declared.type, source, target, encoder.sha256, declared.description)
 
 
 def _check_input(name: str, source: Any, encoder: Encoder) -> None:
     info = encoder.info
     if source.data_type not in _INPUTS:
         raise UsageError(
-            f"The function {name!r} reads {source.name!r}, which is {DataType(source.data_type).name}; it can read "
+            f"The function {name!r} reads {source.name!r}, which is {_type_name(source)}; it can read "
             "VARCHAR and FLOAT_VECTOR."
         )
     if source.nullable:
@@ -286,7 +283,7 @@ def _check_output(name: str, target: Any, encoder: Encoder) -> None:
     wanted = _OUTPUTS[encoder.kind]
     if target.data_type != wanted:
         raise EncoderError(
-            f"The function {name!r} fills {target.name!r}, which is {DataType(target.data_type).name}, and the encoder "
+            f"The function {name!r} fills {target.name!r}, which is {_type_name(target)}, and the encoder "
             f"{encoder.path.name} of the kind {encoder.kind!r} gives {wanted.name}."
         )
     if wanted == DataType.BINARY_VECTOR and _dim(target) != encoder.info.sign_bits:
@@ -296,6 +293,12 @@ def _check_output(name: str, target: Any, encoder: Encoder) -> None:
         )
     if target.nullable:
         raise UsageError(f"The function {name!r} fills {target.name!r} in each row; it cannot be nullable.")
+
+
+def _type_name(entry: Any) -> str:
+    """The type of a field as pymilvus names it; clients can send numbers that name none."""
+    names: list[str] = [name for name, number in DataType.__members__.items() if number == entry.data_type]
+    return names[0] if names else f"of an unknown type ({entry.data_type})"
 
 
 def _dim(entry: Any) -> int:
@@ -314,7 +317,7 @@ def _remember(target: Any, function: Function) -> None:
     target.is_function_output = False
     if stored.read((), target.description) != (text.strip(), settings):
         raise UsageError(
-            f"The name, description or parameters of the function {function.name!r} hold '[alula ', which marks what "
+            f"The name or description of the function {function.name!r} holds '[alula ', which marks what "
             "Alula stores; call it otherwise."
         )
 
@@ -349,6 +352,17 @@ def _encode_rows(encoder: Encoder, values: Any) -> Column:
         else:
             parts.append(cast(DrqEncoder, encoder).encode_rows(vectors).signs)
     return sp.vstack(parts, format="csr") if sp.issparse(parts[0]) else np.concatenate(parts)
+
+
+def _encode_queries(encoder: Encoder, vectors: npt.NDArray[np.float32]) -> list[NativeQuery]:
+    found: list[NativeQuery] = []
+    for start in range(0, len(vectors), QUERIES_AT_A_TIME):
+        some = vectors[start : start + QUERIES_AT_A_TIME]
+        if isinstance(encoder, FlopsEncoder):
+            found += _sparse_queries(encoder.encode_queries(some))
+        else:
+            found += [signs.tobytes() for signs in cast(DrqEncoder, encoder).encode_queries(some).signs]
+    return found
 
 
 def _sparse_queries(rows: sp.csr_array) -> Iterator[dict[int, float]]:

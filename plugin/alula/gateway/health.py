@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from typing import Any
 
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
@@ -16,6 +17,7 @@ from alula.gateway.logs import LOGGER
 SERVICE = milvus_pb2.DESCRIPTOR.services_by_name["MilvusService"].full_name
 READY = ("", SERVICE)  # what is asked for when no service is named, and by name
 ALIVE = "liveness"  # the process alone: one that waits for Milvus must not be killed for it
+PATIENCE = 5
 SILENT = {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED}
 SERVING, NOT_SERVING = health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING
 
@@ -25,7 +27,7 @@ class Health:
 
     Args:
         upstream: Channel to Milvus.
-        seconds: How often Milvus is asked, and how long it may take.
+        seconds: How often Milvus is asked; it may take `PATIENCE` times as long, as it may just be busy.
 
     Attributes:
         ready: Whether calls can be served now.
@@ -37,7 +39,7 @@ class Health:
         self.version = ""
         self._upstream = upstream
         self._seconds = seconds
-        self._services = health.aio.HealthServicer()
+        self._services = _States()
         self._stopping = False
 
     async def add_to(self, server: grpc.aio.Server) -> None:
@@ -50,16 +52,16 @@ class Health:
     async def watch(self) -> None:
         """Ask Milvus again and again, until cancelled."""
         while True:
+            await asyncio.sleep(self._seconds)
             before = self.ready
             answers = await self.look()
             if answers != before and not self._stopping:
                 words = f"Milvus {self.version}".rstrip() + (" answers." if answers else " does not answer any more.")
                 LOGGER.log(logging.INFO if answers else logging.WARNING, words)
-            await asyncio.sleep(self._seconds)
 
     async def look(self) -> bool:
         """Ask Milvus once, and show what came of it."""
-        version = await ask_version(self._upstream, self._seconds)
+        version = await ask_version(self._upstream, PATIENCE * self._seconds)
         answers = version is not None
         self.version = version or self.version
         metrics.upstream_up.set(answers)
@@ -67,14 +69,38 @@ class Health:
         return answers
 
     async def stop(self) -> None:
-        """Show NOT_SERVING from now on."""
+        """Show NOT_SERVING from now on, and let nobody wait for more: whoever watches would hold up the end."""
         self._stopping = True
         await self._show(ready=False)
+        self._services.end()
 
     async def _show(self, *, ready: bool) -> None:
         self.ready = ready
         for service in READY:
             await self._services.set(service, SERVING if ready else NOT_SERVING)
+
+
+class _States(health.aio.HealthServicer):  # type: ignore[misc]
+    """States of services, whose streams can be ended."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._ended = asyncio.Event()
+
+    async def Watch(self, request: Any, context: Any) -> None:  # noqa: N802 - the protocol's name
+        """Tell a client of every change, until the end."""
+        watching = asyncio.ensure_future(super().Watch(request, context))
+        ended = asyncio.ensure_future(self._ended.wait())
+        try:
+            await asyncio.wait((watching, ended), return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.sleep(0)  # the last change is told
+        finally:
+            watching.cancel()
+            ended.cancel()
+
+    def end(self) -> None:
+        """End all streams."""
+        self._ended.set()
 
 
 async def ask_version(upstream: grpc.aio.Channel, seconds: float) -> str | None:

@@ -6,8 +6,9 @@ They are the process's, in Prometheus's own registry, as its client has it for p
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from functools import wraps
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, cast
 
 from prometheus_client import Counter, Gauge, Histogram
 from pymilvus.grpc_gen import milvus_pb2
@@ -63,6 +64,11 @@ def fell_back(reason: str) -> None:
         reason: Why, in a word of the program's own.
     """
     _fallbacks.labels(reason).inc()
+
+
+def encoding(kind: Literal["rows", "queries"]) -> AbstractContextManager[Any]:
+    """Count what is done inside as encoding."""
+    return cast("AbstractContextManager[Any]", _encode_seconds.labels(kind).time())
 
 
 def encoding_counted(lowering: Lowering) -> Lowering:

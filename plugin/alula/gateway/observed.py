@@ -52,20 +52,11 @@ class Observed:
 
     def __init__(self, slow_seconds: float) -> None:
         self._slow_seconds = slow_seconds
-        self._running = 0
-        self._idle = asyncio.Event()
-        self._idle.set()
-
-    async def until_idle(self) -> None:
-        """Return when no call is under way."""
-        await self._idle.wait()
 
     @asynccontextmanager
     async def watch(self, call: Call) -> Any:
         """Count a call for as long as the block inside takes, and log it when it fails, is refused or is slow."""
         began = perf_counter()
-        self._running += 1
-        self._idle.clear()
         code, reason = "UNKNOWN", ""
         outcome: Outcome = "failed"
         try:
@@ -88,9 +79,6 @@ class Observed:
             await call.context.abort(grpc.StatusCode.INTERNAL, reason)
         finally:
             seconds = perf_counter() - began
-            self._running -= 1
-            if not self._running:
-                self._idle.set()
             metrics.answered(call.method, call.way, outcome, seconds)
             if outcome != "ok" or seconds > self._slow_seconds:
                 named = {"collection": call.collection(), "request_id": call.request_id}

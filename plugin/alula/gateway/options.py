@@ -42,7 +42,7 @@ class Options:
         metrics: Where metrics and health are served by HTTP, written as ``listen`` is; None for nowhere.
         max_message: Largest request in bytes, 64 MiB as Milvus takes it. Answers are not limited.
         workers: Calls that are encoded, searched and re-ranked at the same time; others are passed on beside them.
-        queue: How many such calls may wait for a worker before more are refused with RESOURCE_EXHAUSTED.
+        queue: How many such calls may wait for a worker before more are refused as Milvus does at its rate limits.
         drain_seconds: How long calls that are under way may take when the gateway is told to stop.
         health_seconds: How often the upstream is asked whether it answers.
         slow_seconds: Calls that take longer are logged.
@@ -112,7 +112,8 @@ class Options:
             ("grpc.keepalive_permit_without_calls", 1),
             ("grpc.keepalive_time_ms", 10_000),
             ("grpc.keepalive_timeout_ms", 5_000),
-            ("grpc.min_reconnect_backoff_ms", 200),
+            # by its name a pause; what it sets is how long connecting may take
+            ("grpc.min_reconnect_backoff_ms", 5_000),
             ("grpc.initial_reconnect_backoff_ms", 200),
             ("grpc.max_reconnect_backoff_ms", 2_000),
         ]

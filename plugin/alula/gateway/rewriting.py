@@ -84,6 +84,13 @@ def answer(method: str, session: Session, request: bytes) -> bytes | None:
     return None if response is None else response.SerializeToString()
 
 
+def busy(method: str, reason: str) -> bytes:
+    """The answer to a call for which there is no room, as Milvus gives it at its rate limits: SDKs then try again."""
+    status = common_pb2.Status(code=8, error_code=common_pb2.ErrorCode.RateLimit, reason=reason)
+    answer: bytes = _refused(RPCS[method].response, status).SerializeToString()
+    return answer
+
+
 def _parsed(kind: type[Any], request: bytes) -> Any:
     try:
         return kind.FromString(request)

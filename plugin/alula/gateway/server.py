@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import os
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, NoReturn
@@ -21,7 +19,7 @@ from alula.gateway.options import Options, split_address
 from alula.gateway.outcomes import refused, status_of
 from alula.gateway.pages import Pages
 from alula.gateway.peek import NameFields, peek
-from alula.gateway.rewriting import ALWAYS, CHANGING, REWRITES, answer
+from alula.gateway.rewriting import ALWAYS, CHANGING, REWRITES, answer, busy
 from alula.gateway.session import Session
 from alula.gateway.tls import channel_credentials, server_credentials
 from alula.gateway.upstream import PREFIX, RPCS, Caller, Upstream, forwarded
@@ -70,6 +68,7 @@ class Gateway:
         if self.options.metrics:
             self._pages = Pages(self.options.metrics, self.health, asyncio.get_running_loop())
         await self._server.start()
+        await self.health.look()
         self._watching = asyncio.create_task(self.health.watch())
         return port
 
@@ -86,12 +85,7 @@ class Gateway:
         """Take no new calls, and end when those under way have, at the latest after `grace` seconds."""
         await self.health.stop()
         self._watching.cancel()
-        ending = asyncio.create_task(self._server.stop(grace))
-        with contextlib.suppress(asyncio.TimeoutError):
-            await asyncio.wait_for(self._observed.until_idle(), grace)
-        # who watches the health would otherwise be waited for until the end of the grace
-        await self._server.stop(None)
-        await ending
+        await self._server.stop(grace)
         self._workers.close()
         await self.upstream.close()
         if self._pages:
@@ -140,7 +134,7 @@ class Gateway:
         try:
             made = await self._workers.run(answer, name, session, request)
         except TooBusyError as error:
-            await call.context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, str(error))
+            return busy(name, str(error))
         except grpc.RpcError as error:
             await self._abort(call, error)
         finally:
@@ -165,14 +159,12 @@ class Gateway:
 
     def streaming(self, path: str) -> Callable[[AsyncIterator[bytes], Any], AsyncIterator[bytes]]:
         """How a method is served that streams, or that this version does not know: message by message."""
-        forward = self.upstream.streaming(path)
 
         async def serve(requests: AsyncIterator[bytes], context: Any) -> AsyncIterator[bytes]:
             call = Call(path.rpartition("/")[2], context)
             async with self._observed.watch(call):
-                metadata = forwarded(context.invocation_metadata())
                 try:
-                    async for response in forward(requests, metadata=metadata, timeout=context.time_remaining()):
+                    async for response in await self.upstream.stream(path, requests, context):
                         yield response
                 except grpc.aio.AioRpcError as error:
                     metrics.upstream_failed(call.method, error.code().name)
@@ -185,6 +177,10 @@ class Gateway:
         code, details = error.code(), error.details() or ""
         if code == grpc.StatusCode.UNAVAILABLE:
             details = f"The gateway has no answer of Milvus at {self.options.upstream}: {details}"
+        if call.way == "rewritten" and code == grpc.StatusCode.RESOURCE_EXHAUSTED and "larger than max" in details:
+            details = (
+                f"With what the index type adds, the request is larger than Milvus takes: send fewer rows. {details}"
+            )
         await call.context.abort(code, details, tuple(trailing or ()))
         raise error
 
@@ -216,10 +212,11 @@ class _Handler(grpc.GenericRpcHandler):  # type: ignore[misc]
 
 def _why_not(host: str, port: int) -> str:
     """Why an address cannot be listened on, in the system's words: gRPC does not tell."""
-    bare = host.strip("[]")
     try:
-        with socket.create_server((bare, port), family=socket.AF_INET6 if ":" in bare else socket.AF_INET):
-            return "gRPC could not"
+        family, kind, protocol, _, place = socket.getaddrinfo(host.strip("[]"), port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind, protocol) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(place)
     except OSError as error:
-        # a name that cannot be resolved has a number of its own kind
-        return (os.strerror(error.errno) if error.errno and error.errno > 0 else str(error.strerror)).lower()
+        return str(error.strerror).lower()
+    return "gRPC could not"

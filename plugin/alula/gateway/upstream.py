@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, TypeAlias
@@ -19,6 +20,9 @@ from alula.gateway.options import Options
 SERVICE = milvus_pb2.DESCRIPTOR.services_by_name["MilvusService"]
 PREFIX = f"/{SERVICE.full_name}/"
 Metadata: TypeAlias = "tuple[tuple[str, str | bytes], ...]"
+
+# The end of a request that has one part comes with it; a client that streams may let the next part wait for good.
+SOON = 0.02
 
 # gRPC makes these itself for each call
 _OWN_METADATA = ("user-agent", "te", "content-type")
@@ -92,10 +96,39 @@ class Upstream:
             self._passing[path] = self.aio_channel.unary_unary(path)
         return self._passing[path]
 
-    def streaming(self, path: str) -> Callable[..., Any]:
-        """A streaming method's calls in bytes, for the event loop."""
-        found: Callable[..., Any] = self.aio_channel.stream_stream(path)
-        return found
+    async def stream(self, path: str, requests: AsyncIterator[bytes], context: Any) -> AsyncIterator[bytes]:
+        """A streaming or unknown method's answers in bytes, for the event loop.
+
+        A single request, which is what methods of later versions mostly have, goes out at once and in one piece: when
+        Milvus refuses a stream while it is being written to, gRPC forgets why.
+
+        Args:
+            path: The method.
+            requests: What the client sends.
+            context: The client's call.
+        """
+        given = {"metadata": forwarded(context.invocation_metadata()), "timeout": context.time_remaining()}
+        begin: list[asyncio.Future[bytes | None]] = []
+        for _ in range(2):
+            begin.append(asyncio.ensure_future(anext(requests, None)))
+            await asyncio.wait(begin[-1:], timeout=SOON)
+            if not begin[-1].done() or begin[-1].result() is None:
+                break
+        if len(begin) == 2 and begin[1].done() and begin[1].result() is None:
+            single: AsyncIterator[bytes] = self.aio_channel.unary_stream(path)(begin[0].result(), **given)
+            return single
+
+        async def all_of_them() -> AsyncIterator[bytes]:
+            for coming in begin:
+                request = await coming
+                if request is None:
+                    return
+                yield request
+            async for request in requests:
+                yield request
+
+        several: AsyncIterator[bytes] = self.aio_channel.stream_stream(path)(all_of_them(), **given)
+        return several
 
     def method(self, name: str) -> Callable[..., Any]:
         """A method of Milvus's service, for worker threads."""

@@ -355,7 +355,7 @@ def remove(server: Server, wanted: str, *, force: bool = False) -> Removed:
 
 
 def made_with(server: Server, sha256: str) -> list[str]:
-    """The collections of the database that were made with an encoder.
+    """The collections of the database that were made with an encoder, or have a function that uses it.
 
     Raises:
         ServerError: If Milvus fails.
@@ -365,9 +365,12 @@ def made_with(server: Server, sha256: str) -> list[str]:
     with milvus_errors("look which collections were made with an encoder"):
         for name in sorted(client.list_collections()):
             indexes = [client.describe_index(name, index) for index in client.list_indexes(name)]
-            _, settings = stored.read(indexes, client.describe_collection(name).get("description", ""))
-            # a gateway shows an index of ours instead of the settings
-            if sha256 in (settings.get("encoder"), *(index.get("encoder") for index in indexes)):
+            about = client.describe_collection(name)
+            kept = [stored.read((), field.get("description", ""))[1] for field in about.get("fields", ())]
+            kept += [stored.read(indexes, about.get("description", ""))[1]]
+            # a gateway shows an index or a function of ours instead of what is kept
+            shown = [*indexes, *(function.get("params", {}) for function in about.get("functions", ()))]
+            if any(each.get("encoder") == sha256 for each in (*kept, *shown)):
                 found.append(name)
     return found
 
