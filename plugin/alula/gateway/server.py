@@ -181,7 +181,10 @@ class Gateway:
             details = (
                 f"With what the index type adds, the request is larger than Milvus takes: send fewer rows. {details}"
             )
-        await call.context.abort(code, details, tuple(trailing or ()))
+        try:
+            await call.context.abort(code, details, tuple(trailing or ()))
+        except grpc.aio.InternalError:  # the client has gone meanwhile, and cannot be told
+            raise asyncio.CancelledError from None
         raise error
 
     def _forget(self, name: str, request: bytes, metadata: Any) -> None:
