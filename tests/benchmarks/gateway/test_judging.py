@@ -1,4 +1,4 @@
-"""The harness can fail: it sees a leak, and a failure that nothing explains; and a recorded answer is a recorded one."""
+"""The harness can fail: it sees a leak, and a failure that nothing explains; a recorded answer is a recorded one."""
 
 import os
 import threading
