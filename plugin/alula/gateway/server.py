@@ -129,7 +129,7 @@ class Gateway:
             if not refused(status_of(name, response)):
                 return response
             # perhaps it is another collection by now
-        session = Session(caller, self.views, self.encoders, self._capabilities, fresh=known is not None)
+        session = Session(caller, self.views, self.encoders, self._capabilities, fresh=response is not None)
         call.way = "rewritten"
         try:
             made = await self._workers.run(answer, name, session, request)
