@@ -15,7 +15,8 @@ from tests.servers.standalone import MilvusStandalone
 @pytest.fixture(scope="session")
 def milvus_server() -> Iterator[MilvusStandalone]:
     """Milvus 2.3.5 standalone: ``.uri``, ``.client()``; no users, no TLS."""
-    with MilvusStandalone() as server:
+    # a read of strong consistency waits for the next tick: 200 ms by default, most of the time of many tests
+    with MilvusStandalone(settings={"proxy.timeTickInterval": 50}) as server:
         yield server
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 
 import pytest
@@ -9,6 +10,16 @@ import pytest
 from tests.servers.gateway import GatewayProgram
 from tests.servers.lite import LiteServer
 from tests.servers.standalone import MilvusStandalone
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _quiet_pymilvus() -> Iterator[None]:
+    """Without the tracebacks that pymilvus logs for every refusal, of which these tests make many."""
+    logger = logging.getLogger("pymilvus")
+    was = logger.level
+    logger.setLevel(logging.CRITICAL)
+    yield
+    logger.setLevel(was)
 
 
 @pytest.fixture(scope="session")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -14,16 +13,9 @@ from pymilvus.grpc_gen import schema_pb2
 Step = Mapping[str, Any]
 
 
-def run(uri: str, steps: Sequence[Step]) -> list[dict[str, Any]]:
+def run(client: MilvusClient, steps: Sequence[Step]) -> list[dict[str, Any]]:
     """One result for each step: ``{"ok": what it gave}`` or ``{"error": {"code": ..., "reason": ...}}``."""
-    logger, client = logging.getLogger("pymilvus"), MilvusClient(uri)
-    was = logger.level
-    logger.setLevel(logging.CRITICAL)  # it logs a traceback for each refusal
-    try:
-        return [_outcome(client, step) for step in steps]
-    finally:
-        logger.setLevel(was)
-        client.close()
+    return [_outcome(client, step) for step in steps]
 
 
 def _outcome(client: MilvusClient, step: Step) -> dict[str, Any]:

@@ -29,6 +29,7 @@ import yaml
 from tests.gateway import python_runner
 from tests.gateway.model import Model, Step
 from tests.servers import node
+from tests.servers.lite import connected
 from tests.tiny_encoders import random_vectors
 
 DIM = 8
@@ -114,7 +115,9 @@ def run_with_node(uri: str, steps: Sequence[Step]) -> list[Result]:
 
 def run_with_python(uri: str, steps: Sequence[Step]) -> list[Result]:
     """The results of the steps, done with pymilvus, as plain JSON."""
-    return json.loads(json.dumps(python_runner.run(uri, [arguments(step) for step in steps]), default=str))
+    with connected(uri) as server:
+        results = python_runner.run(server.client, [arguments(step) for step in steps])
+    return json.loads(json.dumps(results, default=str))
 
 
 RUNNERS: Mapping[str, Callable[[str, Sequence[Step]], list[Result]]] = {

@@ -203,6 +203,10 @@ def test_refuses_what_only_other_clients_can_send(encoder_of):
     schema.functions[0].output_field_names[0] = "missing"
     with pytest.raises(UsageError, match="'missing', which the schema does not have"):
         functions.declare(schema, encoder_of)
+    schema = declared(function("text", "sparse", encoder="words"))
+    schema.fields[3].data_type = 99
+    with pytest.raises(EncoderError, match="unknown type \\(99\\)"):
+        functions.declare(schema, encoder_of)
     schema = declared(function("vector", "sparse", encoder="flops"))
     del schema.fields[2].type_params[:]
     with pytest.raises(UsageError, match="has the dimension ''"):

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +12,7 @@ import alula
 from alula.servers import encoder_store
 from tests.gateway.model import Model
 from tests.gateway.scenario import RUNNERS, Run, rows, same, vectors
+from tests.servers.lite import connected
 from tests.tiny_encoders import write_drq, write_flops
 
 ENCODERS = {
@@ -31,7 +30,7 @@ class Place:
     server: str
     index_type: str
     encoder: Any
-    upstream: alula.Server
+    upstream: str
     gateway: str
 
     @property
@@ -52,13 +51,13 @@ class Place:
 
 
 @pytest.fixture(scope="module", params=ENCODERS)
-def place(request, tmp_path_factory) -> Iterator[Place]:
+def place(request, tmp_path_factory) -> Place:
     server, index_type = request.param.split()
     encoder = ENCODERS[request.param](tmp_path_factory.mktemp("encoders") / f"clients-{index_type.lower()}.onnx")
-    address = request.getfixturevalue("lite_server" if server == "lite" else "milvus_server").uri
-    with alula.connect(address) as upstream:
-        encoder_store.push(upstream, encoder.path, replace=True)
-        yield Place(server, index_type, encoder, upstream, request.getfixturevalue(f"gateway_to_{server}").uri)
+    upstream = request.getfixturevalue("lite_server" if server == "lite" else "milvus_server").uri
+    with connected(upstream) as direct:
+        encoder_store.push(direct, encoder.path, replace=True)
+    return Place(server, index_type, encoder, upstream, request.getfixturevalue(f"gateway_to_{server}").uri)
 
 
 @pytest.fixture(scope="module")
@@ -67,9 +66,9 @@ def runs(place):
     with ThreadPoolExecutor(len(RUNNERS)) as pool:
         done = dict(zip(RUNNERS, pool.map(lambda sdk: place.run("index_types", sdk), RUNNERS), strict=True))
     yield done
-    for run in done.values():
-        with contextlib.suppress(Exception):
-            place.upstream.client.drop_collection(f"{run.prefix}declared")
+    with connected(place.upstream) as direct:
+        for run in done.values():
+            direct.client.drop_collection(f"{run.prefix}declared")
 
 
 @pytest.mark.parametrize("sdk", RUNNERS)
@@ -87,9 +86,10 @@ def test_what_a_client_made_is_a_collection_of_alulas(place, runs, sdk):
     run, model = runs[sdk], place.model
     assert not run.mistakes(model)
     name = f"{run.prefix}declared"
-    collection = alula.Collection.open(place.upstream, name, encoder=place.encoder.path)
     queries = vectors(3, seed=5)
-    found = collection.search(queries, limit=10, output_fields=["word"], consistency_level="Strong")
+    with connected(place.upstream) as direct:
+        collection = alula.Collection.open(direct, name, encoder=place.encoder.path)
+        found = collection.search(queries, limit=10, output_fields=["word"], consistency_level="Strong")
     right = model.answer(
         {"do": "search", "collection": name, "vectors": queries, "limit": 10, "output_fields": ["word"]}
     )
@@ -99,36 +99,37 @@ def test_what_a_client_made_is_a_collection_of_alulas(place, runs, sdk):
 
 @pytest.mark.parametrize("sdk", RUNNERS)
 def test_clients_use_a_collection_that_was_made_without_the_gateway(place, sdk, collection_name):
-    collection = alula.Collection.create(
-        place.upstream,
-        collection_name,
-        encoder=place.encoder.path,
-        index_type=place.index_type,
-        columns=["word:VARCHAR(20)", "year:INT64"],
-        consistency_level="Strong",
-    )
     given = rows([0, 60], seed=1, only=["id", "embedding", "word", "year"])
-    columns = {name: [row[name] for row in given] for name in ("id", "word", "year")}
-    collection.insert([row["embedding"] for row in given], columns)
+    with connected(place.upstream) as direct:
+        collection = alula.Collection.create(
+            direct,
+            collection_name,
+            encoder=place.encoder.path,
+            index_type=place.index_type,
+            columns=["word:VARCHAR(20)", "year:INT64"],
+            consistency_level="Strong",
+        )
+        columns = {name: [row[name] for row in given] for name in ("id", "word", "year")}
+        collection.insert([row["embedding"] for row in given], columns)
     model = place.model
     model.answer({"do": "insert", "collection": collection_name, "rows": given})
     run = place.run("opened", sdk, opened=collection_name)
     assert not run.surprises()
     assert not run.mistakes(model)
-    assert collection.count() == model.answer({"do": "count", "collection": collection_name})
-    place.upstream.client.drop_collection(collection_name)
+    with connected(place.upstream) as direct:
+        collection = alula.Collection.open(direct, collection_name, encoder=place.encoder.path)
+        assert collection.count() == model.answer({"do": "count", "collection": collection_name})
+        direct.client.drop_collection(collection_name)
 
 
-def test_a_collection_looks_as_one_of_milvus_own(place, runs, collection_name):
+def test_a_collection_looks_as_one_of_milvus_own(place, runs):
     run = runs["python"]
     create, describe = run.steps[0], next(i for i, step in enumerate(run.steps) if step["do"] == "describe_collection")
-    plain = {name: value for name, value in create.items() if name != "properties"} | {"collection": collection_name}
-    made, described = RUNNERS["python"](
-        place.upstream.uri, [plain, {"do": "describe_collection", "collection": collection_name}]
-    )
-    assert "ok" in made
-    place.upstream.client.drop_collection(collection_name)
-    seen, expected = run.results[describe]["ok"], described["ok"]
+    plain = {name: value for name, value in create.items() if name != "properties"}
+    plain["collection"] += "_plain"
+    steps = [plain, {"do": "describe_collection"}, {"do": "drop_collection"}]
+    results = RUNNERS["python"](place.upstream, [{**step, "collection": plain["collection"]} for step in steps])
+    seen, expected = run.results[describe]["ok"], results[1]["ok"]
     for about in (seen, expected):
         about["fields"] = {field["name"]: {**field, "field_id": 0} for field in about["fields"]}
     told = ("fields", "description", "auto_id", "enable_dynamic_field", "consistency_level", "num_shards", "aliases")

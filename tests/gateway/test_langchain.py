@@ -14,6 +14,7 @@ import alula
 from alula.servers import encoder_store
 from tests.engines import best, scores
 from tests.servers import langchain
+from tests.servers.lite import connected
 from tests.tiny_encoders import random_vectors, write_drq, write_flops
 
 DIM, TEXTS = 8, [f"text {i}" for i in range(60)]
@@ -54,8 +55,8 @@ def made(request, store_class, tmp_path_factory):
     path = tmp_path_factory.mktemp("encoders") / f"langchain-{index_type.lower()}.onnx"
     encoder = KINDS[request.param](path)
     upstream = request.getfixturevalue("lite_server" if server == "lite" else "milvus_server").uri
-    with alula.connect(upstream) as connected:
-        encoder_store.push(connected, path, replace=True)
+    with connected(upstream) as direct:
+        encoder_store.push(direct, path, replace=True)
     metric = encoder.info.metric
     store = store_class.from_texts(
         TEXTS[:40],
@@ -132,7 +133,7 @@ def test_texts_are_added_replaced_and_deleted(made):
 
 def test_what_it_made_is_a_collection_of_alulas(made):
     store, encoder, upstream = made
-    with alula.connect(upstream) as server:
+    with connected(upstream) as server:
         collection = alula.Collection.open(server, store.collection_name, encoder=encoder.path)
         (hits,) = collection.search(query("text 3"), limit=6, consistency_level="Strong")
     right = expected(encoder, "text 3", TEXTS[:40], 6)

@@ -11,8 +11,10 @@ import time
 from pathlib import Path
 from types import TracebackType
 
+import tenacity
 from pymilvus import MilvusClient
 
+import alula
 from tests.servers.cache import ServerError
 
 START_SECONDS = 30.0
@@ -72,10 +74,22 @@ class LiteDatabase:
         self._directory.cleanup()
 
 
+@tenacity.retry(
+    retry=tenacity.retry_if_exception_type(alula.ServerError),
+    wait=tenacity.wait_fixed(0.5),
+    stop=tenacity.stop_after_delay(START_SECONDS),
+    reraise=True,
+)
+def connected(uri: str) -> alula.Server:
+    """A connection to a server, tried again where Milvus Lite has just hung up."""
+    return alula.connect(uri)
+
+
 class LiteServer:
     """A fresh database of the embedded engine that listens on a free port of 127.0.0.1, for other clients: ``uri``.
 
-    The engine lives as long as the ``with`` block, and ends when this process does, as that of `LiteDatabase`.
+    The engine lives as long as the ``with`` block, and ends when this process does, as that of `LiteDatabase`. It hangs
+    up on clients that ping it without making calls, as pymilvus does: connect anew after a pause, by `connected`.
     """
 
     def __init__(self) -> None:

@@ -94,7 +94,7 @@ def flat(params: Iterable[Any]) -> dict[str, Any]:
     if given.get("params"):
         try:
             inner = json.loads(given["params"])
-        except (json.JSONDecodeError, RecursionError) as error:
+        except (ValueError, RecursionError) as error:
             raise UsageError(f"The parameters {given['params'][:80]!r} are no JSON: {error}.") from None
         if not isinstance(inner, dict):
             raise UsageError(f"The parameters {given['params'][:80]!r} are no JSON object.")

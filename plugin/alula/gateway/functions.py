@@ -141,7 +141,7 @@ def check_server(schema: schema_pb2.CollectionSchema, capabilities: Capabilities
         sparse = entry.data_type == DataType.SPARSE_FLOAT_VECTOR
         if not (capabilities.sparse_index if sparse else capabilities.binary_indexes):
             raise Unsupported(
-                f"The function {function.name!r} fills {entry.name!r}, which is {DataType(entry.data_type).name}, and "
+                f"The function {function.name!r} fills {entry.name!r}, which is {_type_name(entry)}, and "
                 f"{capabilities.server} cannot index those; "
                 + ("use an encoder of the kind 'drq' and a BINARY_VECTOR." if sparse else "use Milvus 2.3 or later.")
             )
@@ -260,7 +260,7 @@ def _check_input(name: str, source: Any, encoder: Encoder) -> None:
     info = encoder.info
     if source.data_type not in _INPUTS:
         raise UsageError(
-            f"The function {name!r} reads {source.name!r}, which is {DataType(source.data_type).name}; it can read "
+            f"The function {name!r} reads {source.name!r}, which is {_type_name(source)}; it can read "
             "VARCHAR and FLOAT_VECTOR."
         )
     if source.nullable:
@@ -283,7 +283,7 @@ def _check_output(name: str, target: Any, encoder: Encoder) -> None:
     wanted = _OUTPUTS[encoder.kind]
     if target.data_type != wanted:
         raise EncoderError(
-            f"The function {name!r} fills {target.name!r}, which is {DataType(target.data_type).name}, and the encoder "
+            f"The function {name!r} fills {target.name!r}, which is {_type_name(target)}, and the encoder "
             f"{encoder.path.name} of the kind {encoder.kind!r} gives {wanted.name}."
         )
     if wanted == DataType.BINARY_VECTOR and _dim(target) != encoder.info.sign_bits:
@@ -293,6 +293,12 @@ def _check_output(name: str, target: Any, encoder: Encoder) -> None:
         )
     if target.nullable:
         raise UsageError(f"The function {name!r} fills {target.name!r} in each row; it cannot be nullable.")
+
+
+def _type_name(entry: Any) -> str:
+    """The type of a field as pymilvus names it; clients can send numbers that name none."""
+    names: list[str] = [name for name, number in DataType.__members__.items() if number == entry.data_type]
+    return names[0] if names else f"of an unknown type ({entry.data_type})"
 
 
 def _dim(entry: Any) -> int:

@@ -24,6 +24,7 @@ from alula.search import Ranked, check_limit
 F32 = npt.NDArray[np.float32]
 
 DEFAULT_K = 60.0
+MAX_SEARCHES = 1024
 LARGER_IS_BETTER = ("COSINE", "IP", "BM25")
 
 
@@ -102,8 +103,8 @@ def read(request: milvus_pb2.HybridSearchRequest) -> Fusion:
     Raises:
         UsageError: If it is another one than ``rrf`` and ``weighted``, or its parameters are wrong.
     """
-    if not request.requests:
-        raise UsageError("The hybrid search holds no search.")
+    if not 1 <= len(request.requests) <= MAX_SEARCHES:
+        raise UsageError(f"The hybrid search holds {len(request.requests)} searches; Milvus takes 1 to {MAX_SEARCHES}.")
     given = {pair.key: pair.value for pair in request.rank_params}
     if getattr(request, "function_chains", None):  # older pymilvus's messages have none
         raise UsageError("A hybrid search on an index type of Alula takes no function chains; leave them out.")
