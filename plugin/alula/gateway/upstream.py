@@ -111,6 +111,7 @@ class Upstream:
         begin: list[asyncio.Future[bytes | None]] = []
         for _ in range(2):
             begin.append(asyncio.ensure_future(anext(requests, None)))
+            begin[-1].add_done_callback(_seen)
             await asyncio.wait(begin[-1:], timeout=SOON)
             if not begin[-1].done() or begin[-1].result() is None:
                 break
@@ -147,6 +148,12 @@ class Upstream:
             await self.aio_channel.close()
         if "channel" in self.__dict__:
             self.channel.close()
+
+
+def _seen(coming: asyncio.Future[Any]) -> None:
+    """Take note of how a request that nobody waits for any more has failed: the call has ended before it came."""
+    if not coming.cancelled():
+        coming.exception()
 
 
 class Caller:
