@@ -86,13 +86,8 @@ def test_it_waits_for_milvus_and_says_so(milvus_server):
     with CuttingProxy(milvus_server.port) as proxy, socket.socket() as dead:
         dead.bind((LOOPBACK, 0))
         proxy.target = dead.getsockname()[1]
-        with program("--upstream", NOWHERE, "--log-format", "text") as running:
-            assert "WARNING" in running.first
-            assert "and waiting for Milvus. Nothing can be reached at http://127.0.0.1:1; check that" in running.first
-        with program("--upstream", proxy.uri.replace("http:", "https:")) as running:
-            assert "does not speak TLS; give http:// instead of https://." in running.first
         with program("--upstream", proxy.uri) as running:
-            assert "and waiting for Milvus" in running.first
+            assert f"and waiting for Milvus. {proxy.uri} does not answer." in running.first
             proxy.target = milvus_server.port
             assert "Milvus 2.3.5" in (line := running.process.stderr.readline())
             assert "answers." in line
@@ -215,7 +210,9 @@ def test_addresses_that_cannot_be_listened_on():
         address = f"{LOOPBACK}:{taken.getsockname()[1]}"
         words = (f"{address} (address already in use)", "--metrics")
         fails("--listen", f"{LOOPBACK}:0", "--metrics", address, words=words)
-    with program("--upstream", NOWHERE) as running:  # gRPC would let two gateways share a port
+    with program("--upstream", NOWHERE, "--log-format", "text") as running:  # gRPC would let two gateways share a port
+        assert f"WARNING Listening on {LOOPBACK}:{running.port}, and waiting" in running.first
+        assert f"Nothing can be reached at {NOWHERE}; check that" in running.first
         address = f"{LOOPBACK}:{running.port}"
         fails("--listen", address, words=(f"{address} (address already in use)", "--listen"))
 

@@ -4,28 +4,35 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import sys
+import threading
+from contextlib import contextmanager
 
 import pytest
 
 from alula.gateway import logs
 
 
-@pytest.fixture(autouse=True)
-def loggers():
-    """Leaves logging as it was."""
+@contextmanager
+def written(log_format, level):
+    """Logs inside the block as a gateway does, and has all of it written at its end; leaves logging as it was."""
     names = (None, "pymilvus", "alula.gateway")
     root = logging.getLogger()
     handlers, levels = root.handlers, [logging.getLogger(name).level for name in names]
-    yield
-    root.handlers = handlers
-    for name, level in zip(names, levels, strict=True):
-        logging.getLogger(name).setLevel(level)
+    end = logs.configure(log_format, level)
+    try:
+        yield
+    finally:
+        end()
+        root.handlers = handlers
+        for name, before in zip(names, levels, strict=True):
+            logging.getLogger(name).setLevel(before)
 
 
 def test_a_line_of_json_has_its_fields(capsys):
-    logs.configure("json", "info")
-    logs.request("Search", "refused", 0.0123456789, code="1100", reason="no", collection="words", request_id="r-7")
+    with written("json", "info"):
+        logs.request("Search", "refused", 0.0123456789, code="1100", reason="no", collection="words", request_id="r-7")
     line = json.loads(capsys.readouterr().err)
     assert line.pop("time")
     assert line == {
@@ -42,8 +49,8 @@ def test_a_line_of_json_has_its_fields(capsys):
 
 
 def test_a_line_of_text_has_them_too(capsys):
-    logs.configure("text", "info")
-    logs.request("Search", "failed", 1.5, code="UNAVAILABLE", reason="gone", collection="words")
+    with written("text", "info"):
+        logs.request("Search", "failed", 1.5, code="UNAVAILABLE", reason="gone", collection="words")
     line = capsys.readouterr().err
     assert line.count("\n") == 1
     assert line.endswith("WARNING Search failed: gone [collection=words code=UNAVAILABLE seconds=1.5]\n")
@@ -51,9 +58,9 @@ def test_a_line_of_text_has_them_too(capsys):
 
 @pytest.mark.parametrize("log_format", ["json", "text"])
 def test_what_clients_send_cannot_make_lines_of_its_own(capsys, log_format):
-    logs.configure(log_format, "info")
     nasty = 'a\nWARNING forged\r\x1b[31m"}' + "x" * 10_000
-    logs.request(nasty, "failed", 0, code="INTERNAL", reason=nasty, collection=nasty, request_id=nasty)
+    with written(log_format, "info"):
+        logs.request(nasty, "failed", 0, code="INTERNAL", reason=nasty, collection=nasty, request_id=nasty)
     line = capsys.readouterr().err
     assert line.count("\n") == 1
     assert "\x1b" not in line
@@ -62,20 +69,42 @@ def test_what_clients_send_cannot_make_lines_of_its_own(capsys, log_format):
 
 
 def test_levels(capsys):
-    logs.configure("json", "warning")
-    logs.request("Search", "refused", 0, code="1")
-    assert capsys.readouterr().err == ""
-    logs.request("Search", "failed", 0, code="INTERNAL")
-    assert json.loads(capsys.readouterr().err)["level"] == "WARNING"
-    logging.getLogger("pymilvus.decorators").error("a traceback")
-    assert capsys.readouterr().err == ""
+    with written("json", "warning"):
+        logs.request("Search", "refused", 0, code="1")
+        logging.getLogger("pymilvus.decorators").error("a traceback")
+        logs.request("Search", "failed", 0, code="INTERNAL")
+    assert json.loads(capsys.readouterr().err)["outcome"] == "failed"
+
+
+def test_an_error_of_the_program_keeps_its_traceback_in_its_line(capsys):
+    with written("json", "info"):
+        try:
+            raise ValueError("no such thing")
+        except ValueError:
+            logs.LOGGER.exception("Search failed unexpectedly")
+    line = json.loads(capsys.readouterr().err)
+    assert line["message"].startswith("Search failed unexpectedly\nTraceback")
+    assert line["message"].endswith("ValueError: no such thing")
 
 
 def test_auto_is_json_where_nobody_watches(capsys, monkeypatch):
-    logs.configure("auto", "info")
-    logs.LOGGER.info("hello")
+    with written("auto", "info"):
+        logs.LOGGER.info("hello")
     assert json.loads(capsys.readouterr().err)["message"] == "hello"
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
-    logs.configure("auto", "info")
-    logs.LOGGER.info("hello")
+    with written("auto", "info"):
+        logs.LOGGER.info("hello")
     assert capsys.readouterr().err.endswith("INFO    hello\n")
+
+
+def test_a_reader_that_has_stopped_stops_nothing(monkeypatch):
+    reading, writing = os.pipe()
+    with os.fdopen(writing, "w") as blocked, monkeypatch.context() as patched:
+        patched.setattr(sys, "stderr", blocked)
+        with written("json", "info"):
+            for _ in range(logs.WAITING + 5000):  # a pipe takes 64 KiB
+                logs.request("Search", "refused", 0, code="1", reason="x" * 100)
+            drain = threading.Thread(target=lambda: [None for _ in iter(lambda: os.read(reading, 1 << 16), b"")])
+            drain.start()
+    drain.join(10)
+    os.close(reading)

@@ -26,7 +26,7 @@ def test_upstream_as_grpc_names_it(upstream, target):
 
 
 @pytest.mark.parametrize(
-    "upstream", ["milvus:19530", "ftp://milvus", "http://", "http://a b", "", "words.db", "http://a/b"]
+    "upstream", ["milvus:19530", "ftp://milvus", "http://", "http://a b", "", "words.db", "http://a/b", "http://me@a"]
 )
 def test_what_is_no_upstream(upstream):
     with pytest.raises(UsageError, match="give --upstream http://HOST:PORT"):

@@ -89,8 +89,11 @@ def command(
     tls = TlsFiles(tls_cert, tls_key, tls_client_ca) if tls_cert and tls_key else None
     options = Options(**given, tls=tls, max_message=max_message * MEBI)
     gateway = Gateway(options)
-    logs.configure(log_format, log_level)
-    asyncio.run(_serve(gateway, options))
+    end_log = logs.configure(log_format, log_level)
+    try:
+        asyncio.run(_serve(gateway, options))
+    finally:
+        end_log()
 
 
 async def _serve(gateway: Gateway, options: Options) -> None:

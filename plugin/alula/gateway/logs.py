@@ -5,8 +5,12 @@ A line holds what is named here and nothing else of a call: no metadata, which c
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import queue
 import sys
+from collections.abc import Callable
+from logging.handlers import QueueHandler, QueueListener
 from typing import Literal
 
 from pythonjsonlogger.json import JsonFormatter
@@ -15,15 +19,19 @@ from alula.gateway.metrics import Outcome
 
 LOGGER = logging.getLogger("alula.gateway")
 LogFormat = Literal["auto", "json", "text"]
+WAITING = 10_000  # lines
 LONGEST = 300  # characters of a name or a reason that clients and servers may put into a line
 
 
-def configure(log_format: LogFormat, level: str) -> None:
-    """Write the gateway's log to standard error.
+def configure(log_format: LogFormat, level: str) -> Callable[[], None]:
+    """Write the gateway's log to standard error, from a thread of its own.
 
     Args:
         log_format: ``json``, ``text``, or ``auto``: text where a person watches, JSON elsewhere.
         level: ``debug``, ``info``, ``warning`` or ``error``.
+
+    Returns:
+        What writes the rest and ends it.
     """
     handler = logging.StreamHandler()
     if log_format == "json" or (log_format == "auto" and not sys.stderr.isatty()):
@@ -37,11 +45,23 @@ def configure(log_format: LogFormat, level: str) -> None:
         )
     else:
         handler.setFormatter(_TextFormatter("%(asctime)s %(levelname)-7s %(message)s"))
+    lines: queue.Queue[logging.LogRecord] = queue.Queue(WAITING)
+    writer = QueueListener(lines, handler)
+    writer.start()
     # the root stays quiet, and pymilvus with it: it logs a traceback for every error that it also raises
-    logging.getLogger().handlers = [handler]
+    logging.getLogger().handlers = [_NeverWaits(lines)]
     logging.getLogger().setLevel(logging.WARNING)
     logging.getLogger("pymilvus").setLevel(logging.CRITICAL)
     LOGGER.setLevel(level.upper())
+    return writer.stop
+
+
+class _NeverWaits(QueueHandler):
+    """Drops lines that do not fit: who reads the log and has stopped must not stop the gateway."""
+
+    def enqueue(self, record: logging.LogRecord) -> None:
+        with contextlib.suppress(queue.Full):
+            self.queue.put_nowait(record)
 
 
 class _TextFormatter(logging.Formatter):

@@ -64,7 +64,7 @@ class Options:
     cache_dir: Path | None = None
 
     def __post_init__(self) -> None:
-        if not re.fullmatch(r"https?://[^/\s:]+(:\d+)?/?|https?://\[[\da-fA-F:.]+\](:\d+)?/?", self.upstream):
+        if not re.fullmatch(r"https?://[^/\s:@]+(:\d+)?/?|https?://\[[\da-fA-F:.]+\](:\d+)?/?", self.upstream):
             raise UsageError(
                 f"{self.upstream!r} is not an address of Milvus; give --upstream http://HOST:PORT or https://HOST:PORT."
             )

@@ -38,6 +38,8 @@ class Pages:
         pages = self
 
         class Handler(BaseHTTPRequestHandler):
+            timeout = 10.0  # seconds for a request that does not come
+
             def do_GET(self) -> None:
                 status, kind, body = pages._answer(self.path.split("?")[0])
                 self.send_response(status)
