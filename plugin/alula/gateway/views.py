@@ -106,6 +106,7 @@ class Views:
         self._known: dict[tuple[str, str], Known] = {}
         self._reading: dict[tuple[str, str], threading.Lock] = {}
         self._changed: dict[str, float] = {}
+        self._all_changed = 0.0
         self._lock = threading.Lock()
 
     def known(self, database: str, name: str) -> Known | None:
@@ -128,6 +129,8 @@ class Views:
         """
         asked = time.monotonic()
         with self._lock:
+            if len(self._reading) >= MOST:  # of names that are no collection's, which are never known
+                self._reading.clear()
             reading = self._reading.setdefault((database, name), threading.Lock())
         with reading:  # one question at a time: the others take its answer
             known = self.known(database, name)
@@ -146,14 +149,16 @@ class Views:
             with self._lock:
                 if len(self._known) >= MOST:
                     self._known.clear()
-                    self._reading.clear()
-                if started > self._changed.get(database, 0.0):  # else it may be what it was before
+                if started > self._changed.get(database, self._all_changed):  # else it may be what it was before
                     self._known[database, name] = now
             return now
 
     def forget(self, database: str, name: str | None = None) -> None:
         """Forget a collection, or all of a database, and what is being read of it just now."""
         with self._lock:
+            if len(self._changed) >= MOST:  # then all databases count as changed just now
+                self._changed.clear()
+                self._all_changed = time.monotonic()
             self._changed[database] = time.monotonic()
             for key in [key for key in self._known if key[0] == database and name in (None, key[1])]:
                 del self._known[key]
