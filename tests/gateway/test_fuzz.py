@@ -59,8 +59,7 @@ class Target:
 
     @property
     def address(self) -> tuple[str, int]:
-        host, port = self.gateway.uri.removeprefix("http://").split(":")
-        return host, int(port)
+        return "127.0.0.1", self.gateway.port
 
     def call(self, method: str, request: bytes, metadata=(), path: str | None = None):
         """The answer in bytes, or the gRPC error."""
@@ -100,7 +99,7 @@ class Target:
 
     def still_serves(self):
         """A new client finds what brute force finds, in both collections."""
-        assert self.gateway._process.poll() is None, self.gateway.log()[-3000:]
+        assert self.gateway.alive, self.gateway.log()[-3000:]
         query = random_vectors(1, DIM, seed=5)[0]
         wanted = best(scores(query, self.vectors, "COSINE"), 5, "COSINE").tolist()
         self.revive()
@@ -120,7 +119,8 @@ class Target:
                 assert [hit["id"] for hit in hits] == wanted, name
         finally:
             client.close()
-        assert "Traceback" not in self.gateway.log(), self.gateway.log()[-3000:]
+        before, found, after = self.gateway.log().partition("Traceback")
+        assert not found, before[-300:] + found + after[:3000]
 
 
 @pytest.fixture(scope="module")
@@ -129,7 +129,7 @@ def target(tmp_path_factory):
     with LiteServer() as engine, GatewayProgram(engine.uri) as gateway:
         with alula.connect(engine.uri) as server:
             encoder_store.push(server, encoder.path, name="tiny")
-        address = gateway.uri.removeprefix("http://")
+        address = gateway.address
         options = [*wire.UNLIMITED, ("grpc.max_metadata_size", 1 << 20)]
         with grpc.insecure_channel(address, options) as channel:
             target = Target(gateway, engine, channel, random_vectors(ROWS, DIM, seed=1))

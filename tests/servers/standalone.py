@@ -212,7 +212,7 @@ class MilvusStandalone:
         items = package.MilvusServerConfig(data_dir=str(self.data_dir)).configurable_items
         names = [name for name in items if name.endswith("_port")]
         if not self._ports:
-            self._ports = _free_ports([*names, "metrics", "etcd_peer"])
+            self._ports = free_ports([*names, "metrics", "etcd_peer"])
         # Not config.resolve(): it would refuse ports whose last connections still wait to be forgotten after a restart.
         config = package.MilvusServerConfig(data_dir=str(self.data_dir))
         config.resolve_storage()
@@ -354,7 +354,8 @@ def _load_package(home: Path) -> ModuleType:
     return package
 
 
-def _free_ports(names: list[str]) -> dict[str, int]:
+def free_ports(names: list[str]) -> dict[str, int]:
+    """A port that nobody listens on for each of the names."""
     ports: dict[str, int] = {}
     with contextlib.ExitStack() as held:
         for port in random.sample(PORTS, len(PORTS)):

@@ -129,7 +129,7 @@ class Gateway:
             if not refused(status_of(name, response)):
                 return response
             # perhaps it is another collection by now
-        session = Session(caller, self.views, self.encoders, self._capabilities, fresh=known is not None)
+        session = Session(caller, self.views, self.encoders, self._capabilities, fresh=response is not None)
         call.way = "rewritten"
         try:
             made = await self._workers.run(answer, name, session, request)
@@ -181,7 +181,10 @@ class Gateway:
             details = (
                 f"With what the index type adds, the request is larger than Milvus takes: send fewer rows. {details}"
             )
-        await call.context.abort(code, details, tuple(trailing or ()))
+        try:
+            await call.context.abort(code, details, tuple(trailing or ()))
+        except grpc.aio.InternalError:  # the client has gone meanwhile, and cannot be told
+            raise asyncio.CancelledError from None
         raise error
 
     def _forget(self, name: str, request: bytes, metadata: Any) -> None:

@@ -108,10 +108,16 @@ class Upstream:
             context: The client's call.
         """
         given = {"metadata": forwarded(context.invocation_metadata()), "timeout": context.time_remaining()}
+
+        async def coming() -> bytes | None:
+            try:
+                return await anext(requests, None)
+            except grpc.aio.AbortError:  # the call has ended, and nobody waits for what was to come
+                return None
+
         begin: list[asyncio.Future[bytes | None]] = []
         for _ in range(2):
-            begin.append(asyncio.ensure_future(anext(requests, None)))
-            begin[-1].add_done_callback(_seen)
+            begin.append(asyncio.ensure_future(coming()))
             await asyncio.wait(begin[-1:], timeout=SOON)
             if not begin[-1].done() or begin[-1].result() is None:
                 break
@@ -120,12 +126,12 @@ class Upstream:
             return single
 
         async def all_of_them() -> AsyncIterator[bytes]:
-            for coming in begin:
-                request = await coming
+            for first in begin:
+                request = await first
                 if request is None:
                     return
                 yield request
-            async for request in requests:
+            while (request := await coming()) is not None:
                 yield request
 
         several: AsyncIterator[bytes] = self.aio_channel.stream_stream(path)(all_of_them(), **given)
@@ -148,12 +154,6 @@ class Upstream:
             await self.aio_channel.close()
         if "channel" in self.__dict__:
             self.channel.close()
-
-
-def _seen(coming: asyncio.Future[Any]) -> None:
-    """Take note of how a request that nobody waits for any more has failed: the call has ended before it came."""
-    if not coming.cancelled():
-        coming.exception()
 
 
 class Caller:

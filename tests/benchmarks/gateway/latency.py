@@ -16,9 +16,10 @@ from pymilvus import DataType, MilvusClient
 
 import alula
 from alula.servers import encoder_store
-from tests.benchmarks.gateway.gateways import Gateway, LitePort
 from tests.benchmarks.loading.checking import count
 from tests.benchmarks.report import Report
+from tests.servers.gateway import GatewayProgram
+from tests.servers.lite import LiteServer
 from tests.servers.standalone import MilvusStandalone
 from tests.tiny_encoders import random_vectors, write_drq, write_flops
 
@@ -77,10 +78,10 @@ def measure(report: Report, *, quick: bool) -> None:
         drq = write_drq(folder / "drq.onnx", input_dim=DIM, levels=8, sign_bits=128).path
         flops = write_flops(folder / "flops.onnx", input_dim=DIM, dim=1024, max_nnz=16).path
         with MilvusStandalone() as server:
-            _engine(report, "Milvus 2.3.5", server.uri, {"DRQ": drq}, folder, added, quick=quick)
-        with LitePort(folder / "lite.db") as lite:
+            _engine(report, "Milvus 2.3.5", server.uri, {"DRQ": drq}, added, quick=quick)
+        with LiteServer() as lite:
             kinds = {"FLOPS_SPARSE": flops, "DRQ": drq}
-            _engine(report, "Milvus Lite 2.5", lite.uri, kinds, folder, added, quick=quick)
+            _engine(report, "Milvus Lite 2.5", lite.uri, kinds, added, quick=quick)
     for engine, milliseconds in added.items():
         what = f"Latency: added to the median of a search that passes, {engine}, ms"
         report.target(what, milliseconds, f"<= {TARGET:g}", milliseconds <= TARGET)
@@ -91,14 +92,13 @@ def _engine(
     engine: str,
     uri: str,
     kinds: Mapping[str, Path],
-    folder: Path,
     added: dict[str, float],
     *,
     quick: bool,
 ) -> None:
     vectors = random_vectors(QUICK_ROWS if quick else ROWS, DIM, seed=SEED)
     queries = random_vectors(QUICK_SEARCHES if quick else SEARCHES, DIM, seed=SEED + 1)
-    with alula.connect(uri) as server, Gateway(uri, folder / "gateway.log") as gateway, _client(gateway.uri) as client:
+    with alula.connect(uri) as server, GatewayProgram(uri) as gateway, _client(gateway.uri) as client:
         for pair in _pairs(server, client, kinds, vectors):
             milliseconds = _compare(pair, queries)
             direct, through = np.median(milliseconds, axis=0)

@@ -24,12 +24,13 @@ from pymilvus.exceptions import MilvusException
 
 import alula
 from alula.servers import encoder_store
-from tests.benchmarks.gateway.gateways import Gateway, Usage
 from tests.benchmarks.gateway.soak_model import CLIENTS, DIM, Model, columns_of
 from tests.benchmarks.gateway.soak_worker import ENCODER, Refusal, Seen, Task, make, work
+from tests.benchmarks.gateway.usage import Usage, usage
 from tests.benchmarks.loading.checking import compare, count
 from tests.benchmarks.report import BUILD, Report, say
 from tests.servers.cutting_proxy import CUTS, CuttingProxy
+from tests.servers.gateway import GatewayProgram
 from tests.servers.standalone import MilvusStandalone
 from tests.tiny_encoders import write_drq
 
@@ -141,24 +142,20 @@ def measure(report: Report, *, quick: bool) -> None:
         report: Gets the tables and the targets.
         quick: Two minutes, with one kill of the server.
     """
-    BUILD.mkdir(parents=True, exist_ok=True)
     tally = Tally()
-    with tempfile.TemporaryDirectory(prefix="alula-soak-") as folder:
-        logs = Path(tempfile.mkdtemp(prefix="gateway-soak-", dir=BUILD))
-        with Place(Path(folder), logs, tally) as place:
-            soak = Soak(place, tally, minutes(quick=quick) * 60)
-            try:
-                soak.run(*(QUICK_QUIET_POINTS, QUICK_SERVER_KILLS) if quick else (QUIET_POINTS, SERVER_KILLS))
-            except Exception as error:
-                tally.note(f"the run broke off: {error!r}")
-                say(traceback.format_exc())
-            finally:
-                soak.close()
-                _tables(report, tally)
-        if not tally.wrongs:
-            for log in logs.iterdir():
-                log.unlink()
-            logs.rmdir()
+    points, kills = (QUICK_QUIET_POINTS, QUICK_SERVER_KILLS) if quick else (QUIET_POINTS, SERVER_KILLS)
+    with tempfile.TemporaryDirectory(prefix="alula-soak-") as folder, Place(Path(folder), tally) as place:
+        soak = Soak(place, tally, minutes(quick=quick) * 60)
+        try:
+            soak.run(points, kills)
+        except Exception as error:  # an hour's figures are kept whatever happens
+            tally.note(f"the run broke off: {error!r}")
+            say(traceback.format_exc())
+        finally:
+            soak.close()
+            _tables(report, tally)
+        if tally.wrongs:
+            _keep_logs(place)
     _targets(report, tally, quick=quick)
 
 
@@ -167,17 +164,15 @@ class Place:
 
     Args:
         folder: Of the encoder.
-        logs: Of what the gateways print.
         tally: Gets the samples of the watched gateway.
     """
 
-    def __init__(self, folder: Path, logs: Path, tally: Tally) -> None:
+    def __init__(self, folder: Path, tally: Tally) -> None:
         self.server = MilvusStandalone(folder / "milvus")
         self.encoder = write_drq(folder / "drq.onnx", input_dim=DIM, levels=LEVELS, sign_bits=128).path
         self.behind: list[CuttingProxy] = []  # between gateways and server
         self.before: list[CuttingProxy] = []  # between clients and gateways
-        self.gateways: list[Gateway] = []
-        self._logs = logs
+        self.gateways: list[GatewayProgram] = []
         self._tally = tally
         self._stack = contextlib.ExitStack()
         self._done = threading.Event()
@@ -189,7 +184,7 @@ class Place:
             for number in range(GATEWAYS):
                 behind = CuttingProxy(self.server.port, seed=number, large=LARGE)
                 self.behind.append(self._stack.enter_context(behind))
-                gateway = Gateway(behind.uri, self._logs / f"gateway-{number}.log")
+                gateway = GatewayProgram(behind.uri)
                 self.gateways.append(self._stack.enter_context(gateway))
                 before = CuttingProxy(gateway.port, seed=number, large=LARGE)
                 self.before.append(self._stack.enter_context(before))
@@ -213,7 +208,7 @@ class Place:
     def _sample(self) -> None:
         while not self._done.wait(SAMPLE_SECONDS):
             with contextlib.suppress(OSError):  # it has ended: the main thread will see that
-                self._tally.samples.append((time.time(), self.gateways[WATCHED].usage))
+                self._tally.samples.append((time.time(), usage(self.gateways[WATCHED].pid)))
 
 
 class Soak:
@@ -365,7 +360,7 @@ class Soak:
         for number, gateway in enumerate(self._place.gateways):
             if not gateway.alive:
                 self._tally.ended += 1
-                self._tally.note(f"gateway {number} has ended by itself; its log is {gateway.log}")
+                self._tally.note(f"gateway {number} has ended by itself")
                 gateway.start()
         if self._place.server.ended:
             say("  the server has ended by itself: it is started again")
@@ -416,7 +411,7 @@ class Soak:
         columns = columns_of({id_: version for model in models for id_, version in model.certain.items()})
         encoder = None if name == ORDINARY else self._place.encoder
         ways = [("the server", self._direct, encoder)]
-        ways += [(f"gateway {i}", gateway.client(), None) for i, gateway in enumerate(self._place.gateways)]
+        ways += [(f"gateway {i}", MilvusClient(gateway.uri), None) for i, gateway in enumerate(self._place.gateways)]
         for where, client, companions in ways:
             verdict = compare(client, name, columns, companions)
             self._tally.compared += len(columns["id"])
@@ -433,8 +428,16 @@ class Soak:
         )
 
 
-def _ask(gateway: Gateway) -> None:
-    client = gateway.client()
+def _keep_logs(place: Place) -> None:
+    BUILD.mkdir(parents=True, exist_ok=True)
+    for number, gateway in enumerate(place.gateways):
+        path = BUILD / f"gateway-soak-{number}.log"
+        path.write_text(gateway.log())
+        say(f"  What gateway {number} printed: {path}")
+
+
+def _ask(gateway: GatewayProgram) -> None:
+    client = MilvusClient(gateway.uri)
     try:
         for name in SEARCH_PARAMS:
             count(client, name)

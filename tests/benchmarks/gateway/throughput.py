@@ -6,22 +6,22 @@ import contextlib
 import statistics
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import grpc
 from pymilvus.client.prepare import Prepare
 from pymilvus.grpc_gen import milvus_pb2
 
 import alula
-from tests.benchmarks.gateway.gateways import Gateway, free_port, wait_for
 from tests.benchmarks.gateway.pressure import SEARCH, Outcome, press
+from tests.benchmarks.gateway.usage import usage
 from tests.benchmarks.loading.checking import count
 from tests.benchmarks.report import Report
 from tests.plain_collections import create_plain, plain_rows
-from tests.servers.standalone import LOOPBACK, MilvusStandalone
+from tests.servers.cache import ServerError
+from tests.servers.gateway import GatewayProgram, opens
+from tests.servers.standalone import LOOPBACK, MilvusStandalone, free_ports
 from tests.tiny_encoders import random_vectors
 
 TITLE = "searches that pass through, per second of a core"
@@ -62,29 +62,29 @@ def measure(report: Report, *, quick: bool) -> None:
         report: Gets the table and the targets.
         quick: Shorter rounds, and fewer.
     """
-    with tempfile.TemporaryDirectory() as folder, MilvusStandalone() as server:
+    with MilvusStandalone() as server:
         request, answer = _search(server)
         upstream = f"{LOOPBACK}:{server.port}"
-        with recorded(upstream) as stub, Gateway(f"http://{stub}", Path(folder, "recorded.log")) as gateway:
+        with recorded(upstream) as stub, GatewayProgram(f"http://{stub}") as gateway:
             best = max(
                 _rates(report, "recorded answers", gateway, request, answer, at_once, quick=quick)
                 for at_once in (AT_ONCE[2:3] if quick else AT_ONCE)
             )
-        with Gateway(server.uri, Path(folder, "real.log")) as gateway:
+        with GatewayProgram(server.uri) as gateway:
             _rates(report, "Milvus 2.3.5", gateway, request, answer, 8, quick=quick)
         _without(report, upstream, request, answer, quick=quick)
     report.at_least("Throughput: searches that pass per second of a core", best, TARGET)
 
 
 def _rates(
-    report: Report, upstream: str, gateway: Gateway, request: bytes, answer: int, at_once: int, *, quick: bool
+    report: Report, upstream: str, gateway: GatewayProgram, request: bytes, answer: int, at_once: int, *, quick: bool
 ) -> float:
     press(gateway.address, request, answer, clients=1, at_once=1, seconds=0.5)  # connections, recorded answers
     rates = []
     for _ in range(QUICK_ROUNDS if quick else ROUNDS):
-        before = gateway.usage.cpu
+        before = usage(gateway.pid).cpu
         outcome = _press(gateway.address, request, answer, at_once, quick=quick)
-        spent = gateway.usage.cpu - before
+        spent = usage(gateway.pid).cpu - before
         rates.append(
             Rate(outcome.answered / outcome.seconds, outcome.answered / spent, spent / outcome.seconds, outcome.failed)
         )
@@ -147,11 +147,12 @@ def _search(server: MilvusStandalone) -> tuple[bytes, int]:
 @contextlib.contextmanager
 def recorded(upstream: str) -> Iterator[str]:
     """The address of a program that answers as the upstream did."""
-    port = free_port()
+    port = free_ports(["recorded"])["recorded"]
     command = [sys.executable, "-m", "tests.benchmarks.gateway.recorded", str(port), upstream]
     process = subprocess.Popen(command)
     try:
-        wait_for(port, process)
+        if not opens(port, process):
+            raise ServerError(f"The program {' '.join(command)} did not open its port.")
         yield f"{LOOPBACK}:{port}"
     finally:
         process.kill()

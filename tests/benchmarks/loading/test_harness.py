@@ -11,7 +11,7 @@ from pymilvus.exceptions import MilvusException
 import alula
 from tests.benchmarks.loading.checking import FIELD, Rows, check, companions, count, open_encoder
 from tests.servers.cutting_proxy import CuttingProxy
-from tests.servers.standalone import _free_ports
+from tests.servers.standalone import free_ports
 from tests.tiny_encoders import TinyFlops, write_drq, write_flops
 
 NAME = "rows"
@@ -85,7 +85,7 @@ class Behind:
     """An embedded engine that listens on a port, a proxy before it, and a client on either way."""
 
     def __init__(self, folder):
-        port = _free_ports(["lite"])["lite"]
+        port = free_ports(["lite"])["lite"]
         self.engine = LiteServer(str(folder / "proxied.db"), f"127.0.0.1:{port}")
         assert self.engine.init()
         assert self.engine.start()
