@@ -189,6 +189,16 @@ def test_refusals_are_logged_with_what_finds_them_again(milvus_server):
     assert "no_such" in line["message"] or "not found" in line["message"]
 
 
+def test_a_log_that_nobody_reads_stops_nothing(milvus_server):
+    with program("--upstream", milvus_server.uri) as running:
+        with grpc.insecure_channel(f"{LOOPBACK}:{running.port}") as channel:
+            describe = milvus_pb2_grpc.MilvusServiceStub(channel).DescribeCollection
+            for _ in range(600):  # a pipe holds 64 KiB, and each of them is logged
+                describe(milvus_pb2.DescribeCollectionRequest(collection_name="no_such"), timeout=10)
+        running.process.terminate()
+        assert running.process.wait(20) is not None
+
+
 def test_what_is_wrong_is_one_sentence(fails, tmp_path):
     at = ["gateway", "--upstream", NOWHERE]
     fails(2, ["gateway"], "--upstream", "alula gateway --help")

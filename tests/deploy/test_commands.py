@@ -33,7 +33,7 @@ from tests.deploy.test_files import (
     settings,
 )
 from tests.gateway.running import LOOPBACK, RunningGateway
-from tests.servers.standalone import _free_ports
+from tests.servers.standalone import free_ports
 
 DOCKERFILE = (DEPLOY / "Dockerfile").read_text()
 DASHBOARD = json.loads((DEPLOY / "grafana/dashboards/alula-gateway.json").read_text())
@@ -65,7 +65,7 @@ def gateway(milvus_server):
 
 
 def test_the_images_command_serves_and_its_healthcheck_passes(milvus_server, tmp_path):
-    clients, pages = _free_ports(["clients", "pages"]).values()
+    clients, pages = free_ports(["clients", "pages"]).values()
     probe = ["python", *json_after("CMD")[1:-1], json_after("CMD")[-1].replace("9091", str(pages))]
     assert probe[-1] != json_after("CMD")[-1]
     probe[0] = sys.executable
@@ -180,8 +180,8 @@ class Behind:
     """Gateways as programs of their own, and the balancer in front of them."""
 
     def __init__(self, upstream: str, folder: Path, count: int = 2) -> None:
-        self.ports = [_free_ports(["clients", "pages"]) for _ in range(count)]
-        self.front = _free_ports(["front"])["front"]
+        self.ports = [free_ports(["clients", "pages"]) for _ in range(count)]
+        self.front = free_ports(["front"])["front"]
         environment = {f"{PREFIX}UPSTREAM": upstream, f"{PREFIX}DRAIN_SECONDS": "20"}
         self.gateways = [
             subprocess.Popen(

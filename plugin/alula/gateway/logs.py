@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import queue
 import sys
+import threading
 from collections.abc import Callable
-from logging.handlers import QueueHandler, QueueListener
+from logging.handlers import QueueHandler
 from typing import Literal
 
 from pythonjsonlogger.json import JsonFormatter
@@ -20,6 +22,8 @@ from alula.gateway.metrics import Outcome
 LOGGER = logging.getLogger("alula.gateway")
 LogFormat = Literal["auto", "json", "text"]
 WAITING = 10_000  # lines
+STDERR = 2
+END_SECONDS = 2.0  # for the last of them
 LONGEST = 300  # characters of a name or a reason that clients and servers may put into a line
 
 
@@ -31,33 +35,43 @@ def configure(log_format: LogFormat, level: str) -> Callable[[], None]:
         level: ``debug``, ``info``, ``warning`` or ``error``.
 
     Returns:
-        What writes the rest and ends it.
+        What writes the rest, if that is read, and ends it.
     """
-    handler = logging.StreamHandler()
     if log_format == "json" or (log_format == "auto" and not sys.stderr.isatty()):
-        handler.setFormatter(
-            JsonFormatter(
-                "%(levelname)s %(name)s %(message)s",
-                rename_fields={"levelname": "level", "name": "logger"},
-                timestamp="time",
-                json_ensure_ascii=False,
-            )
+        formatter: logging.Formatter = JsonFormatter(
+            "%(levelname)s %(name)s %(message)s",
+            rename_fields={"levelname": "level", "name": "logger"},
+            timestamp="time",
+            json_ensure_ascii=False,
         )
     else:
-        handler.setFormatter(_TextFormatter("%(asctime)s %(levelname)-7s %(message)s"))
-    lines: queue.Queue[logging.LogRecord] = queue.Queue(WAITING)
-    writer = QueueListener(lines, handler)
+        formatter = _TextFormatter("%(asctime)s %(levelname)-7s %(message)s")
+    lines: queue.Queue[logging.LogRecord | None] = queue.Queue(WAITING)
+    writer = threading.Thread(target=_write, args=(lines, formatter), name="alula-log", daemon=True)
     writer.start()
     # the root stays quiet, and pymilvus with it: it logs a traceback for every error that it also raises
     logging.getLogger().handlers = [_NeverWaits(lines)]
     logging.getLogger().setLevel(logging.WARNING)
     logging.getLogger("pymilvus").setLevel(logging.CRITICAL)
     LOGGER.setLevel(level.upper())
-    return writer.stop
+
+    def end() -> None:
+        with contextlib.suppress(queue.Full):
+            lines.put(None, timeout=END_SECONDS)
+        writer.join(END_SECONDS)
+
+    return end
+
+
+def _write(lines: queue.Queue[logging.LogRecord | None], formatter: logging.Formatter) -> None:
+    # not by sys.stderr, whose lock Python waits for when it ends
+    while (line := lines.get()) is not None:
+        with contextlib.suppress(OSError):
+            os.write(STDERR, f"{formatter.format(line)}\n".encode(errors="replace"))
 
 
 class _NeverWaits(QueueHandler):
-    """Drops lines that do not fit: who reads the log and has stopped must not stop the gateway."""
+    """Drops lines that do not fit: whoever reads the log and has stopped must not stop the gateway."""
 
     def enqueue(self, record: logging.LogRecord) -> None:
         with contextlib.suppress(queue.Full):
