@@ -72,6 +72,18 @@ def show(response: Any, view: View) -> None:
     refill(schema.fields, kept)
 
 
+def alter(session: Session, request: Any) -> Any:
+    """AlterCollection: properties that declare an index type come too late; Milvus would keep them for nothing."""
+    del session
+    late = [pair.key for pair in request.properties if pair.key.startswith(stored.PREFIX)]
+    if late:
+        raise UsageError(
+            f"The properties {', '.join(late)} are taken when a collection is made. Declare the index type of an empty "
+            'one with its index: create_index with index_type="DRQ" and params {"encoder": NAME}, for example.'
+        )
+    return None
+
+
 def load(session: Session, request: Any) -> Any:
     """LoadCollection: where only some fields are loaded, the companions of the vector field are."""
     view = session.view(request) if request.load_fields else None

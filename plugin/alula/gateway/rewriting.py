@@ -19,6 +19,7 @@ Rewrite = Callable[[Session, Any], "Message | None"]
 
 REWRITES: Mapping[str, Rewrite] = {
     "CreateCollection": collections.create,
+    "AlterCollection": collections.alter,
     "DescribeCollection": collections.describe,
     "LoadCollection": collections.load,
     "CreateIndex": indexes.create,
@@ -35,7 +36,7 @@ REWRITES: Mapping[str, Rewrite] = {
     "HybridSearch": hybrid.search,
 }
 # They are about collections of which nothing is known, or which they change: the view does not decide who answers.
-ALWAYS = frozenset({"CreateCollection", "CreateIndex"})
+ALWAYS = frozenset({"CreateCollection", "AlterCollection", "CreateIndex"})
 # After them what is known of a collection may be wrong.
 CHANGING = frozenset(
     [
