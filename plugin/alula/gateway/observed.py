@@ -71,6 +71,8 @@ class Observed:
             raise
         except grpc.aio.AbortError:
             code, reason = call.context.code().name, call.context.details()
+            # newer SDKs ask older servers for what these do not have, as a matter of course
+            outcome = "refused" if code == grpc.StatusCode.UNIMPLEMENTED.name else "failed"
             raise
         except Exception as error:
             logs.LOGGER.exception(f"{logs.printable(call.method)} failed unexpectedly")
