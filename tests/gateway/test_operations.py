@@ -93,7 +93,7 @@ class TestMetrics:
         assert more("alula_gateway_requests_total", "ShowCollections", "ok") == 1
         assert more("alula_gateway_request_seconds_count", "ShowCollections", "passed") == 1
         assert more("alula_gateway_requests_total", "DescribeCollection", "refused") == 1
-        assert more("alula_gateway_requests_total", "other", "failed") == 1
+        assert more("alula_gateway_requests_total", "other", "refused") == 1
         assert more("alula_gateway_upstream_errors_total", "UNIMPLEMENTED", "other") == 1
         with RunningGateway(f"http://{LOOPBACK}:{dead_port}") as alone, alone.channel() as channel:
             failed(lambda: stub(channel).ShowCollections(EVERYTHING))

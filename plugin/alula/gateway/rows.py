@@ -61,7 +61,8 @@ def encoded(lowering: Lowering, given: Any, rows: int) -> list[Any]:
     Raises:
         DataError, UsageError: If they are not what the encoder takes.
     """
-    matrix = lowering.encoder.check_vectors(vectors(given), what=f"vectors of {given.field_name!r}")
+    matrix = check_dim(vectors(given), lowering)
+    lowering.encoder.check_vectors(matrix, what=f"vectors of {given.field_name!r}")
     if len(matrix) != rows:
         raise DataError(f"The field {given.field_name!r} has {len(matrix)} vectors for {rows} rows.")
     pieces = [lowering.encode_rows(matrix[i : i + SLICE_ROWS]) for i in range(0, rows, SLICE_ROWS)]
@@ -75,6 +76,16 @@ def encoded(lowering: Lowering, given: Any, rows: int) -> list[Any]:
         fill_field(data, columns[spec.name], spec, slice(None))
         made.append(data)
     return made
+
+
+def check_dim(matrix: Any, lowering: Lowering) -> Any:
+    """Vectors (n, d); a `DataError` unless they are floats of the field's dimension, in words that name it."""
+    field = lowering.field
+    if matrix.dtype.kind != "f":
+        raise DataError(f"The field {field.name!r} takes vectors of floats, and binary ones were given.")
+    if matrix.shape[1] != field.dim:
+        raise DataError(f"The field {field.name!r} takes {field.dim} dimensions, and {matrix.shape[1]} were given.")
+    return matrix
 
 
 def query(session: Session, request: Any) -> Any:

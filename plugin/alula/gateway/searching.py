@@ -20,7 +20,7 @@ from alula.errors import UsageError
 from alula.gateway import functions, placeholders
 from alula.gateway.declared import flat
 from alula.gateway.field_data import column, join, take
-from alula.gateway.rows import check_output, shown
+from alula.gateway.rows import check_dim, check_output, shown
 from alula.gateway.session import RequestCalls, Session
 from alula.gateway.upstream import pairs, refill
 from alula.gateway.views import View
@@ -146,8 +146,18 @@ def search(session: Session, request: Any) -> Any:
         return response
     asked = read(params, view)
     queries = queries_of(view, request)
+    _fix_moment(session, request)
     ranked = rank(session, view, request, asked, queries)
     return answer(session, view, request, asked, ranked, queries=queries)
+
+
+def _fix_moment(session: Session, request: Any) -> None:
+    """Have a strongly consistent search mean now in all of its calls: each would wait for its own now, 0.2 s a time."""
+    strong = request.consistency_level == common_pb2.ConsistencyLevel.Strong and not request.use_default_consistency
+    if strong and not request.guarantee_timestamp:
+        now = session.caller.now()
+        if now:
+            request.guarantee_timestamp, request.consistency_level = now, common_pb2.ConsistencyLevel.Customized
 
 
 def searched_field(params: Mapping[str, Any], vector_fields: Sequence[str]) -> str:
@@ -216,7 +226,10 @@ def _number(name: str, value: Any) -> float | None:
 
 def queries_of(view: View, request: Any) -> F32:
     """The queries of a search as vectors: float32 (n, d)."""
-    return query_vectors(view.lowering.encoder, placeholders.read(request.placeholder_group))
+    given = placeholders.read(request.placeholder_group)
+    if not isinstance(given, list):
+        check_dim(given, view.lowering)
+    return query_vectors(view.lowering.encoder, given)
 
 
 def rank(session: Session, view: View, request: Any, asked: Asked, queries: F32) -> list[Ranked]:
