@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from pymilvus import AnnSearchRequest, DataType, Function, FunctionType, MilvusClient, MilvusException, WeightedRanker
 
-import alula
 from alula.errors import UsageError
 from alula.servers import encoder_store
 from tests.gateway.running import RunningGateway
 from tests.servers import node
+from tests.servers.lite import connected
 from tests.tiny_encoders import VOCABULARY, TinyText, random_vectors, write_drq, write_flops
 
 NODE = Path(__file__).parent / "node"
@@ -47,7 +47,7 @@ class Served:
             ("vector", "sparse"): write_flops(folder / "flops.onnx", dim=128, max_nnz=8),
             ("vector", "binary"): write_drq(folder / "drq.onnx", sign_bits=64),
         }
-        with alula.connect(upstream) as server:
+        with connected(upstream) as server:
             for encoder in self.tiny.values():
                 encoder_store.push(server, encoder.path)
 
@@ -250,9 +250,9 @@ def test_functions_with_the_node_sdk(on_lite, node_of_tests, collection_name, so
 def test_an_encoder_that_a_function_uses_is_not_removed(on_lite, collection_name):
     on_lite.create(collection_name, "text", "sparse")
     for address in (on_lite.upstream, f"http://{on_lite.address}"):
-        with alula.connect(address) as server, pytest.raises(UsageError, match=collection_name):
+        with connected(address) as server, pytest.raises(UsageError, match=collection_name):
             encoder_store.remove(server, "words")
-    with alula.connect(on_lite.upstream) as server:
+    with connected(on_lite.upstream) as server:
         on_lite.client.drop_collection(collection_name)
         used = encoder_store.find(encoder_store.querying(server), "words").sha256
         assert not encoder_store.made_with(server, used)

@@ -7,6 +7,7 @@ import pytest
 import alula
 from alula.errors import UsageError
 from alula.servers.encoder_store import COLLECTION, entries, find, pull, push, querying, remove
+from tests.servers.lite import connected
 from tests.tiny_encoders import write_drq
 
 
@@ -16,8 +17,8 @@ from tests.tiny_encoders import write_drq
 def test_through_a_gateway(request, gateway, upstream, tmp_path, collection_name):
     encoder = write_drq(tmp_path / f"{collection_name}.onnx", seed=77)
     with (
-        alula.connect(request.getfixturevalue(gateway).uri) as through,
-        alula.connect(request.getfixturevalue(upstream).uri) as direct,
+        connected(request.getfixturevalue(gateway).uri) as through,
+        connected(request.getfixturevalue(upstream).uri) as direct,
     ):
         entry = push(through, encoder.path).entry
         assert find(querying(direct), collection_name) == entry

@@ -18,12 +18,11 @@ from hypothesis import strategies as st
 from pymilvus import DataType, MilvusClient
 from pymilvus.grpc_gen import common_pb2, milvus_pb2, schema_pb2
 
-import alula
 from alula.servers import encoder_store
 from tests.engines import best, scores
 from tests.gateway import wire
 from tests.servers.gateway import GatewayProgram
-from tests.servers.lite import LiteServer
+from tests.servers.lite import LiteServer, connected
 from tests.tiny_encoders import random_vectors, write_drq
 
 ROWS, DIM, FIELD = 300, 8, "embedding"
@@ -127,7 +126,7 @@ class Target:
 def target(tmp_path_factory):
     encoder = write_drq(tmp_path_factory.mktemp("encoder") / "drq.onnx", input_dim=DIM)
     with LiteServer() as engine, GatewayProgram(engine.uri) as gateway:
-        with alula.connect(engine.uri) as server:
+        with connected(engine.uri) as server:
             encoder_store.push(server, encoder.path, name="tiny")
         address = gateway.address
         options = [*wire.UNLIMITED, ("grpc.max_metadata_size", 1 << 20)]

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 from pymilvus import DataType, MilvusClient
 
-import alula
 from alula.gateway import searching
 from alula.servers import encoder_store
 from tests.engines import scores
 from tests.gateway.running import RunningGateway
+from tests.servers.lite import connected
 from tests.tiny_encoders import random_vectors, write_drq
 
 ROWS, DIM, K = 60, 8, 10
@@ -19,7 +19,7 @@ QUERY = random_vectors(1, DIM, seed=9)[0]
 def served(lite_server, tmp_path_factory):
     """A client of a gateway, and the vectors of a collection with the index type DRQ."""
     encoder = write_drq(tmp_path_factory.mktemp("encoder") / "drq.onnx", input_dim=DIM)
-    with alula.connect(lite_server.uri) as server, RunningGateway(lite_server.uri) as gateway:
+    with connected(lite_server.uri) as server, RunningGateway(lite_server.uri) as gateway:
         encoder_store.push(server, encoder.path, name="moment")
         client = MilvusClient(gateway.uri)
         schema = client.create_schema()
