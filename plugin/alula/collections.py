@@ -599,9 +599,13 @@ def lowering_of(what: str, settings: Mapping[str, str], encoder: Encoder) -> Low
             f"{encoder.sha256[:16]}; another encoder cannot read its rows."
         )
     kind = index_type_for(settings["type"], encoder)
-    field = VectorField(settings["field"], int(settings["dim"]), settings["metric"], settings["vectors"])  # type: ignore[arg-type]
-    lowering: Lowering = kind.lowering(field, encoder, settings)
+    lowering: Lowering = kind.lowering(field_of(settings), encoder, settings)
     return lowering
+
+
+def field_of(settings: Mapping[str, str]) -> VectorField:
+    """The vector field of a collection, as it was stored with it."""
+    return VectorField(settings["field"], int(settings["dim"]), settings["metric"], settings["vectors"])  # type: ignore[arg-type]
 
 
 def query_vectors(encoder: Encoder, queries: npt.ArrayLike | Sequence[str]) -> npt.NDArray[np.float32]:

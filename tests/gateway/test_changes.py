@@ -203,3 +203,21 @@ def test_a_collection_of_the_gateway_is_one_for_every_client(gateways, clients, 
     with pytest.raises(UsageError, match=r"is a gateway.*Milvus's own address"):
         alula.Collection.open(gateways[0].uri, name, encoder=encoders[0])
     assert len(found(client, name, ROWS[40], 5, group_by_field="tag")) == 3
+
+
+def test_a_collection_whose_encoder_was_not_pushed(clients, collection_name, upstream, tmp_path):
+    client, name = clients[0], collection_name
+    write_drq(tmp_path / "mine.onnx", input_dim=DIM, seed=5)
+    collection = alula.Collection.create(
+        upstream, name, encoder=tmp_path / "mine.onnx", index_type="DRQ", columns=["tag:VARCHAR(16)"]
+    )
+    fields = {field["name"] for field in client.describe_collection(name)["fields"]}
+    assert fields == {"id", "tag", "embedding"}
+    assert client.describe_index(name, "embedding")["index_type"] == "DRQ"
+    for call in (lambda: client.insert(name, rows(0, 1)), lambda: found(client, name, ROWS[0])):
+        with pytest.raises(MilvusException, match=f"no encoder '{collection.lowering.encoder.sha256}.*encoders push"):
+            call()
+    with alula.connect(upstream) as server:
+        encoder_store.push(server, tmp_path / "mine.onnx", name="changes_mine")
+    client.insert(name, rows())
+    assert found(client, name, ROWS[3]) == nearest(ROWS[3], 5)

@@ -140,7 +140,7 @@ class TestLogins:
         with RunningGateway(server.uri, **through) as gateway:
             assert gateway.gateway.health.ready, "a refusal is an answer"
             client = MilvusClient(gateway.uri, user=server.user, password=server.password)
-            assert client.list_users() == ["root"]
+            assert "root" in client.list_users()
             client.close()
             with server_channel(server) as straight, gateway.channel() as channel:
                 for login in ("root:wrong", "nobody:Milvus", "", None):
@@ -172,7 +172,7 @@ class TestLogins:
             trust = {"secure": True, "ca_pem_path": str(tmp_path / "ca.pem"), "server_name": "localhost"}
             own_pems = {"client_pem_path": str(tmp_path / "me.pem"), "client_key_path": str(tmp_path / "me.key")}
             client = MilvusClient(**login, **trust, **own_pems)
-            assert client.list_users() == ["root"]
+            assert "root" in client.list_users()
             client.close()
 
 

@@ -64,10 +64,10 @@ def show(response: Any, view: View) -> None:
             place = field.fieldID
         elif field.name not in view.companions:
             shown.append(field)
-        elif place is None and field.name == view.lowering.index.field:
+        elif place is None and field.name == view.searched:
             place = field.fieldID  # a dropped vector stands where its code is
     vector = schema_pb2.FieldSchema(fieldID=place or 0, name=view.field, data_type=DataType.FLOAT_VECTOR)
-    vector.type_params.extend(pairs([("dim", view.lowering.field.dim)]))
+    vector.type_params.extend(pairs([("dim", view.vector.dim)]))
     kept = sorted([*shown, vector], key=lambda field: field.fieldID)
     refill(schema.fields, kept)
 

@@ -12,6 +12,7 @@ from typing import Any
 from pymilvus.grpc_gen import common_pb2, milvus_pb2
 
 from alula.encoders import Encoder, load_encoder
+from alula.errors import UsageError
 from alula.gateway import metrics
 from alula.gateway.field_data import column
 from alula.gateway.upstream import Caller, RefusedError, pairs
@@ -19,6 +20,10 @@ from alula.servers import encoder_store
 
 NO_COLLECTION = 100  # Milvus's code for a collection that is not there
 Query = Callable[[str, Sequence[str]], Sequence[Mapping[str, Any]]]
+
+
+class NoEncoderError(UsageError):
+    """The encoder that a collection was made with does not lie in its database."""
 
 
 class Encoders:
@@ -56,7 +61,7 @@ class Encoders:
             sha256: Its fingerprint, in full.
 
         Raises:
-            UsageError: If it is not there.
+            NoEncoderError: If it is not there.
             EncoderError: If it cannot be used.
         """
         found = self._loaded.get(sha256)
@@ -66,7 +71,10 @@ class Encoders:
             if sha256 not in self._loaded:
                 path = self._folder / f"{sha256}.onnx"
                 if not path.is_file() or hashlib.sha256(path.read_bytes()).hexdigest() != sha256:
-                    entry = encoder_store.find(_query(caller, database), sha256)
+                    try:
+                        entry = encoder_store.find(_query(caller, database), sha256)
+                    except UsageError as error:
+                        raise NoEncoderError(str(error)) from None
                     # what a strong query has seen, all later ones see, and they are faster
                     data = encoder_store.read(_query(caller, database, strong=False), entry)
                     with tempfile.NamedTemporaryFile(dir=self._folder, delete=False) as partial:

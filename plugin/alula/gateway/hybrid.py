@@ -93,7 +93,7 @@ def _rankings(session: Session, view: View, sub: Any, field: str, params: Mappin
 def _metrics(session: Session, view: View, request: Any, fields: Sequence[str], params: Any) -> Sequence[str]:
     """The metric of each search: the index's own where the search does not say it."""
     told = [str(given.get("metric_type") or "") for given in params]
-    metrics = [view.lowering.field.metric if field == view.field else told[i] for i, field in enumerate(fields)]
+    metrics = [view.vector.metric if field == view.field else told[i] for i, field in enumerate(fields)]
     if all(metrics):
         return metrics
     indexes = describe_indexes(session.caller, session.database(request), view.collection)

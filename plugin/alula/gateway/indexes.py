@@ -52,8 +52,8 @@ def _check_same(session: Session, request: Any, view: View) -> None:
             f"The field {view.field!r} was made for the index type {own}, and can have no {kind}; make another "
             "collection for that."
         )
-    if metric and metric.upper() != view.lowering.field.metric:
-        raise UsageError(f"The encoder of {view.field!r} was trained for {view.lowering.field.metric}, not {metric}.")
+    if metric and metric.upper() != view.vector.metric:
+        raise UsageError(f"The encoder of {view.field!r} was trained for {view.vector.metric}, not {metric}.")
     named = given.get("encoder") or given.get(f"{stored.PREFIX}encoder")
     if named:
         encoder = session.encoders.named(session.caller, session.database(request), str(named))
@@ -236,7 +236,7 @@ def _shower(view: View) -> Any:
             return index
         index.field_name, index.index_name = view.field, _shown_name(view, index.index_name)
         settings = {k: v for k, v in view.settings.items() if k not in ("format", "field", "dim", "type", "metric")}
-        told = {"index_type": view.settings["type"], "metric_type": view.lowering.field.metric, **settings}
+        told = {"index_type": view.settings["type"], "metric_type": view.vector.metric, **settings}
         refill(index.params, pairs([*told.items(), ("params", json.dumps(settings))]))
         return index
 
@@ -254,7 +254,7 @@ def _native_name(session: Session, request: Any, view: View, name: str) -> str:
     indexes = describe_indexes(session.caller, session.database(request), view.collection)
     for index in indexes:
         shown = _shown_name(view, index["index_name"])
-        if index["field_name"] == view.lowering.index.field and name in ("", shown, index["index_name"]):
+        if index["field_name"] == view.searched and name in ("", shown, index["index_name"]):
             return str(index["index_name"])
     return name
 
@@ -273,7 +273,7 @@ def drop(session: Session, request: Any) -> Any:
     for kept in (f"{native}__{_VECTORS}", view.field):
         if kept in names and kept != native:
             session.caller.send("DropIndex", _named(request, view, view.field, kept))
-    return session.caller.send("DropIndex", _named(request, view, view.lowering.index.field, native))
+    return session.caller.send("DropIndex", _named(request, view, view.searched, native))
 
 
 def _named(request: Any, view: View, field: str, name: str) -> Any:
@@ -290,7 +290,7 @@ def pointed(method: str) -> Any:
         if view is None or (request.field_name or view.field) != view.field:
             return None
         request.index_name = _native_name(session, request, view, request.index_name)
-        request.field_name = view.lowering.index.field
+        request.field_name = view.searched
         response = session.caller.send(method, request)
         if hasattr(response, "index_descriptions"):
             shown = [index for index in map(_shower(view), response.index_descriptions) if index is not None]

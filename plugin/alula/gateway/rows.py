@@ -119,7 +119,7 @@ def check_output(names: Any, view: View, collection: str) -> None:
     for name in names:
         if name in view.companions:
             raise UsageError(f"The collection {collection!r} has no field {name!r}.")
-        if name == view.field and view.lowering.field.storage == "dropped":
+        if name == view.field and view.vector.storage == "dropped":
             raise UsageError(f"The vectors of {collection!r} were dropped, so {name!r} cannot be returned.")
 
 
@@ -129,8 +129,8 @@ def shown(columns: Any, view: View) -> list[Any]:
     for data in columns:
         if data.field_name in view.companions:
             continue
-        if data.field_name == view.field and view.lowering.field.storage == "column":
-            matrix = column(data).reshape(-1, view.lowering.field.dim)
+        if data.field_name == view.field and view.vector.storage == "column":
+            matrix = column(data).reshape(-1, view.vector.dim)
             found.append(float_vectors(view.field, matrix, data.field_id))
         else:
             found.append(data)

@@ -176,10 +176,8 @@ def read(params: Mapping[str, Any], view: View) -> Asked:
         if params.get(name):
             raise UsageError(f"A search through {view.settings['type']} cannot do {name}.")
     metric = str(params.get("metric_type", ""))
-    if metric and metric.upper() != view.lowering.field.metric:
-        raise UsageError(
-            f"The metric of {view.field!r} is {view.lowering.field.metric}, and the search asks for {metric}."
-        )
+    if metric and metric.upper() != view.vector.metric:
+        raise UsageError(f"The metric of {view.field!r} is {view.vector.metric}, and the search asks for {metric}.")
     own = {option.name: option.value_type for option in view.kind.search_options}
     options = {
         name: _whole(name, value) if own.get(name) is int else value
@@ -249,7 +247,7 @@ def rank(session: Session, view: View, request: Any, asked: Asked, queries: F32)
     def everything() -> list[Ranked]:
         return searcher.rank(queries, limit=wanted, rerank=rerank, scope=scope, options=options)
 
-    larger = better_is_larger(view.lowering.field.metric)
+    larger = better_is_larger(view.vector.metric)
     if asked.iterator:
         found = _ITERATED.get(_identity(session, view, request), everything)
         return [_part(_in_range(one, asked, larger=larger), asked.done, asked.limit) for one in found]
@@ -397,7 +395,7 @@ class _Rows:
         self, calls: RequestCalls, view: View, ranked: Sequence[Ranked], names: Sequence[str], queries: F32 | None
     ) -> None:
         ids = list(dict.fromkeys(id_ for one in ranked for id_ in one.ids))
-        field = view.lowering.field
+        field = view.vector
         again = queries is not None and all(one.exact for one in ranked) and len(ids) * 4 * field.dim <= FETCH_BYTES
         self._key, self._metric = view.primary_key.name, field.metric
         self._queries = queries if again else None

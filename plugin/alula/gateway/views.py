@@ -13,13 +13,13 @@ from pymilvus import DataType
 from pymilvus.grpc_gen import milvus_pb2
 
 from alula import stored
-from alula.collections import lowering_of, read_defaults
+from alula.collections import field_of, lowering_of, read_defaults
 from alula.errors import AlulaError
 from alula.gateway import metrics
-from alula.gateway.encoders import Encoders
+from alula.gateway.encoders import Encoders, NoEncoderError
 from alula.gateway.functions import Function, functions_of
 from alula.gateway.upstream import Caller, RefusedError
-from alula.index_types import IndexType, Lowering, index_type
+from alula.index_types import IndexType, Lowering, VectorField, index_type
 
 MAX_AGE = 1.0  # seconds that reads may trust a description; writes ask anew
 MOST = 4096  # collections remembered
@@ -34,7 +34,7 @@ class View:
         settings: What Alula stored with it.
         schema: Its ``CollectionSchema`` upstream.
         kind: Its index type.
-        lowering: How that is stored.
+        stored_as: How that is stored; what is wrong where its encoder was not pushed.
         defaults: Its default search options.
     """
 
@@ -42,18 +42,35 @@ class View:
     settings: Mapping[str, str]
     schema: Any
     kind: IndexType
-    lowering: Lowering
+    stored_as: Lowering | NoEncoderError
     defaults: Mapping[str, Any]
 
     @property
-    def field(self) -> str:
+    def lowering(self) -> Lowering:
+        """How the index type is stored; a `NoEncoderError` for those who need it and cannot have it."""
+        if isinstance(self.stored_as, NoEncoderError):
+            raise self.stored_as
+        return self.stored_as
+
+    @cached_property
+    def vector(self) -> VectorField:
         """The vector field that clients see."""
-        return self.lowering.field.name
+        return field_of(self.settings)
+
+    @property
+    def field(self) -> str:
+        """Its name."""
+        return self.vector.name
 
     @cached_property
     def companions(self) -> frozenset[str]:
         """Fields that clients do not see."""
-        return frozenset(spec.name for spec in self.lowering.fields)
+        return frozenset(f.name for f in self.schema.fields if f.name.startswith(self.vector.companion("")))
+
+    @cached_property
+    def searched(self) -> str:
+        """The companion that Milvus searches."""
+        return next(name for name in _vector_fields(self.schema) if name in self.companions)
 
     @cached_property
     def primary_key(self) -> Any:
@@ -175,16 +192,23 @@ class Views:
                 f"The collection {name!r} has Alula's collection format {settings.get('format')}, and this gateway "
                 f"reads {stored.FORMAT}; update it."
             )
-        if before and before.settings == settings:
-            lowering = before.lowering
-        else:
-            encoder = self._encoders.get(caller, database, settings["encoder"])
-            lowering = metrics.encoding_counted(lowering_of(f"The collection {name!r}", settings, encoder))
+        stored_as = before.stored_as if before and before.settings == settings else None
+        if stored_as is None or isinstance(stored_as, NoEncoderError):
+            stored_as = self._stored_as(caller, database, name, settings)
         properties = {pair.key: pair.value for pair in about.properties}
         kind = index_type(settings["type"])
         defaults = read_defaults(kind, stored.read_defaults(indexes, properties))
         real = about.schema.name or about.collection_name or name
-        return View(real, settings, about.schema, kind, lowering, defaults)
+        return View(real, settings, about.schema, kind, stored_as, defaults)
+
+    def _stored_as(
+        self, caller: Caller, database: str, name: str, settings: Mapping[str, str]
+    ) -> Lowering | NoEncoderError:
+        try:
+            encoder = self._encoders.get(caller, database, settings["encoder"])
+        except NoEncoderError as error:
+            return error
+        return metrics.encoding_counted(lowering_of(f"The collection {name!r}", settings, encoder))
 
 
 def _vector_fields(schema: Any) -> list[str]:
