@@ -137,7 +137,7 @@ def test_help(alula, fails):
 
 def test_ctrl_c(database, in_database, folder, alula):
     """A push that is interrupted says so, and leaves nothing that counts."""
-    large = write_drq(folder / "large.onnx", input_dim=2000).path
+    large = write_drq(folder / "large.onnx", input_dim=6000).path  # 75 MB, so that there is time to interrupt
     process = start("encoders", "push", large, *in_database)
     while not (database.client.has_collection(COLLECTION) and querying(database)('role == "part"', ["part"])):
         assert process.poll() is None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import importlib
 import os
@@ -95,6 +96,7 @@ def cli(debug: bool) -> None:
 
 def main(args: list[str] | None = None) -> None:
     """Run the command line and exit: 0, 1 for a failure, 2 for wrong usage, 130 when interrupted."""
+    whole_process = args is None
     args = sys.argv[1:] if args is None else args
     debug = "--debug" in args
     # --debug works in any place, as people append it to the call that failed
@@ -109,6 +111,11 @@ def main(args: list[str] | None = None) -> None:
         sys.exit(2)
     except (click.Abort, KeyboardInterrupt):
         click.echo("Stopped.", err=True)
+        if whole_process:
+            # Python would wait for a thread of pymilvus that mends a connection, without end
+            with contextlib.suppress(OSError, ValueError, AttributeError):
+                sys.stdout.flush()
+            os._exit(130)
         sys.exit(130)
     except BrokenPipeError:  # the reader of our output has gone: nothing to say, and nobody to say it to
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)

@@ -18,7 +18,7 @@ from alula.gateway.field_data import column
 from alula.gateway.upstream import Caller, RefusedError, pairs
 from alula.servers import encoder_store
 
-NO_COLLECTION = 100  # Milvus's code for a collection that is not there
+NO_COLLECTION, NO_INDEX = 100, 700  # Milvus's codes for what is not there
 Query = Callable[[str, Sequence[str]], Sequence[Mapping[str, Any]]]
 
 
@@ -108,7 +108,12 @@ def _query(caller: Caller, database: str, *, strong: bool = True) -> Query:
                     return []  # no encoder was pushed yet
                 raise
             load = milvus_pb2.LoadCollectionRequest(db_name=database, collection_name=encoder_store.COLLECTION)
-            caller.send("LoadCollection", load)
+            try:
+                caller.send("LoadCollection", load)
+            except RefusedError as refused:
+                if refused.status.code == NO_INDEX:
+                    return []  # it is just being made, and empty
+                raise
             answer = caller.send("Query", request)
         columns = {field.field_name: column(field) for field in answer.fields_data}
         rows = len(next(iter(columns.values()), ()))

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import math
 import socket
 import threading
+import time
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -18,6 +20,7 @@ from alula.errors import ServerError
 from alula.gateway.health import Health
 from alula.gateway.options import split_address
 
+LATELY_SECONDS = 15.0  # kubelets ask every 10 seconds, balancers more often
 LOOP_SECONDS = 2.0  # a gateway that does nothing for so long is stuck
 
 
@@ -41,6 +44,8 @@ class Pages:
             timeout = 10.0  # seconds for a request that does not come
 
             def do_GET(self) -> None:
+                if self.path.startswith("/readyz"):
+                    pages._asked = time.monotonic()
                 status, kind, body = pages._answer(self.path.split("?")[0])
                 self.send_response(status)
                 self.send_header("Content-Type", kind)
@@ -52,6 +57,7 @@ class Pages:
                 del format, args  # a line for every probe says nothing
 
         self._health, self._loop = health, loop
+        self._asked = -math.inf
         try:
             self._server = _Server((host, port), Handler)
         except OSError as error:
@@ -61,6 +67,11 @@ class Pages:
             ) from None
         self.port: int = self._server.server_address[1]
         threading.Thread(target=self._server.serve_forever, args=(0.1,), name="alula-pages", daemon=True).start()
+
+    @property
+    def watched(self) -> bool:
+        """Whether somebody has asked lately if the gateway is ready."""
+        return time.monotonic() - self._asked < LATELY_SECONDS
 
     def close(self) -> None:
         """Stop serving."""
@@ -90,6 +101,9 @@ class Pages:
 
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """Say nothing: whoever asked has gone."""
 
     def __init__(self, address: tuple[str, int], handler: type[BaseHTTPRequestHandler]) -> None:
         host = address[0].strip("[]")

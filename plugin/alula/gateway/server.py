@@ -27,6 +27,7 @@ from alula.gateway.views import Views
 from alula.gateway.workers import TooBusyError, Workers
 
 _NAMES = {name: NameFields.of(rpc.request.DESCRIPTOR) for name, rpc in RPCS.items()}
+SEEN_SECONDS = 5.0  # two probes of a balancer that asks every two seconds
 Answer = Callable[[Call, bytes], Awaitable[bytes]]
 
 
@@ -82,9 +83,15 @@ class Gateway:
         await self._server.wait_for_termination()
 
     async def stop(self, grace: float) -> None:
-        """Take no new calls, and end when those under way have, at the latest after `grace` seconds."""
+        """Take no new calls, and end when those under way have, at the latest after `grace` seconds.
+
+        While somebody asks whether the gateway is ready, it first goes on for as long as balancers take to see that it
+        is not any more: gRPC cancels calls that arrive just when a server stops, and a balancer cannot send them again.
+        """
         await self.health.stop()
         self._watching.cancel()
+        if self._pages and self._pages.watched:
+            await asyncio.sleep(min(grace, SEEN_SECONDS))
         await self._server.stop(grace)
         self._workers.close()
         await self.upstream.close()

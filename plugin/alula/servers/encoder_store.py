@@ -154,7 +154,8 @@ def querying(server: Server, consistency_level: Literal["Strong", "Eventually"] 
             try:
                 return ask()
             except MilvusException:
-                if not server.client.has_collection(COLLECTION):
+                # one without an index is just being made, and empty
+                if not server.client.has_collection(COLLECTION) or not server.client.list_indexes(COLLECTION):
                     return []
                 server.client.load_collection(COLLECTION)
                 return ask()
