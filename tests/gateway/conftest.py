@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import logging
+import socket
 from collections.abc import Iterator
 
 import pytest
 
+from tests.gateway.running import LOOPBACK
+from tests.servers.cutting_proxy import CuttingProxy
 from tests.servers.gateway import GatewayProgram
 from tests.servers.lite import LiteServer
 from tests.servers.standalone import MilvusStandalone
@@ -41,3 +44,18 @@ def gateway_to_standalone(milvus_server: MilvusStandalone) -> Iterator[GatewayPr
     """The gateway in front of Milvus 2.3.5 standalone: ``.uri``."""
     with GatewayProgram(milvus_server.uri) as gateway:
         yield gateway
+
+
+@pytest.fixture
+def proxy(milvus_server: MilvusStandalone) -> Iterator[CuttingProxy]:
+    """What stands between a gateway and Milvus 2.3.5, and can be pointed elsewhere: ``.uri``."""
+    with CuttingProxy(milvus_server.port) as proxy:
+        yield proxy
+
+
+@pytest.fixture
+def dead_port() -> Iterator[int]:
+    """A port that refuses connections."""
+    with socket.socket() as closed:
+        closed.bind((LOOPBACK, 0))
+        yield closed.getsockname()[1]

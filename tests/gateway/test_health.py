@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 import time
 
 import grpc
@@ -11,32 +10,16 @@ from google.protobuf.descriptor_pool import DescriptorPool
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
 
-from tests.gateway.running import LOOPBACK, RunningGateway
-from tests.servers.cutting_proxy import CuttingProxy
+from tests.gateway.running import RunningGateway
 
 SERVICE = "milvus.proto.milvus.MilvusService"
 STATES = health_pb2.HealthCheckResponse.ServingStatus
 
 
 @pytest.fixture
-def proxy(milvus_server):
-    """What stands between the gateway and Milvus, and can be pointed elsewhere."""
-    with CuttingProxy(milvus_server.port) as proxy:
-        yield proxy
-
-
-@pytest.fixture
 def gateway(proxy):
     with RunningGateway(proxy.uri) as gateway:
         yield gateway
-
-
-@pytest.fixture
-def dead_port():
-    """A port that refuses connections."""
-    with socket.socket() as closed:
-        closed.bind((LOOPBACK, 0))
-        yield closed.getsockname()[1]
 
 
 def state(gateway: RunningGateway, service: str = "") -> str:

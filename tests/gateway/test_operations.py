@@ -20,7 +20,6 @@ import alula
 from alula.gateway.options import TlsFiles
 from alula.servers.encoder_store import push
 from tests.gateway.running import LOOPBACK, RunningGateway, stub
-from tests.servers.cutting_proxy import CuttingProxy
 from tests.tiny_encoders import random_vectors, write_drq
 
 SERVICE = milvus_pb2.DESCRIPTOR.services_by_name["MilvusService"].full_name
@@ -31,20 +30,6 @@ EVERYTHING = milvus_pb2.ShowCollectionsRequest()
 def gateway(milvus_server):
     with RunningGateway(milvus_server.uri) as gateway:
         yield gateway
-
-
-@pytest.fixture
-def proxy(milvus_server):
-    with CuttingProxy(milvus_server.port) as proxy:
-        yield proxy
-
-
-@pytest.fixture
-def dead_port():
-    """A port that refuses connections."""
-    with socket.socket() as closed:
-        closed.bind((LOOPBACK, 0))
-        yield closed.getsockname()[1]
 
 
 def failed(call) -> tuple[str, str]:

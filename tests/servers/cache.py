@@ -6,6 +6,7 @@ import fcntl
 import os
 import shutil
 import subprocess
+import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -39,6 +40,26 @@ def installed(name: str, install: Callable[[Path], None]) -> Path:
             finally:
                 shutil.rmtree(unfinished, ignore_errors=True)
     return home
+
+
+def pip(server: str, python: str | Path, *arguments: str) -> None:
+    """One step of an installation by pip: ``install`` or ``download`` with its arguments.
+
+    Raises:
+        ServerError: It failed.
+    """
+    verb, *rest = arguments
+    quiet = [str(python), "-m", "pip", verb, "--quiet", "--disable-pip-version-check"]
+    run(server, "fetch the package", [*quiet, *rest])
+
+
+def fetch(server: str, requirement: str, directory: Path) -> None:
+    """Install one package alone into a directory, as it comes without what it asks for.
+
+    Raises:
+        ServerError: pip could not.
+    """
+    pip(server, sys.executable, "install", "--no-deps", "--only-binary=:all:", "--target", str(directory), requirement)
 
 
 def run(server: str, purpose: str, command: Sequence[str]) -> None:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
-from tests.servers.cache import installed, run
+from tests.servers.cache import fetch, installed
 
 VERSION = "0.4.0"
 
@@ -20,6 +19,4 @@ def install() -> Path:
 
 
 def _fetch(directory: Path) -> None:
-    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-    package = ["--no-deps", "--only-binary=:all:", "--target", str(directory), f"langchain-milvus=={VERSION}"]
-    run(f"langchain-milvus {VERSION}", "fetch the package", [*pip, *package])
+    fetch(f"langchain-milvus {VERSION}", f"langchain-milvus=={VERSION}", directory)

@@ -12,7 +12,7 @@ import tarfile
 from collections.abc import Mapping
 from pathlib import Path
 
-from tests.servers.cache import installed, run
+from tests.servers.cache import fetch, installed, pip
 
 VERSION = "3.2.2"
 ROOT = Path(__file__).parents[2]
@@ -28,9 +28,7 @@ def install() -> Path:
 
 
 def _fetch(directory: Path) -> None:
-    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-    package = ["--no-deps", "--only-binary=:all:", "--target", str(directory), f"milvus-lite=={VERSION}"]
-    run(f"Milvus Lite {VERSION}", "fetch the package", [*pip, *package])
+    fetch(f"Milvus Lite {VERSION}", f"milvus-lite=={VERSION}", directory)
 
 
 def source() -> Path:
@@ -43,9 +41,8 @@ def source() -> Path:
 
 
 def _fetch_source(directory: Path) -> None:
-    pip = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check"]
     package = ["--no-deps", "--no-binary=:all:", "--dest", str(directory), f"milvus-lite=={VERSION}"]
-    run(f"the source of Milvus Lite {VERSION}", "fetch the package", [*pip, *package])
+    pip(f"the source of Milvus Lite {VERSION}", sys.executable, "download", *package)
     (archive,) = directory.glob("*.tar.gz")
     with tarfile.open(archive) as held:
         held.extractall(directory, filter="data")

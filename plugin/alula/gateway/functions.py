@@ -25,7 +25,7 @@ import numpy as np
 import numpy.typing as npt
 import scipy.sparse as sp
 from pymilvus import DataType
-from pymilvus.grpc_gen import common_pb2, milvus_pb2, schema_pb2
+from pymilvus.grpc_gen import milvus_pb2, schema_pb2
 
 from alula import stored
 from alula.collections import query_vectors
@@ -33,8 +33,10 @@ from alula.encoders import DrqEncoder, Encoder, FlopsEncoder
 from alula.errors import DataError, EncoderError, Unsupported, UsageError
 from alula.gateway import metrics, placeholders
 from alula.gateway.field_data import column
+from alula.gateway.upstream import pairs
 from alula.index_types import Capabilities, Column, FieldSpec
 from alula.index_types.base import NativeQuery
+from alula.ingest.target import join
 from alula.servers import fill_field
 
 EncoderOf: TypeAlias = Callable[[str], Encoder]
@@ -99,7 +101,7 @@ class Function:
             description=self.description,
             input_field_names=[self.input],
             output_field_names=[self.output],
-            params=[common_pb2.KeyValuePair(key=key, value=value) for key, value in params.items()],
+            params=pairs(params.items()),
         )
 
 
@@ -351,7 +353,7 @@ def _encode_rows(encoder: Encoder, values: Any) -> Column:
             parts.append(encoder.encode_rows(vectors))
         else:
             parts.append(cast(DrqEncoder, encoder).encode_rows(vectors).signs)
-    return sp.vstack(parts, format="csr") if sp.issparse(parts[0]) else np.concatenate(parts)
+    return cast(Column, join(parts))
 
 
 def _encode_queries(encoder: Encoder, vectors: npt.NDArray[np.float32]) -> list[NativeQuery]:

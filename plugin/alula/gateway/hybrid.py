@@ -11,20 +11,10 @@ from alula.errors import UsageError
 from alula.gateway import functions, fusion, searching
 from alula.gateway.declared import flat
 from alula.gateway.rows import check_output, shown
-from alula.gateway.session import Session, found
+from alula.gateway.session import Session, found, shared
 from alula.gateway.upstream import pairs, refill
 from alula.gateway.views import View, describe_indexes
 from alula.search import Ranked
-
-# What the searches of a hybrid search share, whatever each of them says.
-_SHARED = (
-    "db_name",
-    "travel_timestamp",
-    "guarantee_timestamp",
-    "not_return_all_meta",
-    "consistency_level",
-    "use_default_consistency",
-)
 
 
 def search(session: Session, request: Any) -> Any:
@@ -57,8 +47,8 @@ def _fused(
     wanted = fusion.read(request)
     rankings = []
     for sub, field, given in zip(request.requests, fields, params, strict=True):
-        for name in _SHARED:
-            setattr(sub, name, getattr(request, name))
+        for name, value in shared(request).items():
+            setattr(sub, name, value)
         sub.collection_name = view.collection
         del sub.partition_names[:], sub.output_fields[:]
         sub.partition_names.extend(request.partition_names)
@@ -73,10 +63,11 @@ def _fused(
     metrics = _metrics(session, view, request, fields, params) if wanted.strategy == "weighted" else [""] * len(fields)
     fused = [wanted.fuse([one[i] for one in rankings], metrics) for i in range(counts.pop())]
     whole = milvus_pb2.SearchRequest(
-        collection_name=view.collection, partition_names=request.partition_names, output_fields=request.output_fields
+        collection_name=view.collection,
+        partition_names=request.partition_names,
+        output_fields=request.output_fields,
+        **shared(request),
     )
-    for name in _SHARED:
-        setattr(whole, name, getattr(request, name))
     return searching.answer(session, view, whole, searching.Asked(wanted.limit), fused)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import uuid
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import grpc
@@ -214,7 +215,7 @@ def describe(session: Session, request: Any) -> Any:
     wanted, request.index_name = request.index_name, ""
     field, request.field_name = request.field_name, ""
     response = session.caller.send("DescribeIndex", request)
-    shown = [index for index in map(_shower(view), response.index_descriptions) if index is not None]
+    shown = _shown(view, response.index_descriptions)
     shown = [i for i in shown if wanted in ("", i.index_name) and field in ("", i.field_name)]
     if not shown:
         raise RefusedError(
@@ -226,21 +227,19 @@ def describe(session: Session, request: Any) -> Any:
     return response
 
 
-def _shower(view: View) -> Any:
-    """How an index of the collection is shown; None for those that are not."""
-
-    def show(index: Any) -> Any:
+def _shown(view: View, indexes: Iterable[Any]) -> list[Any]:
+    """Those indexes of the collection that clients see, as they see them."""
+    settings = {k: v for k, v in view.settings.items() if k not in ("format", "field", "dim", "type", "metric")}
+    told = {"index_type": view.settings["type"], "metric_type": view.vector.metric, **settings}
+    found = []
+    for index in indexes:
         if index.index_name == stored.DEFAULTS_INDEX or index.field_name == view.field:
-            return None
-        if index.field_name not in view.companions:
-            return index
-        index.field_name, index.index_name = view.field, _shown_name(view, index.index_name)
-        settings = {k: v for k, v in view.settings.items() if k not in ("format", "field", "dim", "type", "metric")}
-        told = {"index_type": view.settings["type"], "metric_type": view.vector.metric, **settings}
-        refill(index.params, pairs([*told.items(), ("params", json.dumps(settings))]))
-        return index
-
-    return show
+            continue
+        if index.field_name in view.companions:
+            index.field_name, index.index_name = view.field, _shown_name(view, index.index_name)
+            refill(index.params, pairs([*told.items(), ("params", json.dumps(settings))]))
+        found.append(index)
+    return found
 
 
 def _shown_name(view: View, name: str) -> str:
@@ -249,9 +248,8 @@ def _shown_name(view: View, name: str) -> str:
     return view.field if automatic else name
 
 
-def _native_name(session: Session, request: Any, view: View, name: str) -> str:
-    """The name of the searched index in Milvus, for a name that clients know."""
-    indexes = describe_indexes(session.caller, session.database(request), view.collection)
+def _native_name(indexes: Iterable[Mapping[str, Any]], view: View, name: str) -> str:
+    """The name of the searched index among those in Milvus, for a name that clients know."""
     for index in indexes:
         shown = _shown_name(view, index["index_name"])
         if index["field_name"] == view.searched and name in ("", shown, index["index_name"]):
@@ -264,10 +262,8 @@ def drop(session: Session, request: Any) -> Any:
     view = session.view(request, fresh=True)
     if view is None:
         return None
-    native = _native_name(session, request, view, request.index_name)
-    names = {
-        index["index_name"] for index in describe_indexes(session.caller, session.database(request), view.collection)
-    }
+    indexes = describe_indexes(session.caller, session.database(request), view.collection)
+    native, names = _native_name(indexes, view, request.index_name), {index["index_name"] for index in indexes}
     if request.field_name not in ("", view.field) and native == request.index_name:
         return None
     for kept in (f"{native}__{_VECTORS}", view.field):
@@ -289,12 +285,12 @@ def pointed(method: str) -> Any:
         view = session.view(request)
         if view is None or (request.field_name or view.field) != view.field:
             return None
-        request.index_name = _native_name(session, request, view, request.index_name)
+        indexes = describe_indexes(session.caller, session.database(request), view.collection)
+        request.index_name = _native_name(indexes, view, request.index_name)
         request.field_name = view.searched
         response = session.caller.send(method, request)
         if hasattr(response, "index_descriptions"):
-            shown = [index for index in map(_shower(view), response.index_descriptions) if index is not None]
-            refill(response.index_descriptions, shown)
+            refill(response.index_descriptions, _shown(view, response.index_descriptions))
         return response
 
     return rewrite

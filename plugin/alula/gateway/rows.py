@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-import scipy.sparse as sp
 from pymilvus import DataType
 from pymilvus.grpc_gen import schema_pb2
 
@@ -17,10 +15,8 @@ from alula.gateway.session import Session
 from alula.gateway.upstream import refill
 from alula.gateway.views import View
 from alula.index_types import Lowering
+from alula.ingest.target import SLICE_ROWS, join
 from alula.servers import fill_field
-
-# Small enough for a core's cache, as in a bulk load.
-SLICE_ROWS = 1024
 
 
 def write(method: str) -> Any:
@@ -68,8 +64,7 @@ def encoded(lowering: Lowering, given: Any, rows: int) -> list[Any]:
     pieces = [lowering.encode_rows(matrix[i : i + SLICE_ROWS]) for i in range(0, rows, SLICE_ROWS)]
     columns: dict[str, Any] = {lowering.field.name: matrix}
     for name in pieces[0] if pieces else ():
-        parts: list[Any] = [piece[name] for piece in pieces]
-        columns[name] = sp.vstack(parts, format="csr") if sp.issparse(parts[0]) else np.concatenate(parts)
+        columns[name] = join([piece[name] for piece in pieces])
     made = []
     for spec in added_fields(lowering):
         data = schema_pb2.FieldData(field_name=spec.name, type=DataType[spec.data_type])

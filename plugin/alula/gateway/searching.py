@@ -140,9 +140,7 @@ def search(session: Session, request: Any) -> Any:
     request.collection_name = view.collection
     if searched != view.field:
         response = session.caller.send("Search", request)
-        columns = shown(response.results.fields_data, view)
-        del response.results.fields_data[:]
-        response.results.fields_data.extend(columns)
+        refill(response.results.fields_data, shown(response.results.fields_data, view))
         return response
     asked = read(params, view)
     queries = queries_of(view, request)

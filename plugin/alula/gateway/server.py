@@ -22,7 +22,7 @@ from alula.gateway.peek import NameFields, peek
 from alula.gateway.rewriting import ALWAYS, CHANGING, REWRITES, answer, busy
 from alula.gateway.session import Session
 from alula.gateway.tls import channel_credentials, server_credentials
-from alula.gateway.upstream import PREFIX, RPCS, Caller, Upstream, forwarded
+from alula.gateway.upstream import PREFIX, RPCS, Caller, Metadata, Upstream, database_of, forwarded
 from alula.gateway.views import Views
 from alula.gateway.workers import TooBusyError, Workers
 
@@ -111,9 +111,9 @@ class Gateway:
                 f"Clients cannot be served at {self.options.listen} ({why}); give --listen another address or port."
             ) from None
 
-    async def passed(self, call: Call, request: bytes) -> bytes:
+    async def passed(self, call: Call, request: bytes, metadata: Metadata | None = None) -> bytes:
         """Milvus's own answer to a call."""
-        metadata = forwarded(call.context.invocation_metadata())
+        metadata = forwarded(call.context.invocation_metadata()) if metadata is None else metadata
         forward = self.upstream.passing(PREFIX + call.method)
         try:
             response = await forward(request, metadata=metadata, timeout=call.context.time_remaining())
@@ -127,15 +127,16 @@ class Gateway:
     async def rewritten(self, call: Call, request: bytes) -> bytes:
         """The answer to a call that may be about an index type of Alula's."""
         name = call.method
-        caller = Caller(self.upstream, forwarded(call.context.invocation_metadata()), call.context.time_remaining())
+        metadata = forwarded(call.context.invocation_metadata())
         database, collection = peek(request, _NAMES[name])
-        known = None if name in ALWAYS else self.views.known(database or caller.database, collection)
+        known = None if name in ALWAYS else self.views.known(database or database_of(metadata), collection)
         response = None
         if known and known.ordinary:
-            response = await self.passed(call, request)
+            response = await self.passed(call, request, metadata)
             if not refused(status_of(name, response)):
                 return response
             # perhaps it is another collection by now
+        caller = Caller(self.upstream, metadata, call.context.time_remaining())
         session = Session(caller, self.views, self.encoders, self._capabilities, fresh=response is not None)
         call.way = "rewritten"
         try:
@@ -146,11 +147,11 @@ class Gateway:
             await self._abort(call, error)
         finally:
             if name in CHANGING:
-                self._forget(name, request, caller.metadata)
+                self._forget(name, request, metadata)
         if made is not None:
             return made
         call.way = "passed"
-        return response if response is not None else await self.passed(call, request)
+        return response if response is not None else await self.passed(call, request, metadata)
 
     def unary(self, method: str) -> Callable[[bytes, Any], Awaitable[bytes]]:
         """How a method of Milvus's is served."""
@@ -194,10 +195,10 @@ class Gateway:
             raise asyncio.CancelledError from None
         raise error
 
-    def _forget(self, name: str, request: bytes, metadata: Any) -> None:
+    def _forget(self, name: str, request: bytes, metadata: Metadata) -> None:
         """Forget what was known before a call that changed it; names change too, so it is all of the database."""
         database, _ = peek(request, _NAMES[name])
-        self.views.forget(database or Caller(self.upstream, metadata, None).database)
+        self.views.forget(database or database_of(metadata))
 
 
 class _Handler(grpc.GenericRpcHandler):  # type: ignore[misc]

@@ -23,6 +23,14 @@ from alula.servers import Found, NativeSearch, Scope
 F32 = npt.NDArray[np.float32]
 # How a search looks for rows is the gateway's affair; whether rows still being written count is the client's.
 _KEPT_PARAMS = ("ignore_growing",)
+_SHARED = (
+    "db_name",
+    "travel_timestamp",
+    "guarantee_timestamp",
+    "not_return_all_meta",
+    "consistency_level",
+    "use_default_consistency",
+)
 
 
 @dataclass(frozen=True)
@@ -89,15 +97,10 @@ class RequestCalls:
         self._caller = caller
         self._request = request
         self._template = milvus_pb2.SearchRequest(
-            db_name=request.db_name,
             collection_name=view.collection,
             partition_names=request.partition_names,
             dsl_type=request.dsl_type,
-            travel_timestamp=request.travel_timestamp,
-            guarantee_timestamp=request.guarantee_timestamp,
-            not_return_all_meta=request.not_return_all_meta,
-            consistency_level=request.consistency_level,
-            use_default_consistency=request.use_default_consistency,
+            **shared(request),
         )
         self._kept = [(pair.key, pair.value) for pair in request.search_params if pair.key in _KEPT_PARAMS]
 
@@ -108,8 +111,7 @@ class RequestCalls:
         request.CopyFrom(self._template)
         request.dsl = native.filter
         if native.filter == self._request.dsl:
-            for name, value in self._request.expr_template_values.items():
-                request.expr_template_values[name].CopyFrom(value)
+            self._fill_in(request)
         request.nq = len(native.queries)
         request.placeholder_group = placeholders.write(native.queries)
         request.output_fields.extend(native.columns)
@@ -141,22 +143,26 @@ class RequestCalls:
         """
         template = self._template
         request = milvus_pb2.QueryRequest(
-            db_name=template.db_name,
             collection_name=template.collection_name,
             partition_names=template.partition_names,
             expr=filter,
             output_fields=list(dict.fromkeys([*fields, self.key])),
-            travel_timestamp=template.travel_timestamp,
-            guarantee_timestamp=template.guarantee_timestamp,
-            not_return_all_meta=template.not_return_all_meta,
-            consistency_level=template.consistency_level,
-            use_default_consistency=template.use_default_consistency,
+            **shared(template),
         )
         if filtered and self._request.dsl:
             request.expr = f"({filter}) and ({self._request.dsl})"
-            for name, value in self._request.expr_template_values.items():
-                request.expr_template_values[name].CopyFrom(value)
+            self._fill_in(request)
         return self._caller.send("Query", request)
+
+    def _fill_in(self, request: Any) -> None:
+        """Give a request that holds the client's filter what stands in that filter's places."""
+        for name, value in self._request.expr_template_values.items():
+            request.expr_template_values[name].CopyFrom(value)
+
+
+def shared(request: Any) -> dict[str, Any]:
+    """What searches, hybrid searches and queries have in common: where, and as of when."""
+    return {name: getattr(request, name) for name in _SHARED}
 
 
 def found(results: Any, queries: int, columns: Sequence[str] = ()) -> list[Found]:

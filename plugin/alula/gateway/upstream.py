@@ -174,7 +174,7 @@ class Caller:
     @property
     def database(self) -> str:
         """The database of the call, "" for the default one."""
-        return next((str(value) for key, value in self.metadata if key == "dbname"), "")
+        return database_of(self.metadata)
 
     def seconds(self) -> float | None:
         """What is left until the deadline."""
@@ -215,6 +215,11 @@ def forwarded(metadata: Iterable[tuple[str, str | bytes]]) -> Metadata:
     return tuple((k, v) for k, v in metadata if k not in _OWN_METADATA and not k.startswith(("grpc-", ":")))
 
 
+def database_of(metadata: Metadata) -> str:
+    """The database that a call's metadata name, "" for the default one."""
+    return next((str(value) for key, value in metadata if key == "dbname"), "")
+
+
 def status_of(response: Any) -> Any:
     """The status of a response, whose class may be Status itself."""
     return response if isinstance(response, common_pb2.Status) else getattr(response, "status", None)
@@ -233,7 +238,7 @@ def pairs(values: Iterable[tuple[str, Any]]) -> Sequence[Any]:
 
 
 def refill(repeated: Any, messages: Iterable[Any]) -> None:
-    """Replace the messages of a repeated field, of which some may be the new ones."""
-    copies = [type(message).FromString(message.SerializeToString()) for message in messages]
+    """Replace the messages of a repeated field, of which some may be the new ones: who holds them keeps them alive."""
+    kept = list(messages)
     del repeated[:]
-    repeated.extend(copies)
+    repeated.extend(kept)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, cast
@@ -208,7 +208,7 @@ class Target:
             embedded(len(vectors))
         columns = dict(checked.values)
         for name in pieces[0] if pieces else ():
-            columns[name] = _join([piece[name] for piece in pieces])
+            columns[name] = join([piece[name] for piece in pieces])
         return columns
 
     # A row of the sample that is compared at the end, kept in the journal as Arrow IPC.
@@ -262,7 +262,8 @@ def _take(values: Any, positions: list[int]) -> Any:
     return values[positions] if isinstance(values, np.ndarray) else [values[i] for i in positions]
 
 
-def _join(pieces: list[Any]) -> Any:
+def join(pieces: Sequence[Any]) -> Any:
+    """Pieces of one encoded column as one: an array, or CSR."""
     if len(pieces) == 1:
         return pieces[0]
     return sp.vstack(pieces, format="csr") if sp.issparse(pieces[0]) else np.concatenate(pieces)
