@@ -30,6 +30,7 @@ from types import ModuleType, TracebackType
 from typing import Any
 
 import click
+import grpc
 from pymilvus import MilvusClient
 from pymilvus.exceptions import MilvusException
 
@@ -284,7 +285,7 @@ class MilvusStandalone:
                 client.get_server_version(timeout=5)
                 client.list_collections(timeout=5)
                 client.close()
-        except MilvusException:
+        except (MilvusException, grpc.RpcError):  # pymilvus passes a deadline on as gRPC's own error
             return False
         return True
 

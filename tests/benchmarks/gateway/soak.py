@@ -25,6 +25,7 @@ from pymilvus.exceptions import MilvusException
 import alula
 from alula.servers import encoder_store
 from tests.benchmarks.gateway.soak_model import CLIENTS, DIM, Model, columns_of
+from tests.benchmarks.gateway.soak_straight import PATIENCE, Findings, straights
 from tests.benchmarks.gateway.soak_worker import ENCODER, Refusal, Seen, Task, make, work
 from tests.benchmarks.gateway.usage import Usage, usage
 from tests.benchmarks.loading.checking import compare, count
@@ -54,10 +55,12 @@ server itself (where the companion fields are compared with what onnxruntime com
 may fail while something is broken between the client and the server, and shortly afterwards, and never else; only that
 Milvus 2.3.5 sometimes breaks off a filtered query while rows are inserted (an assertion of its own) is not counted.
 
-What is missing or back again when the server itself is asked is counted as well, whoever has lost it: Milvus 2.3.5
-answers, for a while after it was killed, without rows that it had acknowledged and shown before, and some deletions
-were lost for good. Which of the figures are the server's own, a run with clients that write straight to it would have
-to tell; there is none yet.
+Milvus 2.3.5 itself, when it is killed, now and then loses rows that it had acknowledged and shown, or brings deleted
+ones back, and for a while it answers with a part of its rows. So the clients also look at the server without a gateway:
+after each acknowledged write, whether the server shows it. What the server had shown and does not any more, a minute
+after it was first missed, is the server's doing, since gateways keep no rows and what they are sent last is known; it
+is counted apart, and taken out of both. What it never showed counts against the gateways, and so does an answer that
+is not like the model, unless the server, asked at once without a gateway, is not like it either.
 
 The watched gateway may not grow: the medians of its resident memory, open files and threads in the last quarter of the
 time are held against those in the second one.
@@ -100,23 +103,27 @@ class Tally:
     Args:
         faults: How often what was broken.
         windows: When calls may fail.
+        readings: When the server, killed a moment ago, may answer with a part of its rows.
         recoveries: Seconds until each gateway answered again, after the server did.
         samples: Time and usage of the watched gateway.
         seen: What the clients saw.
+        findings: What the server itself showed, seen by the clients and at quiet points.
         wrong: In words.
         ended: Gateways that ended by themselves.
         hung: Calls that never ended.
-        lost: Rows.
-        doubled: Rows.
-        differing: Rows.
+        lost: Rows, at quiet points.
+        doubled: Rows, at quiet points.
+        differing: Rows, at quiet points.
         compared: Rows that were compared at quiet points.
     """
 
     faults: Counter[str] = field(default_factory=Counter)
     windows: list[Window] = field(default_factory=list)
+    readings: list[Window] = field(default_factory=list)
     recoveries: list[float] = field(default_factory=list)
     samples: list[tuple[float, Usage]] = field(default_factory=list)
     seen: list[Seen] = field(default_factory=list)
+    findings: list[Findings] = field(default_factory=list)
     wrong: list[str] = field(default_factory=list)
     wrongs: int = 0
     ended: int = 0
@@ -267,7 +274,7 @@ class Soak:
         for number in range(CLIENTS):
             here, there = context.Pipe()
             began = context.Value("d", 0.0)
-            task = Task(number, self._place.uris, SEARCH_PARAMS, SEED)
+            task = Task(number, self._place.uris, self._place.server.uri, SEARCH_PARAMS, SEED)
             worker = context.Process(target=work, args=(task, there, began), daemon=True)
             worker.start()
             self._workers.append(worker)
@@ -319,6 +326,7 @@ class Soak:
                 self._place.gateways[number].start()
 
     def _kill_server(self) -> None:
+        began = time.time()
         with self._fault("the server killed", range(GATEWAYS)):
             self._place.server.kill()
             time.sleep(self._random.uniform(0, 3))
@@ -331,6 +339,7 @@ class Soak:
                 except (MilvusException, grpc.RpcError) as error:
                     self._tally.note(f"gateway {number} does not answer, and the server does: {error}")
                 self._tally.recoveries.append(time.time() - answered)
+        self._tally.readings.append(Window(began, time.time() + PATIENCE, frozenset()))
 
     def _cut_write(self) -> None:
         side, number = self._a_proxy()
@@ -389,6 +398,7 @@ class Soak:
                 raise RuntimeError(f"Client {number} does not report.")
             seen, held = pipe.recv()
             self._tally.seen.append(seen)
+            self._tally.findings.append(seen.findings)
             self._tally.note(*seen.wrong)
             self._tally.wrongs += seen.wrongs - len(seen.wrong)
             for name, model in held.items():
@@ -402,17 +412,12 @@ class Soak:
 
     def _compare(self, name: str, models: Sequence[Model]) -> None:
         doubtful = [id_ for model in models for id_ in model.doubtful]
-        seen = {}
-        for start in range(0, len(doubtful), 1000):
-            rows = self._direct.query(
-                name,
-                filter=f"id in {doubtful[start : start + 1000]}",
-                output_fields=["id", "version"],
-                consistency_level="Strong",
-            )
-            seen |= {row["id"]: row["version"] for row in rows}
-        for model in models:
-            self._tally.note(*(f"{name}: {words}" for words in model.settle(seen)))
+        for model, straight in zip(models, straights(self._place.server.uri), strict=True):
+            straight.reconcile(name, model)
+            model.settle(straight.states(name))
+            straight.close()
+            self._tally.findings.append(straight.findings)
+        there = sum(id_ in model.certain for model in models for id_ in doubtful)
         columns = columns_of({id_: version for model in models for id_, version in model.certain.items()})
         encoder = None if name == ORDINARY else self._place.encoder
         ways = [("the server", self._direct, encoder)]
@@ -429,7 +434,7 @@ class Soak:
                 client.close()
         say(
             f"  {time.strftime('%H:%M:%S')} quiet: {name} has {len(columns['id']):,} rows, {len(doubtful):,} were in "
-            f"doubt and {len(seen):,} of these are there"
+            f"doubt and {there:,} of these are there"
         )
 
 
@@ -477,6 +482,20 @@ def _unexplained(tally: Tally) -> list[Refusal]:
     ]
 
 
+def _nobodys(tally: Tally) -> list[str]:
+    return [words for found in tally.findings for words in found.nobodys]
+
+
+def _unconfirmed(tally: Tally) -> list[str]:
+    """Answers not like the model that passed, at times when the server had all its rows."""
+    return [
+        words
+        for seen in tally.seen
+        for at, words in seen.passing
+        if not any(window.began < at < window.ended for window in tally.readings)
+    ]
+
+
 def _tables(report: Report, tally: Tally) -> None:
     for what, times in sorted(tally.faults.items()):
         report.row("What was broken", fault=what, times=times)
@@ -494,12 +513,20 @@ def _tables(report: Report, tally: Tally) -> None:
                 "p99 ms": float(np.quantile(milliseconds, 0.99)),
             },
         )
+    servers: Counter[str] = sum((found.servers for found in tally.findings), Counter())
+    for what, rows in sorted(servers.items()):
+        report.row("What Milvus itself had shown, and did not keep when it was killed", what=what, rows=rows)
+    report.figures["rows that Milvus itself lost or brought back"] = servers.total()
+    report.figures["answers as Milvus itself had it, unlike the model"] = sum(seen.servers for seen in tally.seen)
+    report.figures["answers with a part of the rows, after Milvus was killed"] = sum(
+        len(seen.passing) for seen in tally.seen
+    ) - len(_unconfirmed(tally))
     own = sum(SERVERS_OWN in refusal.message for seen in tally.seen for refusal in seen.refusals)
     report.figures["calls that an assertion of the server's engine ended"] = own
     for refusal in _unexplained(tally)[:20]:
         say(f"  unexplained: {refusal}")
     report.figures["unexplained calls"] = [vars(refusal) for refusal in _unexplained(tally)[:100]]
-    report.figures["wrong"] = tally.wrong
+    report.figures["wrong"] = [*tally.wrong, *_nobodys(tally)[:100], *_unconfirmed(tally)[:100]]
     report.figures["seconds until a gateway answered again"] = tally.recoveries
     began = tally.samples[0][0] if tally.samples else 0.0
     report.picture(
@@ -543,10 +570,11 @@ def _targets(report: Report, tally: Tally, *, quick: bool) -> None:
     def none(what: str, figure: int) -> None:
         report.target(f"Soak: {what}", figure, "0", figure == 0)
 
-    none("acknowledged rows lost, or doubtful ones changed", tally.lost)
-    none("rows doubled", tally.doubled)
-    none("rows that differ in a field", tally.differing)
-    none("wrong answers and other findings", tally.wrongs)
+    none("acknowledged writes that the server never showed", len(_nobodys(tally)))
+    none("rows lost at quiet points", tally.lost)
+    none("rows doubled at quiet points", tally.doubled)
+    none("rows that differ in a field at quiet points", tally.differing)
+    none("wrong answers and other findings", tally.wrongs + len(_unconfirmed(tally)))
     none("gateways that ended by themselves", tally.ended)
     none("calls that hung", tally.hung)
     none("calls that failed while nothing was broken", len(_unexplained(tally)))

@@ -59,11 +59,13 @@ class Model:
         certain: Versions of the rows that must be there, by id.
         doubtful: Versions of which one must be there, of rows whose last write was not answered.
         written: Versions that a row may ever have had, deleted ones too.
+        unshown: Rows whose last acknowledged state the server itself has not shown yet.
     """
 
     certain: dict[int, int] = field(default_factory=dict)
     doubtful: dict[int, set[int | None]] = field(default_factory=dict)
     written: dict[int, set[int]] = field(default_factory=dict)
+    unshown: set[int] = field(default_factory=set)
 
     def begin(self, ids: Iterable[int], version: int | None) -> None:
         """A write is about to be sent: until it is answered, its rows are in doubt."""
@@ -76,6 +78,7 @@ class Model:
         """The write was answered, and done."""
         for id_ in ids:
             del self.doubtful[id_]
+            self.unshown.add(id_)
             if version is not None:
                 self.certain[id_] = version
 
@@ -83,21 +86,44 @@ class Model:
         """The versions that a row may have now."""
         return self.doubtful.get(id_) or {self.certain.get(id_)}
 
-    def settle(self, seen: Mapping[int, int]) -> list[str]:
-        """Replace doubt by what is there, and say what cannot be.
+    def unlike(self, states: Mapping[int, tuple[int, ...]]) -> dict[int, tuple[int, ...]]:
+        """The rows that are not as they can be.
 
         Args:
-            seen: Versions of the doubtful rows that are there.
+            states: Versions of all rows that are there; several if a row is there several times.
+
+        Returns:
+            What they are, by id; () for those that are not there.
         """
-        wrong = []
-        for id_, versions in self.doubtful.items():
-            version = seen.get(id_)
-            if version not in versions:
-                wrong.append(f"row {id_} has version {version}, and can have {versions}")
-            if version is not None:
-                self.certain[id_] = version
+        known = self.certain.keys() | self.doubtful.keys() | states.keys()
+        return {id_: there for id_ in known if not self._can_be(id_, there := states.get(id_, ()))}
+
+    def shown(self, ids: Iterable[int], states: Mapping[int, tuple[int, ...]]) -> bool:
+        """Note which of some rows the server shows as they were acknowledged; whether it shows all of them so."""
+        as_written = {id_ for id_ in ids if self._can_be(id_, states.get(id_, ()))}
+        self.unshown -= as_written
+        return len(as_written) == len(set(ids))
+
+    def forget(self, ids: Iterable[int]) -> None:
+        """Rows are not there any more, whatever was written."""
+        for id_ in ids:
+            self.certain.pop(id_, None)
+            self.doubtful.pop(id_, None)
+            self.unshown.discard(id_)
+
+    def settle(self, states: Mapping[int, tuple[int, ...]]) -> None:
+        """Replace doubt by what is there.
+
+        Args:
+            states: Versions of all rows that are there, of which none are `unlike`.
+        """
+        for id_ in self.doubtful:
+            if id_ in states:
+                (self.certain[id_],) = states[id_]
         self.doubtful.clear()
-        return wrong
+
+    def _can_be(self, id_: int, there: tuple[int, ...]) -> bool:
+        return len(there) <= 1 and (there[0] if there else None) in self.possible(id_)
 
 
 @dataclass(frozen=True)
@@ -127,10 +153,17 @@ class Asked:
 
 @dataclass(frozen=True)
 class Judged:
-    """What is wrong with the answer to a search, and its recall (None where it cannot be told)."""
+    """What is wrong with an answer.
 
-    wrong: Sequence[str]
-    recall: float | None
+    Args:
+        wrong: What no state of the collection explains, in words.
+        unlike: What would be right if rows were in another state than the model says.
+        recall: Of a search; None where it cannot be told.
+    """
+
+    wrong: Sequence[str] = ()
+    unlike: Sequence[str] = ()
+    recall: float | None = None
 
 
 def judge(asked: Asked, hits: Sequence[Mapping[str, Any]], model: Model, owner: int) -> Judged:
@@ -142,19 +175,19 @@ def judge(asked: Asked, hits: Sequence[Mapping[str, Any]], model: Model, owner: 
         model: What the client knew when it asked.
         owner: The client.
     """
-    wrong = []
+    wrong, unlike = [], []
     shown: dict[int, int] = {}
     for hit in hits:
         row = hit["entity"]
         id_, version = hit["id"], row["version"]
         if id_ in shown:
-            wrong.append(f"row {id_} is twice in one answer")
+            unlike.append(f"row {id_} is twice in one answer")
         shown[id_] = version
         if row["owner"] != owner or id_ % CLIENTS != owner or not asked.matches(version):
             wrong.append(f"row {id_} of version {version} and owner {row['owner']} does not match {asked}")
         may = model.possible(id_) if asked.strong else model.written.get(id_, set())
         if version not in may:
-            wrong.append(f"row {id_} is shown in version {version}, and can have {may}")
+            unlike.append(f"row {id_} is shown in version {version}, and can have {may}")
         if row["text"] != text_of(id_, version):
             wrong.append(f"row {id_} of version {version} has the text {row['text']!r}")
         score = float(scores(asked.query, vector_of(id_, version)[None], METRIC)[0])
@@ -163,7 +196,7 @@ def judge(asked: Asked, hits: Sequence[Mapping[str, Any]], model: Model, owner: 
     distances = [hit["distance"] for hit in hits]
     if any(a < b - SCORE_ERROR for a, b in pairwise(distances)):
         wrong.append("the scores are not in order")
-    return Judged(wrong, _recall(asked, shown, model) if asked.strong else None)
+    return Judged(wrong, unlike, _recall(asked, shown, model) if asked.strong else None)
 
 
 def _recall(asked: Asked, shown: Mapping[int, int], model: Model) -> float | None:

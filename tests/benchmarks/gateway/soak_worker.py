@@ -12,10 +12,8 @@ from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from typing import Any
 
-import grpc
 import numpy as np
 from pymilvus import DataType, MilvusClient
-from pymilvus.exceptions import MilvusException
 
 from tests.benchmarks.gateway.soak_model import (
     CLIENTS,
@@ -30,13 +28,12 @@ from tests.benchmarks.gateway.soak_model import (
     row_of,
     vector_of,
 )
+from tests.benchmarks.gateway.soak_straight import READ_SECONDS, Failure, Findings, Straight
 
 MOST_ROWS = 1200  # of each client in each collection
-READ_SECONDS = 20.0  # pymilvus asks again for so long
 LIMIT = 10
 ENCODER = "soak"  # the name under which it was pushed
 EXAMPLES = 20
-Failure = (MilvusException, grpc.RpcError)
 
 
 @dataclass(frozen=True)
@@ -59,16 +56,22 @@ class Seen:
         refusals: Calls that failed.
         wrong: Answers that were wrong, up to `EXAMPLES` of them in words, by operation.
         wrongs: How many.
+        servers: Answers that were not like the model, as the server's own were.
+        passing: When answers were not like the model while the server's own were, and right when asked for again.
         recalls: Of the searches, by collection.
         judged: Answers that were compared.
+        findings: What the server itself showed.
     """
 
     milliseconds: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
     refusals: list[Refusal] = field(default_factory=list)
     wrong: list[str] = field(default_factory=list)
     wrongs: int = 0
+    servers: int = 0
+    passing: list[tuple[float, str]] = field(default_factory=list)
     recalls: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
     judged: Counter[str] = field(default_factory=Counter)
+    findings: Findings = field(default_factory=Findings)
 
 
 @dataclass(frozen=True)
@@ -78,12 +81,14 @@ class Task:
     Args:
         number: Which client it is.
         uris: The gateways.
+        server: The server, to look at it without a gateway.
         collections: Names, and what to send with a search of it.
         seed: Of all that it chooses.
     """
 
     number: int
     uris: Sequence[str]
+    server: str
     collections: Mapping[str, Mapping[str, Any]]
     seed: int
 
@@ -104,11 +109,11 @@ def work(task: Task, pipe: Connection, began: Any) -> None:
     while True:
         if pipe.poll():
             assert pipe.recv() == "report"
-            pipe.send((client.seen, client.models))
+            pipe.send((client.report(), client.models))
             models = pipe.recv()
             if models is None:
                 return
-            client.seen, client.models = Seen(), models
+            client.models = models
         client.step()
 
 
@@ -170,6 +175,7 @@ class Client:
         self._began = began
         self._random = random.Random(task.seed * 1000 + task.number)
         self._clients: dict[int, MilvusClient] = {}
+        self._straight = Straight(task.server, task.number)
         self._next = task.number + CLIENTS
         self._version = 0
         self._steps: list[tuple[Callable[[str, Model], None], float]] = [
@@ -177,7 +183,7 @@ class Client:
             (self._upsert, 2),
             (self._delete, 1),
             (self._query, 2),
-            (self._count, 1),
+            (self._ask_count, 1),
             (self._search_strong, 3),
             (self._search_eventual, 6),
             (self._make_anew, 0.3),
@@ -188,6 +194,13 @@ class Client:
         name = self._random.choice(list(self._task.collections))
         (step,) = self._random.choices(*zip(*self._steps, strict=True))
         step(name, self.models[name])
+        self._straight.confirm(name, self.models[name])
+
+    def report(self) -> Seen:
+        """What was seen since this was last asked."""
+        seen, self.seen = self.seen, Seen()
+        seen.findings, self._straight.findings = self._straight.findings, Findings()
+        return seen
 
     def _call(self, what: str, call: Callable[[MilvusClient], Any]) -> Any:
         """The answer of any gateway, or None if there was none."""
@@ -220,7 +233,41 @@ class Client:
             model.acknowledged(ids, version)
             counts = [value for key, value in answer.items() if key.endswith("_count")]
             fine = counts == [len(ids)]
-            self._judged(what, Judged([] if fine else [f"{len(ids)} rows were sent, and {counts} answered for"], None))
+            self._count(what, Judged([] if fine else [f"{len(ids)} rows were sent, and {counts} answered for"]))
+
+    def _read(
+        self,
+        what: str,
+        name: str,
+        model: Model,
+        call: Callable[[MilvusClient], Any],
+        judged: Callable[[Any], Judged],
+    ) -> None:
+        """Ask, and compare the answer; one that is not like the model is looked into."""
+        began = time.time()
+        answer = self._call(what, call)
+        if answer is None:
+            return
+        first = judged(answer)
+        self._count(what, first)
+        if not first.unlike:
+            self._recalled(name, first)
+            return
+        # the server itself may have lost what it had shown, or may still be reading its rows
+        try:
+            servers = not self._straight.agrees(name, model)
+            if servers:
+                self._straight.reconcile(name, model)
+            answer = self._call(what, call)
+        except Failure:
+            answer = None
+        second = Judged() if answer is None else judged(answer)
+        if second.unlike:
+            self._wrong(what, second.unlike)
+        elif answer is not None and servers:
+            self.seen.servers += 1
+        else:
+            self.seen.passing.append((began, f"{what}: {first.unlike[0]}"))
 
     def _insert(self, name: str, model: Model) -> None:
         if len(model.certain) + len(model.doubtful) > MOST_ROWS:
@@ -250,48 +297,51 @@ class Client:
         ids = self._some(model, 10) + self._random.sample(list(model.written), min(10, len(model.written)))
         if not ids:
             return
-        rows = self._call(
-            what,
-            lambda client: client.query(
+
+        def judged(rows: Any) -> Judged:
+            states: dict[int, list[int]] = defaultdict(list)
+            wrong = []
+            for row in rows:
+                states[row["id"]].append(row["version"])
+                wanted = row_of(row["id"], row["version"])
+                same = np.array_equal(np.asarray(row[FIELD], np.float32), vector_of(row["id"], row["version"]))
+                if not same or any(row[key] != wanted[key] for key in FIELDS):
+                    wrong.append(f"row {row['id']} of version {row['version']} has other fields: {row}")
+            unlike = [
+                f"row {id_} is shown in versions {states.get(id_, [])}, and can have {model.possible(id_)}"
+                for id_ in set(ids) | set(states)
+                if len(states.get(id_, ())) > 1 or next(iter(states.get(id_, ())), None) not in model.possible(id_)
+            ]
+            return Judged(wrong, unlike)
+
+        def call(client: MilvusClient) -> Any:
+            return client.query(
                 name,
                 filter=f"id in {sorted(set(ids))}",
                 output_fields=[*FIELDS, FIELD],
                 consistency_level="Strong",
                 timeout=READ_SECONDS,
-            ),
-        )
-        if rows is None:
-            return
-        shown = {row["id"]: row["version"] for row in rows}
-        wrong = [
-            f"row {id_} is shown in version {shown.get(id_)}, and can have {model.possible(id_)}"
-            for id_ in set(ids) | set(shown)
-            if shown.get(id_) not in model.possible(id_)
-        ]
-        for row in rows:
-            wanted = row_of(row["id"], row["version"])
-            same = np.array_equal(np.asarray(row[FIELD], np.float32), vector_of(row["id"], row["version"]))
-            if not same or any(row[key] != wanted[key] for key in FIELDS):
-                wrong.append(f"row {row['id']} of version {row['version']} has other fields: {row}")
-        self._judged(what, Judged(wrong, None))
+            )
 
-    def _count(self, name: str, model: Model) -> None:
-        what = f"count, {name}"
-        rows = self._call(
-            what,
-            lambda client: client.query(
+        self._read(what, name, model, call, judged)
+
+    def _ask_count(self, name: str, model: Model) -> None:
+        def judged(rows: Any) -> Judged:
+            there, least = rows[0]["count(*)"], len(model.certain)
+            most = least + len(model.doubtful)
+            fine = least <= there <= most
+            return Judged(unlike=[] if fine else [f"{there} rows are counted, not {least} to {most}"])
+
+        def call(client: MilvusClient) -> Any:
+            return client.query(
                 name,
                 filter=f"owner == {self._task.number}",
                 output_fields=["count(*)"],
                 consistency_level="Strong",
                 timeout=READ_SECONDS,
-            ),
-        )
-        if rows is not None:
-            there, least = rows[0]["count(*)"], len(model.certain)
-            most = least + len(model.doubtful)
-            fine = least <= there <= most
-            self._judged(what, Judged([] if fine else [f"{there} rows are counted, not {least} to {most}"], None))
+            )
+
+        self._read(f"count, {name}", name, model, call, judged)
 
     def _search_strong(self, name: str, model: Model) -> None:
         self._search(name, model, strong=True)
@@ -306,16 +356,20 @@ class Client:
         queries = np.random.default_rng(seed).standard_normal((count, DIM)).astype(np.float32)
         asked = [Asked(query, LIMIT, even, strong) for query in queries]
         params = self._task.collections[name]
-        answers = self._call(what, lambda client: search(client, name, asked, self._task.number, params))
-        if answers is None:
-            return
-        if len(answers) != count:
-            self._judged(what, Judged([f"{len(answers)} answers to {count} queries"], None))
-        for one, hits in zip(asked, answers, strict=False):
-            judged = judge(one, hits, model, self._task.number)
-            self._judged(what, judged)
-            if judged.recall is not None:
-                self.seen.recalls[name].append(judged.recall)
+        owner = self._task.number
+
+        def judged(answers: Any) -> Judged:
+            if len(answers) != count:
+                return Judged([f"{len(answers)} answers to {count} queries"])
+            each = [judge(one, hits, model, owner) for one, hits in zip(asked, answers, strict=True)]
+            recalls = [one.recall for one in each if one.recall is not None]
+            return Judged(
+                [words for one in each for words in one.wrong],
+                [words for one in each for words in one.unlike],
+                float(np.mean(recalls)) if recalls else None,
+            )
+
+        self._read(what, name, model, lambda client: search(client, name, asked, owner, params), judged)
 
     def _make_anew(self, name: str, model: Model) -> None:
         """Drop a collection of one's own, make it anew with any index, write and search, each through any gateway."""
@@ -327,26 +381,43 @@ class Client:
         params = {"candidates": len(ids)} if kind == "DRQ" else {}
         own.begin(ids, version)
         own.acknowledged(ids, version)
-        answers = None
-        for what, call in (
+        steps: list[tuple[str, Callable[[MilvusClient], Any]]] = [
             ("drop", lambda client: [client.drop_collection(name, timeout=READ_SECONDS)]),
             (f"make {kind}", lambda client: [make(client, name, kind, at_once=at_once)]),
             ("insert", lambda client: client.insert(name, [row_of(id_, version) for id_ in ids], retry_times=0)),
-            ("search", lambda client: search(client, name, [asked], self._task.number, params)),
-        ):
-            answers = self._call(f"{what}, made anew", call)
-            if answers is None:
+        ]
+        for what, call in steps:
+            if self._call(f"{what}, made anew", call) is None:
                 return
-        judged = judge(asked, answers[0], own, self._task.number)
-        missed = [] if judged.recall == 1 else [f"the recall is {judged.recall}, of {len(answers[0])} results"]
-        self._judged("search, made anew", Judged([*judged.wrong, *missed], None))
+        self._straight.confirm(name, own)
 
-    def _judged(self, what: str, judged: Judged) -> None:
+        def judged(answers: Any) -> Judged:
+            one = judge(asked, answers[0], own, self._task.number)
+            missed = [] if one.recall in (1, None) else [f"the recall is {one.recall}, of {len(answers[0])} results"]
+            return Judged(one.wrong, [*one.unlike, *missed])
+
+        self._read(
+            "search, made anew",
+            name,
+            own,
+            lambda client: search(client, name, [asked], self._task.number, params),
+            judged,
+        )
+
+    def _count(self, what: str, judged: Judged) -> None:
+        """One answer more that was compared."""
         self.seen.judged[what] += 1
-        self.seen.wrongs += len(judged.wrong)
-        self.seen.wrong += [f"{time.time():.1f} {what}: {words}" for words in judged.wrong][
+        self._wrong(what, judged.wrong)
+
+    def _wrong(self, what: str, wrong: Sequence[str]) -> None:
+        self.seen.wrongs += len(wrong)
+        self.seen.wrong += [f"{time.time():.1f} {what}: {words}" for words in wrong][
             : max(0, EXAMPLES - len(self.seen.wrong))
         ]
+
+    def _recalled(self, name: str, judged: Judged) -> None:
+        if judged.recall is not None:
+            self.seen.recalls[name].append(judged.recall)
 
     def _some(self, model: Model, count: int) -> list[int]:
         """Some rows that are certainly there."""

@@ -336,13 +336,13 @@ class Fault:
 
 
 FAULTS = (
-    Fault("loader killed", loader_killed, ServerEngine, 12, 2),
+    Fault("loader killed", loader_killed, ServerEngine, 12, 1),
     Fault("loader killed", loader_killed, ServerEngine, 4, 0, "upsert"),
     Fault("loader killed", loader_killed, ServerEngine, 2, 1, "import"),
     Fault("server killed", server_killed, ServerEngine, 3, 1),
     Fault("server killed", server_killed, ServerEngine, 1, 0, "import"),
-    Fault("loader and server killed", both_killed, ServerEngine, 3, 1),
-    Fault("connection cut in requests and before replies", connection_cut, ServerEngine, 6, 2),
+    Fault("loader and server killed", both_killed, ServerEngine, 3, 0),
+    Fault("connection cut in requests and before replies", connection_cut, ServerEngine, 6, 1),
     Fault("connection cut in requests and before replies", connection_cut, ServerEngine, 2, 0, "upsert"),
     Fault("connection cut", connection_cut_at_moments, ServerEngine, 1, 0, "import"),
     Fault("server frozen", server_frozen, ServerEngine, 3, 1),
@@ -350,13 +350,13 @@ FAULTS = (
     Fault("rate limit", rate_limited, ServerEngine, 1, 1),
     Fault("journal's disk full", journal_disk_full, ServerEngine, 2, 1),
     Fault("two loaders, one journal", two_loaders, ServerEngine, 2, 1),
-    Fault("loader killed", loader_killed, LiteEngine, 12, 2),
+    Fault("loader killed", loader_killed, LiteEngine, 12, 1),
     Fault("loader killed", loader_killed, LiteEngine, 3, 0, "upsert"),
-    Fault("loader and engine killed", loader_and_engine_killed, LiteEngine, 6, 2),
+    Fault("loader and engine killed", loader_and_engine_killed, LiteEngine, 6, 1),
     Fault("engine killed", engine_killed, LiteEngine, 3, 1),
     Fault("engine frozen", engine_frozen, LiteEngine, 2, 0),
     Fault("journal's disk full", journal_disk_full, LiteEngine, 2, 0),
-    Fault("two loaders, one journal", two_loaders, LiteEngine, 2, 1),
+    Fault("two loaders, one journal", two_loaders, LiteEngine, 2, 0),
 )
 
 
