@@ -175,3 +175,13 @@ def test_a_collection_opened_by_its_address_alone(drq, lite_uri):
     made = alula.Collection.create(lite_uri, "words", encoder=drq.path, index_type="DRQ")
     made.insert(ROWS_HELD.vectors, {"id": np.arange(ROWS)})
     assert alula.Collection.open(lite_uri, "words", encoder=drq.path).count() == ROWS
+
+
+@pytest.mark.parametrize("given", [{"mode": "upsrt"}, {"via": "upsert"}])
+def test_a_misspelt_way_to_load_is_refused_and_nothing_written(engine, drq, collection_name, given):
+    collection = ROWS_HELD.filled(engine, collection_name, drq, "DRQ")
+    ((name, value),) = given.items()
+    with pytest.raises(UsageError, match=f"{name} is {value!r}, and must be one of auto, insert"):
+        collection.insert(ROWS_HELD.vectors, ROWS_HELD.columns, **given)
+    assert collection.count() == ROWS
+    collection.drop()

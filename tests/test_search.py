@@ -262,6 +262,32 @@ def test_wrong_searches_are_refused_with_a_sentence(cosine, arguments, says):
         cosine.search(QUERIES, **arguments)
 
 
+def test_rows_that_change_before_their_fields_are_read(engine, folder, monkeypatch, collection_name):
+    encoder = write_drq(folder / "one-moment.onnx", input_dim=DIM)
+    collection = ROWS_HELD.filled(engine, collection_name, encoder, "DRQ")
+    query = QUERIES[0]
+    arguments = {"limit": 10, "candidates": ROWS, "filter": "year >= 0", "output_fields": ["year", "word"]}
+    (before,) = collection.search(query, **arguments)
+    gone, changed, left = before[0].id, before[1].id, before[2].id
+    rank = alula.search.Searcher.rank
+
+    def rank_and_change(*given, **named):
+        ranked = rank(*given, **named)
+        monkeypatch.undo()
+        collection.delete([gone])
+        columns = {"id": [changed, left], "year": [1, -1], "word": ["new", "new"]}
+        collection.insert(np.stack([-query, query]), columns, mode="upsert")
+        return ranked
+
+    monkeypatch.setattr(alula.search.Searcher, "rank", rank_and_change)
+    (hits,) = collection.search(query, **arguments)
+    assert [hit.id for hit in hits] == [*(hit.id for hit in before[3:]), changed]
+    assert hits[-1].fields == {"year": 1, "word": "new"}
+    assert hits[-1].score == pytest.approx(-1, abs=1e-5)
+    assert [(hit.score, hit.fields) for hit in hits[:-1]] == [(pytest.approx(h.score), h.fields) for h in before[3:]]
+    collection.drop()
+
+
 def test_unknown_output_fields_are_named(cosine):
     with pytest.raises(alula.AlulaError, match="nope"):
         cosine.search(QUERIES, output_fields=["nope"])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -60,6 +60,23 @@ class Ranked:
     scores: F32
     exact: bool
 
+    def among(self, rows: Container[Id]) -> Ranked:
+        """Those of them that are among some rows."""
+        kept = [i for i, id_ in enumerate(self.ids) if id_ in rows]
+        return Ranked([self.ids[i] for i in kept], self.scores[kept], self.exact)
+
+    def anew(self, query: F32, vectors: F32, metric: str) -> Ranked:
+        """The same rows by the scores of vectors that were read again.
+
+        Args:
+            query: float32 (d,).
+            vectors: float32 (n, d), of the rows in their order.
+            metric: The user's.
+        """
+        scores = exact_scores(query, vectors, metric)
+        order = top_k(scores, len(scores), larger=better_is_larger(metric))
+        return Ranked([self.ids[i] for i in order], scores[order], self.exact)
+
 
 class Searcher:
     """Searches one collection.
@@ -91,13 +108,30 @@ class Searcher:
         scope: Scope | None = None,
         options: Mapping[str, Any] | None = None,
     ) -> list[list[Hit]]:
-        """The best rows for each query, with ``output_fields`` of theirs; all else as `rank`."""
+        """The best rows for each query, with ``output_fields`` of theirs; all else as `rank`.
+
+        Fields are read after the rows were ranked, and a row may have changed in between. What is read then counts:
+        rows that are gone or do not match the filter any more are left out, and scores are those of the vectors that
+        are read with the fields, unless there are too many for that (`FETCH_BYTES`).
+        """
         scope = scope or Scope()
         best = self.rank(queries, limit=limit, offset=offset, rerank=rerank, scope=scope, options=options)
-        shown = self.fetch({id_ for ranked in best for id_ in ranked.ids}, output_fields, scope)
+        ids, field = {id_ for ranked in best for id_ in ranked.ids}, self._field
+        rows: dict[Id, dict[str, Any]] = {}
+        if output_fields and ids:
+            again = scored_again(best, len(ids), field)
+            names = list(dict.fromkeys([*output_fields, field.name])) if again else output_fields
+            rows = self.fetch(ids, names, scope, filtered=True)
+            best = [ranked.among(rows) for ranked in best]
+            if again:
+                read = [np.array([rows[id_][field.name] for id_ in ranked.ids], np.float32) for ranked in best]
+                best = [
+                    ranked.anew(query, vectors.reshape(-1, field.dim), field.metric)
+                    for ranked, query, vectors in zip(best, queries, read, strict=True)
+                ]
         return [
             [
-                Hit(id_, score, ranked.exact, shown.get(id_, {}))
+                Hit(id_, score, ranked.exact, {name: rows[id_][name] for name in output_fields})
                 for id_, score in zip(ranked.ids, ranked.scores.tolist(), strict=True)
             ]
             for ranked in best
@@ -199,17 +233,27 @@ class Searcher:
         (found,) = self._calls.search(NativeSearch(field.name, query[np.newaxis], field.metric, len(ids), these), scope)
         return found.ids, found.scores
 
-    def fetch(self, ids: set[Id], fields: Sequence[str], scope: Scope) -> dict[Id, dict[str, Any]]:
-        """Some fields of some rows, by id; rows that are not there are left out."""
+    def fetch(
+        self, ids: set[Id], fields: Sequence[str], scope: Scope, *, filtered: bool = False
+    ) -> dict[Id, dict[str, Any]]:
+        """Some fields of some rows, by id; rows that are not there are left out, and if `filtered` the scope's too."""
         if not fields:
             return {}
         shown = {}
         ordered = list(ids)
         for start in range(0, len(ordered), FETCH_ROWS):
-            found = self._calls.query(any_of(self._primary_key, ordered[start : start + FETCH_ROWS]), fields, scope)
+            these = any_of(self._primary_key, ordered[start : start + FETCH_ROWS])
+            if filtered and scope.filter:
+                these = f"({these}) and ({scope.filter})"
+            found = self._calls.query(these, fields, scope)
             for i, id_ in enumerate(found.ids):
                 shown[id_] = {name: found.columns[name][i] for name in fields}
         return shown
+
+
+def scored_again(best: Sequence[Ranked], rows: int, field: VectorField) -> bool:
+    """Whether ranked rows, so many in all, are scored again by vectors that are read with their fields."""
+    return all(ranked.exact for ranked in best) and rows * 4 * field.dim <= FETCH_BYTES
 
 
 def check_limit(limit: int, offset: int, *, most: int = MAX_RESULTS) -> int:

@@ -25,8 +25,8 @@ from alula.gateway.session import RequestCalls, Session
 from alula.gateway.upstream import pairs, refill
 from alula.gateway.views import View
 from alula.index_types import MAX_RESULTS
-from alula.kernels import better_is_larger, exact_scores, top_k
-from alula.search import FETCH_BYTES, FETCH_ROWS, Ranked, Searcher, check_limit, with_defaults
+from alula.kernels import better_is_larger
+from alula.search import FETCH_ROWS, Ranked, Searcher, check_limit, scored_again, with_defaults
 from alula.servers import Found, Scope, any_of
 
 F32 = npt.NDArray[np.float32]
@@ -394,7 +394,7 @@ class _Rows:
     ) -> None:
         ids = list(dict.fromkeys(id_ for one in ranked for id_ in one.ids))
         field = view.vector
-        again = queries is not None and all(one.exact for one in ranked) and len(ids) * 4 * field.dim <= FETCH_BYTES
+        again = queries is not None and scored_again(ranked, len(ids), field)
         self._key, self._metric = view.primary_key.name, field.metric
         self._queries = queries if again else None
         self._hidden = {name for name, hide in ((self._key, True), (field.name, again)) if hide} - set(names)
@@ -413,14 +413,11 @@ class _Rows:
 
     def now(self, number: int, ranked: Ranked) -> Ranked:
         """Those rows of a query that still exist, in the order of their scores now."""
-        kept = [i for i, id_ in enumerate(ranked.ids) if id_ in self._places]
-        ids, scores = [ranked.ids[i] for i in kept], ranked.scores[kept]
-        if self._queries is None or not ids:
-            return Ranked(ids, scores, ranked.exact)
-        vectors = np.asarray(self._vectors[[self._places[id_] for id_ in ids]], np.float32)
-        scores = exact_scores(self._queries[number], vectors, self._metric)
-        order = top_k(scores, len(ids), larger=better_is_larger(self._metric))
-        return Ranked([ids[i] for i in order], scores[order], ranked.exact)
+        kept = ranked.among(self._places)
+        if self._queries is None or not kept.ids:
+            return kept
+        vectors = np.asarray(self._vectors[[self._places[id_] for id_ in kept.ids]], np.float32)
+        return kept.anew(self._queries[number], vectors, self._metric)
 
     def columns(self, ids: Sequence[Any]) -> list[Any]:
         """The fields of rows in their order, a row as often as it is named."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from alula.errors import UsageError
 from alula.ingest.journal import Journal
@@ -30,7 +30,14 @@ def begin(
     stage: str | None,
     cluster: RayCluster | None,
 ) -> dict[str, Any]:
-    """What is loaded, written down in a new journal or compared with what an old one says."""
+    """What is loaded, written down in a new journal or compared with what an old one says.
+
+    Raises:
+        UsageError: If it cannot be loaded so, or the journal is of another load.
+    """
+    for name, given, known in (("mode", mode, get_args(Mode)), ("via", via, get_args(Via))):
+        if given not in known:  # rows would be doubled where "upsert" is misspelt
+            raise UsageError(f"{name} is {given!r}, and must be one of {', '.join(known)}.")
     if cluster is not None:
         via = cluster.check(target, source, via)
     job: dict[str, Any] = {
