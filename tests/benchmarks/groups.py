@@ -64,6 +64,12 @@ GROUPS = {
         Group("papers", "bench-papers", "TABLES", "Table {}: ", {str(i): f"table{i}" for i in (1, 2, 3, 4)}),
         Group("loading", "bench-load", "PARTS", "Loading: ", _same("faults", "throughput", "memory", "scale")),
         Group("speed", "bench-speed", "PARTS", "Speed: ", _same("hnsw", "codes", "lite3")),
-        Group("gateway", "bench-gateway", "PARTS", "Gateway: ", _same("latency", "throughput", "soak")),
+        Group(
+            "gateway",
+            "bench-gateway",
+            "PARTS",
+            "Gateway: ",
+            {**_same("latency", "throughput", "soak"), "soak-lite": "soak_lite"},
+        ),
     )
 }

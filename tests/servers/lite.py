@@ -105,24 +105,49 @@ class LiteServer:
         self._directory = tempfile.TemporaryDirectory(prefix="alula-lite-")
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
-            self._port = free.getsockname()[1]
-        address = f"127.0.0.1:{self._port}"
+            self.port = free.getsockname()[1]
+        address = f"127.0.0.1:{self.port}"
         self.uri = f"http://{address}"
         self._engine = OnPort(str(Path(self._directory.name).resolve() / "alula.db"))
 
     def __enter__(self) -> LiteServer:
-        started = self._engine.start()
-        deadline = time.monotonic() + START_SECONDS
-        while started and time.monotonic() < deadline:
-            try:
-                socket.create_connection(("127.0.0.1", self._port), timeout=1).close()
-                return self
-            except OSError:
-                time.sleep(0.05)
-        raise ServerError(f"Milvus Lite did not start at {self.uri}, or not within {START_SECONDS:.0f} s.")
+        self.start()
+        return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.stop()
+
+    @property
+    def ended(self) -> bool:
+        """Whether it was started and has ended by itself."""
+        return self._engine._p is not None and self._engine._p.poll() is not None
+
+    def start(self) -> None:
+        """Start the engine, on the same data and port as before, and return when its port is open.
+
+        Raises:
+            ServerError: It did not start.
+        """
+        started = self._engine.start()
+        deadline = time.monotonic() + START_SECONDS
+        while started and time.monotonic() < deadline:
+            try:
+                socket.create_connection(("127.0.0.1", self.port), timeout=1).close()
+            except OSError:
+                time.sleep(0.05)
+            else:
+                return
+        raise ServerError(f"Milvus Lite did not start at {self.uri}, or not within {START_SECONDS:.0f} s.")
+
+    def kill(self) -> None:
+        """End the engine as a crash would; ``start()`` brings it back on the same data."""
+        if self._engine._p is not None:
+            self._engine._p.kill()
+            self._engine.stop()
+
+    def stop(self) -> None:
+        """Stop the engine and remove the data."""
         self._engine.stop()
         self._directory.cleanup()

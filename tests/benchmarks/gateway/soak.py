@@ -22,7 +22,6 @@ import numpy as np
 from pymilvus import MilvusClient
 from pymilvus.exceptions import MilvusException
 
-import alula
 from alula.servers import encoder_store
 from tests.benchmarks.gateway.soak_model import CLIENTS, DIM, Model, columns_of
 from tests.benchmarks.gateway.soak_straight import PATIENCE, Findings, straights
@@ -32,8 +31,9 @@ from tests.benchmarks.loading.checking import compare, count
 from tests.benchmarks.report import BUILD, Report, say
 from tests.servers.cutting_proxy import CUTS, CuttingProxy
 from tests.servers.gateway import GatewayProgram
+from tests.servers.lite import LiteServer, connected
 from tests.servers.standalone import MilvusStandalone
-from tests.tiny_encoders import write_drq
+from tests.tiny_encoders import write_drq, write_flops
 
 TITLE = "an hour of faults"
 ANSWERS = """\
@@ -55,12 +55,14 @@ server itself (where the companion fields are compared with what onnxruntime com
 may fail while something is broken between the client and the server, and shortly afterwards, and never else; only that
 Milvus 2.3.5 sometimes breaks off a filtered query while rows are inserted (an assertion of its own) is not counted.
 
-Milvus 2.3.5 itself, when it is killed, now and then loses rows that it had acknowledged and shown, or brings deleted
-ones back, and for a while it answers with a part of its rows. So the clients also look at the server without a gateway:
-after each acknowledged write, whether the server shows it. What the server had shown and does not any more, a minute
-after it was first missed, is the server's doing, since gateways keep no rows and what they are sent last is known; it
-is counted apart, and taken out of both. What it never showed counts against the gateways, and so does an answer that
-is not like the model, unless the server, asked at once without a gateway, is not like it either.
+Milvus 2.3.5 itself does not keep all that it has acknowledged and shown when it is killed: it answers for a while with
+a part of its rows, and now and then rows stay lost, or deleted ones come back. So the clients also look at the server
+without a gateway: after each acknowledged write, whether the server shows it. What the server had shown and does not
+any more, a minute after it was first missed, is the server's doing, since gateways keep no rows and what they are sent
+last is known; it is counted apart, with what was lost at the same time, and taken out of both. What the server never
+showed counts against the gateways, and so does an answer that is not like the model, unless the server, asked at once
+without a gateway, is not like it either. The same soak before Milvus Lite, which keeps its rows when it is killed, is
+`soak-lite`.
 
 The watched gateway may not grow: the medians of its resident memory, open files and threads in the last quarter of the
 time are held against those in the second one.
@@ -71,11 +73,9 @@ SEEDS = (SEED,)
 MINUTES, QUICK_MINUTES = 60.0, 2.0
 GATEWAYS = 3
 WATCHED = GATEWAYS - 1
-LEVELS = 8
-ORDINARY, CODES = "ordinary", "codes"
-SEARCH_PARAMS: Mapping[str, Mapping[str, Any]] = {ORDINARY: {}, CODES: {"candidates": 400}}
+ORDINARY = "ordinary"
+SEARCH_PARAMS: Mapping[str, Mapping[str, Any]] = {"DRQ": {"candidates": 400}, "FLOPS_SPARSE": {"candidates": 400}}
 QUIET_POINTS, QUICK_QUIET_POINTS = 9, 2  # the end is one
-SERVER_KILLS, QUICK_SERVER_KILLS = 10, 1
 PAUSE = (2.0, 12.0)  # seconds between two faults
 LARGE = 2000  # bytes of a request that may be cut
 GRACE = 5.0  # seconds after a fault in which a call may still fail by it
@@ -84,7 +84,42 @@ HANG = 120.0
 SAMPLE_SECONDS = 2.0
 MOST_MEMORY, MOST_FILES, MOST_THREADS = 20 << 20, 8, 4  # what the watched gateway may grow by
 SERVERS_OWN = "/milvus/internal/core/"  # where an assertion of the server's engine says that it lies
-LEAST_RECALL = {ORDINARY: 0.99, CODES: 0.7}
+LEAST_RECALL = {"FLAT": 0.99, "DRQ": 0.7, "FLOPS_SPARSE": 0.7}
+
+
+@dataclass(frozen=True)
+class Behind:
+    """What stands behind the gateways.
+
+    Args:
+        server: Makes the server, given a folder.
+        encoder: Writes the encoder, given a folder.
+        collections: The index type of each collection.
+        kills: How often the server is killed.
+        quick: How often in a quick run.
+    """
+
+    server: Callable[[Path], MilvusStandalone | LiteServer]
+    encoder: Callable[[Path], Path]
+    collections: Mapping[str, str]
+    kills: int
+    quick: int
+
+
+MILVUS = Behind(
+    server=lambda folder: MilvusStandalone(folder / "milvus"),
+    encoder=lambda folder: write_drq(folder / "drq.onnx", input_dim=DIM, levels=8, sign_bits=128).path,
+    collections={ORDINARY: "FLAT", "codes": "DRQ"},
+    kills=10,
+    quick=1,
+)
+LITE = Behind(
+    server=lambda _: LiteServer(),
+    encoder=lambda folder: write_flops(folder / "flops.onnx", input_dim=DIM, dim=64, max_nnz=8).path,
+    collections={ORDINARY: "FLAT", "sparse": "FLOPS_SPARSE"},
+    kills=60,
+    quick=4,
+)
 
 
 @dataclass(frozen=True)
@@ -148,15 +183,21 @@ def minutes(*, quick: bool) -> float:
 
 
 def measure(report: Report, *, quick: bool) -> None:
+    """Run the soak before Milvus 2.3.5; see `run`."""
+    run(report, MILVUS, quick=quick)
+
+
+def run(report: Report, behind: Behind, *, quick: bool) -> None:
     """Run the soak.
 
     Args:
         report: Gets the tables and the targets.
-        quick: Two minutes, with one kill of the server.
+        behind: The server.
+        quick: Two minutes.
     """
     tally = Tally()
-    points, kills = (QUICK_QUIET_POINTS, QUICK_SERVER_KILLS) if quick else (QUIET_POINTS, SERVER_KILLS)
-    with tempfile.TemporaryDirectory(prefix="alula-soak-") as folder, Place(Path(folder), tally) as place:
+    points, kills = (QUICK_QUIET_POINTS, behind.quick) if quick else (QUIET_POINTS, behind.kills)
+    with tempfile.TemporaryDirectory(prefix="alula-soak-") as folder, Place(Path(folder), behind, tally) as place:
         soak = Soak(place, tally, minutes(quick=quick) * 60)
         try:
             soak.run(points, kills)
@@ -168,20 +209,22 @@ def measure(report: Report, *, quick: bool) -> None:
             _tables(report, tally)
         if tally.wrongs:
             _keep_logs(place)
-    _targets(report, tally, quick=quick)
+    _targets(report, tally, behind.collections, quick=quick)
 
 
 class Place:
     """The server, the gateways, and the proxies on either side of each, for as long as the ``with`` block lasts.
 
     Args:
-        folder: Of the encoder.
+        folder: Of the encoder and the server's data.
+        behind: What the server is.
         tally: Gets the samples of the watched gateway.
     """
 
-    def __init__(self, folder: Path, tally: Tally) -> None:
-        self.server = MilvusStandalone(folder / "milvus")
-        self.encoder = write_drq(folder / "drq.onnx", input_dim=DIM, levels=LEVELS, sign_bits=128).path
+    def __init__(self, folder: Path, behind: Behind, tally: Tally) -> None:
+        self.server = behind.server(folder)
+        self.encoder = behind.encoder(folder)
+        self.collections = behind.collections
         self.behind: list[CuttingProxy] = []  # between gateways and server
         self.before: list[CuttingProxy] = []  # between clients and gateways
         self.gateways: list[GatewayProgram] = []
@@ -237,7 +280,6 @@ class Soak:
         self._tally = tally
         self._seconds = seconds
         self._random = random.Random(SEED)
-        self._direct = place.server.client()
         self._workers: list[Any] = []
         self._pipes: list[Connection] = []
         self._began: list[Any] = []
@@ -245,11 +287,11 @@ class Soak:
 
     def _declare(self) -> None:
         """Make the collections through a gateway, as any client would."""
-        with alula.connect(self._place.server.uri) as server:
+        with connected(self._place.server.uri) as server:
             encoder_store.push(server, self._place.encoder, name=ENCODER)
         client = MilvusClient(self._place.uris[0])
-        for name in SEARCH_PARAMS:
-            make(client, name, "FLAT" if name == ORDINARY else "DRQ")
+        for name, index_type in self._place.collections.items():
+            make(client, name, index_type)
         client.close()
 
     def run(self, quiet_points: int, server_kills: int) -> None:
@@ -267,14 +309,13 @@ class Soak:
         for worker in self._workers:
             worker.terminate()
             worker.join()
-        self._direct.close()
 
     def _start(self) -> None:
         context = multiprocessing.get_context("spawn")
         for number in range(CLIENTS):
             here, there = context.Pipe()
             began = context.Value("d", 0.0)
-            task = Task(number, self._place.uris, self._place.server.uri, SEARCH_PARAMS, SEED)
+            task = Task(number, self._place.uris, self._place.server.uri, self._place.collections, SEARCH_PARAMS, SEED)
             worker = context.Process(target=work, args=(task, there, began), daemon=True)
             worker.start()
             self._workers.append(worker)
@@ -331,15 +372,23 @@ class Soak:
             self._place.server.kill()
             time.sleep(self._random.uniform(0, 3))
             self._place.server.start()
-            _until(lambda: [count(self._direct, name) for name in SEARCH_PARAMS], 180)
+            _until(lambda: self._ask(self._place.server.uri), 180)
             answered = time.time()
             for number, gateway in enumerate(self._place.gateways):
                 try:
-                    _until(lambda gateway=gateway: _ask(gateway), RECOVERY + 100)
+                    _until(lambda gateway=gateway: self._ask(gateway.uri), RECOVERY + 100)
                 except (MilvusException, grpc.RpcError) as error:
                     self._tally.note(f"gateway {number} does not answer, and the server does: {error}")
                 self._tally.recoveries.append(time.time() - answered)
         self._tally.readings.append(Window(began, time.time() + PATIENCE, frozenset()))
+
+    def _ask(self, uri: str) -> None:
+        client = MilvusClient(uri)
+        try:
+            for name in self._place.collections:
+                count(client, name)
+        finally:
+            client.close()
 
     def _cut_write(self) -> None:
         side, number = self._a_proxy()
@@ -420,18 +469,18 @@ class Soak:
         there = sum(id_ in model.certain for model in models for id_ in doubtful)
         columns = columns_of({id_: version for model in models for id_, version in model.certain.items()})
         encoder = None if name == ORDINARY else self._place.encoder
-        ways = [("the server", self._direct, encoder)]
-        ways += [(f"gateway {i}", MilvusClient(gateway.uri), None) for i, gateway in enumerate(self._place.gateways)]
-        for where, client, companions in ways:
+        ways = [("the server", self._place.server.uri, encoder)]
+        ways += [(f"gateway {i}", gateway.uri, None) for i, gateway in enumerate(self._place.gateways)]
+        for where, uri, companions in ways:
+            client = MilvusClient(uri)
             verdict = compare(client, name, columns, companions)
+            client.close()
             self._tally.compared += len(columns["id"])
             self._tally.lost += verdict.lost
             self._tally.doubled += verdict.doubled
             self._tally.differing += verdict.wrong
             if not verdict.clean:
                 self._tally.note(f"{name}, read from {where}: {verdict}")
-            if client is not self._direct:
-                client.close()
         say(
             f"  {time.strftime('%H:%M:%S')} quiet: {name} has {len(columns['id']):,} rows, {len(doubtful):,} were in "
             f"doubt and {there:,} of these are there"
@@ -444,15 +493,6 @@ def _keep_logs(place: Place) -> None:
         path = BUILD / f"gateway-soak-{number}.log"
         path.write_text(gateway.log())
         say(f"  What gateway {number} printed: {path}")
-
-
-def _ask(gateway: GatewayProgram) -> None:
-    client = MilvusClient(gateway.uri)
-    try:
-        for name in SEARCH_PARAMS:
-            count(client, name)
-    finally:
-        client.close()
 
 
 def _until(attempt: Callable[[], object], seconds: float) -> None:
@@ -566,7 +606,7 @@ def _quarters(tally: Tally) -> list[dict[str, list[float]]]:
     ]
 
 
-def _targets(report: Report, tally: Tally, *, quick: bool) -> None:
+def _targets(report: Report, tally: Tally, collections: Mapping[str, str], *, quick: bool) -> None:
     def none(what: str, figure: int) -> None:
         report.target(f"Soak: {what}", figure, "0", figure == 0)
 
@@ -580,9 +620,11 @@ def _targets(report: Report, tally: Tally, *, quick: bool) -> None:
     none("calls that failed while nothing was broken", len(_unexplained(tally)))
     points = QUICK_QUIET_POINTS if quick else QUIET_POINTS
     report.target("Soak: quiet points", tally.quiet_points, f">= {points}", tally.quiet_points >= points)
-    for name, least in LEAST_RECALL.items():
+    for name, index_type in collections.items():
         recalls = [recall for seen in tally.seen for recall in seen.recalls[name]]
-        report.at_least(f"Soak: mean recall@10 while it goes on, {name}", float(np.mean(recalls or [0])), least)
+        report.at_least(
+            f"Soak: mean recall@10 while it goes on, {name}", float(np.mean(recalls or [0])), LEAST_RECALL[index_type]
+        )
     if tally.recoveries:
         slowest = max(tally.recoveries)
         what = "Soak: most seconds until a gateway answered again once the server did"

@@ -82,14 +82,16 @@ class Task:
         number: Which client it is.
         uris: The gateways.
         server: The server, to look at it without a gateway.
-        collections: Names, and what to send with a search of it.
+        collections: Names, and the index type of each.
+        params: What to send with a search, by index type.
         seed: Of all that it chooses.
     """
 
     number: int
     uris: Sequence[str]
     server: str
-    collections: Mapping[str, Mapping[str, Any]]
+    collections: Mapping[str, str]
+    params: Mapping[str, Mapping[str, Any]]
     seed: int
 
 
@@ -123,7 +125,7 @@ def make(client: MilvusClient, name: str, index_type: str, *, at_once: bool = Tr
     Args:
         client: A client of a gateway.
         name: Its name.
-        index_type: FLAT or DRQ.
+        index_type: FLAT or one of Alula's.
         at_once: Say the index type with the collection, not with the index alone.
     """
     schema = client.create_schema()
@@ -355,7 +357,7 @@ class Client:
         seed = self._random.randrange(1 << 30)
         queries = np.random.default_rng(seed).standard_normal((count, DIM)).astype(np.float32)
         asked = [Asked(query, LIMIT, even, strong) for query in queries]
-        params = self._task.collections[name]
+        params = self._task.params.get(self._task.collections[name], {})
         owner = self._task.number
 
         def judged(answers: Any) -> Judged:
@@ -376,9 +378,10 @@ class Client:
         del name, model
         name, own = f"own_{self._task.number}", Model()
         ids, version = [self._task.number + CLIENTS * i for i in range(1, 30)], self._new_version()
-        kind, at_once = self._random.choice(["FLAT", "DRQ"]), self._random.random() < 0.5
+        kind = self._random.choice(list(self._task.collections.values()))
+        at_once = self._random.random() < 0.5
         asked = Asked(vector_of(0, version), LIMIT, even=False, strong=True)
-        params = {"candidates": len(ids)} if kind == "DRQ" else {}
+        params = {"candidates": len(ids)} if kind != "FLAT" else {}
         own.begin(ids, version)
         own.acknowledged(ids, version)
         steps: list[tuple[str, Callable[[MilvusClient], Any]]] = [
