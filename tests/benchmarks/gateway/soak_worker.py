@@ -32,6 +32,7 @@ from tests.benchmarks.gateway.soak_straight import READ_SECONDS, Failure, Findin
 
 MOST_ROWS = 1200  # of each client in each collection
 LIMIT = 10
+PAUSE = 0.2
 ENCODER = "soak"  # the name under which it was pushed
 EXAMPLES = 20
 
@@ -117,6 +118,7 @@ def work(task: Task, pipe: Connection, began: Any) -> None:
                 return
             client.models = models
         client.step()
+        time.sleep(client.pause())
 
 
 def make(client: MilvusClient, name: str, index_type: str, *, at_once: bool = True) -> None:
@@ -197,6 +199,10 @@ class Client:
         (step,) = self._random.choices(*zip(*self._steps, strict=True))
         step(name, self.models[name])
         self._straight.confirm(name, self.models[name])
+
+    def pause(self) -> float:
+        """Seconds until the next step: without any, the clients would take all of a small machine."""
+        return self._random.uniform(0, PAUSE)
 
     def report(self) -> Seen:
         """What was seen since this was last asked."""
