@@ -7,6 +7,7 @@ case exact: the server has done the work and answered, and the client sees nothi
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 import socket
 import struct
@@ -138,6 +139,8 @@ class CuttingProxy:
         except OSError:  # the server is down: so is the proxy's side
             writer.transport.abort()
             return
+        for end in (writer, server_writer):  # asyncio does it for the sockets alone that it makes itself
+            end.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         connection = _Connection(writer, server_writer)
         self._connections.add(connection)
         pumps = [
@@ -145,7 +148,8 @@ class CuttingProxy:
             asyncio.ensure_future(self._replies(connection, server_reader)),
         ]
         try:
-            await asyncio.wait(pumps, return_when=asyncio.FIRST_COMPLETED)
+            with contextlib.suppress(asyncio.CancelledError):  # the proxy ends; asyncio would print a traceback
+                await asyncio.wait(pumps, return_when=asyncio.FIRST_COMPLETED)
         finally:
             for pump in pumps:
                 pump.cancel()
