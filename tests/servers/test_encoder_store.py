@@ -545,3 +545,12 @@ def test_databases_have_stores_of_their_own(server, milvus_server, small):
         push(server, small)
         assert entries(querying(default)) == before
     assert len(entries(querying(server))) == 1
+
+
+@in_database
+def test_what_was_pushed_is_in_storage_and_not_in_the_log_alone(server, small):
+    push(server, small, name="small")
+    before = server.client.get_collection_stats(COLLECTION)["row_count"]
+    assert before > 0
+    push(server, small, name="again")
+    assert server.client.get_collection_stats(COLLECTION)["row_count"] == before + 1

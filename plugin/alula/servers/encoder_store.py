@@ -272,6 +272,7 @@ def push(
     if before != entry.sha256:
         _point(server, query, name, entry.sha256, replace=replace)
     _remove_leftovers(server, query, {*known, entry.sha256})
+    _keep(server)
     entry = dataclasses.replace(entry, names=tuple(sorted({*entry.names, name})))
     return Pushed(entry, name, new or written, before)
 
@@ -352,6 +353,7 @@ def remove(server: Server, wanted: str, *, force: bool = False) -> Removed:
     if gone:
         _delete_file(server, query, entry.sha256)
     _remove_leftovers(server, query, ())
+    _keep(server)
     return Removed(entry, names, gone)
 
 
@@ -464,6 +466,16 @@ def _make(server: Server) -> None:
             index.add_index("nothing", index_type="FLAT", metric_type="L2")
             client.create_index(COLLECTION, index)
         client.load_collection(COLLECTION)
+
+
+def _keep(server: Server) -> None:
+    """Have the rows written to storage, since few more may ever come.
+
+    Milvus keeps new rows in its log and in memory until there are many or some minutes have passed. Milvus 2.3.5 was
+    seen to lose such rows for good when it was killed, and with them every gateway its encoders.
+    """
+    with milvus_errors(f"flush {COLLECTION!r}"):
+        server.client.flush(COLLECTION)
 
 
 def _fill(
