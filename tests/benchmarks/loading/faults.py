@@ -348,15 +348,15 @@ FAULTS = (
     Fault("server frozen", server_frozen, ServerEngine, 3, 1),
     Fault("slow and stalled replies", slow_replies, ServerEngine, 2, 0),
     Fault("rate limit", rate_limited, ServerEngine, 1, 1),
-    Fault("journal's disk full", journal_disk_full, ServerEngine, 2, 1),
-    Fault("two loaders, one journal", two_loaders, ServerEngine, 2, 1),
+    Fault("journal's disk full", journal_disk_full, ServerEngine, 2, 0),
+    Fault("two loaders, one journal", two_loaders, ServerEngine, 2, 0),
     Fault("loader killed", loader_killed, LiteEngine, 12, 1),
     Fault("loader killed", loader_killed, LiteEngine, 3, 0, "upsert"),
     Fault("loader and engine killed", loader_and_engine_killed, LiteEngine, 6, 1),
     Fault("engine killed", engine_killed, LiteEngine, 3, 1),
     Fault("engine frozen", engine_frozen, LiteEngine, 2, 0),
-    Fault("journal's disk full", journal_disk_full, LiteEngine, 2, 0),
-    Fault("two loaders, one journal", two_loaders, LiteEngine, 2, 0),
+    Fault("journal's disk full", journal_disk_full, LiteEngine, 2, 1),
+    Fault("two loaders, one journal", two_loaders, LiteEngine, 2, 1),
 )
 
 
