@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from pymilvus import DataType, MilvusClient
 
 import alula
 import alula.collections
 import alula.stored
 from alula.errors import EncoderError, Unsupported, UsageError
 from tests.engines import DIM, ROWS, Rows
+from tests.servers.cutting_proxy import CuttingProxy
 from tests.tiny_encoders import random_vectors, write_drq, write_flops
 
 ROWS_HELD = Rows()
@@ -115,6 +117,21 @@ def test_asking_what_a_server_can_do_leaves_nothing(engine):
     before = sorted(engine.client.list_collections())
     alula.servers.ask(engine)
     assert sorted(engine.client.list_collections()) == before
+
+
+def test_a_connection_that_breaks_tells_nothing_of_what_a_server_can_do(milvus_server, monkeypatch):
+    create = MilvusClient.create_collection
+    with CuttingProxy(milvus_server.port) as proxy, alula.connect(proxy.uri) as server:
+
+        def broken(client, name, **arguments):
+            if any(field.dtype == DataType.SPARSE_FLOAT_VECTOR for field in arguments["schema"].fields):
+                proxy.target = 1  # nothing listens there
+                proxy.cut_now()
+            return create(client, name, **arguments)
+
+        monkeypatch.setattr(MilvusClient, "create_collection", broken)
+        with pytest.raises(alula.ServerError, match="could not be asked what it can do"):
+            alula.servers.ask(server)
 
 
 def test_collections_of_others_are_neither_opened_nor_dropped(engine, drq, collection_name):

@@ -8,13 +8,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import grpc
-from pymilvus import DataType, MilvusClient
+from pymilvus import DataType
 from pymilvus.exceptions import MilvusException
 
 from alula.errors import ServerError
 from alula.index_types import Capabilities
 from alula.index_types.drq import BINARY_INDEXES
 from alula.servers.connection import Server, server_words
+from alula.servers.failures import Failure, what_failed
 
 Field = tuple[str, DataType, Mapping[str, Any]]
 
@@ -25,7 +26,11 @@ _ARRAY: Field = ("array", DataType.ARRAY, {"element_type": DataType.FLOAT, "max_
 
 
 def version(server: Server) -> str:
-    """The server in words, with its version as far as it tells one."""
+    """The server in words, with its version as far as it tells one.
+
+    Raises:
+        ServerError: If it does not answer.
+    """
     if server.embedded:
         import milvus_lite  # noqa: PLC0415
 
@@ -33,6 +38,7 @@ def version(server: Server) -> str:
     try:
         told = str(server.client.get_server_version())
     except (MilvusException, grpc.RpcError) as error:
+        _check_refused(server, error)
         return f"Milvus of unknown version ({server_words(error)})"
     return f"Milvus {told.removeprefix('v')}"
 
@@ -43,12 +49,13 @@ def ask(server: Server) -> Capabilities:
     The version decides nothing: servers accept what they cannot do (2.3 takes a sparse field and cannot index it).
 
     Raises:
-        ServerError: If not even the simplest collection can be created: the reason is then the login's rights.
+        ServerError: If it does not answer, or not even the simplest collection can be created: the reason is then the
+            login's rights.
     """
     reasons: dict[str, str] = {}
 
     def works(name: str, fields: Sequence[Field], index_type: str, metric: str) -> bool:
-        failure = _try(server.client, fields, index_type, metric)
+        failure = _try(server, fields, index_type, metric)
         if failure is not None:
             reasons[name] = failure
         return failure is None
@@ -76,8 +83,17 @@ def _first_index(binary: Sequence[str]) -> tuple[str, str]:
     return (binary[0], "HAMMING") if binary else ("SPARSE_INVERTED_INDEX", "IP")
 
 
-def _try(client: MilvusClient, fields: Sequence[Field], index_type: str, metric: str) -> str | None:
+def _check_refused(server: Server, error: MilvusException | grpc.RpcError) -> None:
+    """Raise a `ServerError` for a failure that tells nothing of what the server can do: it may work the next time."""
+    if what_failed(error) is not Failure.REFUSED:
+        raise ServerError(
+            f"Milvus at {server.uri} could not be asked what it can do ({server_words(error)}); try again."
+        ) from error
+
+
+def _try(server: Server, fields: Sequence[Field], index_type: str, metric: str) -> str | None:
     """Create a collection with an index on its first field; None if it works, else the server's words."""
+    client = server.client
     name = f"alula_probe_{uuid.uuid4().hex[:12]}"
     schema = client.create_schema(auto_id=False)
     schema.add_field("id", DataType.INT64, is_primary=True)
@@ -89,6 +105,7 @@ def _try(client: MilvusClient, fields: Sequence[Field], index_type: str, metric:
         client.create_collection(name, schema=schema, shards_num=1)
         client.create_index(name, index, sync=False)
     except (MilvusException, grpc.RpcError) as error:
+        _check_refused(server, error)
         return server_words(error)
     finally:
         with contextlib.suppress(MilvusException, grpc.RpcError):  # it may never have been created
