@@ -56,7 +56,7 @@ bench-load: $(STAMP)  ## Hold alula load to its promises: faults, rows a second,
 bench-speed: $(STAMP)  ## Hold searches in one process against faiss, scipy and Seismic (QUICK=1, PARTS="hnsw codes lite3")
 	$(PYTHON) -m tests.benchmarks speed $(PARTS)
 
-bench-gateway: $(STAMP)  ## Measure the gateway, and break things around it for an hour (QUICK=1, PARTS="latency soak")
+bench-gateway: $(STAMP)  ## Measure the gateway, and break things around it for two hours (QUICK=1, PARTS="latency soak")
 	$(PYTHON) -m tests.benchmarks gateway $(PARTS)
 
 clean:  ## Remove .venv, caches and build outputs

@@ -570,7 +570,7 @@ def _tables(report: Report, tally: Tally) -> None:
     report.figures["seconds until a gateway answered again"] = tally.recoveries
     began = tally.samples[0][0] if tally.samples else 0.0
     report.picture(
-        "gateway-soak-memory",
+        f"{report.name}-memory",
         "Resident memory of the gateway that is not killed",
         "minutes",
         "MB",

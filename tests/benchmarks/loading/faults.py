@@ -345,7 +345,7 @@ FAULTS = (
     Fault("connection cut in requests and before replies", connection_cut, ServerEngine, 6, 1),
     Fault("connection cut in requests and before replies", connection_cut, ServerEngine, 2, 0, "upsert"),
     Fault("connection cut", connection_cut_at_moments, ServerEngine, 1, 0, "import"),
-    Fault("server frozen", server_frozen, ServerEngine, 3, 1),
+    Fault("server frozen", server_frozen, ServerEngine, 3, 0),
     Fault("slow and stalled replies", slow_replies, ServerEngine, 2, 0),
     Fault("rate limit", rate_limited, ServerEngine, 1, 1),
     Fault("journal's disk full", journal_disk_full, ServerEngine, 2, 0),
