@@ -9,7 +9,7 @@ from pymilvus.exceptions import MilvusException
 
 import alula
 from alula.errors import UsageError
-from alula.gateway import indexes
+from alula.gateway import indexes, views
 from alula.servers import encoder_store
 from tests.gateway.running import RunningGateway
 from tests.tiny_encoders import random_vectors, write_drq
@@ -185,6 +185,18 @@ def test_what_one_gateway_changes_the_other_serves_at_once(clients, collection_n
             assert np.allclose(got["embedding"], ROWS[7])
         if round_ < 3:
             one.drop_collection(name)
+
+
+def test_what_clients_are_told_of_a_collection_is_of_the_one_that_is_there(clients, collection_name, monkeypatch):
+    """They keep it, and would leave fields empty that they should not know of."""
+    one, two = clients
+    monkeypatch.setattr(views, "MAX_AGE", 3600)
+    for properties in ({}, {"alula.index_type": "DRQ", "alula.encoder": "changes0"}):
+        one.create_collection(collection_name, schema=schema_of(one), properties=properties)
+        told = two.describe_collection(collection_name)
+        assert {field["name"] for field in told["fields"]} == {"id", "embedding", "tag"}, properties
+        if not properties:
+            one.drop_collection(collection_name)
 
 
 def test_a_collection_of_the_gateway_is_one_for_every_client(gateways, clients, collection_name, upstream, encoders):

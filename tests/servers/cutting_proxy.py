@@ -103,6 +103,10 @@ class CuttingProxy:
         """Cut the next large requests, one for each kind: in the middle of the request, or before the reply."""
         self._armed.extend(kinds)
 
+    def disarm(self) -> None:
+        """Cut none of the next requests after all."""
+        self._armed.clear()
+
     def cut_now(self) -> None:
         """Reset all connections at once, whatever is under way."""
 

@@ -43,8 +43,11 @@ def create(session: Session, request: Any) -> Any:
 
 
 def describe(session: Session, request: Any) -> Any:
-    """DescribeCollection: the vector field, and not what lies in its place; functions as they were declared."""
-    known = session.known(request)
+    """DescribeCollection: the vector field, and not what lies in its place; functions as they were declared.
+
+    Clients keep what they are told, so nothing of what is shown may be of a collection that was there before.
+    """
+    known = session.known(request, fresh=True)
     if known.ordinary:
         return None
     response = session.caller.send("DescribeCollection", request)

@@ -35,8 +35,9 @@ REWRITES: Mapping[str, Rewrite] = {
     "Search": searching.search,
     "HybridSearch": hybrid.search,
 }
-# They are about collections of which nothing is known, or which they change: the view does not decide who answers.
-ALWAYS = frozenset({"CreateCollection", "AlterCollection", "CreateIndex"})
+# They are about collections of which nothing is known, or which they change, or clients keep the answer: what is
+# believed of a collection does not decide who answers.
+ALWAYS = frozenset({"CreateCollection", "AlterCollection", "CreateIndex", "DescribeCollection"})
 # After them what is known of a collection may be wrong.
 CHANGING = frozenset(
     [

@@ -401,6 +401,7 @@ class Soak:
             deadline = time.time() + 20
             while sum(proxy.cuts.values()) == cuts and time.time() < deadline:
                 time.sleep(0.05)
+            proxy.disarm()  # later, nobody would expect it
 
     def _cut_all(self) -> None:
         side, number = self._a_proxy()
