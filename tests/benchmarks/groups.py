@@ -61,6 +61,7 @@ def _same(*names: str) -> dict[str, str]:
 GROUPS = {
     group.name: group
     for group in (
+        Group("milvus", "bench", "PARTS", "Inside Milvus: ", _same("job", "reranking")),
         Group("papers", "bench-papers", "TABLES", "Table {}: ", {str(i): f"table{i}" for i in (1, 2, 3, 4)}),
         Group("loading", "bench-load", "PARTS", "Loading: ", _same("faults", "throughput", "memory", "scale")),
         Group("speed", "bench-speed", "PARTS", "Speed: ", _same("hnsw", "codes", "lite3")),

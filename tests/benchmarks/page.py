@@ -19,11 +19,11 @@ PICTURES = Path("docs/benchmarks")
 INTRODUCTION = """\
 # Benchmarks
 
-Alula's encoders against what would be chosen instead, on real vectors: which recall, at which cost, at how many bytes
-for a row. Every table says what it answers before its figures, and which targets the figures met or missed after them.
-`make bench-papers` runs all tables; each table names the command that repeats it alone. What a search costs inside
-Milvus is in the README, by `make bench`. What `alula load` is held to comes next, by `make bench-load`, then searches
-in one process, by `make bench-speed`, and last what a gateway costs and stands, by `make bench-gateway`.
+What Alula's index types find, at which cost and how many bytes for a row, on real vectors. Every section says what it
+answers before its figures, and which targets the figures met or missed after them; it names the command that repeats it
+alone. `make bench` is the whole job inside Milvus, `make bench-papers` holds the encoders against what would be chosen
+instead, `make bench-load` what `alula load` promises; `make bench-speed` measures searches in one process, and
+`make bench-gateway` what a gateway costs and stands.
 """
 
 
@@ -100,10 +100,15 @@ def _text(section: Section, figures: dict[str, Any]) -> str:
         lines.append(f"| {entry['what']} | {shown(entry['figure'])} | {entry['wanted']} | {verdict} |")
     command = f"QUICK=1 {figures['command']}" if figures["quick"] else figures["command"]
     lines.append(
-        f"\n`{command}`: {figures['date']}, {figures['seconds'] / 60:.0f} minutes on {figures['machine']}. "
+        f"\n`{command}`: {figures['date']}, {_minutes(figures['seconds'])} on {figures['machine']}. "
         f"{_seeds(figures['seeds'])}. {versions}.\n"
     )
     return "\n".join(lines)
+
+
+def _minutes(seconds: float) -> str:
+    minutes = max(1, round(seconds / 60))
+    return f"{minutes} minute{'s' * (minutes > 1)}"
 
 
 def _seeds(seeds: list[int]) -> str:

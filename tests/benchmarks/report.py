@@ -43,7 +43,7 @@ class Report:
 
     name: str
     seeds: list[int]
-    command: str = "make bench"
+    command: str
     targets: list[dict[str, Any]] = field(default_factory=list)
     tables: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
     pictures: list[dict[str, Any]] = field(default_factory=list)

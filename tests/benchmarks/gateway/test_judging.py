@@ -17,7 +17,7 @@ from tests.servers.lite import LiteServer
 
 
 def missed(tally):
-    report = Report("soak", [0])
+    report = Report("soak", [0], "make bench-gateway")
     _targets(report, tally, {"ordinary": "FLAT", "codes": "DRQ"}, quick=True)
     return {entry["what"].removeprefix("Soak: ") for entry in report.targets if not entry["met"]}
 

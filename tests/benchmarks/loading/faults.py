@@ -538,7 +538,7 @@ def _targets(report: Report, total: Tally) -> None:
 @click.option("--runs", type=int, help="So many runs of each.")
 def main(only: str, runs: int | None) -> None:
     """Run some of the faults; the figures go nowhere but to the screen."""
-    report = Report("loading-some-faults", list(SEEDS))
+    report = Report("loading-some-faults", list(SEEDS), "python -m tests.benchmarks.loading.faults")
     measure(report, quick=False, only=only, runs=runs)
     sys.exit(report.finish())
 
