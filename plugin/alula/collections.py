@@ -626,12 +626,12 @@ def _are_vectors(queries: Any) -> bool:
     return not isinstance(queries, str | list | tuple) and np.asarray(queries).dtype.kind == "f"
 
 
-def index_type_for(name: str, encoder: Encoder) -> Any:
-    """The index type of a name; raise an `EncoderError` unless it takes such an encoder."""
+def index_type_for(name: str, encoder: Encoder, called: str | None = None) -> Any:
+    """The index type of a name; raise an `EncoderError` unless it takes such an encoder, which errors call `called`."""
     kind = index_type(name)
     if kind.encoder_kind != encoder.kind:
         raise EncoderError(
-            f"{name} needs an encoder of the kind {kind.encoder_kind!r}, and {encoder.path} is of the kind "
+            f"{name} needs an encoder of the kind {kind.encoder_kind!r}, and {called or encoder.path} is of the kind "
             f"{encoder.kind!r}; train one with 'alula train {kind.encoder_kind}'."
         )
     return kind

@@ -131,6 +131,6 @@ def test_a_collection_looks_as_one_of_milvus_own(place, runs):
     results = RUNNERS["python"](place.upstream, [{**step, "collection": plain["collection"]} for step in steps])
     seen, expected = run.results[describe]["ok"], results[1]["ok"]
     for about in (seen, expected):
-        about["fields"] = {field["name"]: {**field, "field_id": 0} for field in about["fields"]}
+        about["fields"] = [{**field, "field_id": 0} for field in about["fields"]]
     told = ("fields", "description", "auto_id", "enable_dynamic_field", "consistency_level", "num_shards", "aliases")
     assert {name: seen[name] for name in told} == {name: expected[name] for name in told}

@@ -127,7 +127,7 @@ def lowering_for(session: Session, database: str, schema: Any, declared: Declara
     """
     field = _vector_field(schema, declared.field, declared.kind.name)
     encoder = session.encoders.named(session.caller, database, declared.encoder)
-    kind = index_type_for(declared.kind.name, encoder)
+    kind = index_type_for(declared.kind.name, encoder, declared.encoder)
     dim = dim_of(field)
     if dim != encoder.info.input_dim:
         raise UsageError(
@@ -151,15 +151,17 @@ def lowering_for(session: Session, database: str, schema: Any, declared: Declara
 
 
 def lowered(schema: Any, lowering: Lowering) -> Any:
-    """A client's schema as Milvus is to have it: companions beside the vector field, or in its place."""
+    """A client's schema as Milvus is to have it: companions beside the vector field, or in its place.
+
+    Everything else stays where it is: SDKs may send and read fields in the order in which they were declared.
+    """
     new = schema_pb2.CollectionSchema()
     new.CopyFrom(schema)
     del new.fields[:]
     new.description = stored.in_description(schema.description, lowering.settings)
     for field in schema.fields:
-        if field.name != lowering.field.name:
-            new.fields.append(field)
-    new.fields.extend(map(_field_schema, added_fields(lowering)))
+        held = map(_field_schema, added_fields(lowering)) if field.name == lowering.field.name else [field]
+        new.fields.extend(held)
     return new
 
 

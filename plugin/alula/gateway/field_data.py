@@ -65,7 +65,7 @@ def vectors(field: Any) -> Any:
     else:
         raise UsageError(f"The field {field.field_name!r} was given {kind or 'no'} values, and it takes float vectors.")
     if dim < 1 or len(flat) % dim:
-        raise DataError(f"The field {field.field_name!r} holds {len(flat)} numbers, which are no {dim}-d vectors.")
+        raise DataError(f"The field {field.field_name!r} was given vectors that are empty or not all of one length.")
     return flat.reshape(-1, dim)
 
 

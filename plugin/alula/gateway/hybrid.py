@@ -10,7 +10,7 @@ from pymilvus.grpc_gen import milvus_pb2
 from alula.errors import UsageError
 from alula.gateway import functions, fusion, searching
 from alula.gateway.declared import flat
-from alula.gateway.rows import check_output, shown
+from alula.gateway.rows import show
 from alula.gateway.session import Session, found, shared
 from alula.gateway.upstream import pairs, refill
 from alula.gateway.views import View, describe_indexes
@@ -29,13 +29,13 @@ def search(session: Session, request: Any) -> Any:
         functions.translate(sub, field, known.functions, session.encoder_of(request))
     if view is None:
         return session.caller.send("HybridSearch", request)
-    check_output(request.output_fields, view, request.collection_name)
+    searching.check_fields(request, view, fields)
     request.collection_name = view.collection
     if view.field not in fields:
         for sub in request.requests:
             sub.collection_name = view.collection
         response = session.caller.send("HybridSearch", request)
-        refill(response.results.fields_data, shown(response.results.fields_data, view))
+        show(response.results, view)
         return response
     return _fused(session, view, request, fields, params)
 

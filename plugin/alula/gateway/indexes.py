@@ -248,13 +248,14 @@ def _shown_name(view: View, name: str) -> str:
     return view.field if automatic else name
 
 
-def _native_name(indexes: Iterable[Mapping[str, Any]], view: View, name: str) -> str:
-    """The name of the searched index among those in Milvus, for a name that clients know."""
-    for index in indexes:
-        shown = _shown_name(view, index["index_name"])
-        if index["field_name"] == view.searched and name in ("", shown, index["index_name"]):
-            return str(index["index_name"])
-    return name
+def _behind(request: Any, view: View, indexes: Iterable[Mapping[str, Any]]) -> str | None:
+    """The name of the searched index in Milvus, if the index that a request is about is the one in front of it."""
+    if request.field_name in ("", view.field):
+        for index in indexes:
+            name = str(index["index_name"])
+            if index["field_name"] == view.searched and request.index_name in ("", name, _shown_name(view, name)):
+                return name
+    return None
 
 
 def drop(session: Session, request: Any) -> Any:
@@ -263,13 +264,13 @@ def drop(session: Session, request: Any) -> Any:
     if view is None:
         return None
     indexes = describe_indexes(session.caller, session.database(request), view.collection)
-    native, names = _native_name(indexes, view, request.index_name), {index["index_name"] for index in indexes}
-    if request.field_name not in ("", view.field) and native == request.index_name:
+    searched = _behind(request, view, indexes)
+    if searched is None:
         return None
-    for kept in (f"{native}__{_VECTORS}", view.field):
-        if kept in names and kept != native:
-            session.caller.send("DropIndex", _named(request, view, view.field, kept))
-    return session.caller.send("DropIndex", _named(request, view, view.searched, native))
+    for index in indexes:
+        if index["field_name"] == view.field:
+            session.caller.send("DropIndex", _named(request, view, view.field, index["index_name"]))
+    return session.caller.send("DropIndex", _named(request, view, view.searched, searched))
 
 
 def _named(request: Any, view: View, field: str, name: str) -> Any:
@@ -283,11 +284,13 @@ def pointed(method: str) -> Any:
 
     def rewrite(session: Session, request: Any) -> Any:
         view = session.view(request)
-        if view is None or (request.field_name or view.field) != view.field:
+        if view is None:
             return None
         indexes = describe_indexes(session.caller, session.database(request), view.collection)
-        request.index_name = _native_name(indexes, view, request.index_name)
-        request.field_name = view.searched
+        searched = _behind(request, view, indexes)
+        if searched is None:
+            return None
+        request.index_name, request.field_name = searched, view.searched
         response = session.caller.send(method, request)
         if hasattr(response, "index_descriptions"):
             refill(response.index_descriptions, _shown(view, response.index_descriptions))

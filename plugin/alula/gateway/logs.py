@@ -17,7 +17,7 @@ from typing import Literal
 
 from pythonjsonlogger.json import JsonFormatter
 
-from alula.gateway.metrics import Outcome
+from alula.gateway.outcomes import Outcome
 
 LOGGER = logging.getLogger("alula.gateway")
 LogFormat = Literal["auto", "json", "text"]

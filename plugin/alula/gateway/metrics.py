@@ -13,10 +13,10 @@ from typing import Any, Literal, TypeVar, cast
 from prometheus_client import Counter, Gauge, Histogram
 from pymilvus.grpc_gen import milvus_pb2
 
+from alula.gateway.outcomes import Outcome
 from alula.index_types import Lowering
 
 T = TypeVar("T")
-Outcome = Literal["ok", "refused", "failed"]
 Way = Literal["passed", "rewritten"]
 
 # Milliseconds for a search in memory, half a minute for a load; each about two and a half times the one before.

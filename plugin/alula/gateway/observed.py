@@ -12,8 +12,8 @@ from typing import Any
 import grpc
 
 from alula.gateway import logs, metrics
-from alula.gateway.metrics import Outcome, Way
-from alula.gateway.outcomes import refused, status_of
+from alula.gateway.metrics import Way
+from alula.gateway.outcomes import Outcome, outcome_of, status_of
 
 _REQUEST_IDS = ("client-request-id", "client_request_id")  # pymilvus and Node, Go
 
@@ -62,7 +62,7 @@ class Observed:
         try:
             yield
             status = status_of(call.method, call.answer)
-            outcome = "refused" if refused(status) else "ok"
+            outcome = outcome_of(status)
             code, reason = (str(status.code or status.error_code), status.reason) if status else ("0", "")
         except asyncio.CancelledError:
             # the client has gone, or waits no longer

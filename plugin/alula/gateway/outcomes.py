@@ -5,6 +5,8 @@ Almost every answer begins with its status, and an answer with a thousand vector
 
 from __future__ import annotations
 
+from typing import Literal
+
 from google.protobuf.message import DecodeError
 from pymilvus.grpc_gen import common_pb2, milvus_pb2
 
@@ -12,6 +14,8 @@ from alula.gateway.peek import varint
 
 _METHODS = milvus_pb2.DESCRIPTOR.services_by_name["MilvusService"].methods_by_name
 _STATUS = common_pb2.Status.DESCRIPTOR
+Outcome = Literal["ok", "refused", "failed"]
+INTERNAL = 5  # Milvus's code for "service internal error"
 _FIRST_FIELD = b"\x0a"  # field 1, length-delimited
 _THESE = {method.name for method in _METHODS.values() if method.output_type is _STATUS}
 _BEGIN_WITH_IT = {
@@ -42,3 +46,10 @@ def status_of(method: str, answer: bytes) -> common_pb2.Status | None:
 def refused(status: common_pb2.Status | None) -> bool:
     """Whether a status says no; servers before 2.3 fill the old code alone."""
     return status is not None and bool(status.code or status.error_code)
+
+
+def outcome_of(status: common_pb2.Status | None) -> Outcome:
+    """What became of a call that was answered with a status."""
+    if not refused(status):
+        return "ok"
+    return "failed" if status is not None and status.code == INTERNAL else "refused"

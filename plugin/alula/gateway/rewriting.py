@@ -6,11 +6,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
+import grpc
 from google.protobuf.message import DecodeError, Message
 from pymilvus.grpc_gen import common_pb2
 
 from alula.errors import AlulaError, ServerError, UsageError
-from alula.gateway import collections, hybrid, indexes, metrics, rows, searching
+from alula.gateway import collections, hybrid, indexes, logs, metrics, rows, searching
+from alula.gateway.outcomes import INTERNAL
 from alula.gateway.session import Session
 from alula.gateway.upstream import RPCS, RefusedError, status_of
 
@@ -80,9 +82,14 @@ def answer(method: str, session: Session, request: bytes) -> bytes | None:
             metrics.fell_back("collection looked at again")
             response = rewrite(replace(session, fresh=True), _parsed(rpc.request, request))
     except RefusedError as error:
-        response = _refused(rpc.response, error.status)
+        response = _refused(rpc.response, _in_own_words(session, _parsed(rpc.request, request), error.status))
     except AlulaError as error:
         response = _refused(rpc.response, _status(error))
+    except grpc.RpcError:
+        raise
+    except Exception as error:  # as a gRPC error SDKs would repeat the call for minutes
+        logs.LOGGER.exception(f"{method} failed unexpectedly")
+        response = _refused(rpc.response, _failure(error))
     return None if response is None else response.SerializeToString()
 
 
@@ -100,6 +107,14 @@ def _parsed(kind: type[Any], request: bytes) -> Any:
         raise UsageError(f"The request is no {kind.DESCRIPTOR.name} of Milvus's protocol.") from None
 
 
+def _in_own_words(session: Session, request: Any, status: Any) -> Any:
+    """What Milvus says of a field that clients do not see, said of the one that they do."""
+    known = session.views.known(session.database(request), getattr(request, "collection_name", ""))
+    if known and known.view:
+        status.reason = known.view.in_own_words(status.reason)
+    return status
+
+
 def _refused(kind: type[Any], status: Any) -> Any:
     response = kind()
     told = status_of(response)
@@ -107,6 +122,14 @@ def _refused(kind: type[Any], status: Any) -> Any:
     # Milvus Lite gives the new code alone, and Node's SDK looks at the old one
     told.error_code = told.error_code or common_pb2.ErrorCode.UnexpectedError
     return response
+
+
+def _failure(error: Exception) -> Any:
+    return common_pb2.Status(
+        code=INTERNAL,
+        error_code=common_pb2.ErrorCode.UnexpectedError,
+        reason=f"The gateway failed unexpectedly ({type(error).__name__}); its log says where.",
+    )
 
 
 def _status(error: AlulaError) -> Any:

@@ -18,6 +18,8 @@ from alula.index_types import Lowering
 from alula.ingest.target import SLICE_ROWS, join
 from alula.servers import fill_field
 
+_DYNAMIC = "$meta"  # the field that holds all dynamic ones
+
 
 def write(method: str) -> Any:
     """Insert or Upsert: the companions of the vectors and the outputs of functions go with them."""
@@ -57,7 +59,10 @@ def encoded(lowering: Lowering, given: Any, rows: int) -> list[Any]:
     Raises:
         DataError, UsageError: If they are not what the encoder takes.
     """
-    matrix = check_dim(vectors(given), lowering)
+    try:
+        matrix = check_dim(vectors(given), lowering)
+    except DataError as error:
+        raise DataError(f"{error} It takes {lowering.field.dim} dimensions.") from None
     lowering.encoder.check_vectors(matrix, what=f"vectors of {given.field_name!r}")
     if len(matrix) != rows:
         raise DataError(f"The field {given.field_name!r} has {len(matrix)} vectors for {rows} rows.")
@@ -88,13 +93,10 @@ def query(session: Session, request: Any) -> Any:
     view = session.view(request)
     if view is None:
         return None
-    check_output(request.output_fields, view, request.collection_name)
+    settle_output(request, view)
     request.collection_name = view.collection
     response = session.caller.send("Query", request)
-    refill(response.fields_data, shown(response.fields_data, view))
-    names = [name for name in response.output_fields if name not in view.companions]
-    del response.output_fields[:]
-    response.output_fields.extend(names)
+    show(response, view)
     return response
 
 
@@ -109,13 +111,34 @@ def refuse_import(session: Session, request: Any) -> Any:
     )
 
 
-def check_output(names: Any, view: View, collection: str) -> None:
-    """Raise a `UsageError` for output fields that clients cannot have."""
+def settle_output(request: Any, view: View) -> None:
+    """Put the fields that clients see in the place of ``*``, for which Milvus would read companions too.
+
+    Raises:
+        UsageError: For output fields that clients cannot have.
+    """
+    names, collection = list(request.output_fields), request.collection_name
     for name in names:
         if name in view.companions:
             raise UsageError(f"The collection {collection!r} has no field {name!r}.")
         if name == view.field and view.vector.storage == "dropped":
             raise UsageError(f"The vectors of {collection!r} were dropped, so {name!r} cannot be returned.")
+    if "*" in names:
+        del request.output_fields[:]
+        request.output_fields.extend(field.name for field in view.schema.fields if field.name not in view.companions)
+        if view.schema.enable_dynamic_field:
+            request.output_fields.append(_DYNAMIC)
+
+
+def show(results: Any, view: View) -> None:
+    """Turn what Milvus found into what clients see: ``QueryResults``, or the ``SearchResultData`` of a search.
+
+    Clients take names that are no field's for those of dynamic fields, and then show no others of these.
+    """
+    refill(results.fields_data, shown(results.fields_data, view))
+    names = [name for name in results.output_fields if name not in view.companions]
+    del results.output_fields[:]
+    results.output_fields.extend(names)
 
 
 def shown(columns: Any, view: View) -> list[Any]:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import hashlib
 import threading
 import time
+import uuid
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,7 @@ from alula.errors import UsageError
 from alula.gateway import functions, placeholders
 from alula.gateway.declared import flat
 from alula.gateway.field_data import column, join, take
-from alula.gateway.rows import check_dim, check_output, shown
+from alula.gateway.rows import check_dim, settle_output, show, shown
 from alula.gateway.session import RequestCalls, Session
 from alula.gateway.upstream import pairs, refill
 from alula.gateway.views import View
@@ -86,6 +87,7 @@ _OUTER = frozenset(
         "time_fields",
     ]
 )
+_GROUPS = frozenset([DataType.BOOL, DataType.INT8, DataType.INT16, DataType.INT32, DataType.INT64, DataType.VARCHAR])
 _UNSUPPORTED = ("group_by_fields", "order_by_fields", "search_aggregation", "json_path", "analyzer_name")
 ITERATORS, ITERATOR_SECONDS = 64, 60.0
 
@@ -105,6 +107,7 @@ class Asked:
         group_size: See `group_by`.
         decimals: Digits behind the point of the scores, -1 for all.
         iterator: Whether this is a page of a search iterator.
+        walk: Of an iterator: what tells its pages from those of others; "" for the first one.
         done: Of an iterator: results that were handed out.
     """
 
@@ -118,6 +121,7 @@ class Asked:
     group_size: int = 1
     decimals: int = -1
     iterator: bool = False
+    walk: str = ""
     done: int = 0
 
     @property
@@ -136,17 +140,33 @@ def search(session: Session, request: Any) -> Any:
     functions.translate(request, searched, known.functions, session.encoder_of(request))
     if view is None:
         return session.caller.send("Search", request)
-    check_output(request.output_fields, view, request.collection_name)
+    check_fields(request, view, [searched])
     request.collection_name = view.collection
     if searched != view.field:
         response = session.caller.send("Search", request)
-        refill(response.results.fields_data, shown(response.results.fields_data, view))
+        show(response.results, view)
         return response
     asked = read(params, view)
+    if asked.iterator and not asked.walk:
+        asked = replace(asked, walk=uuid.uuid4().hex)
     queries = queries_of(view, request)
     _fix_moment(session, request)
-    ranked = rank(session, view, request, asked, queries)
-    return answer(session, view, request, asked, ranked, queries=queries)
+    while True:
+        ranked = rank(session, view, request, asked, queries)
+        response = answer(session, view, request, asked, ranked, queries=queries)
+        handed_out = sum(len(one.ids) for one in ranked)
+        if not asked.iterator or not handed_out or len(response.results.scores):
+            return response
+        # an empty page would end the iterator, and only these rows are gone
+        asked = replace(asked, done=asked.done + handed_out)
+
+
+def check_fields(request: Any, view: View, searched: Sequence[str]) -> None:
+    """Raise a `UsageError` for fields that clients cannot search or have; see `settle_output`."""
+    for name in searched:
+        if name in view.companions:
+            raise UsageError(f"The collection {request.collection_name!r} has no field {name!r}.")
+    settle_output(request, view)
 
 
 def _fix_moment(session: Session, request: Any) -> None:
@@ -184,7 +204,7 @@ def read(params: Mapping[str, Any], view: View) -> Asked:
     }
     iterator = _true(params.get("iterator")) and _true(params.get("search_iter_v2"))
     limit = params.get("search_iter_batch_size") if iterator else params.get("topk", params.get("limit"))
-    return Asked(
+    asked = Asked(
         limit=_whole("limit", limit if limit is not None else 10),
         offset=_whole("offset", params.get("offset", 0)),
         options=options,
@@ -195,8 +215,34 @@ def read(params: Mapping[str, Any], view: View) -> Asked:
         group_size=_whole("group_size", params.get("group_size", 1)),
         decimals=_whole("round_decimal", params.get("round_decimal", -1)),
         iterator=iterator,
+        walk=str(params.get("search_iter_id") or ""),
         done=int(_number("search_iter_last_bound", params.get("search_iter_last_bound")) or 0),
     )
+    _check_range(asked, larger=better_is_larger(view.vector.metric))
+    if asked.group_by:
+        _check_group(asked, view)
+    return asked
+
+
+def _check_range(asked: Asked, *, larger: bool) -> None:
+    worst, best = asked.radius, asked.range_filter
+    if worst is not None and best is not None and (best <= worst if larger else best >= worst):
+        must = "greater" if larger else "less"
+        raise UsageError(f"range_filter ({best:g}) must be {must} than radius ({worst:g}).")
+
+
+def _check_group(asked: Asked, view: View) -> None:
+    types = {f.name: f.data_type for f in view.schema.fields if f.name not in view.companions}
+    name = asked.group_by
+    if name not in types:
+        raise UsageError(f"The collection has no field {name!r} to group by (group_by_field).")
+    if types[name] not in _GROUPS:
+        raise UsageError(
+            f"Results cannot be grouped by {name!r}, which is {DataType(types[name]).name}: group_by_field takes whole "
+            "numbers, booleans and strings."
+        )
+    if asked.group_size < 1:
+        raise UsageError(f"group_size is {asked.group_size}, and must be 1 or more.")
 
 
 def _true(value: Any) -> bool:
@@ -222,9 +268,13 @@ def _number(name: str, value: Any) -> float | None:
 
 def queries_of(view: View, request: Any) -> F32:
     """The queries of a search as vectors: float32 (n, d)."""
+    if not request.placeholder_group:
+        raise UsageError(f"The search has no vectors; {view.settings['type']} cannot search by the ids of rows.")
     given = placeholders.read(request.placeholder_group)
     if not isinstance(given, list):
         check_dim(given, view.lowering)
+    elif view.lowering.encoder.info.input != "text":
+        raise UsageError(f"The field {view.field!r} is searched with vectors: its encoder takes no texts.")
     return query_vectors(view.lowering.encoder, given)
 
 
@@ -247,8 +297,9 @@ def rank(session: Session, view: View, request: Any, asked: Asked, queries: F32)
 
     larger = better_is_larger(view.vector.metric)
     if asked.iterator:
-        found = _ITERATED.get(_identity(session, view, request), everything)
-        return [_part(_in_range(one, asked, larger=larger), asked.done, asked.limit) for one in found]
+        found = _ITERATED.get(_identity(session, view, request, asked), everything)
+        start = asked.offset + asked.done
+        return [_part(_in_range(one, asked, larger=larger), start, asked.limit) for one in found]
     found = [_in_range(one, asked, larger=larger) for one in everything()]
     if asked.group_by:
         return [_grouped(calls, one, asked) for one in found]
@@ -318,8 +369,8 @@ class _Iterated:
 _ITERATED = _Iterated()
 
 
-def _identity(session: Session, view: View, request: Any) -> bytes:
-    """What makes two pages those of one iterator: all of its request but how far it is, and who asks."""
+def _identity(session: Session, view: View, request: Any, asked: Asked) -> bytes:
+    """What makes two pages those of one iterator: its token, all of its request but how far it is, and who asks."""
     own = milvus_pb2.SearchRequest()
     own.CopyFrom(request)
     own.guarantee_timestamp = 0
@@ -329,8 +380,8 @@ def _identity(session: Session, view: View, request: Any) -> bytes:
         params.pop(name, None)
     refill(own.search_params, pairs(sorted(params.items())))
     login = [value for key, value in session.caller.metadata if key in ("authorization", "dbname")]
-    text = own.SerializeToString(deterministic=True) + repr((login, sorted(view.settings.items()))).encode()
-    return hashlib.sha256(text).digest()
+    others = repr((asked.walk, login, sorted(view.settings.items())))
+    return hashlib.sha256(own.SerializeToString(deterministic=True) + others.encode()).digest()
 
 
 def answer(
@@ -370,9 +421,10 @@ def answer(
                 data.group_by_field_value.CopyFrom(column_)
             if column_.field_name != asked.group_by or asked.group_by in request.output_fields:
                 data.fields_data.append(column_)
-        data.output_fields.extend(field.field_name for field in data.fields_data)
+        # of dynamic fields clients show those that are named here, and all of them where none is
+        data.output_fields.extend(request.output_fields)
     if asked.iterator:
-        data.search_iterator_v2_results.token = "alula"  # noqa: S105 - pages are told apart by their requests
+        data.search_iterator_v2_results.token = asked.walk
         # how many rows were handed out: a float of 24 bits is exact for as many as a search can rank
         data.search_iterator_v2_results.last_bound = handed_out
     return response
@@ -398,8 +450,6 @@ class _Rows:
         self._key, self._metric = view.primary_key.name, field.metric
         self._queries = queries if again else None
         self._hidden = {name for name, hide in ((self._key, True), (field.name, again)) if hide} - set(names)
-        if "*" in names:
-            self._hidden.clear()
         pieces = [ids[i : i + FETCH_ROWS] for i in range(0, len(ids), FETCH_ROWS)]
         wanted = [*names, field.name] if again else names
         answers = [calls.fetch(any_of(self._key, piece), wanted, filtered=True) for piece in pieces]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 import time
 from collections.abc import Mapping, Sequence
@@ -71,6 +72,11 @@ class View:
     def searched(self) -> str:
         """The companion that Milvus searches."""
         return next(name for name in _vector_fields(self.schema) if name in self.companions)
+
+    def in_own_words(self, text: str) -> str:
+        """A text of Milvus's with the vector field's name in the place of its companions'."""
+        names = sorted(self.companions, key=len, reverse=True)  # one may begin with another
+        return re.sub("|".join(map(re.escape, names)), self.field, text) if names else text
 
     @cached_property
     def primary_key(self) -> Any:
