@@ -273,14 +273,23 @@ def test_an_empty_collection(any_type, collection_name):
     empty.drop()
 
 
-def test_rows_deleted_meanwhile_have_no_exact_score(cosine):
+def test_rows_deleted_meanwhile_have_no_exact_score_and_no_fields(cosine):
     collection, replica = cosine
+    with_vectors = alula.Replica(collection, columns=["year"], vectors=True)
     (hits,) = replica.search(QUERIES[0], rerank=0, limit=20)
     gone = [hit.id for hit in hits if "'" not in hit.id][:3]
     collection.delete(gone)
     assert not {hit.id for hit in replica.search(QUERIES[0], **EVERY)[0]} & set(gone)
+    held = replica.search(QUERIES[0], rerank=0, limit=20, output_fields=["year"])[0]
+    assert set(gone) < {hit.id for hit in held}  # nobody asked Milvus
     shown = replica.search(QUERIES[0], rerank=0, limit=20, output_fields=["word", "year"])[0]
-    assert {hit.id: set(hit.fields) for hit in shown if hit.id in gone} == {id_: {"year"} for id_ in gone}
+    assert [hit.id for hit in shown] == [hit.id for hit in held if hit.id not in gone]
+    assert all(set(hit.fields) == {"word", "year"} for hit in shown)
+    for rerank in (None, 0):
+        for fields in (["word"], ["word", "year"]):
+            shown = with_vectors.search(QUERIES[0], rerank=rerank, limit=ROWS, output_fields=fields)[0]
+            assert {hit.id for hit in shown} == set(HELD.ids) - set(gone)
+            assert all(set(hit.fields) == set(fields) for hit in shown)
     places = [HELD.ids.index(id_) for id_ in gone]
     collection.insert(HELD.vectors[places], {k: [v[i] for i in places] for k, v in HELD.columns.items()})
 

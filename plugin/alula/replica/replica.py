@@ -183,7 +183,8 @@ class Replica:
 
         - exact scores of the candidates, unless the vectors are held. ``rerank=0`` leaves them out, and nothing else
           takes as little time;
-        - output fields that are not held;
+        - output fields that are not held; rows that are gone when these are read are left out, so that there may be
+          fewer than `limit`;
         - a search whose filter names a column that is not held or says what `alula.replica.filters` does not
           understand: all of it, with a warning in the log. `filter_is_local` tells beforehand.
 
@@ -349,9 +350,9 @@ class Replica:
         if others:
             self._asked(f"The field {others[0]!r} is not held and must be fetched").check_output_fields(names)
 
-    def _understood(self, filter: str) -> Filter | None:
+    def _understood(self, filter: str | None) -> Filter | None:
         """A filter with what it does; None if there is none."""
-        return (filter, parse_filter(filter, self._rows.columns.schema)) if filter.strip() else None
+        return (filter, parse_filter(filter, self._rows.columns.schema)) if filter and filter.strip() else None
 
     def _warn(self, filter: str, reason: str) -> None:
         if reason not in self._told and len(self._told) < _MOST_WARNINGS:
@@ -407,12 +408,16 @@ class Replica:
         held = rows.columns.select([name for name in names if name in output_fields]).take(pa.array(positions))
         fields: list[dict[str, Any]] = held.to_pylist() if held.num_columns else [{} for _ in ids]
         missing = [name for name in output_fields if name not in names]
-        if missing and ids:
-            shown = self._searcher("").fetch(set(ids), missing, scope)
-            fields = [one | shown.get(id_, {}) for id_, one in zip(ids, fields, strict=True)]
+        # a row that is gone has no fields there
+        fetched = self._searcher("").fetch(set(ids), missing, scope) if missing and ids else {id_: {} for id_ in ids}
         scores = np.concatenate([np.empty(0, np.float32), *(score for _, score in best)]).tolist()
-        hits = iter([Hit(id_, score, exact, one) for id_, score, one in zip(ids, scores, fields, strict=True)])
-        return [list(itertools.islice(hits, len(at))) for at, _ in best]
+        hits = iter(
+            [
+                Hit(id_, score, exact, one | fetched[id_]) if id_ in fetched else None
+                for id_, score, one in zip(ids, scores, fields, strict=True)
+            ]
+        )
+        return [[hit for hit in itertools.islice(hits, len(at)) if hit is not None] for at, _ in best]
 
 
 class _Report:
