@@ -3,7 +3,8 @@
 What is understood: comparisons of a column with a literal, ranges (``1 < a <= 5``), ``in``, ``not in``, ``like`` with a
 ``%`` at the start, the end or both, ``and`` (``&&``), ``or`` (``||``), ``not (...)`` (``!(...)``) and parentheses.
 Everything else is for Milvus itself, also what only some of its versions take, or take for something else: arithmetic,
-literals in front (``5 == a``), other escapes than those of quotes and backslashes, ``_`` in ``like``, JSON, arrays.
+keywords in capitals but ``LIKE`` (Milvus Lite 2.5 reads no further than to ``AND``), literals in front (``5 == a``),
+other escapes than those of quotes and backslashes, ``_`` in ``like``, JSON, arrays.
 """
 
 from __future__ import annotations
@@ -37,7 +38,8 @@ _COMPARE = {
     "==": pc.equal,
     "!=": pc.not_equal,
 }
-_WORDS = {"and": "and", "&&": "and", "or": "or", "||": "or", "not": "not", "!": "not", "in": "in", "like": "like"}
+_WORDS = {"and": "and", "&&": "and", "or": "or", "||": "or", "not": "not", "!": "not", "in": "in"}
+_WORDS |= {"like": "like", "LIKE": "like"}  # of the keywords in capitals the one that every Milvus takes
 _BOOLEANS = {"true": True, "True": True, "TRUE": True, "false": False, "False": False, "FALSE": False}
 _DEEPEST = 50  # parentheses inside each other
 _LIKE = re.compile(r"(%?)([^%_\\]+)(%?)")
@@ -226,9 +228,10 @@ def _tokens(text: str) -> list[tuple[str, str]]:
         if match is None:
             raise NotUnderstoodError(f"only Milvus can evaluate it from {text[at:].strip()[:20]!r} on")
         kind, token = str(match.lastgroup), str(match[str(match.lastgroup)])
-        word = token.lower() if token in (token.lower(), token.upper()) else token
-        if kind != "string" and word in _WORDS:
-            kind, token = "keyword", _WORDS[word]
+        if kind == "word" and token not in _WORDS and token.lower() in _WORDS:
+            raise NotUnderstoodError(f"not every Milvus understands the same by {token!r}")
+        if kind != "string" and token in _WORDS:
+            kind, token = "keyword", _WORDS[token]
         elif kind == "word":
             kind = "boolean" if token in _BOOLEANS else "name"
         found.append((kind, token))
