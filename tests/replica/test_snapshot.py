@@ -10,6 +10,7 @@ import pytest
 
 import alula
 from alula.errors import DataError, EncoderError, UsageError
+from alula.replica import snapshot
 from tests.engines import DIM, ROWS, Rows
 from tests.tiny_encoders import random_vectors, write_drq, write_flops
 
@@ -180,6 +181,18 @@ def test_half_a_snapshot_is_never_opened(small, drq, tmp_path, monkeypatch):
     assert not (tmp_path / "new").exists()
     with pytest.raises(DataError, match="holds no replica"):
         alula.Replica.load(tmp_path / "new", encoder=drq.path)
+
+
+@pytest.mark.parametrize("damaged", ["null", "7", "[]", "{}", '{"format": 1}', '{"format": 1, "files": {}}', "no JSON"])
+def test_a_damaged_about_is_refused(small, drq, tmp_path, damaged):
+    alula.Replica(small).save(tmp_path / "s")
+    (tmp_path / "s" / "about.json").write_text(damaged)
+    with pytest.raises(DataError, match=str(tmp_path / "s")):
+        alula.Replica.load(tmp_path / "s", encoder=drq.path)
+    files = {"format": 1, "files": snapshot._sizes(tmp_path / "s")}
+    (tmp_path / "s" / "about.json").write_text(json.dumps(files))
+    with pytest.raises(DataError, match="has no 'primary_key'"):
+        alula.Replica.load(tmp_path / "s", encoder=drq.path)
 
 
 def test_another_format_is_refused(small, drq, tmp_path):

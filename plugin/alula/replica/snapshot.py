@@ -74,16 +74,21 @@ def read_origin(folder: Path) -> Origin:
         DataError: If the folder holds none, an incomplete one, or one of another version of Alula.
     """
     about = _about(folder)
-    if about.get("format") != FORMAT:
+    if "format" not in about:
+        raise DataError(f"The folder {folder} holds no replica that can be read ({ABOUT} is not of one).")
+    if about["format"] != FORMAT:
         raise DataError(
-            f"The replica in {folder} has the format {about.get('format')}, and this version of Alula reads {FORMAT}; "
+            f"The replica in {folder} has the format {about['format']}, and this version of Alula reads {FORMAT}; "
             "open a new replica from the collection and save it."
         )
-    if about["files"] != _sizes(folder):
+    if about.get("files") != _sizes(folder):
         raise DataError(f"The replica in {folder} is not whole: its files are not those that were saved. Copy it anew.")
-    key, *fields = map(ScalarField.parse, (about["primary_key"], *about["fields"]))
     same = ("collection", "server", "identity", "settings", "defaults")
-    return Origin(primary_key=key, fields=tuple(fields), **{name: about[name] for name in same})
+    try:
+        key, *fields = map(ScalarField.parse, (about["primary_key"], *about["fields"]))
+        return Origin(primary_key=key, fields=tuple(fields), **{name: about[name] for name in same})
+    except KeyError as error:
+        raise DataError(f"The replica in {folder} is not whole: {ABOUT} has no {error}. Copy it anew.") from None
 
 
 def open_rows(folder: Path, kind: IndexType, encoder: Encoder) -> Rows:
@@ -100,7 +105,7 @@ def open_rows(folder: Path, kind: IndexType, encoder: Encoder) -> Rows:
 def _about(folder: Path) -> dict[str, Any]:
     try:
         return dict(json.loads((folder / ABOUT).read_text()))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, TypeError) as error:
         raise DataError(f"The folder {folder} holds no replica that can be read ({error}).") from None
 
 
