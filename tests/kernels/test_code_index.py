@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from alula.errors import DataError
-from alula.kernels import CodeIndex, code_index, codes_numpy
+from alula.kernels import CodeIndex, InvertedIndex, code_index, codes_numpy
 from alula.kernels.codes import BLOCK
 from alula.kernels.compiled import HAS_NUMBA, code_loops
 
@@ -189,6 +189,61 @@ def test_a_saved_index_opens_by_memory_map_and_goes_on(scan, tmp_path):
 def test_a_folder_that_holds_no_index_is_refused(tmp_path):
     with pytest.raises(DataError):
         CodeIndex.load(tmp_path)
+    codes, norms, _, _, vectors, _ = made(50, 2)
+    index = CodeIndex(2, "L2", vector_dim=vectors.shape[1])
+    index.add(codes, norms, vectors)
+    index.save(tmp_path / "whole")
+    files = list((tmp_path / "whole").glob("*.npy"))
+    for path in files:
+        if path.stem != "vectors":  # without these it is an index that holds none
+            held = path.read_bytes()
+            path.unlink()
+            with pytest.raises(DataError, match=f"'{path.stem}' is missing"):
+                CodeIndex.load(tmp_path / "whole")
+            path.write_bytes(held)
+    InvertedIndex(4, "L2").save(tmp_path / "inverted")
+    with pytest.raises(DataError, match="holds no index of codes"):
+        CodeIndex.load(tmp_path / "inverted")
+
+
+def test_rows_that_are_refused_change_nothing(scan):
+    codes, norms, lut, query_norms, vectors, queries = made(50, 2)
+    index = CodeIndex(2, "L2", vector_dim=vectors.shape[1])
+    index.add(codes, norms, vectors)
+    before = index.search(lut, query_norms, 50, vectors=queries)
+    for wrong in (
+        (codes[:5], norms[:5], vectors[:5, :-1]),
+        (codes[:5], norms[:5], vectors[:4]),
+        (codes[:5], norms[:5], None),
+        (codes[:5], 2 * norms[:4], vectors[:5]),
+        (codes[:5, :1], 2 * norms[:5], vectors[:5]),
+    ):
+        with pytest.raises(DataError, match=r"index (takes|holds)"):
+            index.add(*wrong)
+    assert (len(index), len(index.vectors)) == (50, 50)
+    for probes in (None, 256):
+        after = index.search(lut, query_norms, 50, vectors=queries, probes=probes)
+        np.testing.assert_array_equal(after.positions, before.positions)
+
+
+@pytest.mark.parametrize("probes", [None, 3])
+def test_a_mask_of_another_length_is_refused(scan, probes):
+    codes, norms, lut, query_norms, _, _ = made(50, 2)
+    index = CodeIndex(2, "COSINE")
+    index.add(codes, norms)
+    for deleted in ([], [3]):
+        index.delete(np.array(deleted, int))
+        for wrong in (np.ones(49, bool), np.ones(51, bool), np.ones(1, bool), np.empty(0, bool)):
+            with pytest.raises(DataError, match="50 positions"):
+                index.search(lut, query_norms, 5, valid=wrong, probes=probes)
+
+
+def test_no_results_are_found_where_none_are_wanted(scan):
+    codes, norms, lut, query_norms, vectors, queries = made(50, 2)
+    index = CodeIndex(2, "COSINE", vector_dim=vectors.shape[1])
+    index.add(codes, norms, vectors)
+    for some in (None, queries):
+        assert index.search(lut, query_norms, 0, vectors=some).positions.shape == (5, 0)
 
 
 @pytest.mark.parametrize("probes", [None, 3])

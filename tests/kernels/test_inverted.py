@@ -250,6 +250,31 @@ def test_what_is_no_index_is_refused(tmp_path):
         InvertedIndex.load(tmp_path)
 
 
+def test_vectors_that_are_refused_change_nothing(loops):
+    rows, x = sparse_rows(30), float_rows(30)
+    index = filled(rows, x)
+    before = index.search(rows[:3], 30, vectors=x[:3])
+    for wrong in (float_rows(5, dim=19), float_rows(5, dim=1), float_rows(4), None):
+        with pytest.raises(DataError, match="index holds"):
+            index.add(rows[:5], wrong)
+    assert (len(index), index.segments, len(index.vectors)) == (30, 1, 30)
+    np.testing.assert_array_equal(index.search(rows[:3], 30, vectors=x[:3]).positions, before.positions)
+    with pytest.raises(DataError, match="20 dimensions"):
+        InvertedIndex(DIM, "L2", 20).add(rows[:5], float_rows(5, dim=19))
+
+
+@pytest.mark.parametrize("deleted", [False, True])
+def test_a_mask_of_another_length_is_refused(loops, deleted):
+    rows, x = sparse_rows(30), float_rows(30)
+    index = filled(rows, x)
+    if deleted:
+        index.delete(np.array([3]))
+    for rerank in (None, 0):
+        for wrong in (np.ones(29, bool), np.ones(31, bool), np.ones(1, bool), np.empty(0, bool), np.ones(30, np.uint8)):
+            with pytest.raises(DataError, match="30 positions"):
+                index.search(rows[:2], 5, vectors=x[:2], valid=wrong, rerank=rerank)
+
+
 @pytest.mark.parametrize("weight", [-1.0, np.nan, np.inf])
 def test_weights_that_are_no_weights_are_refused(weight):
     index = InvertedIndex(2, "IP")

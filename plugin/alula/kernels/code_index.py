@@ -11,12 +11,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from alula.errors import DataError
 from alula.kernels.codes import BLOCK, Rows, key_positions, key_scores
 from alula.kernels.compiled import code_loops
 from alula.kernels.exact import better_is_larger
-from alula.kernels.found import F32, I64, U8, U16, U32, Found, Mask
+from alula.kernels.found import F32, I64, U8, U16, U32, Found, Mask, check_mask
 from alula.kernels.sidecar import load_arrays, save_arrays
-from alula.kernels.vectors import Vectors
+from alula.kernels.vectors import Vectors, check_vectors
 
 CELLS = 256  # the codewords of the first level
 SLACK = 1.25  # how much larger than needed memory is made when rows are added to others
@@ -191,7 +192,17 @@ class CodeIndex:
             codes: uint8 (m, M).
             norms: float32 (m, M): norm of each prefix's reconstruction; NaN where it is not known.
             vectors: float32 (m, d): the rows' vectors, where the index holds them.
+
+        Raises:
+            DataError: If the levels are not the index's, or there are not as many norms and vectors as rows; the index
+                is then as it was.
         """
+        if codes.ndim != 2 or codes.shape[1] != self.levels or norms.shape != codes.shape:
+            raise DataError(
+                f"The codes have the shape {codes.shape} and their norms {norms.shape}, and the index takes "
+                f"{self.levels} levels of each row."
+            )
+        check_vectors(self.vectors, vectors, len(codes))
         with self._changing:
             if self.metric != "IP":
                 self._word_norms[codes[:, 0]] = norms[:, 0]
@@ -235,10 +246,15 @@ class CodeIndex:
 
         Returns:
             Positions and scores: exact, or `adc_scores` when nothing is re-ranked.
+
+        Raises:
+            DataError: If `valid` has another length.
         """
         found = Found.empty(len(lut), k)
+        if valid is not None:
+            check_mask(valid, len(self))
         slots = self._slots if probes is None else self._in_cells()
-        if not slots.count:
+        if not slots.count or not k:
             return found
         levels = levels or self.levels
         rows = Rows(_fixed(slots.codes), self._norms(slots, levels), _fixed(slots.positions))
@@ -314,18 +330,21 @@ class CodeIndex:
             DataError: If the folder holds no such index.
         """
         arrays, about = load_arrays(folder)
-        index = cls(arrays["codes"].shape[1], about["metric"], about["scale"], lengths=about["kept"])
-        index.vectors = Vectors.restore(arrays, about["metric"])
-        index._slots = _Slots(
-            arrays["codes"],
-            arrays["norms"],
-            tuple(about["lengths"]),
-            arrays["positions"],
-            np.array(arrays["cells"]),
-            np.array(arrays["shifts"]),
-            about["slots"],
-        )
-        index._alive, index._word_norms = np.array(arrays["alive"]), np.array(arrays["word_norms"])
+        try:
+            index = cls(arrays["codes"].shape[1], about["metric"], about["scale"], lengths=about["kept"])
+            index.vectors = Vectors.restore(arrays, about["metric"])
+            index._slots = _Slots(
+                arrays["codes"],
+                arrays["norms"],
+                tuple(about["lengths"]),
+                arrays["positions"],
+                np.array(arrays["cells"]),
+                np.array(arrays["shifts"]),
+                about["slots"],
+            )
+            index._alive, index._word_norms = np.array(arrays["alive"]), np.array(arrays["word_norms"])
+        except KeyError as error:
+            raise DataError(f"The folder {folder} holds no index of codes ({error} is missing).") from None
         index._left = int(np.count_nonzero(index._alive))
         return index
 

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from alula.errors import DataError
+
 F32 = npt.NDArray[np.float32]
 U8 = npt.NDArray[np.uint8]
 U16 = npt.NDArray[np.uint16]
@@ -31,3 +33,12 @@ class Found:
     def empty(cls, queries: int, k: int) -> Found:
         """No rows for any query, to be filled in."""
         return cls(np.full((queries, k), -1, np.int64), np.zeros((queries, k), np.float32))
+
+
+def check_mask(valid: Mask, positions: int) -> None:
+    """Raise a `DataError` unless a mask has a value for each position; compiled code does not look where it ends."""
+    if valid.shape != (positions,) or valid.dtype != np.bool_:
+        raise DataError(
+            f"The mask of valid rows is {valid.dtype} of the shape {valid.shape}, and the index has {positions} "
+            "positions; give one bool for each, those of deleted rows too."
+        )

@@ -14,11 +14,11 @@ import scipy.sparse as sp
 from alula.errors import DataError
 from alula.kernels.compiled import sparse_loops, warm_up
 from alula.kernels.exact import top_k
-from alula.kernels.found import F32, I64, Found, Mask
+from alula.kernels.found import F32, I64, Found, Mask, check_mask
 from alula.kernels.linear import LinearQueries
 from alula.kernels.postings import BLOCK, SEGMENT_ARRAYS, Segment, build_segment, merge_segments
 from alula.kernels.sidecar import load_arrays, save_arrays
-from alula.kernels.vectors import Vectors
+from alula.kernels.vectors import Vectors, check_vectors
 
 CUT = 0.05  # costs no recall that can be measured, and saves half of the postings where weights differ
 MOST_TERMS = 1 << 15  # of a query: each adds at least 1 to sums of 16 bits
@@ -100,15 +100,17 @@ class InvertedIndex:
             vectors: float32 (m, d): the rows' vectors, where the index holds them.
 
         Raises:
-            DataError: If a weight is negative or not finite, or the number of dimensions or of vectors is wrong.
+            DataError: If a weight is negative or not finite, or the number of dimensions or of vectors is wrong; the
+                index is then as it was.
         """
         rows = self._check(rows, vectors)
         if not rows.shape[0]:
             return
-        self._segments.append(build_segment(rows, len(self)))
-        self._alive = np.concatenate([self._alive, np.ones(rows.shape[0], np.bool_)])
+        segment = build_segment(rows, len(self))
         if self.vectors is not None and vectors is not None:
             self.vectors.add(vectors)
+        self._segments.append(segment)
+        self._alive = np.concatenate([self._alive, np.ones(rows.shape[0], np.bool_)])
         last = len(self._segments) - 1
         merged = self._segments[last].rows
         while last and self._segments[last - 1].rows < 2 * merged:
@@ -121,8 +123,7 @@ class InvertedIndex:
     def _check(self, rows: sp.csr_array, vectors: F32 | None) -> sp.csr_array:
         if rows.shape[1] != self.dim:
             raise DataError(f"The rows have {rows.shape[1]} sparse dimensions, and the index has {self.dim}.")
-        if self.vectors is not None and (vectors is None or len(vectors) != rows.shape[0]):
-            raise DataError("The index holds vectors: add as many vectors as rows.")
+        check_vectors(self.vectors, vectors, rows.shape[0])
         if not (np.isfinite(rows.data).all() and (rows.data >= 0).all()):
             raise DataError("A weight is negative or not finite; an inverted index takes weights from 0 on.")
         if not rows.has_canonical_format or (rows.data == 0).any():
@@ -176,7 +177,8 @@ class InvertedIndex:
             re-ranked.
 
         Raises:
-            DataError: If the queries have another number of dimensions, or a weight that is negative or not a number.
+            DataError: If the queries have another number of dimensions, or a weight that is negative or not a number,
+                or `valid` another length.
         """
         warm_up()
         queries = _Rows(queries, self.dim) if isinstance(queries, sp.csr_array) else queries
@@ -211,6 +213,7 @@ class InvertedIndex:
         """Which rows may be found, an empty array for all."""
         if valid is None:
             return self._alive if self._deleted else EVERY
+        check_mask(valid, len(self))
         return valid & self._alive if self._deleted else np.ascontiguousarray(valid)
 
     def _find(  # noqa: PLR0917 (called for each query, and keywords cost time)

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from alula.errors import DataError
 from alula.kernels.compiled import sparse_loops
 from alula.kernels.found import F32, I64, U8, U32
 
@@ -186,3 +187,13 @@ class Vectors:
         centred = query - self._centre if self.metric == "L2" and self._centre is not None else query
         number: int = self._loops.rank(rows, self.array, self.codes, query, centred, self._number, positions, scores)
         return number
+
+
+def check_vectors(held: Vectors | None, vectors: F32 | None, rows: int) -> None:
+    """Raise a `DataError` unless the vectors that come with rows can be added to those that an index holds, if any."""
+    if held is None:
+        return
+    if vectors is None or len(vectors) != rows:
+        raise DataError("The index holds vectors: add as many vectors as rows.")
+    if vectors.shape != (rows, held.dim):
+        raise DataError(f"The vectors have the shape {vectors.shape}, and the index holds {held.dim} dimensions.")
