@@ -44,9 +44,15 @@ def test_the_choice_holds_for_searches_until_it_is_taken_back(alula, tune, place
     assert "alula tune" in alula("describe", place.name, *place.at).out
     assert hits(alula, place) == hits(alula, place, *options)
     assert hits(alula, place, "--candidates", "1000", "--rerank", "1000", "--bits", "32") == before
+    dry = alula("tune", place.name, *place.at, "--reset", "--dry-run")
+    assert (dry.code, dry.err) == (0, "")
+    assert all(f"{name} {value}" in dry.out for name, value in stored.items())
+    assert "Nothing was removed" in dry.out
+    assert alula("describe", place.name, *place.at, "--format", "json").json[0]["defaults"] == stored
     assert alula("tune", place.name, *place.at, "--reset").code == 0
     assert alula("describe", place.name, *place.at, "--format", "json").json[0]["defaults"] == {}
     assert hits(alula, place) == before
+    assert "has no default" in alula("tune", place.name, *place.at, "--reset", "--dry-run").out
     assert "had none" in alula("tune", place.name, *place.at, "--reset").out
 
 

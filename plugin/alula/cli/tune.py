@@ -83,9 +83,7 @@ def command(
     uses it, unless it is given other options.
     """
     if reset:
-        about = describe(server, name, count=False)
-        write_defaults(server, name, about.primary_key.name, {})
-        click.echo(f"{name} has no default search options any more." if about.defaults else f"{name} had none.")
+        _reset(server, name, dry=dry)
         return
     if target is None or encoder is None:
         raise UsageError("Give the recall to reach, e.g. --target recall=0.95, and the collection's --encoder.")
@@ -115,6 +113,18 @@ def command(
     else:
         _show(result, asked.queries_from)
     _end(collection, result, kept, dry=dry)
+
+
+def _reset(server: Server, name: str, *, dry: bool) -> None:
+    about = describe(server, name, count=False)
+    if not dry:
+        write_defaults(server, name, about.primary_key.name, {})
+        click.echo(f"{name} has no default search options any more." if about.defaults else f"{name} had none.")
+    elif about.defaults:
+        click.echo(f"Would remove the default search options of {name}: {show_settings(about.defaults)}.")
+        click.echo("Nothing was removed.")
+    else:
+        click.echo(f"{name} has no default search options.")
 
 
 def _parse_target(text: str) -> float:
