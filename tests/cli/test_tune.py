@@ -77,6 +77,14 @@ def test_a_target_out_of_reach_says_what_would_help(alula, in_lite, drq, rows_fi
     assert alula("drop", "bare", "--uri", in_lite.uri, "--yes").code == 0
 
 
+def test_a_file_that_cannot_be_written_is_refused_before_anything_is_done(alula, fails, refused, in_lite, tmp_path):
+    (tmp_path / "folder").mkdir()
+    asked = refused("--target", "recall=0.5", "--sample", "60", "--save")
+    fails(2, [*asked, "missing/choice.json"], "missing", "choice.json")
+    fails(2, [*asked, "folder"], "directory")
+    assert alula("describe", in_lite.name, *in_lite.at, "--format", "json").json[0]["defaults"] == {}
+
+
 def test_wrong_ways_to_ask(fails, refused, in_lite, tmp_path):
     np.save(tmp_path / "narrow.npy", random_vectors(70, 7))
     fails(2, refused(), "--target")

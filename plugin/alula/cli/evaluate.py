@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from alula.cli.evaluation_options import question_options, shown_progress
-from alula.cli.options import Command, connection_options, console, format_option, show_json
+from alula.cli.options import Command, OutputFile, connection_options, console, format_option, show_json
 from alula.collections import Collection
 from alula.encoders import Encoder, load_encoder
 from alula.errors import AlulaError, ServerError, Unsupported, UsageError
@@ -30,7 +30,6 @@ from alula.schema import ScalarField
 from alula.servers import Server, connect, version
 
 _RIVALS = "HNSW,IVF_SQ8"
-_OUT = click.Path(path_type=Path, dir_okay=False, writable=True)
 
 
 def _sweep_options(command: Command) -> Command:
@@ -109,8 +108,8 @@ def _values(option: Option, text: str) -> list[Any]:
     help="Seconds to wait until an index that is made to be measured is built.",
 )
 @_sweep_options
-@click.option("--output", type=_OUT, help="Write all figures to this JSON file.")
-@click.option("--report", type=_OUT, help="Write a page with plots (.html) that needs no network.")
+@click.option("--output", type=OutputFile(), help="Write all figures to this JSON file.")
+@click.option("--report", type=OutputFile(), help="Write a page with plots (.html) that needs no network.")
 @format_option
 def command(
     *,
@@ -160,6 +159,11 @@ def command(
         if name is not None:
             if server is None:
                 raise UsageError("Say where the collection is, with --uri.")
+            if metric is not None or layouts:
+                raise UsageError(
+                    "A collection has its own metric and layout; leave --metric and --layout out, which are for "
+                    "--vectors without a collection."
+                )
             job = _Job(place, vectors, vector_column, _rivals(compare, "none"), effort, asking, progress)
             evaluation = _collection(job, name, loaded)
         else:

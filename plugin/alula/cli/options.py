@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -78,6 +79,23 @@ def connection_options(*, must_exist: bool = True, required: bool = True) -> Cal
         return run
 
     return decorate
+
+
+class OutputFile(click.Path):
+    """A file to write at the end of a long run: that it can be written is checked before anything is done."""
+
+    def __init__(self) -> None:
+        super().__init__(path_type=Path, dir_okay=False, writable=True)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The path."""
+        path = Path(str(super().convert(value, param, ctx)))
+        folder = path.parent
+        if not folder.is_dir():
+            self.fail(f"There is no folder {str(folder)!r} to write {path.name!r} into; make it first.", param, ctx)
+        if not path.exists() and not os.access(folder, os.W_OK | os.X_OK):
+            self.fail(f"Nothing can be written into the folder {str(folder)!r}; choose another.", param, ctx)
+        return path
 
 
 def encoder_options(*, required: bool = True) -> Callable[[Command], Command]:

@@ -15,7 +15,7 @@ from rich.text import Text
 
 from alula.cli.evaluate import ask
 from alula.cli.evaluation_options import question_options, shown_progress
-from alula.cli.options import connection_options, console, encoder_options, format_option, show_json
+from alula.cli.options import OutputFile, connection_options, console, encoder_options, format_option, show_json
 from alula.collections import Collection, describe
 from alula.errors import AlulaError, Unsupported, UsageError
 from alula.evaluation.settings import as_options, show_settings
@@ -47,7 +47,7 @@ from alula.servers import Server, write_defaults
 @click.option("--reset", is_flag=True, help="Remove the collection's default search options, and do nothing else.")
 @click.option(
     "--save",
-    type=click.Path(path_type=Path, dir_okay=False),
+    type=OutputFile(),
     help="Write the chosen search options and all figures to this JSON file.",
 )
 @format_option
