@@ -96,6 +96,9 @@ def test_wrong_ways_to_ask(fails, refused, in_lite, tmp_path):
     fails(2, refused("--target", "recall=0.9", "--sample", "10"), "--sample")
     fails(2, refused("--target", "recall=0.99999", "--sample", "60"), "--sample")
     fails(2, refused("--target", "recall=0.9", "--sample", "101"), "--sample")  # 202 rows are not there
+    fails(2, refused("--target", "recall=0.999"), "has 200 rows, too few", "--target", "--queries")
     fails(1, refused("--target", "recall=0.9", "--queries", "narrow.npy"), "7")
+    np.save(tmp_path / "one.npy", random_vectors(1, 8))
+    fails(2, refused("--target", "recall=0.9", "--queries", "one.npy"), "cannot show a recall@10", "--queries")
     fails(2, ["tune", "nothing", *in_lite.opened, "--target", "recall=0.9"], "nothing")
     fails(2, ["tune", "nothing", *in_lite.at, "--reset"], "nothing")

@@ -19,7 +19,7 @@ from alula.cli.options import OutputFile, connection_options, console, encoder_o
 from alula.collections import Collection, describe
 from alula.errors import AlulaError, Unsupported, UsageError
 from alula.evaluation.settings import as_options, show_settings
-from alula.evaluation.tune import Tuning, check_target, queries_to_draw, tune
+from alula.evaluation.tune import Tuning, check_target, queries_needed, queries_to_draw, tune
 from alula.servers import Server, write_defaults
 
 
@@ -92,12 +92,15 @@ def command(
     if queries is None:
         check_target(wanted, drawn, k)
     collection = Collection.open(server, name, encoder=encoder)
+    rows = collection.count()
+    if queries is None and sample is None:
+        drawn = _as_many_as_there_are(name, rows, drawn, wanted, k)
     asking: dict[str, Any] = {"queries": queries, "column": query_column, "seed": seed, "k": k, "truth": truth}
     with shown_progress(quiet) as progress:
         _, asked = ask(collection, vectors, vector_column, {**asking, "sample": 2 * drawn}, progress)
         half = len(asked.questions) // 2
+        check_target(wanted, half, k)
         tuning, held_out = asked.questions.part(0, half), asked.questions.part(half, 2 * half)
-        rows = collection.count()
         result = tune(collection, tuning, held_out, wanted, rows=rows, seconds=seconds, progress=progress)
     kept = _keep(collection, result, dry)
     written: dict[str, Any] = {
@@ -138,6 +141,18 @@ def _parse_target(text: str) -> float:
     if not 0 < value < 1:
         raise UsageError(f"The target recall is {value:g}, and must lie between 0 and 1, e.g. recall=0.95.")
     return value
+
+
+def _as_many_as_there_are(name: str, rows: int, drawn: int, target: float, k: int) -> int:
+    """How many queries to draw twice from so many rows, at most `drawn`."""
+    needed = queries_needed(target, k)
+    if rows < 2 * needed:
+        raise UsageError(
+            f"{name} has {rows:,} rows, too few to show a recall@{k} of {target:g} with 95 % confidence: that takes "
+            f"{needed:,} of them as queries to choose by, and as many to check the choice. Give a lower --target, or "
+            "queries of your own with --queries."
+        )
+    return min(drawn, rows // 2)
 
 
 def _keep(collection: Collection, result: Tuning, dry: bool) -> str:
