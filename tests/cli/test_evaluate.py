@@ -129,6 +129,7 @@ def test_wrong_ways_to_ask(fails, refused, in_lite, drq, other_drq, tmp_path):
     fails(2, refused("--report", "missing/page.html"), "missing", "page.html")
     fails(2, refused("--compare", "ANNOY"), "ANNOY", "HNSW")
     fails(2, refused("--compare", "HNSW:M=many"), "HNSW:M=32")
+    fails(2, refused("--compare", "IVF_FLAT:nlist=0"), "nlist=0", "from 1 on")
     fails(2, ["evaluate", "--vectors", "missing.npy"], "missing.npy")
     fails(2, ["evaluate", "--vectors", "five.npy", "--sample", "2", "--metric", "HAMMING"], "HAMMING")
     fails(2, ["evaluate", "--vectors", "five.npy", "--sample", "2"], "--k")

@@ -174,6 +174,6 @@ def interrupted(bench, questions):
 
 def test_build_parameters():
     assert parse_native("hnsw:M=32:efConstruction=100") == ("HNSW", {"M": 32, "efConstruction": 100})
-    for text in ("HNSW:M", "HNSW:M=x", "ANNOY", ""):
+    for text in ("HNSW:M", "HNSW:M=x", "IVF_FLAT:nlist=0", "HNSW:M=00", "ANNOY", ""):
         with pytest.raises(UsageError):
             parse_native(text)

@@ -119,8 +119,10 @@ def parse_native(text: str) -> tuple[str, Params]:
     params: Params = {}
     for pair in given:
         key, _, value = pair.partition("=")
-        if not key or not value.isdecimal():
-            raise UsageError(f"{pair!r} in {text!r} is not a build parameter NAME=NUMBER, e.g. HNSW:M=32.")
+        if not key or not value.isdecimal() or not int(value):
+            raise UsageError(
+                f"{pair!r} in {text!r} is not a build parameter NAME=NUMBER with a number from 1 on, e.g. HNSW:M=32."
+            )
         params[key] = int(value)
     return name, params
 
