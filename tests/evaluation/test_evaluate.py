@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from alula.encoders import load_encoder
-from alula.errors import ServerError, UsageError
+from alula.errors import InterruptedLoadError, ServerError, UsageError
 from alula.evaluation.evaluate import Bench, Effort, evaluate_collection, samples
 from alula.evaluation.native import NATIVE, PREFIX, parse_native
 from alula.evaluation.questions import make_questions
@@ -161,6 +161,19 @@ def test_index_types_of_alula_are_loaded_and_dropped(bench, questions, encoders)
 def test_a_collection_is_dropped_when_something_breaks(bench, questions):
     with pytest.raises(KeyboardInterrupt):
         interrupted(bench, questions)
+    assert temporary(bench.server) == []
+
+
+@pytest.mark.parametrize("written", [0, 1])
+def test_a_load_that_is_stopped_tells_nobody_to_go_on_with_it(bench, questions, encoders, written):
+    def stop(what, done, total):
+        if what.startswith("loading") and done >= written:
+            raise KeyboardInterrupt
+
+    with pytest.raises(
+        InterruptedLoadError, match=r"^Stopped while loading DRQ; the temporary collection was dropped.$"
+    ):
+        replace(bench, progress=stop).learned(load_encoder(encoders["DRQ"].path), {}, questions)
     assert temporary(bench.server) == []
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from alula.collections import Collection
 from alula.encoders import Encoder
+from alula.errors import InterruptedLoadError
 from alula.evaluation.measure import Point, measure
 from alula.evaluation.native import (
     NATIVE,
@@ -193,7 +194,10 @@ class Bench:
             def show(status: Status) -> None:
                 self.progress(what, status.written, self.count)
 
-            load(collection.target(), self.rows.source, mode="insert", progress=show)
+            try:
+                load(collection.target(), self.rows.source, mode="insert", progress=show)
+            except (KeyboardInterrupt, InterruptedLoadError):  # the latter tells how to go on with rows that are gone
+                raise InterruptedLoadError(f"Stopped while {what}; the temporary collection was dropped.") from None
             settle(self.server, name, f"building {kind.name}", self.effort.patience, self.progress)
             yield collection, time.perf_counter() - started
         finally:
