@@ -337,7 +337,8 @@ class Collection:
         """
         self.check_output_fields(output_fields)
         vectors = query_vectors(self.lowering.encoder, queries)
-        scope = Scope(filter, partitions, consistency_level, timeout)
+        # Milvus takes blanks for a filter that it cannot read
+        scope = Scope(filter if filter and filter.strip() else "", partitions, consistency_level, timeout)
         rerank, options = with_defaults(self.defaults, rerank, options)
         return self.searcher.search(
             vectors,

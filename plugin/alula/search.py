@@ -258,6 +258,9 @@ def scored_again(best: Sequence[Ranked], rows: int, field: VectorField) -> bool:
 
 def check_limit(limit: int, offset: int, *, most: int = MAX_RESULTS) -> int:
     """The number of results to take; raise a `UsageError` when it is none that Milvus gives."""
+    for name, number in (("limit", limit), ("offset", offset)):
+        if not isinstance(number, int | np.integer):
+            raise UsageError(f"{name} is {number!r}, and must be a whole number.")
     if limit < 1:
         raise UsageError(f"limit is {limit}, and must be at least 1.")
     if offset < 0:

@@ -188,6 +188,16 @@ def test_filters_on_held_columns(cosine, rerank):
         assert_same(replica.search(QUERIES, **arguments), collection.search(QUERIES, **arguments))
 
 
+@pytest.mark.parametrize("nothing", [None, "", "  ", "\n"])
+def test_no_filter_and_blanks_let_every_row_through(cosine, nothing):
+    collection, replica = cosine
+    assert replica.filter_is_local(nothing)
+    for one in (collection, replica):
+        for fields in ([], ["word"]):
+            found = one.search(QUERIES, filter=nothing, output_fields=fields, **EVERY)
+            assert found == one.search(QUERIES, output_fields=fields, **EVERY)
+
+
 def test_a_filter_used_again_finds_the_same(any_type):
     replica = alula.Replica(any_type, columns=["year"])
     texts = [f"year > {1900 + i}" for i in range(20)]
@@ -311,6 +321,9 @@ def test_dropped_vectors(engine, folder, collection_name):
     [
         ({"limit": 0}, "at least 1"),
         ({"offset": -1}, "at least 0"),
+        ({"limit": 2.5}, "limit is 2.5, and must be a whole number"),
+        ({"limit": None}, "limit is None"),
+        ({"offset": "3"}, "offset is '3'"),
         ({"candidates": 20000}, "20000 candidates are to be scored exactly"),
         ({"bits": 12}, "multiple of 8"),
         ({"rerank": -1}, "rerank is -1"),
@@ -324,6 +337,9 @@ def test_dropped_vectors(engine, folder, collection_name):
 def test_wrong_searches_are_refused_with_a_sentence(cosine, arguments, says):
     with pytest.raises(UsageError, match=says):
         cosine[1].search(QUERIES, **arguments)
+    if arguments.keys() <= {"limit", "offset"}:
+        with pytest.raises(UsageError, match=says):
+            cosine[0].search(QUERIES, **arguments)
 
 
 @pytest.mark.parametrize("bad", [np.full(DIM, np.nan), np.zeros(3), [["a"] * DIM]])
