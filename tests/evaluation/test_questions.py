@@ -89,6 +89,11 @@ def test_truth_that_cannot_be_used(file, tmp_path):
     for name in ("floats", "few", "short", "text"):
         with pytest.raises(DataError, match=f"{name}.npy"):
             ask(file, queries=tmp_path / "q.npy", truth=tmp_path / f"{name}.npy")
+    np.save(tmp_path / "numbers.npy", np.ones((23, 6), int))
+    np.save(tmp_path / "strings.npy", np.full((23, 6), "7"))
+    for name, key_type, says in (("numbers", str, "holds integers"), ("strings", int, "holds strings")):
+        with pytest.raises(DataError, match=f"{name}.npy {says}"):
+            ask(None, queries=tmp_path / "q.npy", truth=tmp_path / f"{name}.npy", key_type=key_type)
     ask(file, truth=tmp_path / "mine.npz")
     with pytest.raises(DataError, match=r"mine.npz is of other queries"):
         ask(file, seed=4, truth=tmp_path / "mine.npz")

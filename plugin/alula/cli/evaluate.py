@@ -290,7 +290,9 @@ def ask(
     else:
         rows = collection_rows(collection)
     encoder = collection.lowering.encoder
-    return rows, make_questions(rows, encoder=encoder, metric=field.metric, progress=progress, **asking)
+    key_type = str if collection.primary_key.data_type == "VARCHAR" else int
+    given = {**asking, "encoder": encoder, "metric": field.metric, "key_type": key_type}
+    return rows, make_questions(rows, progress=progress, **given)
 
 
 def _vectors(job: _Job, encoders: Sequence[Encoder], layouts: Sequence[str], metric: str | None) -> Evaluation:

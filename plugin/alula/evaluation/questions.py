@@ -37,6 +37,7 @@ def make_questions(
     k: int,
     metric: str,
     truth: Path | None,
+    key_type: type[Key] = int,
     progress: Progress = silent,
 ) -> Asked:
     """Queries and their true neighbours.
@@ -52,6 +53,7 @@ def make_questions(
         metric: ``COSINE``, ``IP`` or ``L2``.
         truth: A file of true neighbours, or a name to keep those that are found under. Without it they are kept beside
             the file of the rows, if it is one.
+        key_type: What the rows' keys are.
         progress: Told of the rows read.
 
     Raises:
@@ -70,7 +72,8 @@ def make_questions(
         queries_from = f"{sample:,} rows of {rows.source.name}, drawn with seed {seed}; a row is no answer to itself"
     given = truth is not None and truth.exists()
     if truth is not None and given and truth.suffix != ".npz":
-        return Asked(Questions(vectors, read_truth(truth, len(vectors), k), own, labels), queries_from, truth.name)
+        users = read_truth(truth, len(vectors), k, key_type)
+        return Asked(Questions(vectors, users, own, labels), queries_from, truth.name)
     print_ = fingerprint(vectors, metric, rows)
 
     def find() -> list[list[Key]]:
@@ -83,7 +86,7 @@ def make_questions(
         return find_truth(rows, vectors, k, metric, own=own, progress=progress)
 
     if truth is not None and given and queries is not None:
-        found = read_truth(truth, len(vectors), k) if rows is None else cached_truth(truth, print_, k, find)
+        found = read_truth(truth, len(vectors), k, key_type) if rows is None else cached_truth(truth, print_, k, find)
     else:
         beside = rows.file.with_name(f"{rows.file.name}.{print_[:12]}.truth.npz") if rows and rows.file else None
         found = cached_truth(truth or beside, print_, k, find)

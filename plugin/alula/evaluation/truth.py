@@ -138,11 +138,17 @@ def cached_truth(path: Path | None, print_: str, k: int, find: Callable[[], list
     return truth
 
 
-def read_truth(path: Path, queries: int, k: int) -> list[list[Key]]:
+def read_truth(path: Path, queries: int, k: int, key_type: type[Key]) -> list[list[Key]]:
     """True neighbours that the user has: a ``.npy`` array (queries, k or more) of keys, nearest first, or our file.
 
+    Args:
+        path: The file.
+        queries: Number of queries.
+        k: Neighbours per query.
+        key_type: What the rows' keys are.
+
     Raises:
-        DataError: If the file is none, or is for other queries.
+        DataError: If the file is none, or is for other queries, or its keys are of another type.
     """
     try:
         held: Any = np.load(path)
@@ -153,6 +159,9 @@ def read_truth(path: Path, queries: int, k: int) -> list[list[Key]]:
         raise DataError(
             f"{path} holds no true neighbours; give a .npy array (queries, k) of the rows' keys, nearest first."
         ) from None
+    if (keys.dtype.kind == "U") != (key_type is str):
+        are, given = ("strings", "integers") if key_type is str else ("integers", "strings")
+        raise DataError(f"{path} holds {given}, and the rows' keys are {are}; give the true neighbours by these keys.")
     if len(keys) != queries or keys.shape[1] < k:
         raise DataError(
             f"{path} has {keys.shape[1]:,} neighbours of {len(keys):,} queries, and {k:,} of {queries:,} are needed; "
