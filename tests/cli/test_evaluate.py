@@ -79,6 +79,16 @@ def test_index_types_on_vectors_without_a_server(alula, drq, flops, tmp_path):
     assert len(list(tmp_path.glob("rows.npy.*.truth.npz"))) == 1
 
 
+def test_equal_rows_are_as_good_as_each_other(alula, drq, tmp_path):
+    np.save(tmp_path / "rows.npy", np.ones((120, 8), np.float32))
+    given = ["--encoder", drq, "--compare", "FLAT", "--candidates", "20", "--format", "json"]
+    result = alula("evaluate", "--vectors", "rows.npy", *given, *QUICK)
+    assert (result.code, result.err) == (0, ""), result
+    recalls = [point["recall"]["value"] for subject in result.json[0]["subjects"] for point in subject["points"]]
+    assert len(recalls) >= 3
+    assert set(recalls) == {1.0}
+
+
 def test_the_rows_of_a_collection_in_milvus_own_index(alula, evaluate, place):
     result = alula(*evaluate("--compare", "FLAT", "--candidates", "20", "--format", "json"))
     assert (result.code, result.err) == (0, "")

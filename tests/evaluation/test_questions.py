@@ -33,7 +33,9 @@ def ask(file, **given):
 @pytest.mark.parametrize("metric", ["COSINE", "IP", "L2"])
 def test_true_neighbours_are_those_of_brute_force(file, metric):
     truth = find_truth(file_rows(str(file), None, None), QUERIES, 7, metric)
-    assert truth == [best(scores(query, VECTORS, metric), 7, metric).tolist() for query in QUERIES]
+    assert [one.keys for one in truth] == [
+        best(scores(query, VECTORS, metric), 7, metric).tolist() for query in QUERIES
+    ]
 
 
 def test_rows_drawn_as_queries_are_not_their_own_neighbours(file):
@@ -45,6 +47,21 @@ def test_rows_drawn_as_queries_are_not_their_own_neighbours(file):
         assert truth == [key for key in ranked if key != own][:5]
     found = [[own, 1001, 1002, 1003, 1004, 1005] for own in questions.own]
     assert questions.answers(0, found) == [[1001, 1002, 1003, 1004, 1005]] * 20
+
+
+@pytest.mark.parametrize("metric", ["COSINE", "IP", "L2"])
+def test_rows_as_near_as_the_last_neighbour_are_ties(tmp_path, metric):
+    file = tmp_path / "rows.npy"
+    np.save(file, np.repeat(VECTORS[:60], 4, axis=0))  # 4 i to 4 i + 3 are equal
+    for k in (10, 6):  # the fewer are read out of the file of the more
+        questions = ask(file, k=k, metric=metric).questions
+        for own, true, ties in zip(questions.own, questions.truth, questions.ties, strict=True):
+            last = true[-1] // 4
+            assert set(ties) == set(range(4 * last, 4 * last + 4)) - {own, *true}
+            assert len(true) == k
+    assert len(list(tmp_path.glob("*.truth.npz"))) == 1
+    part = questions.part(2, 4)
+    assert (part.ties, part.good(1)) == (questions.ties[2:4], questions.good(3))
 
 
 def test_every_row_is_as_likely_to_be_drawn(file):

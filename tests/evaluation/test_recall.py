@@ -22,6 +22,23 @@ def test_neighbours_seen_in_blocks_are_those_of_all_rows(metric, block):
         assert keys == [f"row {i}" for i in best(scores(query, rows, metric), 10, metric)]
 
 
+def test_equally_near_rows_are_as_good_as_each_other():
+    rows = np.repeat(random_vectors(100, 64, seed=1), 3, axis=0)
+    queries = random_vectors(5, 64, seed=2)
+    nearest = NearestSoFar(queries, 4, "L2")
+    for start in range(0, 300, 7):
+        nearest.see(list(range(start, min(start + 7, 300))), rows[start : start + 7])
+    assert [len(keys) for keys in nearest.keys] == [4] * 5
+    assert [len(keys) for keys in nearest.ties] == [2] * 5
+    found = [[*keys[:3], ties[-1]] for keys, ties in zip(nearest.keys, nearest.ties, strict=True)]
+    assert estimate_recall(found, nearest.keys).value == 0.75
+    assert estimate_recall(found, nearest.keys, nearest.ties).value == 1.0
+    wrong = [[*ties, 1001, 1002] for ties in nearest.ties]
+    assert estimate_recall(wrong, nearest.keys, nearest.ties).value == 0.5
+    every = [[*keys, *ties] for keys, ties in zip(nearest.keys, nearest.ties, strict=True)]
+    assert estimate_recall(every, nearest.keys, nearest.ties).value == 1.0
+
+
 def test_fewer_rows_than_neighbours():
     rows = random_vectors(4)
     nearest = NearestSoFar(rows[:2], 10, "L2")

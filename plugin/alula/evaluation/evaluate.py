@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -225,14 +225,14 @@ def samples(questions: Questions, outcomes: Sequence[Outcome], columns: Any, tar
     else:
         subject, point, found = max(ours, key=lambda entry: entry[1].recall.value)
     # those that something was missed of tell more
-    order = sorted(range(len(questions)), key=lambda i: len(set(questions.truth[i]) & set(found[i])))
+    order = sorted(range(len(questions)), key=lambda i: len(questions.good(i) & set(found[i])))
     few, some = order[: SAMPLES // 2], order[len(order) // 2 :][: SAMPLES - SAMPLES // 2]
     chosen = list(dict.fromkeys(few + some))
     keys = {key for i in chosen for key in (*questions.truth[i], *found[i])}
     keys |= {questions.own[i] for i in chosen} if questions.own is not None else set()
     held: Mapping[Key, Mapping[str, Any]] = columns(keys)
 
-    def neighbours(these: Sequence[Key], others: Sequence[Key]) -> list[Neighbour]:
+    def neighbours(these: Sequence[Key], others: Container[Key]) -> list[Neighbour]:
         return [Neighbour(key, key in others, held.get(key, {})) for key in these]
 
     by = f"{subject.name}, {show_settings(point.settings)}"
@@ -242,5 +242,5 @@ def samples(questions: Questions, outcomes: Sequence[Outcome], columns: Any, tar
         label = questions.labels[i] if questions.labels else f"row {own}" if own is not None else f"query {i}"
         true, got = questions.truth[i], found[i]
         about = held.get(own, {}) if own is not None else {}
-        made.append(Sample(label, about, neighbours(true, got), neighbours(got, true), by))
+        made.append(Sample(label, about, neighbours(true, got), neighbours(got, questions.good(i)), by))
     return made

@@ -74,7 +74,7 @@ def measure(
         found += questions.answers(i, answer)
     p50, p95, p99 = np.percentile(times, [50, 95, 99]) * 1e3
     together = _together(search, questions, clients, seconds) if clients > 1 else None
-    recall = estimate_recall(found, questions.truth)
+    recall = estimate_recall(found, questions.truth, questions.ties)
     qps = len(times) / sum(times)
     return Point(settings, recall, float(p50), float(p95), float(p99), qps, clients, together), found
 

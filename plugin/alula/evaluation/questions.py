@@ -10,6 +10,7 @@ import numpy as np
 
 from alula.encoders import Encoder
 from alula.errors import DataError, UsageError
+from alula.evaluation.recall import Nearest
 from alula.evaluation.rows import F32, Key, Progress, Rows, sample_rows, silent
 from alula.evaluation.truth import Questions, cached_truth, find_truth, fingerprint, read_truth
 from alula.ingest.sources import read_inputs
@@ -70,13 +71,17 @@ def make_questions(
     else:
         own, vectors = sample_rows(rows, sample, seed, progress)
         queries_from = f"{sample:,} rows of {rows.source.name}, drawn with seed {seed}; a row is no answer to itself"
+
+    def asked(nearest: list[Nearest], truth_from: str) -> Asked:
+        true, ties = [one.keys[:k] for one in nearest], [one.keys[k:] for one in nearest]
+        return Asked(Questions(vectors, true, own, labels, ties), queries_from, truth_from)
+
     given = truth is not None and truth.exists()
     if truth is not None and given and truth.suffix != ".npz":
-        users = read_truth(truth, len(vectors), k, key_type)
-        return Asked(Questions(vectors, users, own, labels), queries_from, truth.name)
+        return asked(read_truth(truth, len(vectors), k, key_type), truth.name)
     print_ = fingerprint(vectors, metric, rows)
 
-    def find() -> list[list[Key]]:
+    def find() -> list[Nearest]:
         if given:
             raise DataError(
                 f"{truth} is of other queries, other rows, or a smaller k; remove it, or give another name."
@@ -91,7 +96,7 @@ def make_questions(
         beside = rows.file.with_name(f"{rows.file.name}.{print_[:12]}.truth.npz") if rows and rows.file else None
         found = cached_truth(truth or beside, print_, k, find)
     source = f"{truth.name}" if given and truth else f"scoring every row of {rows.source.name}" if rows else ""
-    return Asked(Questions(vectors, found, own, labels), queries_from, source)
+    return asked(found, source)
 
 
 def _read_queries(path: Path, column: str | None, encoder: Encoder | None) -> tuple[F32, list[str] | None]:

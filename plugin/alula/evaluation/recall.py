@@ -15,6 +15,9 @@ from alula.kernels import top_k
 F32 = npt.NDArray[np.float32]
 Positions = npt.NDArray[np.int64]
 
+_ROUNDING = 1e-6  # scores that differ by this share of the best are of equally near rows
+_MOST_TIES = 10_000  # behind the k nearest of a query
+
 
 def exact_neighbours(queries: F32, rows: F32, k: int, metric: str, *, block: int = 64) -> Positions:
     """The k exact nearest rows of each query.
@@ -41,6 +44,9 @@ def exact_neighbours(queries: F32, rows: F32, k: int, metric: str, *, block: int
 class NearestSoFar:
     """The k exact nearest of rows that are seen once, block by block, whatever their number.
 
+    Rows behind them that are as near as the k-th are held too, 10,000 for each query at most: to find one of these is
+    as good.
+
     Args:
         queries: float32 (q, d).
         k: Neighbours per query.
@@ -49,8 +55,7 @@ class NearestSoFar:
 
     def __init__(self, queries: F32, k: int, metric: str) -> None:
         self._queries, self._k, self._metric = queries, k, metric
-        self._scores = np.empty((len(queries), 0), np.float32)
-        self._keys: list[list[Any]] = [[] for _ in queries]
+        self._nearest = [Nearest([], np.empty(0, np.float32)) for _ in queries]
 
     def see(self, keys: Sequence[Any], rows: F32) -> None:
         """Take a block of rows into account.
@@ -60,19 +65,61 @@ class NearestSoFar:
             rows: float32 (n, d).
         """
         rows, offsets = _comparable(rows, self._metric)
-        scores = np.concatenate([self._scores, self._queries @ rows.T - offsets], axis=1)
-        held = self._scores.shape[1]
-        best = [top_k(row, self._k) for row in scores]
-        self._keys = [
-            [kept[i] if i < held else keys[i - held] for i in order]
-            for kept, order in zip(self._keys, best, strict=True)
-        ]
-        self._scores = np.stack([row[order] for row, order in zip(scores, best, strict=True)])
+        for i, seen in enumerate(self._queries @ rows.T - offsets):
+            before = self._nearest[i]
+            scores = np.concatenate([before.scores, seen])
+            order = top_k(scores, self._k)
+            count = _with_ties(scores, scores[order])
+            if count > len(order):
+                order = top_k(scores, min(count, self._k + _MOST_TIES))
+            held = len(before.keys)
+            self._nearest[i] = Nearest([before.keys[j] if j < held else keys[j - held] for j in order], scores[order])
+
+    @property
+    def nearest(self) -> list[Nearest]:
+        """The nearest rows of each query: k of them and those as near as the k-th, or all there were."""
+        return self._nearest
 
     @property
     def keys(self) -> list[list[Any]]:
         """For each query, the keys of its nearest rows, nearest first: k of them, or all there were."""
-        return self._keys
+        return [nearest.keys[: self._k] for nearest in self._nearest]
+
+    @property
+    def ties(self) -> list[list[Any]]:
+        """For each query, the keys of the other rows that are as near as the k-th."""
+        return [nearest.keys[self._k :] for nearest in self._nearest]
+
+
+@dataclass(frozen=True)
+class Nearest:
+    """The nearest rows of one query, nearest first.
+
+    Args:
+        keys: Their keys.
+        scores: float32 (n,): what they are ordered by, the best largest.
+    """
+
+    keys: list[Any]
+    scores: F32
+
+    def without(self, key: Any) -> Nearest:
+        """The same but for one row."""
+        kept = [i for i, one in enumerate(self.keys) if one != key]
+        return Nearest([self.keys[i] for i in kept], self.scores[kept])
+
+    def first(self, k: int) -> Nearest:
+        """The k nearest, and those behind them that are as near as the k-th."""
+        count = _with_ties(self.scores, self.scores[:k])
+        return Nearest(self.keys[:count], self.scores[:count])
+
+
+def _with_ties(scores: F32, best: F32) -> int:
+    """How many scores are as good as the last of the best, up to rounding."""
+    if not len(best):
+        return 0
+    count = np.count_nonzero(scores >= best[-1] - _ROUNDING * np.abs(best).max())
+    return max(int(count), len(best))  # infinite scores are no more than themselves
 
 
 def _comparable(rows: F32, metric: str) -> tuple[F32, F32]:
@@ -119,7 +166,9 @@ class RecallEstimate:
 Z = 1.96  # 95 % confidence
 
 
-def estimate_recall(found: Sequence[Sequence[Any]], truth: Sequence[Sequence[Any]]) -> RecallEstimate:
+def estimate_recall(
+    found: Sequence[Sequence[Any]], truth: Sequence[Sequence[Any]], ties: Sequence[Sequence[Any]] = ()
+) -> RecallEstimate:
     """Recall with its confidence interval: Wilson's score interval (JASA 22, 1927, p. 209).
 
     Each neighbour of a query is a trial, but those of one query are found or missed together. So the interval is made
@@ -130,9 +179,11 @@ def estimate_recall(found: Sequence[Sequence[Any]], truth: Sequence[Sequence[Any
     Args:
         found: For each query, the ids found.
         truth: For each query, the true ids, the same number for each.
+        ties: For each query, other ids that are as near as the last true one, and as good to find.
     """
     n, k = len(truth), len(truth[0])
-    shares = np.array([len(set(ids) & set(true)) / k for ids, true in zip(found, truth, strict=True)])
+    good = [{*true, *others} for true, others in zip(truth, ties or [()] * n, strict=True)]
+    shares = np.array([min(k, len(these.intersection(ids))) / k for ids, these in zip(found, good, strict=True)])
     p = float(shares.mean())
     variance = float(shares.var(ddof=1)) / n if n > 1 else 0.0
     trials = min(max(p * (1 - p) / variance, n), n * k) if variance > 0 else n * k

@@ -69,7 +69,8 @@ class Neighbour:
 
     Args:
         key: The row.
-        hit: Of a true neighbour whether it was found; of a found one whether it is true.
+        hit: Of a true neighbour whether it was found; of a found one whether it is true, or as near as
+            the last true one.
         columns: Its scalar columns.
     """
 

@@ -8,14 +8,15 @@ import os
 import zipfile
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from alula.errors import DataError, UsageError
-from alula.evaluation.recall import NearestSoFar
+from alula.evaluation.recall import Nearest, NearestSoFar
 from alula.evaluation.rows import F32, Key, Progress, Rows, silent
 
 # Anything that can be measured: queries float32 (q, d), how many results -> the keys found for each, best first. An
@@ -32,12 +33,14 @@ class Questions:
         truth: For each query the keys of its true neighbours, nearest first: k of them.
         own: For queries that are rows themselves, their keys, which are no answers; else None.
         labels: What to call each of them; None to number them.
+        ties: For each query the keys of other rows that are as near as its k-th neighbour, and as good to find.
     """
 
     vectors: F32
     truth: Sequence[Sequence[Key]]
     own: Sequence[Key] | None = None
     labels: Sequence[str] | None = None
+    ties: Sequence[Sequence[Key]] = ()
 
     def __len__(self) -> int:
         return len(self.vectors)
@@ -62,7 +65,11 @@ class Questions:
         span = slice(start, stop)
         own = None if self.own is None else self.own[span]
         labels = None if self.labels is None else self.labels[span]
-        return replace(self, vectors=self.vectors[span], truth=self.truth[span], own=own, labels=labels)
+        return Questions(self.vectors[span], self.truth[span], own, labels, self.ties[span])
+
+    def good(self, i: int) -> set[Key]:
+        """The keys that are right answers to a query: its true neighbours, and rows as near as the last of them."""
+        return {*self.truth[i], *(self.ties[i] if self.ties else ())}
 
 
 def find_truth(
@@ -73,8 +80,8 @@ def find_truth(
     *,
     own: Sequence[Key] | None = None,
     progress: Progress = silent,
-) -> list[list[Key]]:
-    """The true neighbours of each query, by scoring all rows.
+) -> list[Nearest]:
+    """The true neighbours of each query, and the rows as near as its k-th, by scoring all rows.
 
     The queries are dealt out to as many threads as there are cores; each block of rows is read once.
 
@@ -102,13 +109,14 @@ def find_truth(
                 )
             for done in [pool.submit(share.see, keys, vectors) for share in shares]:
                 done.result()
-    nearest = [keys for share in shares for keys in share.keys]
+    nearest = [one for share in shares for one in share.nearest]
     if own is not None:
-        nearest = [[key for key in keys if key != mine][:k] for keys, mine in zip(nearest, own, strict=True)]
-    if len(nearest[0]) < k:
+        nearest = [one.without(mine) for one, mine in zip(nearest, own, strict=True)]
+    least = min(len(one.keys) for one in nearest)
+    if least < k:
         beside = " beside the query's own" if own is not None else ""
-        raise UsageError(f"There are {len(nearest[0]):,} rows{beside} and no {k:,} neighbours; give a smaller --k.")
-    return nearest
+        raise UsageError(f"There are {least:,} rows{beside} and no {k:,} neighbours; give a smaller --k.")
+    return [one.first(k) for one in nearest]
 
 
 def fingerprint(queries: F32, metric: str, rows: Rows | None) -> str:
@@ -118,7 +126,7 @@ def fingerprint(queries: F32, metric: str, rows: Rows | None) -> str:
     return digest.hexdigest()
 
 
-def cached_truth(path: Path | None, print_: str, k: int, find: Callable[[], list[list[Key]]]) -> list[list[Key]]:
+def cached_truth(path: Path | None, print_: str, k: int, find: Callable[[], list[Nearest]]) -> list[Nearest]:
     """True neighbours out of a file, or found now and written there; a file that cannot be written is no error.
 
     Args:
@@ -129,17 +137,33 @@ def cached_truth(path: Path | None, print_: str, k: int, find: Callable[[], list
     """
     if path is not None and path.exists():
         with contextlib.suppress(OSError, ValueError, KeyError, zipfile.BadZipFile), np.load(path) as held:
-            if str(held["fingerprint"]) == print_ and held["keys"].shape[1] >= k:
-                return [keys[:k] for keys in held["keys"].tolist()]
+            if str(held["fingerprint"]) == print_ and held["k"] >= k:
+                return _unpacked(held["keys"], held["scores"], held["counts"], k)
     truth = find()
     if path is not None:
+        held = {
+            "keys": np.array([key for one in truth for key in one.keys]),
+            "scores": np.concatenate([one.scores for one in truth]),
+            "counts": np.array([len(one.keys) for one in truth]),  # more than k where there are ties
+            "k": np.array(k),
+            "fingerprint": np.array(print_),
+        }
         with contextlib.suppress(OSError), path.open("wb") as file:
-            np.savez_compressed(file, keys=np.array(truth), fingerprint=np.array(print_))
+            np.savez_compressed(file, **held)
     return truth
 
 
-def read_truth(path: Path, queries: int, k: int, key_type: type[Key]) -> list[list[Key]]:
+def _unpacked(keys: npt.NDArray[Any], scores: F32, counts: npt.NDArray[Any], k: int) -> list[Nearest]:
+    """Of each query's keys and scores, which lie one query behind the other, the first k and their ties."""
+    ends = np.cumsum(counts)[:-1]
+    rows = zip(np.split(keys, ends), np.split(scores, ends), strict=True)
+    return [Nearest(some.tolist(), values).first(k) for some, values in rows]
+
+
+def read_truth(path: Path, queries: int, k: int, key_type: type[Key]) -> list[Nearest]:
     """True neighbours that the user has: a ``.npy`` array (queries, k or more) of keys, nearest first, or our file.
+
+    An array does not tell which rows are equally near, and each of its keys counts as nearer than the next.
 
     Args:
         path: The file.
@@ -152,8 +176,14 @@ def read_truth(path: Path, queries: int, k: int, key_type: type[Key]) -> list[li
     """
     try:
         held: Any = np.load(path)
-        keys = held["keys"] if isinstance(held, np.lib.npyio.NpzFile) else held
-        if keys.ndim != 2 or keys.dtype.kind not in "iuU":
+        if isinstance(held, np.lib.npyio.NpzFile):
+            keys, scores, counts, most = held["keys"], held["scores"], held["counts"], int(held["k"])
+        elif held.ndim == 2:
+            counts, most = np.full(len(held), held.shape[1]), held.shape[1]
+            keys, scores = held.ravel(), np.tile(-np.arange(most, dtype=np.float32), len(held))
+        else:
+            raise ValueError
+        if keys.dtype.kind not in "iuU":
             raise ValueError
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
         raise DataError(
@@ -162,9 +192,9 @@ def read_truth(path: Path, queries: int, k: int, key_type: type[Key]) -> list[li
     if (keys.dtype.kind == "U") != (key_type is str):
         are, given = ("strings", "integers") if key_type is str else ("integers", "strings")
         raise DataError(f"{path} holds {given}, and the rows' keys are {are}; give the true neighbours by these keys.")
-    if len(keys) != queries or keys.shape[1] < k:
+    if len(counts) != queries or most < k:
         raise DataError(
-            f"{path} has {keys.shape[1]:,} neighbours of {len(keys):,} queries, and {k:,} of {queries:,} are needed; "
+            f"{path} has {most:,} neighbours of {len(counts):,} queries, and {k:,} of {queries:,} are needed; "
             "check --k and --queries."
         )
-    return [row[:k] for row in keys.tolist()]
+    return _unpacked(keys, scores, counts, k)

@@ -369,8 +369,9 @@ class Migration:
         for batch in old.source(last=walk.last).batches(self.new.target().batch_rows):
             nearest.see(batch.columns[old.primary_key.name].to_pylist(), np.asarray(batch.inputs, np.float32))
         search = self._old_search()
-        theirs = estimate_recall(_in_pieces(search, queries), nearest.keys) if search else None
-        return theirs, estimate_recall(_in_pieces(lambda some: _ids(self.new, some), queries), nearest.keys)
+        true = (nearest.keys, nearest.ties)
+        theirs = estimate_recall(_in_pieces(search, queries), *true) if search else None
+        return theirs, estimate_recall(_in_pieces(lambda some: _ids(self.new, some), queries), *true)
 
     def _old_search(self) -> Callable[[Any], list[list[Any]]] | None:
         """How the old collection is searched today; None if that takes an encoder which we do not have."""
