@@ -61,7 +61,7 @@ without a gateway: after each acknowledged write, whether the server shows it. W
 any more, a minute after it was first missed, is the server's doing, since gateways keep no rows and what they are sent
 last is known; it is counted apart, with what was lost at the same time, and taken out of both. What the server never
 showed counts against the gateways, and so does an answer that is not like the model, unless the server, asked at once
-without a gateway, is not like it either. The same soak before Milvus Lite, which keeps its rows when it is killed, is
+without a gateway, is not like it either. The same soak before Milvus Lite, which loses hardly any when it is killed, is
 `soak-lite`.
 
 The watched gateway may not grow: the medians of its resident memory, open files and threads in the last quarter of the

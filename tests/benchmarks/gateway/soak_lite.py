@@ -7,8 +7,8 @@ from tests.benchmarks.report import Report
 
 TITLE = "an hour of faults before Milvus Lite"
 ANSWERS = """\
-The same as `soak`, before Milvus Lite 2.5's engine on a port, with FLOPS_SPARSE in the place of DRQ. This server keeps
-what it has acknowledged when it is killed, and starts again within a second, so it is killed far more often.
+The same as `soak`, before Milvus Lite 2.5's engine on a port, with FLOPS_SPARSE in the place of DRQ. This server loses
+hardly any rows when it is killed, and starts again within a second, so it is killed far more often.
 """
 
 SEEDS = soak.SEEDS
