@@ -84,7 +84,7 @@ def test_an_empty_collection_is_made_anew_with_all_that_it_had(clients, collecti
     about = client.describe_collection(name)
     assert about["description"] == ""
     assert about["consistency_level_name"] == "Eventually"
-    assert [field["name"] for field in about["fields"]] == ["id", "tag", "embedding"]
+    assert [field["name"] for field in about["fields"]] == ["id", "embedding", "tag"]
     assert about["aliases"] == [f"{name}_alias"]
     assert set(client.list_partitions(name)) == {"_default", "mine"}
     assert not [other for other in client.list_collections() if other.startswith(f"{name}_alula_")]
