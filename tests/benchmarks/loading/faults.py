@@ -347,7 +347,7 @@ FAULTS = (
     Fault("connection cut", connection_cut_at_moments, ServerEngine, 1, 0, "import"),
     Fault("server frozen", server_frozen, ServerEngine, 3, 0),
     Fault("slow and stalled replies", slow_replies, ServerEngine, 2, 0),
-    Fault("rate limit", rate_limited, ServerEngine, 1, 1),
+    Fault("rate limit", rate_limited, ServerEngine, 1, 0),
     Fault("journal's disk full", journal_disk_full, ServerEngine, 2, 0),
     Fault("two loaders, one journal", two_loaders, ServerEngine, 2, 0),
     Fault("loader killed", loader_killed, LiteEngine, 12, 1),
