@@ -291,8 +291,9 @@ def ask(
         rows = collection_rows(collection)
     encoder = collection.lowering.encoder
     key_type = str if collection.primary_key.data_type == "VARCHAR" else int
-    given = {**asking, "encoder": encoder, "metric": field.metric, "key_type": key_type}
-    return rows, make_questions(rows, progress=progress, **given)
+    return rows, make_questions(
+        rows, encoder=encoder, metric=field.metric, key_type=key_type, progress=progress, **asking
+    )
 
 
 def _vectors(job: _Job, encoders: Sequence[Encoder], layouts: Sequence[str], metric: str | None) -> Evaluation:

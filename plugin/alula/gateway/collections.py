@@ -94,6 +94,5 @@ def load(session: Session, request: Any) -> Any:
         return None
     names = [name for name in request.load_fields if name != view.field]
     held = [field.name for field in view.schema.fields]
-    del request.load_fields[:]
-    request.load_fields.extend([*names, *(n for n in held if n == view.field or n in view.companions)])
+    refill(request.load_fields, [*names, *(n for n in held if n == view.field or n in view.companions)])
     return session.caller.send("LoadCollection", request)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from pymilvus import DataType
@@ -32,9 +33,7 @@ def write(method: str) -> Any:
         view = known.view
         if view is None:
             return session.caller.send(method, request)
-        for data in request.fields_data:
-            if data.field_name in view.companions:
-                raise UsageError(f"The collection {request.collection_name!r} has no field {data.field_name!r}.")
+        check_seen([data.field_name for data in request.fields_data], view, request.collection_name)
         given = next((data for data in request.fields_data if data.field_name == view.field), None)
         if given is not None:  # an upsert may leave it out, where Milvus allows that
             refill(request.fields_data, [*_others(request, view), *encoded(view.lowering, given, request.num_rows)])
@@ -60,9 +59,10 @@ def encoded(lowering: Lowering, given: Any, rows: int) -> list[Any]:
         DataError, UsageError: If they are not what the encoder takes.
     """
     try:
-        matrix = check_dim(vectors(given), lowering)
+        matrix = vectors(given)
     except DataError as error:
         raise DataError(f"{error} It takes {lowering.field.dim} dimensions.") from None
+    check_dim(matrix, lowering)
     lowering.encoder.check_vectors(matrix, what=f"vectors of {given.field_name!r}")
     if len(matrix) != rows:
         raise DataError(f"The field {given.field_name!r} has {len(matrix)} vectors for {rows} rows.")
@@ -111,23 +111,27 @@ def refuse_import(session: Session, request: Any) -> Any:
     )
 
 
+def check_seen(names: Iterable[str], view: View, collection: str) -> None:
+    """Raise a `UsageError` for fields that clients do not see."""
+    for name in names:
+        if name in view.companions:
+            raise UsageError(f"The collection {collection!r} has no field {name!r}.")
+
+
 def settle_output(request: Any, view: View) -> None:
     """Put the fields that clients see in the place of ``*``, for which Milvus would read companions too.
 
     Raises:
         UsageError: For output fields that clients cannot have.
     """
-    names, collection = list(request.output_fields), request.collection_name
-    for name in names:
-        if name in view.companions:
-            raise UsageError(f"The collection {collection!r} has no field {name!r}.")
-        if name == view.field and view.vector.storage == "dropped":
-            raise UsageError(f"The vectors of {collection!r} were dropped, so {name!r} cannot be returned.")
+    names, collection = request.output_fields, request.collection_name
+    check_seen(names, view, collection)
+    if view.field in names and view.vector.storage == "dropped":
+        raise UsageError(f"The vectors of {collection!r} were dropped, so {view.field!r} cannot be returned.")
     if "*" in names:
-        del request.output_fields[:]
-        request.output_fields.extend(field.name for field in view.schema.fields if field.name not in view.companions)
+        refill(names, [field.name for field in view.schema.fields if field.name not in view.companions])
         if view.schema.enable_dynamic_field:
-            request.output_fields.append(_DYNAMIC)
+            names.append(_DYNAMIC)
 
 
 def show(results: Any, view: View) -> None:
@@ -136,9 +140,7 @@ def show(results: Any, view: View) -> None:
     Clients take names that are no field's for those of dynamic fields, and then show no others of these.
     """
     refill(results.fields_data, shown(results.fields_data, view))
-    names = [name for name in results.output_fields if name not in view.companions]
-    del results.output_fields[:]
-    results.output_fields.extend(names)
+    refill(results.output_fields, [name for name in results.output_fields if name not in view.companions])
 
 
 def shown(columns: Any, view: View) -> list[Any]:

@@ -21,7 +21,7 @@ from alula.errors import UsageError
 from alula.gateway import functions, placeholders
 from alula.gateway.declared import flat
 from alula.gateway.field_data import column, join, take
-from alula.gateway.rows import check_dim, settle_output, show, shown
+from alula.gateway.rows import check_dim, check_seen, settle_output, show, shown
 from alula.gateway.session import RequestCalls, Session
 from alula.gateway.upstream import pairs, refill
 from alula.gateway.views import View
@@ -163,9 +163,7 @@ def search(session: Session, request: Any) -> Any:
 
 def check_fields(request: Any, view: View, searched: Sequence[str]) -> None:
     """Raise a `UsageError` for fields that clients cannot search or have; see `settle_output`."""
-    for name in searched:
-        if name in view.companions:
-            raise UsageError(f"The collection {request.collection_name!r} has no field {name!r}.")
+    check_seen(searched, view, request.collection_name)
     settle_output(request, view)
 
 

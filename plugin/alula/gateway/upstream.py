@@ -237,8 +237,8 @@ def pairs(values: Iterable[tuple[str, Any]]) -> Sequence[Any]:
     return [common_pb2.KeyValuePair(key=key, value=str(value)) for key, value in values]
 
 
-def refill(repeated: Any, messages: Iterable[Any]) -> None:
-    """Replace the messages of a repeated field, of which some may be the new ones: who holds them keeps them alive."""
-    kept = list(messages)
+def refill(repeated: Any, values: Iterable[Any]) -> None:
+    """Replace what a repeated field holds, of which some may be the new values: who holds messages keeps them alive."""
+    kept = list(values)
     del repeated[:]
     repeated.extend(kept)
