@@ -24,7 +24,7 @@ help:  ## List the targets
 env: $(STAMP)  ## Make .venv with everything that the other targets need
 
 demo: $(STAMP)  ## Train, load and search real vectors in a real Milvus, from nothing
-	$(PYTHON) -m docs.demo
+	$(PYTHON) -m examples.demo
 
 test: $(STAMP)  ## Run the tests, real Milvus servers included (ARGS="-k name" passes options to pytest)
 	$(PYTHON) -m pytest $(ARGS)
@@ -45,19 +45,19 @@ format: $(STAMP)  ## Repair style and format where ruff can
 	$(PYTHON) -m ruff format .
 
 bench: $(STAMP)  ## Measure the main job in Milvus, beside Milvus's own index types (QUICK=1, PARTS="job reranking")
-	$(PYTHON) -m tests.benchmarks milvus $(PARTS)
+	$(PYTHON) -m benchmarks milvus $(PARTS)
 
 bench-papers: $(STAMP)  ## Hold the encoders against what would be chosen instead (QUICK=1, TABLES="1 4")
-	$(PYTHON) -m tests.benchmarks papers $(TABLES)
+	$(PYTHON) -m benchmarks papers $(TABLES)
 
 bench-load: $(STAMP)  ## Hold alula load to its promises: faults, rows a second, memory (QUICK=1, PARTS="faults memory")
-	$(PYTHON) -m tests.benchmarks loading $(PARTS)
+	$(PYTHON) -m benchmarks loading $(PARTS)
 
 bench-speed: $(STAMP)  ## Hold searches in one process against faiss, scipy and Seismic (QUICK=1, PARTS="hnsw codes lite3")
-	$(PYTHON) -m tests.benchmarks speed $(PARTS)
+	$(PYTHON) -m benchmarks speed $(PARTS)
 
 bench-gateway: $(STAMP)  ## Measure the gateway, and break things around it for two hours (QUICK=1, PARTS="latency soak")
-	$(PYTHON) -m tests.benchmarks gateway $(PARTS)
+	$(PYTHON) -m benchmarks gateway $(PARTS)
 
 clean:  ## Remove .venv, caches and build outputs
 	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis

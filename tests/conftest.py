@@ -8,8 +8,10 @@ from collections.abc import Iterator
 import pytest
 
 import alula
-from tests.servers.lite import LiteDatabase
-from tests.servers.standalone import MilvusStandalone
+from tools.servers.lite import LiteDatabase
+from tools.servers.standalone import MilvusStandalone
+
+pytest_plugins = ("tests.fixtures.command_line", "tests.fixtures.gateway", "tests.fixtures.object_store")
 
 
 @pytest.fixture(scope="session")

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from alula.encoders import Input, Metric
 from alula.errors import DataError, UsageError
-from alula.ingest.sources import open_source, read_inputs
+from alula.sources import open_source, read_inputs
 
 F32 = npt.NDArray[np.float32]
 I64 = npt.NDArray[np.int64]
@@ -81,7 +81,7 @@ def load_training_data(
     """Read a file of vectors, images or texts and split it; see `make_training_data`.
 
     Args:
-        path: A file that `alula.ingest.sources.open_source` takes.
+        path: A file that `alula.sources.open_source` takes.
         field: The column that holds the rows, for files with columns.
         input: What the rows are.
         labels: A ``.npy`` file of one label for each row, or a text file with one in each line.

@@ -23,7 +23,7 @@ from onnxruntime.quantization import QuantType, quantize_dynamic
 
 from alula.encoders import DrqEncoder, EncoderInfo, FlopsEncoder, load_encoder, read_model, write_info
 from alula.errors import DataError, UsageError
-from alula.ingest.sources import read_inputs
+from alula.sources import read_inputs
 from alula_exporters.output_file import atomic_file, check_out_path
 from alula_exporters.quality import QUERIES, ROWS, exact_neighbours, share_found
 

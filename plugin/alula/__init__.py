@@ -9,13 +9,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from alula.collections import Collection, Description, describe, drop
+    from alula.collection import Collection, Description, describe, drop
     from alula.encoders import load_encoder
-    from alula.errors import AlulaError, DataError, EncoderError, ServerError, Unsupported, UsageError
+    from alula.errors import AlulaError, DataError, EncoderError, ServerError, Unsupported, UnsupportedError, UsageError
     from alula.ingest.journal import Journal
+    from alula.milvus import Server, connect
     from alula.replica import Refreshed, Replica
     from alula.search import Hit
-    from alula.servers import Server, connect
 
 __all__ = [
     "AlulaError",
@@ -30,6 +30,7 @@ __all__ = [
     "Server",
     "ServerError",
     "Unsupported",
+    "UnsupportedError",
     "UsageError",
     "connect",
     "describe",
@@ -38,12 +39,13 @@ __all__ = [
 ]
 
 _HOMES = {
-    **dict.fromkeys(("Collection", "Description", "describe", "drop"), "alula.collections"),
+    **dict.fromkeys(("Collection", "Description", "describe", "drop"), "alula.collection"),
     **dict.fromkeys(
-        ("AlulaError", "DataError", "EncoderError", "ServerError", "Unsupported", "UsageError"), "alula.errors"
+        ("AlulaError", "DataError", "EncoderError", "ServerError", "Unsupported", "UnsupportedError", "UsageError"),
+        "alula.errors",
     ),
     **dict.fromkeys(("Refreshed", "Replica"), "alula.replica"),
-    **dict.fromkeys(("Server", "connect"), "alula.servers"),
+    **dict.fromkeys(("Server", "connect"), "alula.milvus"),
     "Hit": "alula.search",
     "Journal": "alula.ingest.journal",
     "load_encoder": "alula.encoders",

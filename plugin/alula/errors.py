@@ -13,7 +13,7 @@ class UsageError(AlulaError):
     exit_code = 2
 
 
-class InterruptedLoadError(AlulaError):
+class LoadInterrupted(AlulaError):
     """The user stopped a load; the message says how far it came and how to go on."""
 
     exit_code = 130
@@ -31,5 +31,8 @@ class ServerError(AlulaError):
     """Milvus could not be reached, or refused what was asked of it."""
 
 
-class Unsupported(AlulaError):
+class UnsupportedError(AlulaError):
     """The server cannot hold or run this index type; the message says what would."""
+
+
+Unsupported = UnsupportedError  # its name in 0.1, for one release

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from alula.errors import UsageError
 from alula.index_types import MAX_RESULTS, Candidates, IndexType, Lowering, SearchPlan, VectorField, check_options
 from alula.kernels import better_is_larger, exact_scores, top_k
-from alula.servers import Calls, Found, Id, NativeSearch, Scope, any_of
+from alula.milvus import Calls, Id, NativeHits, NativeSearch, Scope, any_of
 
 F32 = npt.NDArray[np.float32]
 
@@ -47,7 +47,7 @@ class Hit:
 
 
 @dataclass(frozen=True)
-class Ranked:
+class RankedIds:
     """The best rows for one query, best first.
 
     Args:
@@ -60,12 +60,12 @@ class Ranked:
     scores: F32
     exact: bool
 
-    def among(self, rows: Container[Id]) -> Ranked:
+    def among(self, rows: Container[Id]) -> RankedIds:
         """Those of them that are among some rows."""
         kept = [i for i, id_ in enumerate(self.ids) if id_ in rows]
-        return Ranked([self.ids[i] for i in kept], self.scores[kept], self.exact)
+        return RankedIds([self.ids[i] for i in kept], self.scores[kept], self.exact)
 
-    def anew(self, query: F32, vectors: F32, metric: str) -> Ranked:
+    def anew(self, query: F32, vectors: F32, metric: str) -> RankedIds:
         """The same rows by the scores of vectors that were read again.
 
         Args:
@@ -75,7 +75,7 @@ class Ranked:
         """
         scores = exact_scores(query, vectors, metric)
         order = top_k(scores, len(scores), larger=better_is_larger(metric))
-        return Ranked([self.ids[i] for i in order], scores[order], self.exact)
+        return RankedIds([self.ids[i] for i in order], scores[order], self.exact)
 
 
 class Searcher:
@@ -146,7 +146,7 @@ class Searcher:
         rerank: int | None = None,
         scope: Scope | None = None,
         options: Mapping[str, Any] | None = None,
-    ) -> list[Ranked]:
+    ) -> list[RankedIds]:
         """The best rows for each query.
 
         Args:
@@ -173,7 +173,7 @@ class Searcher:
         best = []
         for ids, scores in self._candidates(plan, queries, exact, scope):
             order = top_k(scores, wanted, larger=larger)[offset:]
-            best.append(Ranked([ids[i] for i in order], scores[order], exact > 0))
+            best.append(RankedIds([ids[i] for i in order], scores[order], exact > 0))
         return best
 
     def vector_of(self, id_: Id, scope: Scope) -> F32:
@@ -216,7 +216,7 @@ class Searcher:
                     else:
                         yield found.ids, estimates
 
-    def _native(self, plan: SearchPlan, span: slice, columns: Sequence[str], scope: Scope) -> Sequence[Found]:
+    def _native(self, plan: SearchPlan, span: slice, columns: Sequence[str], scope: Scope) -> Sequence[NativeHits]:
         queries, filter_ = plan.queries[span], scope.filter
         native = NativeSearch(plan.field, queries, plan.metric, plan.candidates, filter_, plan.params, columns)
         return self._calls.search(native, scope)
@@ -251,7 +251,7 @@ class Searcher:
         return shown
 
 
-def scored_again(best: Sequence[Ranked], rows: int, field: VectorField) -> bool:
+def scored_again(best: Sequence[RankedIds], rows: int, field: VectorField) -> bool:
     """Whether ranked rows, so many in all, are scored again by vectors that are read with their fields."""
     return all(ranked.exact for ranked in best) and rows * 4 * field.dim <= FETCH_BYTES
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from tests.benchmarks.groups import GROUPS
-from tests.benchmarks.page import main
+from benchmarks.groups import GROUPS
+from benchmarks.page import main
 
 
 @pytest.fixture

@@ -32,8 +32,8 @@ from tests.deploy.test_files import (
     of_kind,
     settings,
 )
-from tests.gateway.running import LOOPBACK, RunningGateway
-from tests.servers.standalone import free_ports
+from tests.engines.gateway.running import LOOPBACK, RunningGateway
+from tools.servers.standalone import free_ports
 
 DOCKERFILE = (DEPLOY / "Dockerfile").read_text()
 DASHBOARD = json.loads((DEPLOY / "grafana/dashboards/alula-gateway.json").read_text())
@@ -143,7 +143,7 @@ def test_labels_of_the_dashboard_are_those_of_a_gateway(gateway):
         milvus_pb2_grpc.MilvusServiceStub(channel).ShowCollections(milvus_pb2.ShowCollectionsRequest())
     text = gateway.page("/metrics")[1]
     labels = {label for family in text_string_to_metric_families(text) for s in family.samples for label in s.labels}
-    own = {"kind", "code", "reason"}  # of metrics that have no value yet: alula.gateway.metrics has them
+    own = {"kind", "code", "reason"}  # of metrics that have no value yet: alula.gateway.ops.metrics has them
     of_prometheus = {"instance", "job"}
     for expression in expressions():
         for group in re.findall(r"by \(([\w, ]+)\)", expression):

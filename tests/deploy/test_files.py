@@ -15,7 +15,7 @@ import yaml
 from packaging.requirements import Requirement
 
 from alula.cli.gateway import command
-from alula.gateway.options import split_address
+from alula.gateway.config import split_address
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
 MANIFESTS = sorted(DEPLOY.glob("kubernetes/*.yaml"))
@@ -162,7 +162,7 @@ def test_the_image_installs_what_the_gateway_needs_and_no_torch():
     pip = re.search(r"pip install .* '\.\[([\w,]+)\]'", (DEPLOY / "Dockerfile").read_text())
     extras = pip[1].split(",")
     assert "gateway" in extras
-    from tests.test_house import PROJECT
+    from tests.test_architecture import PROJECT
 
     wanted = [*PROJECT["dependencies"], *(line for extra in extras for line in PROJECT["optional-dependencies"][extra])]
     names = {Requirement(line).name for line in wanted}

@@ -9,13 +9,13 @@ from typing import Any
 
 import click
 
+from alula.catalog.schema import ScalarField
 from alula.cli.options import connection_options, encoder_option, index_type_options
-from alula.collections import DEFAULT_FIELD, DEFAULT_KEY, Collection, open_rows
+from alula.collection import DEFAULT_FIELD, DEFAULT_KEY, Collection, open_rows
 from alula.encoders import load_encoder
 from alula.errors import UsageError
-from alula.ingest.sources import Source
-from alula.schema import ScalarField
-from alula.servers import Server
+from alula.milvus import Server
+from alula.sources import Source
 
 
 @click.command("create")

@@ -7,8 +7,8 @@ from dataclasses import asdict
 import click
 
 from alula.cli.options import connection_options, format_option, show_json, show_pairs
-from alula.collections import describe
-from alula.servers import Server
+from alula.collection import describe
+from alula.milvus import Server
 
 _VECTORS = {
     "field": "kept in a vector field, for exact re-ranking",

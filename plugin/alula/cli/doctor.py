@@ -11,7 +11,7 @@ from rich.text import Text
 from alula.cli.index_types import verdict
 from alula.cli.options import connection_options, console, format_option, show_json
 from alula.index_types import index_types
-from alula.servers import Server, ask
+from alula.milvus import Server, probe
 
 
 @click.command("doctor")
@@ -19,7 +19,7 @@ from alula.servers import Server, ask
 @format_option
 def command(server: Server, output_format: str) -> None:
     """Show what works on a server and why not, by trying it: small collections are created and dropped again."""
-    capabilities = ask(server)
+    capabilities = probe(server)
     verdicts = {name: verdict(kind, capabilities) for name, kind in index_types().items()}
     if output_format == "json":
         found = asdict(capabilities) | {"binary_indexes": sorted(capabilities.binary_indexes)}

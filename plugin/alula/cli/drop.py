@@ -5,9 +5,9 @@ from __future__ import annotations
 import click
 
 from alula.cli.options import confirmed, connection_options
-from alula.collections import describe, drop
+from alula.collection import describe, drop
 from alula.errors import AlulaError
-from alula.servers import Server
+from alula.milvus import Server
 
 
 @click.command("drop")

@@ -15,9 +15,10 @@ from rich.table import Table
 from rich.text import Text
 
 from alula.cli.options import confirmed, connection_options, console, format_option, show_json
+from alula.encoder_store import store as encoder_store
+from alula.encoder_store.store import Entry
 from alula.errors import AlulaError
-from alula.servers import Server, encoder_store
-from alula.servers.encoder_store import Entry
+from alula.milvus import Server
 
 
 @click.group("encoders")

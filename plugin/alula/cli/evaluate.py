@@ -14,20 +14,20 @@ import click
 from rich.table import Table
 from rich.text import Text
 
+from alula.catalog.schema import ScalarField
 from alula.cli.evaluation_options import question_options, shown_progress
 from alula.cli.options import Command, OutputFile, connection_options, console, format_option, show_json
-from alula.collections import Collection
+from alula.collection import Collection
 from alula.encoders import Encoder, load_encoder
-from alula.errors import AlulaError, ServerError, Unsupported, UsageError
+from alula.errors import AlulaError, ServerError, UnsupportedError, UsageError
 from alula.evaluation.evaluate import Bench, Effort, Outcome, evaluate_collection, samples
 from alula.evaluation.native import PATIENCE, Params, parse_native
-from alula.evaluation.questions import Asked, make_questions
+from alula.evaluation.queries import Asked, make_questions
 from alula.evaluation.results import Evaluation
-from alula.evaluation.rows import Progress, Rows, collection_rows, file_rows, rows_of_collection_files
+from alula.evaluation.row_source import Progress, Rows, collection_rows, file_rows, rows_of_collection_files
 from alula.evaluation.settings import Settings, show_settings
 from alula.index_types import Option, index_types
-from alula.schema import ScalarField
-from alula.servers import Server, connect, version
+from alula.milvus import Server, connect, version
 
 _RIVALS = "HNSW,IVF_SQ8"
 
@@ -319,7 +319,7 @@ def _vectors(job: _Job, encoders: Sequence[Encoder], layouts: Sequence[str], met
         for options in _layouts(encoder, layouts):
             try:
                 outcomes.append(bench.learned(encoder, options, asked.questions))
-            except (ServerError, Unsupported) as error:
+            except (ServerError, UnsupportedError) as error:
                 refused[" ".join((encoder.path.name, *options.values()))] = str(error)
     refused |= job.compare(bench, asked, outcomes)
     if not outcomes:

@@ -11,8 +11,8 @@ import click
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from alula.evaluation.rows import Progress as Show
-from alula.evaluation.rows import silent
+from alula.evaluation.row_source import Progress as Show
+from alula.evaluation.row_source import silent
 
 Command = Callable[..., Any]
 _FILE = click.Path(path_type=Path, dir_okay=False)

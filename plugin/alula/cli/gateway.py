@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from alula.errors import AlulaError, UsageError
-from alula.servers import trouble_with_port
+from alula.milvus import trouble_with_port
 
 if TYPE_CHECKING:
-    from alula.gateway.logs import LogFormat
-    from alula.gateway.options import Options
+    from alula.gateway.config import Options
+    from alula.gateway.ops.logs import LogFormat
     from alula.gateway.server import Gateway
 
 EXTRA = {"grpc_health", "grpc_reflection", "prometheus_client", "pythonjsonlogger"}
@@ -75,8 +75,8 @@ def command(
     SIGTERM ends it when running calls have been answered, a second one at once.
     """
     try:
-        from alula.gateway import logs  # noqa: PLC0415
-        from alula.gateway.options import MEBI, Options, TlsFiles  # noqa: PLC0415
+        from alula.gateway.config import MEBI, Options, TlsFiles  # noqa: PLC0415
+        from alula.gateway.ops import logs  # noqa: PLC0415
         from alula.gateway.server import Gateway  # noqa: PLC0415
     except ModuleNotFoundError as error:
         if (error.name or "").split(".")[0] not in EXTRA:
@@ -98,7 +98,7 @@ def command(
 
 async def _serve(gateway: Gateway, options: Options) -> None:
     """Run a gateway until it is told to end."""
-    from alula.gateway.logs import LOGGER  # noqa: PLC0415 - of the extra, which 'command' has found by now
+    from alula.gateway.ops.logs import LOGGER  # noqa: PLC0415 - of the extra, which 'command' has found by now
 
     told = asyncio.Event()
 

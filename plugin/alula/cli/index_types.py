@@ -7,9 +7,9 @@ from rich.table import Table
 from rich.text import Text
 
 from alula.cli.options import connection_options, console, format_option, show_json
-from alula.errors import Unsupported
+from alula.errors import UnsupportedError
 from alula.index_types import Capabilities, IndexType, check_options, index_types
-from alula.servers import Server, ask
+from alula.milvus import Server, probe
 
 
 @click.command("index-types")
@@ -17,7 +17,7 @@ from alula.servers import Server, ask
 @format_option
 def command(server: Server | None, output_format: str) -> None:
     """List the index types; with --uri, also which of them that server can hold."""
-    capabilities = ask(server) if server else None
+    capabilities = probe(server) if server else None
     verdicts = {name: verdict(kind, capabilities) if capabilities else "" for name, kind in index_types().items()}
     if output_format == "json":
         for name, kind in index_types().items():
@@ -47,6 +47,6 @@ def verdict(kind: IndexType, capabilities: Capabilities) -> str:
     """How a server would hold an index type with its default options, or why it cannot."""
     try:
         chosen = kind.choose(capabilities, check_options(kind.create_options, {}, kind.name))
-    except Unsupported as error:
+    except UnsupportedError as error:
         return f"no: {error}"
     return "yes" + (f", {', '.join(f'{key} {value}' for key, value in chosen.items())}" if chosen else "")

@@ -14,17 +14,17 @@ from alula.cli.load_options import DEAD_LETTERS_EXIT, journal_options, open_jour
 from alula.cli.load_progress import json_line, load_progress
 from alula.cli.load_source import Given, forget_stdin, source_options
 from alula.cli.options import connection_options, encoder_option
-from alula.collections import Collection
+from alula.collection import Collection
 from alula.encoders import load_encoder
 from alula.errors import AlulaError
-from alula.ingest.job import Mode, Via
 from alula.ingest.load import LoadReport, load
+from alula.ingest.plan import Mode, Via
 from alula.ingest.preflight import dry_run
-from alula.ingest.sources import Source
-from alula.servers import Server
+from alula.milvus import Server
+from alula.sources import Source
 
 if TYPE_CHECKING:
-    from alula.ingest.ray_engine import RayCluster
+    from alula.ingest.ray.engine import RayCluster
 
 
 @click.command("load")
@@ -165,7 +165,7 @@ def _cluster(address: str | None) -> RayCluster:
     if address == "local":  # Ray reads these when it is imported
         os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")  # its way to say: listen at 127.0.0.1 alone
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # its makers get no report of a load into Milvus
-    from alula.ingest.ray_engine import RayCluster  # noqa: PLC0415 - Ray is an extra, and slow to import
+    from alula.ingest.ray.engine import RayCluster  # noqa: PLC0415 - Ray is an extra, and slow to import
 
     return RayCluster(address or "auto")
 

@@ -18,9 +18,9 @@ from alula.cli.options import connection_options, console, encoder_options, inde
 from alula.encoders import load_encoder
 from alula.errors import UsageError
 from alula.ingest.journal import Journal
-from alula.ingest.migrate import NEIGHBOURS, Migration, MigrationReport, roll_back
-from alula.ingest.old_collection import read_old
-from alula.servers import Server
+from alula.migration.migrate import NEIGHBOURS, Migration, MigrationReport, roll_back
+from alula.migration.source_collection import read_old
+from alula.milvus import Server
 
 
 @click.command("migrate")

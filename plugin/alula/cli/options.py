@@ -16,7 +16,7 @@ from rich.text import Text
 
 from alula.errors import UsageError
 from alula.index_types import Option, index_types
-from alula.servers import connect, is_local
+from alula.milvus import connect, is_local
 
 Command = Callable[..., Any]
 

@@ -21,12 +21,12 @@ from alula.cli.options import (
     index_type_options,
     show_json,
 )
-from alula.collections import Collection
+from alula.collection import Collection
 from alula.encoders import Input
 from alula.errors import UsageError
-from alula.ingest.sources import read_inputs
+from alula.milvus import Id, Server
 from alula.search import Hit
-from alula.servers import Id, Server
+from alula.sources import read_inputs
 
 
 @click.command("search")

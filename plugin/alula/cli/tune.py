@@ -13,14 +13,15 @@ import click
 from rich.table import Table
 from rich.text import Text
 
+from alula.catalog.search_defaults import write_defaults
 from alula.cli.evaluate import ask
 from alula.cli.evaluation_options import question_options, shown_progress
 from alula.cli.options import OutputFile, connection_options, console, encoder_options, format_option, show_json
-from alula.collections import Collection, describe
-from alula.errors import AlulaError, Unsupported, UsageError
+from alula.collection import Collection, describe
+from alula.errors import AlulaError, UnsupportedError, UsageError
 from alula.evaluation.settings import as_options, show_settings
 from alula.evaluation.tune import Tuning, check_target, queries_needed, queries_to_draw, tune
-from alula.servers import Server, write_defaults
+from alula.milvus import Server
 
 
 @click.command("tune")
@@ -163,7 +164,7 @@ def _keep(collection: Collection, result: Tuning, dry: bool) -> str:
         return "dry run"
     try:
         collection.set_defaults(**result.chosen.settings)
-    except Unsupported as error:
+    except UnsupportedError as error:
         return str(error)
     return "stored"
 

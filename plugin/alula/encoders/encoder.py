@@ -19,7 +19,7 @@ import scipy.sparse as sp
 
 from alula.encoders.contract import QUERY_OUTPUTS, ROW_OUTPUTS, TOKENIZER_KEY, VECTORS, EncoderInfo, read_model
 from alula.encoders.graph import cut
-from alula.encoders.raw import Feed, Tokenizer, check_images, check_texts, image_feeds
+from alula.encoders.preprocessing import Feed, Tokenizer, check_images, check_texts, image_feeds
 from alula.errors import DataError, EncoderError
 
 F32 = npt.NDArray[np.float32]

@@ -9,9 +9,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
-from alula.collections import Collection
+from alula.catalog.schema import ScalarField
+from alula.collection import Collection
 from alula.encoders import Encoder
-from alula.errors import InterruptedLoadError
+from alula.errors import LoadInterrupted
+from alula.evaluation.ground_truth import Questions, Searcher
 from alula.evaluation.measure import Point, measure
 from alula.evaluation.native import (
     NATIVE,
@@ -23,15 +25,13 @@ from alula.evaluation.native import (
     settle,
 )
 from alula.evaluation.results import Neighbour, Sample, Subject
-from alula.evaluation.rows import F32, Key, Progress, Rows, silent
+from alula.evaluation.row_source import F32, Key, Progress, Rows, silent
 from alula.evaluation.settings import Settings, default_sweep, given_sweep, show_settings
 from alula.evaluation.sizes import lowering_sizes
-from alula.evaluation.truth import Questions, Searcher
 from alula.index_types import index_types
 from alula.ingest.load import load
 from alula.ingest.pipeline import Status
-from alula.schema import ScalarField
-from alula.servers import Server
+from alula.milvus import Server
 
 SAMPLES = 5  # queries shown with their neighbours
 
@@ -167,7 +167,7 @@ class Bench:
         """Measure the index type of an encoder, loaded into a collection that is dropped afterwards.
 
         Raises:
-            Unsupported: If the server cannot hold it.
+            UnsupportedError: If the server cannot hold it.
             ServerError: If it fails.
         """
         with self._loaded(encoder, options) as (collection, seconds):
@@ -196,8 +196,8 @@ class Bench:
 
             try:
                 load(collection.target(), self.rows.source, mode="insert", progress=show)
-            except (KeyboardInterrupt, InterruptedLoadError):  # the latter tells how to go on with rows that are gone
-                raise InterruptedLoadError(f"Stopped while {what}; the temporary collection was dropped.") from None
+            except (KeyboardInterrupt, LoadInterrupted):  # the latter tells how to go on with rows that are gone
+                raise LoadInterrupted(f"Stopped while {what}; the temporary collection was dropped.") from None
             settle(self.server, name, f"building {kind.name}", self.effort.patience, self.progress)
             yield collection, time.perf_counter() - started
         finally:

@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
+from alula.evaluation.ground_truth import Questions, Searcher
 from alula.evaluation.recall import RecallEstimate, estimate_recall
-from alula.evaluation.rows import Key
-from alula.evaluation.truth import Questions, Searcher
+from alula.evaluation.row_source import Key
 
 WARM_UP = 3  # queries that are not timed: the first ones load and connect
 

@@ -15,14 +15,14 @@ import numpy as np
 from pymilvus import DataType
 from pymilvus.exceptions import MilvusException
 
+from alula.catalog.schema import ScalarField
 from alula.errors import ServerError, UsageError
-from alula.evaluation.rows import F32, Key, Progress, Rows, silent
+from alula.evaluation.ground_truth import Searcher
+from alula.evaluation.row_source import F32, Key, Progress, Rows, silent
 from alula.evaluation.settings import Settings
 from alula.evaluation.sizes import Sizes
-from alula.evaluation.truth import Searcher
 from alula.index_types import FieldSpec
-from alula.schema import ScalarField
-from alula.servers import Server, connect, milvus_errors, send, slices, write_request
+from alula.milvus import Server, connect, milvus_errors, send, slices, write_request
 
 PREFIX = "alula_evaluate_"
 _FIELD = "vector"

@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from alula.collections import Collection
+from alula.collection import Collection
 from alula.errors import UsageError
 from alula.index_types import MAX_RESULTS
 

@@ -11,14 +11,14 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from alula.collections import Collection
+from alula.collection import Collection
 from alula.errors import UsageError
 from alula.evaluation.evaluate import searcher, without_defaults
+from alula.evaluation.ground_truth import Questions
 from alula.evaluation.measure import Point, measure, time_side_by_side
 from alula.evaluation.recall import RecallEstimate, Z
-from alula.evaluation.rows import Progress, silent
+from alula.evaluation.row_source import Progress, silent
 from alula.evaluation.settings import Settings, branches, candidates_ladder, show_settings
-from alula.evaluation.truth import Questions
 
 _STEP = 4  # rungs of the ladder to climb at once
 _ROUNDS = 60  # searches of each setting that is left, in turn

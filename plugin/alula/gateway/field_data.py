@@ -12,7 +12,7 @@ from pymilvus.grpc_gen import schema_pb2
 
 from alula.errors import DataError, UsageError
 from alula.index_types import FieldSpec
-from alula.servers import fill_field
+from alula.milvus import fill_field
 
 F32 = npt.NDArray[np.float32]
 

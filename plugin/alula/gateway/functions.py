@@ -27,17 +27,18 @@ import scipy.sparse as sp
 from pymilvus import DataType
 from pymilvus.grpc_gen import milvus_pb2, schema_pb2
 
-from alula import stored
-from alula.collections import query_vectors
+from alula.catalog import stored
+from alula.collection import query_vectors
 from alula.encoders import DrqEncoder, Encoder, FlopsEncoder
-from alula.errors import DataError, EncoderError, Unsupported, UsageError
-from alula.gateway import metrics, placeholders
+from alula.errors import DataError, EncoderError, UnsupportedError, UsageError
+from alula.gateway import placeholders
 from alula.gateway.field_data import column
+from alula.gateway.ops import metrics
 from alula.gateway.upstream import pairs
 from alula.index_types import Capabilities, Column, FieldSpec
 from alula.index_types.base import NativeQuery
 from alula.ingest.target import join
-from alula.servers import fill_field
+from alula.milvus import fill_field
 
 EncoderOf: TypeAlias = Callable[[str], Encoder]
 
@@ -138,11 +139,11 @@ def declare(schema: schema_pb2.CollectionSchema, encoder_of: EncoderOf) -> None:
 
 
 def check_server(schema: schema_pb2.CollectionSchema, capabilities: Capabilities) -> None:
-    """Raise an `Unsupported` if the server cannot search what the functions of a declared schema fill."""
+    """Raise an `UnsupportedError` if the server cannot search what the functions of a declared schema fill."""
     for entry, _, function in _remembered(schema):
         sparse = entry.data_type == DataType.SPARSE_FLOAT_VECTOR
         if not (capabilities.sparse_index if sparse else capabilities.binary_indexes):
-            raise Unsupported(
+            raise UnsupportedError(
                 f"The function {function.name!r} fills {entry.name!r}, which is {_type_name(entry)}, and "
                 f"{capabilities.server} cannot index those; "
                 + ("use an encoder of the kind 'drq' and a BINARY_VECTOR." if sparse else "use Milvus 2.3 or later.")

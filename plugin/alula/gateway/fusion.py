@@ -19,7 +19,7 @@ from pymilvus.grpc_gen import milvus_pb2, schema_pb2
 
 from alula.errors import UsageError
 from alula.index_types import MAX_RESULTS
-from alula.search import Ranked, check_limit
+from alula.search import RankedIds, check_limit
 
 F32 = npt.NDArray[np.float32]
 
@@ -50,7 +50,7 @@ class Fusion:
     weights: tuple[float, ...] = ()
     normalised: bool = True
 
-    def fuse(self, rankings: Sequence[Ranked], metrics: Sequence[str]) -> Ranked:
+    def fuse(self, rankings: Sequence[RankedIds], metrics: Sequence[str]) -> RankedIds:
         """The rankings of one query as one.
 
         Args:
@@ -66,7 +66,7 @@ class Fusion:
         np.add.at(scores, places, np.concatenate(parts))
         ascending = self.strategy == "weighted" and not (self.normalised or mixed or _larger(metrics[0]))
         order = np.argsort(scores if ascending else -scores, kind="stable")[self.offset : self.offset + self.limit]
-        return Ranked(distinct[order].tolist(), self._rounded(scores[order]), exact=False)
+        return RankedIds(distinct[order].tolist(), self._rounded(scores[order]), exact=False)
 
     def _parts(self, i: int, scores: F32, metric: str, mixed: bool) -> F32:
         """What each row of the i-th ranking adds to its fused score."""

@@ -8,13 +8,14 @@ from typing import Any
 from pymilvus.grpc_gen import milvus_pb2
 
 from alula.errors import UsageError
-from alula.gateway import functions, fusion, searching
-from alula.gateway.declared import flat
-from alula.gateway.rows import show
+from alula.gateway import functions, fusion
+from alula.gateway import search as searching
+from alula.gateway.declaration import flat
+from alula.gateway.entities import show
 from alula.gateway.session import Session, found, shared
 from alula.gateway.upstream import pairs, refill
 from alula.gateway.views import View, describe_indexes
-from alula.search import Ranked
+from alula.search import RankedIds
 
 
 def search(session: Session, request: Any) -> Any:
@@ -71,14 +72,14 @@ def _fused(
     return searching.answer(session, view, whole, searching.Asked(wanted.limit), fused)
 
 
-def _rankings(session: Session, view: View, sub: Any, field: str, params: Mapping[str, Any]) -> Sequence[Ranked]:
+def _rankings(session: Session, view: View, sub: Any, field: str, params: Mapping[str, Any]) -> Sequence[RankedIds]:
     """What one search of a hybrid search finds for each of its queries."""
     if field == view.field:
         return searching.rank(session, view, sub, searching.read(params, view), searching.queries_of(view, sub))
     others = [pair for pair in sub.search_params if pair.key not in ("topk", "offset")]
     refill(sub.search_params, [*others, *pairs([("topk", params["topk"])])])
     results = session.caller.send("Search", sub).results
-    return [Ranked(one.ids, one.scores, exact=True) for one in found(results, sub.nq)]
+    return [RankedIds(one.ids, one.scores, exact=True) for one in found(results, sub.nq)]
 
 
 def _metrics(session: Session, view: View, request: Any, fields: Sequence[str], params: Any) -> Sequence[str]:

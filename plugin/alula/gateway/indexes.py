@@ -10,12 +10,12 @@ from typing import Any
 import grpc
 from pymilvus.grpc_gen import common_pb2, milvus_pb2
 
-from alula import stored
-from alula.collections import native_indexes
+from alula.catalog import stored
+from alula.collection import native_indexes
 from alula.errors import UsageError
-from alula.gateway.declared import Declaration, flat, in_index, lowered, lowering_for
+from alula.gateway.declaration import Declaration, flat, in_index, lowered, lowering_for
 from alula.gateway.session import Session
-from alula.gateway.upstream import RefusedError, pairs, refill
+from alula.gateway.upstream import MilvusError, pairs, refill
 from alula.gateway.views import View, describe_indexes
 from alula.index_types import NativeIndex
 
@@ -218,7 +218,7 @@ def describe(session: Session, request: Any) -> Any:
     shown = _shown(view, response.index_descriptions)
     shown = [i for i in shown if wanted in ("", i.index_name) and field in ("", i.field_name)]
     if not shown:
-        raise RefusedError(
+        raise MilvusError(
             common_pb2.Status(
                 code=700, error_code=common_pb2.ErrorCode.IndexNotExist, reason=f"index not found[index={wanted}]"
             )

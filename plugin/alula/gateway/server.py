@@ -10,21 +10,21 @@ from typing import Any, NoReturn
 import grpc
 
 from alula.errors import ServerError
-from alula.gateway import metrics
-from alula.gateway.capabilities import CapabilitiesOf
-from alula.gateway.encoders import Encoders
-from alula.gateway.health import Health
-from alula.gateway.observed import Call, Observed
-from alula.gateway.options import Options, split_address
-from alula.gateway.outcomes import refused, status_of
-from alula.gateway.pages import Pages
+from alula.gateway.call_log import Call, CallLog
+from alula.gateway.capability_cache import CapabilitiesOf
+from alula.gateway.config import Options, split_address
+from alula.gateway.dispatch import ALWAYS, CHANGING, REWRITES, answer, busy
+from alula.gateway.encoder_cache import Encoders
+from alula.gateway.ops import metrics
+from alula.gateway.ops.health import Health
+from alula.gateway.ops.http import Pages
+from alula.gateway.ops.tls import channel_credentials, server_credentials
 from alula.gateway.peek import NameFields, peek
-from alula.gateway.rewriting import ALWAYS, CHANGING, REWRITES, answer, busy
 from alula.gateway.session import Session
-from alula.gateway.tls import channel_credentials, server_credentials
+from alula.gateway.status import refused, status_of
 from alula.gateway.upstream import PREFIX, RPCS, Caller, Metadata, Upstream, database_of, forwarded
 from alula.gateway.views import Views
-from alula.gateway.workers import TooBusyError, Workers
+from alula.gateway.workers import OverloadedError, Workers
 
 _NAMES = {name: NameFields.of(rpc.request.DESCRIPTOR) for name, rpc in RPCS.items()}
 SEEN_SECONDS = 5.0  # two probes of a balancer that asks every two seconds
@@ -60,7 +60,7 @@ class Gateway:
         Raises:
             ServerError: If an address cannot be listened on.
         """
-        self._observed = Observed(self.options.slow_seconds)
+        self._observed = CallLog(self.options.slow_seconds)
         self.health = Health(self.upstream.aio_channel, self.options.health_seconds)
         self._server = grpc.aio.server(options=self.options.server_settings)
         await self.health.add_to(self._server)
@@ -141,7 +141,7 @@ class Gateway:
         call.way = "rewritten"
         try:
             made = await self._workers.run(answer, name, session, request)
-        except TooBusyError as error:
+        except OverloadedError as error:
             return busy(name, str(error))
         except grpc.RpcError as error:
             await self._abort(call, error)

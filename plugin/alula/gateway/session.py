@@ -12,13 +12,13 @@ import numpy.typing as npt
 from pymilvus.grpc_gen import milvus_pb2
 
 from alula.gateway import placeholders
-from alula.gateway.capabilities import CapabilitiesOf
-from alula.gateway.encoders import Encoders
+from alula.gateway.capability_cache import CapabilitiesOf
+from alula.gateway.encoder_cache import Encoders
 from alula.gateway.field_data import column
 from alula.gateway.functions import EncoderOf
 from alula.gateway.upstream import Caller, pairs
 from alula.gateway.views import Known, View, Views
-from alula.servers import Found, NativeSearch, Scope
+from alula.milvus import NativeHits, NativeSearch, Scope
 
 F32 = npt.NDArray[np.float32]
 # How a search looks for rows is the gateway's affair; whether rows still being written count is the client's.
@@ -84,7 +84,7 @@ def _what(known: Known) -> Any:
 
 
 class RequestCalls:
-    """`alula.servers.Calls` by raw requests, made of the client's own: its partitions, consistency and timestamps hold.
+    """`alula.milvus.Calls` by raw requests, made of the client's own: its partitions, consistency and timestamps hold.
 
     Args:
         caller: The client.
@@ -104,8 +104,8 @@ class RequestCalls:
         )
         self._kept = [(pair.key, pair.value) for pair in request.search_params if pair.key in _KEPT_PARAMS]
 
-    def search(self, native: NativeSearch, scope: Scope) -> Sequence[Found]:
-        """See `alula.servers.Calls.search`."""
+    def search(self, native: NativeSearch, scope: Scope) -> Sequence[NativeHits]:
+        """See `alula.milvus.Calls.search`."""
         del scope  # the client's request says it
         request = milvus_pb2.SearchRequest()
         request.CopyFrom(self._template)
@@ -125,13 +125,13 @@ class RequestCalls:
         request.search_params.extend(pairs([*told.items(), *self._kept]))
         return found(self._caller.send("Search", request).results, len(native.queries), native.columns)
 
-    def query(self, filter: str, fields: Sequence[str], scope: Scope) -> Found:
-        """See `alula.servers.Calls.query`."""
+    def query(self, filter: str, fields: Sequence[str], scope: Scope) -> NativeHits:
+        """See `alula.milvus.Calls.query`."""
         del scope
         answer = self.fetch(filter, fields)
         held = {data.field_name: column(data) for data in answer.fields_data}
         ids = held.get(self.key, [])
-        return Found(list(ids), np.empty(0, np.float32), {name: held.get(name, []) for name in fields})
+        return NativeHits(list(ids), np.empty(0, np.float32), {name: held.get(name, []) for name in fields})
 
     def fetch(self, filter: str, fields: Sequence[str], *, filtered: bool = False) -> Any:
         """The rows that match a filter, as ``QueryResults``, in no order; the primary key is among the fields.
@@ -165,7 +165,7 @@ def shared(request: Any) -> dict[str, Any]:
     return {name: getattr(request, name) for name in _SHARED}
 
 
-def found(results: Any, queries: int, columns: Sequence[str] = ()) -> list[Found]:
+def found(results: Any, queries: int, columns: Sequence[str] = ()) -> list[NativeHits]:
     """What a native search of so many queries found for each, from its ``SearchResultData``."""
     ids = results.ids.int_id.data if results.ids.WhichOneof("id_field") == "int_id" else results.ids.str_id.data
     keys, scores = list(ids), np.array(results.scores, np.float32)
@@ -173,6 +173,6 @@ def found(results: Any, queries: int, columns: Sequence[str] = ()) -> list[Found
     pieces, start = [], 0
     for count in results.topks or [0] * queries:
         part = slice(start, start + count)
-        pieces.append(Found(keys[part], scores[part], {name: held[name][part] for name in columns if count}))
+        pieces.append(NativeHits(keys[part], scores[part], {name: held[name][part] for name in columns if count}))
         start += count
     return pieces

@@ -14,8 +14,8 @@ from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 from pymilvus.grpc_gen import common_pb2, milvus_pb2
 
-from alula.gateway import metrics
-from alula.gateway.options import Options
+from alula.gateway.config import Options
+from alula.gateway.ops import metrics
 
 SERVICE = milvus_pb2.DESCRIPTOR.services_by_name["MilvusService"]
 PREFIX = f"/{SERVICE.full_name}/"
@@ -48,7 +48,7 @@ RPCS = {
 }
 
 
-class RefusedError(Exception):
+class MilvusError(Exception):
     """Milvus answered with an error.
 
     Args:
@@ -184,7 +184,7 @@ class Caller:
         """Call a method of Milvus.
 
         Raises:
-            RefusedError: If Milvus answers with an error.
+            MilvusError: If Milvus answers with an error.
             grpc.RpcError: If the call fails.
         """
         try:
@@ -201,7 +201,7 @@ class Caller:
             return 0
         try:
             return int(self.send("AllocTimestamp", milvus_pb2.AllocTimestampRequest()).timestamp)
-        except RefusedError:
+        except MilvusError:
             return 0
         except grpc.RpcError as error:
             if error.code() != grpc.StatusCode.UNIMPLEMENTED:
@@ -226,10 +226,10 @@ def status_of(response: Any) -> Any:
 
 
 def check(response: Any) -> None:
-    """Raise a `RefusedError` if a response is an error."""
+    """Raise a `MilvusError` if a response is an error."""
     status = status_of(response)
     if status is not None and (status.code or status.error_code):
-        raise RefusedError(status)
+        raise MilvusError(status)
 
 
 def pairs(values: Iterable[tuple[str, Any]]) -> Sequence[Any]:

@@ -13,13 +13,13 @@ from typing import Any
 from pymilvus import DataType
 from pymilvus.grpc_gen import milvus_pb2
 
-from alula import stored
-from alula.collections import field_of, lowering_of, read_defaults
+from alula.catalog import stored
+from alula.collection import field_of, lowering_of, read_defaults
 from alula.errors import AlulaError
-from alula.gateway import metrics
-from alula.gateway.encoders import Encoders, NoEncoderError
+from alula.gateway.encoder_cache import Encoders, NoEncoderError
 from alula.gateway.functions import Function, functions_of
-from alula.gateway.upstream import Caller, RefusedError
+from alula.gateway.ops import metrics
+from alula.gateway.upstream import Caller, MilvusError
 from alula.index_types import IndexType, Lowering, VectorField, index_type
 
 MAX_AGE = 1.0  # seconds that reads may trust a description; writes ask anew
@@ -164,7 +164,7 @@ class Views:
                 about = caller.send(
                     "DescribeCollection", milvus_pb2.DescribeCollectionRequest(db_name=database, collection_name=name)
                 )
-            except RefusedError:
+            except MilvusError:
                 self.forget(database, name)
                 return Known(None)
             view = self._view(caller, database, name, about, known.view if known else None)
@@ -235,7 +235,7 @@ def describe_indexes(caller: Caller, database: str, name: str) -> list[dict[str,
     request = milvus_pb2.DescribeIndexRequest(db_name=database, collection_name=name)
     try:
         response = caller.send("DescribeIndex", request)
-    except RefusedError:
+    except MilvusError:
         return []
     return [
         {pair.key: pair.value for pair in index.params}

@@ -9,12 +9,12 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, TypeVar
 
 from alula.errors import AlulaError
-from alula.gateway import metrics
+from alula.gateway.ops import metrics
 
 T = TypeVar("T")
 
 
-class TooBusyError(AlulaError):
+class OverloadedError(AlulaError):
     """More calls wait than may."""
 
 
@@ -36,11 +36,13 @@ class Workers:
         """Do something in a thread; who is cancelled while waiting for one frees the place.
 
         Raises:
-            TooBusyError: If too many calls wait already.
+            OverloadedError: If too many calls wait already.
         """
         with self._lock:
             if self._taken >= self._most:
-                raise TooBusyError("The gateway has more calls under way than it may; try again, or run more gateways.")
+                raise OverloadedError(
+                    "The gateway has more calls under way than it may; try again, or run more gateways."
+                )
             self._taken += 1
         metrics.waiting.inc()
         future = self._pool.submit(_carry_out, work, arguments)

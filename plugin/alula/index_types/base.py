@@ -18,7 +18,7 @@ import numpy.typing as npt
 import scipy.sparse as sp
 
 from alula.encoders import Encoder, Metric
-from alula.errors import Unsupported, UsageError
+from alula.errors import UnsupportedError, UsageError
 
 if TYPE_CHECKING:
     from alula.index_types.local import EncodedRows, LocalIndex
@@ -33,7 +33,7 @@ MAX_RESULTS = 16384  # Milvus: "top k should be in range [1, 16384]"
 
 @dataclass(frozen=True)
 class Capabilities:
-    """What one server can do, found by asking it (`alula.servers.capabilities.ask`).
+    """What one server can do, found by asking it (`alula.milvus.capabilities.probe`).
 
     Args:
         server: The server in words, with its version.
@@ -213,10 +213,10 @@ class Lowering(ABC):
             columns: Every companion field, as `encode_rows` gives them.
 
         Raises:
-            Unsupported: If the index type cannot be held outside Milvus.
+            UnsupportedError: If the index type cannot be held outside Milvus.
         """
         del columns
-        raise Unsupported("This index type's rows cannot be read back from Milvus.")
+        raise UnsupportedError("This index type's rows cannot be read back from Milvus.")
 
     @abstractmethod
     def plan_search(self, queries: F32, options: Mapping[str, Any], limit: int) -> SearchPlan:
@@ -259,7 +259,7 @@ class IndexType(ABC):
             The settings to store with the collection, flat strings.
 
         Raises:
-            Unsupported: If the server cannot hold it; the message says what to do.
+            UnsupportedError: If the server cannot hold it; the message says what to do.
         """
 
     @abstractmethod
@@ -275,20 +275,20 @@ class IndexType(ABC):
             keep_vectors: Whether it holds the rows' vectors, for exact scores.
 
         Raises:
-            Unsupported: If the type works on a server only; the base always does.
+            UnsupportedError: If the type works on a server only; the base always does.
         """
         del encoder, metric, keep_vectors
-        raise Unsupported(f"The index type {self.name} cannot be held in this process; search it in Milvus.")
+        raise UnsupportedError(f"The index type {self.name} cannot be held in this process; search it in Milvus.")
 
     def open_local(self, folder: Path, encoder: Encoder) -> LocalIndex:
         """Open by memory map what `LocalIndex.save` wrote.
 
         Raises:
             DataError: If the folder holds no such index.
-            Unsupported: As `local`.
+            UnsupportedError: As `local`.
         """
         del folder, encoder
-        raise Unsupported(f"The index type {self.name} cannot be held in this process; search it in Milvus.")
+        raise UnsupportedError(f"The index type {self.name} cannot be held in this process; search it in Milvus.")
 
 
 def check_options(declared: Sequence[Option], given: Mapping[str, Any], what: str) -> dict[str, Any]:
@@ -308,7 +308,7 @@ def choose_storage(keep_vectors: bool, capabilities: Capabilities) -> Storage:
     """Where the user's own vectors go.
 
     Raises:
-        Unsupported: If they are to be kept and the server has no place for them.
+        UnsupportedError: If they are to be kept and the server has no place for them.
     """
     if not keep_vectors:
         return "dropped"
@@ -316,7 +316,7 @@ def choose_storage(keep_vectors: bool, capabilities: Capabilities) -> Storage:
         return "field"
     if capabilities.array_field:
         return "column"
-    raise Unsupported(
+    raise UnsupportedError(
         f"{capabilities.server} holds one vector field per collection and has no ARRAY fields, so the vectors cannot "
         "be kept beside the index; create the collection without them (--drop-vectors)."
     )

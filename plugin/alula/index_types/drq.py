@@ -15,7 +15,7 @@ import numpy.typing as npt
 import scipy.sparse as sp
 
 from alula.encoders import DrqEncoder, DrqQueries, DrqRows, Encoder, Metric
-from alula.errors import Unsupported, UsageError
+from alula.errors import UnsupportedError, UsageError
 from alula.index_types.base import (
     F32,
     Candidates,
@@ -33,7 +33,7 @@ from alula.index_types.flops_sparse import POSTING_BYTES
 from alula.index_types.local import EncodedRows, LocalIndex, Mask
 from alula.kernels import (
     CodeIndex,
-    Found,
+    TopK,
     adc_inner_products,
     adc_scores,
     pack_bytes,
@@ -87,7 +87,7 @@ class Drq(IndexType):
             layout = "hamming" if capabilities.binary_indexes else "adc"
         if layout == "adc":
             if not capabilities.sparse_index:
-                raise Unsupported(
+                raise UnsupportedError(
                     f"{capabilities.server} cannot index sparse vectors "
                     f"({capabilities.reasons.get('sparse_index', 'no reason given')}), which DRQ's layout adc needs; "
                     + ("use --layout hamming." if capabilities.binary_indexes else "use Milvus 2.4 or later.")
@@ -96,7 +96,7 @@ class Drq(IndexType):
         if binary_index not in capabilities.binary_indexes:
             have = ", ".join(sorted(capabilities.binary_indexes))
             todo = f"use --binary-index {have}" if have else "use --layout adc" if capabilities.sparse_index else ""
-            raise Unsupported(
+            raise UnsupportedError(
                 f"{capabilities.server} has no {binary_index} "
                 f"({capabilities.reasons.get(binary_index, 'no reason given')}), which DRQ's layout hamming was to "
                 f"use; {todo or 'use Milvus 2.3 or later, or Milvus Lite 2.5'}."
@@ -342,7 +342,7 @@ class _LocalDrq(LocalIndex):
         *,
         rerank: int | None = None,
         valid: Mask | None = None,
-    ) -> Found:
+    ) -> TopK:
         levels = prefix_levels(self._encoder, options["bits"])
         if levels not in self._index.lengths:
             stored = ", ".join(str(8 * t) for t in self._index.lengths)

@@ -13,7 +13,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from alula.encoders import Encoder, FlopsEncoder, Metric, read_linear_head
-from alula.errors import Unsupported
+from alula.errors import UnsupportedError
 from alula.index_types.base import (
     F32,
     Capabilities,
@@ -27,7 +27,7 @@ from alula.index_types.base import (
     VectorField,
 )
 from alula.index_types.local import EncodedRows, LocalIndex, Mask
-from alula.kernels import Found, InvertedIndex, LinearQueries
+from alula.kernels import InvertedIndex, LinearQueries, TopK
 
 POSTING_BYTES = 8  # an id and a float32 weight
 
@@ -49,7 +49,7 @@ class FlopsSparse(IndexType):
         """See `IndexType.choose`."""
         del options
         if not capabilities.sparse_index:
-            raise Unsupported(
+            raise UnsupportedError(
                 f"{capabilities.server} cannot index sparse vectors "
                 f"({capabilities.reasons.get('sparse_index', 'no reason given')}), which FLOPS_SPARSE needs; use "
                 "Milvus 2.4 or later or Milvus Lite, or a DRQ encoder with --index-type DRQ."
@@ -119,7 +119,7 @@ class _LocalFlops(LocalIndex):
         *,
         rerank: int | None = None,
         valid: Mask | None = None,
-    ) -> Found:
+    ) -> TopK:
         # without exact scores the weights themselves are what is handed out, so they must be the encoder's
         rough = self._linear is not None and self.keeps_vectors and rerank != 0
         return self._index.search(

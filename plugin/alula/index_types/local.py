@@ -12,7 +12,7 @@ import numpy.typing as npt
 import scipy.sparse as sp
 
 from alula.encoders import DrqRows
-from alula.kernels import CodeIndex, Found, InvertedIndex
+from alula.kernels import CodeIndex, InvertedIndex, TopK
 from alula.kernels.vectors import Vectors
 
 F32 = npt.NDArray[np.float32]
@@ -81,7 +81,7 @@ class LocalIndex(ABC):
         *,
         rerank: int | None = None,
         valid: Mask | None = None,
-    ) -> Found:
+    ) -> TopK:
         """The best rows for each query.
 
         Args:

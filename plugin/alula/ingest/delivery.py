@@ -7,11 +7,11 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
+from alula.ingest.bulk_import.sink import ImportSink
 from alula.ingest.journal import Acknowledgement, Journal
-from alula.ingest.pace import StoppedError
-from alula.ingest.sinks.bulk_import import ImportSink
-from alula.ingest.sinks.rpc import RpcSink
-from alula.servers import Columns
+from alula.ingest.rpc_sink import RpcSink
+from alula.milvus import Columns
+from alula.milvus.retrying import StoppedError
 
 
 class Delivery(Protocol):
@@ -95,11 +95,11 @@ class ImportDelivery:
         self.sink: ImportSink  # which needs this as its ledger
 
     def parts(self) -> Sequence[Mapping[str, Any]]:
-        """See `alula.ingest.sinks.parts.Ledger`."""
+        """See `alula.ingest.bulk_import.import_file.Ledger`."""
         return self._journal.parts()
 
     def record_part(self, number: int, part: Mapping[str, Any]) -> None:
-        """See `alula.ingest.sinks.parts.Ledger`."""
+        """See `alula.ingest.bulk_import.import_file.Ledger`."""
         with self._journal.together():
             self._journal.record_part(number, part)
             for batch, what in self._written:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from alula.errors import AlulaError, UsageError
-from alula.ingest.sources import Cursor
+from alula.sources import Cursor
 
 FORMAT = 1
 _TABLES = """

@@ -8,23 +8,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from alula.errors import AlulaError, DataError, InterruptedLoadError
+from alula.errors import AlulaError, DataError, LoadInterrupted
+from alula.ingest.bulk_import.sink import ImportSink
 from alula.ingest.dead_letters import write_dead_letters
 from alula.ingest.delivery import CallDelivery, ImportDelivery
-from alula.ingest.job import Mode, Via, begin
+from alula.ingest.doubtful_rows import settle
 from alula.ingest.journal import Journal
-from alula.ingest.pace import Pace, StoppedError
 from alula.ingest.pipeline import Pipeline, Progress, Status
+from alula.ingest.plan import Mode, Via, begin
 from alula.ingest.preflight import Preflight
-from alula.ingest.settle import settle
-from alula.ingest.sinks.bulk_import import ImportSink
-from alula.ingest.sinks.rpc import RpcSink
-from alula.ingest.sources import Source
+from alula.ingest.rpc_sink import RpcSink
 from alula.ingest.target import Target
 from alula.ingest.verify import Verification, verify
+from alula.milvus.retrying import RateLimiter, StoppedError
+from alula.sources import Source
 
 if TYPE_CHECKING:
-    from alula.ingest.ray_engine import RayCluster
+    from alula.ingest.ray.engine import RayCluster
 
 WRITERS, LITE_WRITERS = 4, 2  # calls at a time; Milvus Lite 2.5 takes more time for more
 PATIENCE = 300.0  # seconds
@@ -117,7 +117,7 @@ def load(
         UsageError: If the source gives something else than the encoder takes, or the journal is of another load.
         DataError: If too many rows cannot be loaded, or the source is damaged.
         ServerError: If Milvus refuses rows for good.
-        InterruptedLoadError: If the user stopped it.
+        LoadInterrupted: If the user stopped it.
     """
     if partition is not None:
         target.check_partition(partition)
@@ -128,7 +128,7 @@ def load(
     size = int(job["batch_rows"])
     status = Status(total=source.rows, read=journal.read_rows, bad=journal.dead_count)
     embedded = target.server.embedded
-    pace = Pace(LITE_WRITERS if embedded else WRITERS, min(patience, LITE_PATIENCE) if embedded else patience)
+    pace = RateLimiter(LITE_WRITERS if embedded else WRITERS, min(patience, LITE_PATIENCE) if embedded else patience)
     sink = RpcSink(target.server, target.name, target.specs, partition, pace)
     delivery: CallDelivery | ImportDelivery = CallDelivery(sink, journal, replace=job["replace"])
     if job["via"] == "import":
@@ -164,7 +164,7 @@ def load(
     except (AlulaError, KeyboardInterrupt) as error:
         if dead_letters is not None:
             write_dead_letters(journal.dead_letters(), dead_letters)
-        kind = InterruptedLoadError if isinstance(error, KeyboardInterrupt | StoppedError) else type(error)
+        kind = LoadInterrupted if isinstance(error, KeyboardInterrupt | StoppedError) else type(error)
         raise kind(f"{str(error) or 'Stopped.'} {_how_far(journal, status)}") from error
     letters = write_dead_letters(journal.dead_letters(), dead_letters) if dead_letters is not None else 0
     return LoadReport(
@@ -184,7 +184,7 @@ def load(
     )
 
 
-def _finish(journal: Journal, target: Target, source: Source, sink: RpcSink, pace: Pace) -> Verification:
+def _finish(journal: Journal, target: Target, source: Source, sink: RpcSink, pace: RateLimiter) -> Verification:
     """Make sure of what is in doubt, and see whether the collection holds what it should."""
     job = cast("Mapping[str, Any]", journal.job)
     settle(journal, target, source, sink, pace, size=job["batch_rows"])

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from alula.errors import DataError
 from alula.ingest.delivery import Delivery
 from alula.ingest.journal import Acknowledgement, DeadLetter, Journal
-from alula.ingest.pace import Pace, StoppedError
-from alula.ingest.sources import Batch, Source
 from alula.ingest.target import Checked, Target, pack
+from alula.milvus.retrying import RateLimiter, StoppedError
+from alula.sources import Batch, Source
 
 SAMPLE_PER_BATCH = 8
 _MIX = 0x9E3779B97F4A7C15  # spreads row numbers, so that those of the least product are a sample
@@ -79,7 +79,7 @@ class Pipeline:
         source: Source,
         delivery: Delivery,
         journal: Journal,
-        pace: Pace,
+        pace: RateLimiter,
         *,
         size: int,
         max_errors: int,

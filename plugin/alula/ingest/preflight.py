@@ -9,8 +9,8 @@ from alula.errors import DataError
 from alula.ingest.duplicates import duplicate_rows
 from alula.ingest.journal import Journal
 from alula.ingest.pipeline import Progress, Status
-from alula.ingest.sources import Source
 from alula.ingest.target import Target
+from alula.sources import Source
 
 
 @dataclass

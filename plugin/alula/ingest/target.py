@@ -12,12 +12,12 @@ import numpy as np
 import pyarrow as pa
 import scipy.sparse as sp
 
+from alula.catalog.schema import ScalarField
 from alula.encoders import EncoderInfo, Inputs
 from alula.errors import DataError, UsageError
 from alula.index_types import FieldSpec, Lowering, vector_spec
-from alula.ingest.sources import Batch, Source
-from alula.schema import ScalarField
-from alula.servers import Server, milvus_errors
+from alula.milvus import Server, milvus_errors
+from alula.sources import Batch, Source
 
 BATCH_ROWS = 8192
 BATCH_BYTES = 16 << 20

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from alula.ingest.same import same_rows
+from alula.ingest.compare_rows import same_rows
 from alula.ingest.target import Target
-from alula.servers import any_of, milvus_errors
+from alula.milvus import any_of, milvus_errors
 
 NEIGHBOURS = 10
 

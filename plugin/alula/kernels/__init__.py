@@ -1,18 +1,18 @@
 """The few numeric loops: exact scores, asymmetric distances, top-k, and indexes held in this process."""
 
 from alula.kernels.adc import adc_inner_products, adc_scores, pack_bytes, pack_norms, unpack_bytes, unpack_norms
-from alula.kernels.code_index import CodeIndex
-from alula.kernels.compiled import warm_up
+from alula.kernels.code_index.index import CodeIndex
 from alula.kernels.exact import better_is_larger, exact_scores, top_k
-from alula.kernels.found import Found
-from alula.kernels.inverted import InvertedIndex
+from alula.kernels.inverted_index.index import InvertedIndex
+from alula.kernels.jit import warm_up
 from alula.kernels.linear import LinearQueries
+from alula.kernels.topk import TopK
 
 __all__ = [
     "CodeIndex",
-    "Found",
     "InvertedIndex",
     "LinearQueries",
+    "TopK",
     "adc_inner_products",
     "adc_scores",
     "better_is_larger",

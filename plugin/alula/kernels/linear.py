@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from alula.kernels.compiled import sparse_loops
-from alula.kernels.found import F32, I64, U8
+from alula.kernels.jit import sparse_loops
+from alula.kernels.topk import F32, I64, U8
 from alula.kernels.vectors import LINE
 
 LONG = 256  # vectors of so many dimensions are shortened first ...

@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from alula.errors import DataError
-from alula.kernels.compiled import sparse_loops
-from alula.kernels.found import F32, I64, U8, U32
+from alula.kernels.jit import sparse_loops
+from alula.kernels.topk import F32, I64, U8, U32
 
 METRICS = {"COSINE": 0, "IP": 1, "L2": 2}
 LINE = 64  # bytes of a cache line: a row of codes begins at one

@@ -12,9 +12,9 @@ from contextlib import contextmanager
 from importlib import metadata
 from typing import Any
 
-from alula.errors import AlulaError, DataError, Unsupported, UsageError
+from alula.errors import AlulaError, DataError, UnsupportedError, UsageError
+from alula.lite.index_type import LiteIndexType, every_offered
 from alula.lite.masks import with_known_masks
-from alula.lite.offered import Offered, every_offered
 from alula.lite.segment_index import FailedIndex
 from alula.lite.self_test import SelfTest, changed
 
@@ -27,7 +27,7 @@ NOT_BUILD_PARAMS = frozenset(
 _log = logging.getLogger("alula.lite")
 _lock = threading.Lock()
 _replaced: list[tuple[Any, str, Any]] = []  # where, attribute, what was there
-_offered: dict[str, Offered | SelfTest] = {}
+_offered: dict[str, LiteIndexType | SelfTest] = {}
 _caller = threading.local()  # .hears: whether what is raised now reaches the client
 
 
@@ -43,7 +43,7 @@ def register(*, cache_masks: bool = False) -> None:
             the index.
 
     Raises:
-        Unsupported: If there is no Milvus Lite, or one that this was not tested with.
+        UnsupportedError: If there is no Milvus Lite, or one that this was not tested with.
     """
     wanted = REPLACED + (KNOWN_MASKS if cache_masks else ())
     with _lock:
@@ -77,9 +77,11 @@ def _check_version() -> None:
     try:
         version = metadata.version("milvus-lite")
     except metadata.PackageNotFoundError:
-        raise Unsupported(f"Milvus Lite is not installed; pip install milvus-lite=={TESTED_VERSIONS[-1]}.") from None
+        raise UnsupportedError(
+            f"Milvus Lite is not installed; pip install milvus-lite=={TESTED_VERSIONS[-1]}."
+        ) from None
     if version not in TESTED_VERSIONS:
-        raise Unsupported(
+        raise UnsupportedError(
             f"Milvus Lite {version} is installed, and alula.lite replaces parts of it that change between versions: it "
             f"works with {tested} only. pip install milvus-lite=={TESTED_VERSIONS[-1]}; or create the collection with "
             "alula.Collection, which needs nothing of the kind."
@@ -173,7 +175,7 @@ def _creating(original: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _checked(
-    kind: Offered | SelfTest, collection: Any, field_name: str, index_params: Mapping[str, Any]
+    kind: LiteIndexType | SelfTest, collection: Any, field_name: str, index_params: Mapping[str, Any]
 ) -> Mapping[str, Any]:
     field = next((field for field in collection.schema.fields if field.name == field_name), None)
     if field is None:

@@ -22,7 +22,7 @@ from alula.encoders import DrqEncoder, DrqRows, FlopsEncoder
 from alula.errors import AlulaError, DataError, EncoderError
 from alula.index_types import EncodedRows, IndexType, LocalIndex
 from alula.index_types.local import F32, I64, Mask
-from alula.kernels import Found, better_is_larger, exact_scores, top_k
+from alula.kernels import TopK, better_is_larger, exact_scores, top_k
 
 ABOUT, FORMAT = "alula.json", 1
 BLOCK = 4096  # rows to encode at a time: an encoder's hidden layer is far larger than its rows
@@ -73,7 +73,7 @@ class SegmentIndex:
         """Encode the vectors (n, d) of a segment.
 
         Raises:
-            DataError, EncoderError, Unsupported: If they cannot be encoded, or not held.
+            DataError, EncoderError, UnsupportedError: If they cannot be encoded, or not held.
         """
         encoder = recipe.encoder
         finite: Mask = np.asarray(np.isfinite(vectors).all(axis=1))
@@ -121,7 +121,7 @@ class SegmentIndex:
         if every > max(options.get("candidates", CANDIDATES), top_k):
             found = self._rows.search(queries, top_k, options, valid=valid_mask)
         else:  # all are candidates
-            found = Found.empty(len(queries), top_k)
+            found = TopK.empty(len(queries), top_k)
         # Sparse codes lead only to rows that share a term with the query, and the user may ask for more than those.
         for query in np.flatnonzero(found.positions[:, min(top_k, every) - 1] < 0):
             best, scores = self._exact(queries[query], top_k, valid_mask)

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from pymilvus.grpc_gen import common_pb2
 
-from alula.errors import Unsupported
+from alula.errors import UnsupportedError
 from alula.index_types.local import F32, I64, Mask
 
 NAME = "ALULA_SELF_TEST"
@@ -41,21 +41,21 @@ class SelfTest:
     def check_build(
         self, field: str, dim: int, metric: str | None, params: Mapping[str, Any]
     ) -> tuple[str, dict[str, Any]]:
-        """See `Offered.check_build`."""
+        """See `LiteIndexType.check_build`."""
         self.calls.append(f"check_build {field} {dim} {metric}")
         return str(metric), dict(params)
 
     def check_search(self, params: Mapping[str, Any]) -> dict[str, Any]:
-        """See `Offered.check_search`."""
+        """See `LiteIndexType.check_search`."""
         return dict(params)
 
     def build(self, params: Mapping[str, Any], vectors: F32) -> _Exact:
-        """See `Offered.build`."""
+        """See `LiteIndexType.build`."""
         self.calls.append(f"build {dict(params)} {vectors.tolist() == VECTORS.tolist()}")
         return _Exact(self)
 
     def load(self, params: Mapping[str, Any], path: str) -> _Exact:
-        """See `Offered.load`."""
+        """See `LiteIndexType.load`."""
         self.calls.append(f"load {dict(params)} {Path(path).read_text()}")
         return _Exact(self)
 
@@ -63,7 +63,7 @@ class SelfTest:
         """Create a collection, build its index, search it, and do it again from the sidecar file.
 
         Raises:
-            Unsupported: If anything else was asked or found than is known.
+            UnsupportedError: If anything else was asked or found than is known.
         """
         with tempfile.TemporaryDirectory(prefix="alula-lite-") as folder:
             try:
@@ -128,9 +128,9 @@ def _use(folder: str) -> list[list[dict[str, Any]]]:
         return [*whole, *collection.search([QUERY], top_k=2, expr=FILTER, search_params={"depth": 7})]
 
 
-def changed(detail: str) -> Unsupported:
+def changed(detail: str) -> UnsupportedError:
     """Milvus Lite is not what it was, though its version is."""
-    return Unsupported(
+    return UnsupportedError(
         f"This Milvus Lite does not use an index the way the tested versions do ({detail}); nothing was registered. "
         "Install one of those again, and see whether another package changes it as well."
     )

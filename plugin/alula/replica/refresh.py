@@ -11,8 +11,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from alula.replica.reading import Page
-from alula.replica.rows import I64, Rows
+from alula.replica.block_reader import Page
+from alula.replica.replica_rows import I64, Rows
 
 
 @dataclass(frozen=True)

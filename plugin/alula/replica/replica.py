@@ -15,27 +15,27 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from alula.collections import Collection, describe, lowering_of, query_vectors
+from alula.collection import Collection, describe, lowering_of, query_vectors
 from alula.encoders import Encoder, load_encoder
 from alula.errors import UsageError
 from alula.index_types import MAX_RESULTS, Lowering, check_options, index_type
-from alula.ingest.catch_up import keys_of
+from alula.ingest.collection_source import count_rows
 from alula.ingest.pipeline import Progress, Status
-from alula.ingest.sources.collection import count_rows
-from alula.kernels import Found, better_is_larger, top_k
+from alula.kernels import TopK, better_is_larger, top_k
+from alula.migration.catch_up import keys_of
+from alula.milvus import Scope, any_of, literal
 from alula.replica import snapshot
-from alula.replica.filters import NotUnderstoodError, Predicate, parse_filter
-from alula.replica.gate import Gate
-from alula.replica.reading import Page, Reader
+from alula.replica.block_reader import Page, Reader
+from alula.replica.lock import ReadWriteLock
 from alula.replica.refresh import Difference, Refreshed, compare, really_gone
-from alula.replica.rows import I64, Rows
+from alula.replica.replica_rows import I64, Rows
+from alula.replica.row_filter import FilterNotSupported, Predicate, parse_filter
 from alula.replica.snapshot import Origin
 from alula.search import Hit, Searcher, check_limit, check_rerank, scored_exactly, with_defaults
-from alula.servers import Scope, any_of, literal
 
 F32 = npt.NDArray[np.float32]
 Filter = tuple[str, Predicate]
-Ranked = list[tuple[I64, F32]]  # for each query, positions and scores of its best rows
+RankedPositions = list[tuple[I64, F32]]  # for each query, positions and scores of its best rows
 
 _MOST_WARNINGS = 20  # of different reasons, in the life of a replica
 
@@ -57,7 +57,7 @@ class Replica:
 
     Raises:
         UsageError: If there is no such field, or the vectors were dropped.
-        Unsupported: If the index type cannot be held outside Milvus.
+        UnsupportedError: If the index type cannot be held outside Milvus.
         ServerError: If Milvus fails.
     """
 
@@ -98,7 +98,7 @@ class Replica:
     def _prepare(self, origin: Origin, lowering: Lowering, collection: Collection | None) -> None:
         self._origin, self._lowering, self._collection = origin, lowering, collection
         self._kind = index_type(lowering.settings["type"])
-        self._gate, self._refreshing = Gate(), threading.Lock()
+        self._gate, self._refreshing = ReadWriteLock(), threading.Lock()
         self._told: set[str] = set()
 
     @classmethod
@@ -185,7 +185,7 @@ class Replica:
           takes as little time;
         - output fields that are not held; rows that are gone when these are read are left out, so that there may be
           fewer than `limit`;
-        - a search whose filter names a column that is not held or says what `alula.replica.filters` does not
+        - a search whose filter names a column that is not held or says what `alula.replica.row_filter` does not
           understand: all of it, with a warning in the log. `filter_is_local` tells beforehand.
 
         Where candidates are fewer than the rows they need not be Milvus's: DRQ's are the nearest by code distance, so
@@ -229,7 +229,7 @@ class Replica:
         scope = Scope("", (), consistency_level, timeout)
         try:
             understood = self._understood(filter)
-        except NotUnderstoodError as reason:
+        except FilterNotSupported as reason:
             searcher = self._searcher(f"The filter {filter!r} is for Milvus: {reason}")
             self._warn(filter, str(reason))
             return searcher.search(
@@ -254,7 +254,7 @@ class Replica:
         """Whether a search with this filter is made in this process, and not by Milvus."""
         try:
             self._understood(filter)
-        except NotUnderstoodError:
+        except FilterNotSupported:
             return False
         return True
 
@@ -370,18 +370,18 @@ class Replica:
 
     def _find(
         self, vectors: F32, k: int, options: Mapping[str, Any], rerank: int | None, filter: Filter | None
-    ) -> tuple[Rows, Found]:
+    ) -> tuple[Rows, TopK]:
         """The best rows by the index, and the rows among which they were found."""
         with self._gate.reading():
             rows = self._rows
             valid = rows.mask(*filter) if filter else None
             if not len(rows.index) or (valid is not None and not valid.any()):
-                return rows, Found.empty(len(vectors), k)
+                return rows, TopK.empty(len(vectors), k)
             return rows, rows.index.search(vectors, k, options, rerank=rerank, valid=valid)
 
     def _scored_by_milvus(
         self, vectors: F32, exact: int, options: Mapping[str, Any], filter: Filter | None, scope: Scope
-    ) -> tuple[Rows, Ranked]:
+    ) -> tuple[Rows, RankedPositions]:
         """The best candidates, with exact scores from Milvus; those that it does not have any more are left out."""
         searcher = self._searcher("Exact scores need the vectors, which are not held (search with rerank=0)")
         if exact > MAX_RESULTS:
@@ -400,7 +400,7 @@ class Replica:
         return rows, ranked
 
     def _hits(
-        self, rows: Rows, best: Ranked, output_fields: Sequence[str], scope: Scope, *, exact: bool
+        self, rows: Rows, best: RankedPositions, output_fields: Sequence[str], scope: Scope, *, exact: bool
     ) -> list[list[Hit]]:
         positions = np.concatenate([np.empty(0, np.int64), *(at for at, _ in best)])
         ids = rows.ids(positions)

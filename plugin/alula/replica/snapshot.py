@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from alula.catalog.schema import ScalarField
 from alula.encoders import Encoder
 from alula.errors import DataError
 from alula.index_types import IndexType, LocalIndex
-from alula.kernels.sidecar import ABOUT, whole_folder
-from alula.replica.rows import Rows
-from alula.schema import ScalarField
+from alula.kernels.array_folder import ABOUT, whole_folder
+from alula.replica.replica_rows import Rows
 
 FORMAT = 1
 _INDEX, _COLUMNS, _PRINTS = "index", "columns.arrow", "fingerprints.npy"
@@ -29,7 +29,7 @@ class Origin:
     Args:
         collection: Its name.
         server: The server's address.
-        identity: See `alula.collections.Description`.
+        identity: See `alula.collection.Description`.
         settings: What Alula stored with it.
         primary_key: Its primary key.
         fields: Its other scalar fields.

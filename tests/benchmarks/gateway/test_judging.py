@@ -7,13 +7,13 @@ import grpc
 import pytest
 from pymilvus import MilvusClient
 
-from tests.benchmarks.gateway.pressure import press
-from tests.benchmarks.gateway.soak import SERVERS_OWN, Tally, Window, _targets, _unexplained
-from tests.benchmarks.gateway.soak_worker import Refusal, Seen
-from tests.benchmarks.gateway.throughput import recorded
-from tests.benchmarks.gateway.usage import Usage, usage
-from tests.benchmarks.report import Report
-from tests.servers.lite import LiteServer
+from benchmarks.gateway.pressure import press
+from benchmarks.gateway.soak import SERVERS_OWN, Tally, Window, _targets, _unexplained
+from benchmarks.gateway.soak_worker import Refusal, Seen
+from benchmarks.gateway.throughput import recorded
+from benchmarks.gateway.usage import Usage, usage
+from benchmarks.report import Report
+from tools.servers.lite import LiteServer
 
 
 def missed(tally):

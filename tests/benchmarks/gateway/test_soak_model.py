@@ -5,10 +5,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from tests.benchmarks.gateway.soak_model import CLIENTS, METRIC, Asked, Model, judge, row_of, vector_of
-from tests.benchmarks.gateway.soak_straight import Straight
-from tests.benchmarks.gateway.soak_worker import make
-from tests.engines import best, scores
+from benchmarks.gateway.soak_model import CLIENTS, METRIC, Asked, Model, judge, row_of, vector_of
+from benchmarks.gateway.soak_straight import Straight
+from benchmarks.gateway.soak_worker import make
+from tests.small_collections import best, scores
 
 OWNER = 1
 IDS = [OWNER + CLIENTS * i for i in range(1, 60)]
@@ -131,7 +131,7 @@ def test_what_the_server_has_shown_is_known(model):
 
 @pytest.mark.timeout(300)
 def test_what_the_server_had_shown_is_told_from_what_it_never_did(milvus_server, monkeypatch):
-    monkeypatch.setattr("tests.benchmarks.gateway.soak_straight.PATIENCE", 0)
+    monkeypatch.setattr("benchmarks.gateway.soak_straight.PATIENCE", 0)
     name, straight, model = "soak_straight", Straight(milvus_server.uri, OWNER), Model()
     client = milvus_server.client()
     make(client, name, "FLAT")

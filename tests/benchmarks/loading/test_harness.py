@@ -9,10 +9,10 @@ from pymilvus import DataType, MilvusClient
 from pymilvus.exceptions import MilvusException
 
 import alula
-from tests.benchmarks.loading.checking import FIELD, Rows, check, companions, count, open_encoder
-from tests.servers.cutting_proxy import CuttingProxy
-from tests.servers.standalone import free_ports
+from benchmarks.loading.checking import FIELD, Rows, check, companions, count, open_encoder
 from tests.tiny_encoders import TinyFlops, write_drq, write_flops
+from tools.servers.cutting_proxy import CuttingProxy
+from tools.servers.standalone import free_ports
 
 NAME = "rows"
 

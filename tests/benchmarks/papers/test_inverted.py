@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from scipy import sparse
 
-from tests.benchmarks.papers.datasets import found
-from tests.benchmarks.papers.inverted import InvertedIndex
+from benchmarks.papers.datasets import found
+from benchmarks.papers.inverted import InvertedIndex
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from tests.benchmarks.papers.labelled import Pictures, judge
+from benchmarks.papers.labelled import Pictures, judge
 
 
 def test_mean_average_precision_by_distance_over_several_chunks_of_queries() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from tests.benchmarks.speed.timing import Contender, K, ladder, milliseconds, recall, tune
+from benchmarks.speed.timing import Contender, K, ladder, milliseconds, recall, tune
 
 TRUTH = np.tile(np.arange(K), (4, 1))
 

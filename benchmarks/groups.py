@@ -1,0 +1,74 @@
+"""The groups of benchmarks: a group is a package here, a part of it a module and a section of docs/benchmarks.md."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Protocol, cast
+
+from benchmarks.report import Report
+
+
+class Part(Protocol):
+    """What a part's module holds; the page shows TITLE, then ANSWERS, then the report's tables."""
+
+    TITLE: str
+    ANSWERS: str  # the question and how to read the tables, in Markdown
+    SEEDS: tuple[int, ...]  # of what is repeated; a quick run takes the first
+
+    def measure(self, report: Report, *, quick: bool) -> None:
+        """Fill the report with rows, targets and pictures."""
+
+
+@dataclass(frozen=True)
+class Group:
+    """A group of benchmarks.
+
+    Args:
+        name: The package.
+        make: The target of make that runs it.
+        variable: The variable of make that names some parts.
+        heading: What stands before a part's title on the page; ``{}`` is the part's name.
+        modules: The parts' modules, by the names that a user types.
+    """
+
+    name: str
+    make: str
+    variable: str
+    heading: str
+    modules: Mapping[str, str]
+
+    def parts(self, wanted: Iterable[str] = ()) -> dict[str, Part]:
+        """The parts by name, all of them unless some are named."""
+        chosen = list(wanted) or list(self.modules)
+        missing = [name for name in chosen if name not in self.modules]
+        if missing:
+            raise SystemExit(f"{self.make} has no part {', '.join(missing)}; there are {', '.join(self.modules)}.")
+        return {name: cast(Part, import_module(f"benchmarks.{self.name}.{self.modules[name]}")) for name in chosen}
+
+    def report(self, name: str, seeds: Iterable[int]) -> Report:
+        """An empty report of one part."""
+        return Report(f"{self.name}-{name}", list(seeds), f'make {self.make} {self.variable}="{name}"')
+
+
+def _same(*names: str) -> dict[str, str]:
+    return {name: name for name in names}
+
+
+GROUPS = {
+    group.name: group
+    for group in (
+        Group("milvus", "bench", "PARTS", "Inside Milvus: ", _same("job", "reranking")),
+        Group("papers", "bench-papers", "TABLES", "Table {}: ", {str(i): f"table{i}" for i in (1, 2, 3, 4)}),
+        Group("loading", "bench-load", "PARTS", "Loading: ", _same("faults", "throughput", "memory", "scale")),
+        Group("speed", "bench-speed", "PARTS", "Speed: ", _same("hnsw", "codes", "lite3")),
+        Group(
+            "gateway",
+            "bench-gateway",
+            "PARTS",
+            "Gateway: ",
+            {**_same("latency", "throughput", "soak"), "soak-lite": "soak_lite"},
+        ),
+    )
+}

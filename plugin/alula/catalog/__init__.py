@@ -1,0 +1,1 @@
+"""What a collection is: schema, stored settings, description, binding, creation, search defaults."""

@@ -1,0 +1,1 @@
+"""Encoders kept in Milvus itself, so that gateways keep nothing."""

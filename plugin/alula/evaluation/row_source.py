@@ -1,0 +1,161 @@
+"""Rows that an evaluation reads more than once: their keys and vectors, block by block, and a sample of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from alula.collection import Collection, open_rows
+from alula.errors import DataError, UsageError
+from alula.ingest.collection_source import CollectionSource
+from alula.sources import FileSource, Source, open_source
+
+F32 = npt.NDArray[np.float32]
+Key = int | str
+Progress = Callable[[str, int, int | None], None]  # what is done, how much of it, of how much
+BLOCK_ROWS = 8192
+
+
+def silent(what: str, done: int, total: int | None) -> None:
+    """A `Progress` that shows nothing."""
+    del what, done, total
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Rows that can be read again and again, always in the same order.
+
+    Args:
+        source: Where they are.
+        key: The column with their keys; None if their keys are their numbers.
+        embed: Makes vectors (n, d) of the source's inputs.
+        count: Their number, None when it is not known without reading them.
+        file: The local file that they are read from; None if they are elsewhere, or in several.
+    """
+
+    source: Source
+    key: str | None
+    embed: Callable[[Any], F32]
+    count: int | None
+    file: Path | None = None
+    fields: tuple[str, ...] = field(default=())
+
+    def blocks(self, progress: Progress = silent, what: str = "reading") -> Iterator[tuple[list[Key], F32]]:
+        """Keys and vectors, some thousand at a time.
+
+        Raises:
+            DataError: For the first row that has no vector.
+        """
+        done = 0
+        for batch in self.source.batches(BLOCK_ROWS):
+            if batch.bad:
+                position = min(batch.bad)
+                raise DataError(f"Row {batch.start + position} of {self.source.name}: {batch.bad[position]}; mend it.")
+            keys: list[Key] = list(range(batch.start, batch.start + len(batch)))
+            if self.key is not None:
+                keys = batch.columns[self.key].to_pylist()
+            done += len(batch)
+            progress(what, done, self.count)
+            yield keys, self.embed(batch.inputs)
+
+    def columns(self, keys: Iterable[Key]) -> dict[Key, dict[str, Any]]:
+        """The scalar columns of some rows, by key; reads the source up to the last of them."""
+        wanted, found = set(keys), {}
+        if not self.fields:
+            return {}
+        for batch in self.source.batches(BLOCK_ROWS):
+            held = range(batch.start, batch.start + len(batch)) if self.key is None else batch.columns[self.key]
+            for position, key in enumerate(held):
+                name = key.as_py() if isinstance(key, pa.Scalar) else key
+                if name in wanted:
+                    found[name] = {field: batch.columns[field][position].as_py() for field in self.fields}
+            if len(found) == len(wanted):
+                break
+        return found
+
+
+def collection_rows(collection: Collection) -> Rows:
+    """The kept vectors of an Alula collection.
+
+    Raises:
+        UsageError: If they were dropped.
+    """
+    kept = collection.lowering.field
+    if kept.storage == "dropped":
+        raise UsageError(
+            f"The collection {collection.name!r} keeps no vectors to find the true neighbours with; give the files "
+            "that they came from with --vectors, or the true neighbours with --truth and queries with --queries."
+        )
+    source = CollectionSource(collection.server, collection.name, vector_field=kept.name, live=True)
+    return Rows(source, collection.primary_key.name, _as_float32, source.rows)
+
+
+def rows_of_collection_files(collection: Collection, places: str | Sequence[str], column: str | None) -> Rows:
+    """The files that a collection was loaded from, under the keys that its rows have there.
+
+    Raises:
+        UsageError, DataError: If they cannot be read.
+    """
+    encoder, key = collection.lowering.encoder, collection.primary_key
+    takes = encoder.info.input
+    source = open_rows(
+        encoder,
+        places,
+        vector_column=column if takes == "vectors" else None,
+        text_column=column if takes == "text" else None,
+    )
+    if key.name not in source.scalars and key.data_type == "VARCHAR":
+        raise UsageError(f"{source.name} has no column {key.name!r}, which is the key of {collection.name!r}.")
+    return _of_files(source, key.name, encoder.check_vectors if takes == "vectors" else encoder.embed)
+
+
+def file_rows(places: str | Sequence[str], column: str | None, dim: int | None) -> Rows:
+    """Files of vectors; the rows' keys are their numbers.
+
+    Raises:
+        UsageError, DataError: If they cannot be read.
+    """
+    return _of_files(open_source(places, column, dim=dim), None, _as_float32)
+
+
+def _of_files(source: FileSource, key: str | None, embed: Callable[[Any], F32]) -> Rows:
+    path = Path(source.name)
+    held = key if key in source.scalars else None
+    return Rows(source, held, embed, source.rows, path if path.is_file() else None, tuple(source.scalars))
+
+
+def _as_float32(inputs: Any) -> F32:
+    vectors: F32 = np.asarray(inputs, np.float32)
+    return vectors
+
+
+def sample_rows(rows: Rows, count: int, seed: int, progress: Progress = silent) -> tuple[list[Key], F32]:
+    """Rows drawn at random, each as likely as any other, in random order.
+
+    Raises:
+        UsageError: If there are not so many.
+    """
+    rng = np.random.default_rng(seed)
+    drawn = np.empty(0)
+    keys: list[Key] = []
+    vectors: F32 = np.empty((0, 0), np.float32)
+    for block_keys, block in rows.blocks(progress, "drawing queries"):
+        # the rows with the least of random numbers are a fair sample of any number of rows, seen once
+        numbers = np.concatenate([drawn, rng.random(len(block))])
+        kept = np.argsort(numbers, kind="stable")[:count]
+        held = len(drawn)
+        keys = [keys[i] if i < held else block_keys[i - held] for i in kept]
+        vectors = np.concatenate([vectors.reshape(held, block.shape[1]), block])[kept]
+        drawn = numbers[kept]
+    if len(keys) < count:
+        raise UsageError(
+            f"There are {len(keys):,} rows in {rows.source.name}, and {count:,} queries were to be drawn of them; give "
+            "a smaller --sample, or queries of your own with --queries."
+        )
+    return keys, vectors

@@ -1,0 +1,1 @@
+"""Operating a gateway: health, metrics, HTTP pages, TLS, logs."""

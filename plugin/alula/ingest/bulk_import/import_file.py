@@ -1,0 +1,133 @@
+"""The parts of a bulk import: Parquet files as Milvus reads them, and what is known of each.
+
+Milvus's own writer (`pymilvus.bulk_writer.LocalBulkWriter`) takes rows one by one, holds a whole part in memory, and
+needs the clients of two object stores and pandas to be imported at all. So the same layout is written here from
+columns, and row group by row group; a test imports every type into Milvus 2.3.5.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Protocol, cast
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+import scipy.sparse as sp
+
+from alula.catalog.schema import ARROW_TYPES
+from alula.errors import UnsupportedError
+from alula.index_types import Column, FieldSpec
+from alula.milvus import Columns
+from alula.sources.base import Cursor
+
+PARQUET_TYPES: dict[str, pa.DataType] = ARROW_TYPES | {
+    "ARRAY": pa.list_(pa.float32()),  # Alula keeps vectors in ARRAY<FLOAT>, and creates no other arrays
+    "FLOAT_VECTOR": pa.list_(pa.float32()),
+    "BINARY_VECTOR": pa.list_(pa.uint8()),
+    "SPARSE_FLOAT_VECTOR": pa.string(),  # JSON: {"dimension": weight}
+}
+
+
+@dataclass(frozen=True)
+class Part:
+    """One file of a bulk import, and how far it is.
+
+    Args:
+        number: Its place among the parts of the load, counted from 0.
+        first: Cursor of its first row.
+        last: Cursor of its last row.
+        rows: Rows in it.
+        file: The file's name as the server reads it.
+        task: The server's number of the import; None before it has been asked for.
+        state: ``written``: it lies in the stage, and the server may or may not have been asked to import it.
+            ``submitted``: the server has it, as `task`. ``done``: the server has imported it.
+    """
+
+    number: int
+    first: Cursor
+    last: Cursor
+    rows: int
+    file: str
+    task: int | None = None
+    state: Literal["written", "submitted", "done"] = "written"
+
+
+class Ledger(Protocol):
+    """Remembers the parts of one load beyond the death of the process (`alula.ingest.journal.Journal`)."""
+
+    def parts(self) -> Sequence[Mapping[str, Any]]:
+        """The fields of all parts, in the order of their numbers."""
+        ...
+
+    def record_part(self, number: int, part: Mapping[str, Any]) -> None:
+        """Remember a part in the place of what was known of it: on the disk when this returns."""
+        ...
+
+
+class PartWriter:
+    """Writes one Parquet file, of which no more than one batch is in memory.
+
+    Args:
+        path: The file.
+        fields: What is written.
+        first: Cursor of the first row that will be written.
+
+    Raises:
+        UnsupportedError: If a field's type has no form in Parquet.
+    """
+
+    def __init__(self, path: Path, fields: Sequence[FieldSpec], first: Cursor) -> None:
+        for field in fields:
+            if field.data_type not in PARQUET_TYPES:
+                raise UnsupportedError(
+                    f"The field {field.name!r} ({field.data_type}) cannot be imported; load with --via insert."
+                )
+        self.first = first
+        self.last = first
+        self.rows = 0
+        self.bytes = 0
+        self._fields = fields
+        self._schema = pa.schema([(field.name, PARQUET_TYPES[field.data_type]) for field in fields])
+        self._file = pq.ParquetWriter(path, self._schema)
+
+    def write(self, columns: Columns, last: Cursor) -> None:
+        """Append rows, as a row group; `last` is the cursor of the last of them."""
+        arrays = [_to_arrow(columns[field.name], field.data_type) for field in self._fields]
+        table = pa.table(arrays, schema=self._schema)
+        self._file.write_table(table)
+        self.rows += len(table)
+        self.bytes += table.nbytes
+        self.last = last
+
+    def close(self) -> None:
+        """Write the end of the file."""
+        self._file.close()
+
+
+def _to_arrow(column: Sequence[Any] | Column, data_type: str) -> pa.Array:
+    if data_type == "SPARSE_FLOAT_VECTOR":
+        return pa.array(_sparse_json(cast("sp.csr_array", column)), pa.string())
+    if data_type == "BINARY_VECTOR":
+        return _lists(np.asarray(column, np.uint8))
+    if data_type in {"ARRAY", "FLOAT_VECTOR"}:
+        return _lists(np.asarray(column, np.float32))
+    return pa.array(column, PARQUET_TYPES[data_type])
+
+
+def _lists(values: npt.NDArray[Any]) -> pa.Array:
+    """A list per row of values (n, width)."""
+    n, width = values.shape
+    return pa.ListArray.from_arrays(pa.array(np.arange(n + 1, dtype=np.int32) * width), pa.array(values.ravel()))
+
+
+def _sparse_json(rows: sp.csr_array) -> Iterator[str]:
+    bounds = rows.indptr.tolist()
+    dims, weights = rows.indices.tolist(), rows.data.tolist()
+    for a, b in itertools.pairwise(bounds):
+        yield json.dumps(dict(zip(dims[a:b], weights[a:b], strict=True)))

@@ -1,0 +1,243 @@
+"""A collection in Milvus as a source: its rows in the order of their primary keys, page by page.
+
+Not imported by the package: whoever reads files alone needs no Milvus client.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import pyarrow as pa
+from pymilvus import DataType
+
+from alula.catalog import stored
+from alula.catalog.schema import ARROW_TYPES
+from alula.encoders import Input
+from alula.errors import ServerError, UsageError
+from alula.milvus import Server, literal, milvus_errors
+from alula.milvus.wire.query_results import MILVUS_TYPE, answered
+from alula.sources.base import Batch, Cursor
+from alula.sources.columns import find_column, to_texts, to_vectors
+from alula.sources.reading import Piece, regroup
+
+_VECTORS = ("FLOAT_VECTOR", "FLOAT16_VECTOR", "BFLOAT16_VECTOR")
+_MOST_ROWS = 16384  # Milvus returns no more at once
+_FIRST_ROWS = 128  # of the first page, while nothing is known of the rows' lengths
+_PAGE_BYTES = 8 << 20
+# Milvus Lite 2.5's time for a page grows with the square of its rows where it gives vectors of floats: 100,000 rows of
+# 384 take 2 s in pages of 400 kB, and 47 s in pages of 6 MB.
+_LITE_PAGE_BYTES = 200_000
+# A query with a limit promises no order but in this mode, which is that of pymilvus's iterator: each segment gives its
+# first rows by key. Pages may be shorter or longer than asked for (2.3.5), and only an empty one is the end. pymilvus's
+# iterator itself never ends on Lite 2.5, and fails on 2.3.5, where keys are strings with quotes.
+_IN_ORDER = {"iterator": "True", "reduce_stop_for_best": "True"}
+
+
+class CollectionSource:
+    """The rows of a collection; see `Source`. Cursors are primary keys.
+
+    Rows that are written or deleted while a load runs may be seen or not; every other row is seen once.
+
+    Args:
+        server: Where.
+        name: The collection: any one, Alula's own or not.
+        vector_field: The field with the vectors; by default the only one. Alula keeps vectors as lists of floats where
+            a server takes but one vector field.
+        text_field: The field with the texts; by default the only VARCHAR beside the primary key.
+        filter: A filter expression of Milvus that rows must satisfy.
+        input: ``"vectors"`` or ``"text"``.
+        live: Whether others write to it meanwhile; else reading it ends with an error when rows were passed over.
+
+    Attributes:
+        left_out: Fields that cannot be scalar columns, with their types.
+
+    Raises:
+        UsageError: If there is no such collection or field, or a field must be named.
+        ServerError: If Milvus fails.
+    """
+
+    unique = True
+    fingerprint = ""
+
+    def __init__(
+        self,
+        server: Server,
+        name: str,
+        *,
+        vector_field: str | None = None,
+        text_field: str | None = None,
+        filter: str = "",
+        input: Input = "vectors",
+        live: bool = False,
+    ) -> None:
+        if input == "images":
+            raise UsageError(f"The collection {name!r} holds no images; an encoder of images loads from files.")
+        if not server.has_collection(name):
+            raise UsageError(f"There is no collection {name!r} at {server.uri}.")
+        self.name = f"the collection {name!r}"
+        self.input: Input = input
+        self._server, self._collection, self._filter, self._live = server, name, filter, live
+        with milvus_errors(f"describe the collection {name!r}"):
+            about = server.client.describe_collection(name)
+            indexes = [server.client.describe_index(name, index) for index in server.client.list_indexes(name)]
+            server.client.load_collection(name)
+        settings = stored.read(indexes, about.get("description", ""))[1]
+        schema, self.left_out = _schema(about["fields"], settings.get("field"))
+        self._key = next(field["name"] for field in about["fields"] if field.get("is_primary"))
+        if input == "vectors":
+            self.column = find_column(self.name, schema, vector_field, "vectors")
+        else:
+            beside = schema.remove(schema.get_field_index(self._key)) if text_field is None else schema
+            self.column = find_column(self.name, beside, text_field, "text")
+        self.scalars: Mapping[str, pa.DataType] = {
+            field.name: field.type for field in schema if field.type in ARROW_TYPES.values()
+        }
+        others = [field for field in schema if field.name not in (*self.scalars, self.column)]
+        self.left_out |= {field.name: field.metadata[MILVUS_TYPE].decode() for field in others}
+        self._schema = pa.schema([field for field in schema if field not in others])
+        self.dim: int | None = None
+        if input == "vectors":
+            kind = schema.field(self.column).type
+            self.dim = kind.list_size if pa.types.is_fixed_size_list(kind) else int(settings["dim"])
+        self.rows: int | None = count_rows(server, name, self._key, filter)
+
+    def batches(self, size: int = 8192, *, after: Cursor | None = None, start: int = 0) -> Iterator[Batch]:
+        """See `Source.batches`.
+
+        Raises:
+            UsageError: If the filter cannot be used.
+            ServerError: If Milvus fails, or gives rows in another order.
+        """
+        for piece in regroup(map(Piece, self._pages(self._schema.names, after)), size):
+            record = piece.record
+            keys = record.column(self._key)
+            columns = {name: record.column(name) for name in self.scalars}
+            column = record.column(self.column)
+            inputs, bad = (
+                to_vectors(column, self.column, self.dim) if self.input == "vectors" else to_texts(column, self.column)
+            )
+            yield Batch(start, inputs, columns, bad, record, keys[0].as_py(), keys[-1].as_py())
+            start += len(piece)
+
+    def keys(self, column: str, size: int = 65536) -> Iterator[pa.Array]:  # noqa: ARG002 - pages are Milvus's
+        """See `Source.keys`."""
+        for page in self._pages([column, self._key], None):
+            yield page.column(column)
+
+    def _pages(self, names: Sequence[str], after: Cursor | None) -> Iterator[pa.RecordBatch]:
+        schema = pa.schema([self._schema.field(name) for name in dict.fromkeys(names)])
+        return read_pages(
+            self._server, self._collection, schema, self._key, filter=self._filter, after=after, counted=not self._live
+        )
+
+
+def read_pages(
+    server: Server,
+    name: str,
+    schema: pa.Schema,
+    key: str,
+    *,
+    filter: str = "",
+    after: Cursor | None = None,
+    counted: bool = False,
+    row_bytes: int | None = None,
+) -> Iterator[pa.RecordBatch]:
+    """Some fields of a collection's rows in the order of their primary keys, page by page.
+
+    Args:
+        server: Where.
+        name: The collection.
+        schema: The fields, the primary key among them.
+        key: The primary key.
+        filter: A filter expression of Milvus that rows must satisfy.
+        after: Begin behind the row with this key.
+        counted: Compare how many rows came with how many there are, which only tells something of a collection that
+            nobody writes to.
+        row_bytes: About how many bytes a row takes, where that is known: the first page is then as large as the others.
+
+    Raises:
+        UsageError: If the filter cannot be used.
+        ServerError: If Milvus fails, gives rows in another order, or gives too few.
+    """
+    vectors = any(pa.types.is_fixed_size_list(field.type) for field in schema)
+    page_bytes = _LITE_PAGE_BYTES if server.embedded and vectors else _PAGE_BYTES
+    limit = _FIRST_ROWS if row_bytes is None else min(_MOST_ROWS, max(_FIRST_ROWS, page_bytes // row_bytes))
+    # Milvus 2.3 may answer pages before it has applied the last writes; a strong count waits for them
+    begin, read, held = after, 0, count_rows(server, name, key, filter, after)
+    while held:  # Milvus Lite 2.5 cannot give sparse vectors of no rows
+        try:
+            rows = _query(server, name, schema.names, key, filter=filter, after=after, limit=limit, **_IN_ORDER)
+        except ServerError:
+            if limit == 1:
+                raise
+            limit = max(1, limit // 8)  # the rows may be too long for one reply
+            continue
+        if not rows:
+            break
+        page = answered(rows, schema)
+        keys = page.column(key).to_pylist()
+        before = keys[:1] if after is None else [after, keys[0]]
+        if sorted({*before, *keys}) != [*before[:-1], *keys]:
+            raise ServerError(f"Milvus gave the rows of {name!r} out of order; load from files instead.")
+        yield page
+        read += len(keys)
+        after = keys[-1]
+        limit = min(_MOST_ROWS, 4 * limit, max(1, page_bytes * len(rows) // max(1, page.nbytes)))
+
+    # rows may have been deleted meanwhile
+    if counted and read < min(held, count_rows(server, name, key, filter, begin)):
+        # seen on 2.3.5, soon after many writes: a server that moves its segments about can pass rows over
+        raise ServerError(f"Milvus gave {read:,} of {held:,} rows of {name!r}; try again.")
+
+
+def count_rows(server: Server, name: str, key: str, filter: str = "", after: Cursor | None = None) -> int:
+    """The number of rows that satisfy a filter and lie behind a key, where these are given."""
+    (row,) = _query(server, name, ["count(*)"], key, filter=filter, after=after)
+    return int(row["count(*)"])
+
+
+def _query(
+    server: Server, name: str, fields: Sequence[str], key: str, *, filter: str, after: Cursor | None, **options: Any
+) -> list[Any]:
+    wanted = [f"({filter})"] if filter else []
+    if after is not None:
+        wanted.append(f"{key} > {literal(after)}")
+    with milvus_errors(f"read the collection {name!r}", filter=filter):
+        found: list[Any] = server.client.query(
+            name,
+            filter=" and ".join(wanted),
+            output_fields=list(fields),
+            consistency_level="Strong",
+            **options,
+        )
+    return found
+
+
+def _schema(fields: Sequence[Mapping[str, Any]], own: str | None) -> tuple[pa.Schema, dict[str, str]]:
+    """The fields that can be read, with their Arrow types, and the types of the others.
+
+    Args:
+        fields: As Milvus describes them.
+        own: The vector field that Alula made the collection for, if it did.
+    """
+    found: list[pa.Field] = []
+    others: dict[str, str] = {}
+    for field in fields:
+        name, kind = field["name"], DataType(field["type"]).name
+        if own is not None and name.startswith(f"{own}__"):
+            continue  # a companion field of the index type
+        if field.get("nullable"):
+            others[name] = f"{kind}, nullable"
+            continue
+        if kind in _VECTORS:
+            arrow_type = pa.list_(pa.float32(), int(field["params"]["dim"]))
+        elif name == own and kind == "ARRAY":
+            arrow_type = pa.list_(pa.float32())
+        elif kind in ARROW_TYPES:
+            arrow_type = ARROW_TYPES[kind]
+        else:
+            others[name] = kind
+            continue
+        found.append(pa.field(name, arrow_type, metadata={MILVUS_TYPE: kind}))
+    return pa.schema(found), others

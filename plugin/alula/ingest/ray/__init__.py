@@ -1,0 +1,1 @@
+"""The Ray engine: read, encode and write on several machines."""

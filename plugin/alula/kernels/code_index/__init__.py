@@ -1,0 +1,1 @@
+"""An index of DRQ codes in this process."""

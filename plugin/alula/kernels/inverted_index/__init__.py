@@ -1,0 +1,1 @@
+"""An inverted index of sparse rows in this process."""

@@ -1,0 +1,141 @@
+"""An index type as a collection of Milvus Lite 3 is offered it: what may be asked for, and what is made of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from alula.encoders import DrqEncoder, FlopsEncoder, load_encoder
+from alula.errors import EncoderError, UsageError
+from alula.index_types import IndexType, Option, check_options, index_types
+from alula.index_types.local import F32
+from alula.lite.segment_index import Recipe, SegmentIndex
+
+BUILD_OPTIONS = (
+    Option("encoder", str, "The encoder file."),
+    Option("encoder_sha256", str, "Its fingerprint; written down when the index is created."),
+)
+# What Milvus itself, and pymilvus, put among the parameters of any search.
+MILVUS_SEARCH_PARAMS = frozenset({"metric_type", "radius", "range_filter", "hints", "ignore_growing", "round_decimal"})
+
+
+class LiteIndexType:
+    """One index type.
+
+    Args:
+        kind: The index type.
+    """
+
+    def __init__(self, kind: IndexType) -> None:
+        self.kind = kind
+
+    def check_build(
+        self, field: str, dim: int, metric: str | None, params: Mapping[str, Any]
+    ) -> tuple[str, dict[str, Any]]:
+        """What the user asks of a new index, checked.
+
+        Args:
+            field: Name of the vector field.
+            dim: Its dimension.
+            metric: The metric; the encoder's by default.
+            params: ``{"encoder": path}``.
+
+        Returns:
+            The metric, and the parameters to keep: the encoder's absolute path and fingerprint.
+
+        Raises:
+            UsageError, EncoderError: If an option, the encoder or its fit to the field is wrong.
+        """
+        name = self.kind.name
+        options = check_options(BUILD_OPTIONS, params, name)
+        if options["encoder"] is None:
+            raise UsageError(f"{name} needs an encoder: params={{'encoder': '/path/to/encoder.onnx'}}.")
+        encoder = open_encoder(options["encoder"], options["encoder_sha256"])
+        info = encoder.info
+        if info.kind != self.kind.encoder_kind:
+            raise UsageError(
+                f"{name} needs an encoder of the kind {self.kind.encoder_kind!r}, and {encoder.path} is of the kind "
+                f"{info.kind!r}; train one with 'alula train {self.kind.encoder_kind}'."
+            )
+        if info.input_dim != dim:
+            raise UsageError(
+                f"The field {field!r} has dimension {dim}, and the encoder {encoder.path} takes {info.input_dim}."
+            )
+        if metric and metric.upper() != info.metric:
+            raise UsageError(
+                f"The encoder {encoder.path} was trained for {info.metric}, not {metric}; create the index with "
+                f"metric_type={info.metric!r}, or train an encoder with "
+                f"'alula train {self.kind.encoder_kind} --metric {metric}'."
+            )
+        return info.metric, {"encoder": str(encoder.path), "encoder_sha256": encoder.sha256}
+
+    def check_search(self, params: Mapping[str, Any]) -> dict[str, Any]:
+        """The search options of the index type in a search's parameters, each present.
+
+        Raises:
+            UsageError: If one is unknown or its value wrong.
+        """
+        options = self.kind.local_options
+        numbers = {option.name for option in options if option.value_type is int}
+        given = {name: value for name, value in params.items() if name not in MILVUS_SEARCH_PARAMS}
+        read = {name: _number(value) if name in numbers else value for name, value in given.items()}
+        return check_options(options, read, self.kind.name)
+
+    def build(self, params: Mapping[str, Any], vectors: F32) -> SegmentIndex:
+        """The index of a segment with vectors (n, d), made anew; parameters as `check_build` returned them."""
+        return SegmentIndex.build(self._recipe(params), vectors)
+
+    def load(self, params: Mapping[str, Any], path: str) -> SegmentIndex:
+        """The index of a segment from its sidecar file; parameters as `check_build` returned them."""
+        return SegmentIndex.load(self._recipe(params), path)
+
+    def _recipe(self, params: Mapping[str, Any]) -> Recipe:
+        if "encoder_sha256" not in params:
+            raise UsageError(
+                f"This {self.kind.name} index was created before alula.lite.register() was called in that process, and "
+                "does not know its encoder; drop the index and create it again."
+            )
+        return Recipe(self.kind, open_encoder(params["encoder"], params["encoder_sha256"]))
+
+
+def every_offered() -> dict[str, LiteIndexType]:
+    """The registered index types that can be held in this process, by name in capitals as Milvus Lite spells them."""
+    return {
+        name.upper(): LiteIndexType(kind)
+        for name, kind in index_types().items()
+        if type(kind).local is not IndexType.local
+    }
+
+
+def open_encoder(path: str, sha256: str | None) -> FlopsEncoder | DrqEncoder:
+    """The encoder of a file, held open for the segments that share it.
+
+    Raises:
+        EncoderError: If it cannot be used, or has another fingerprint; both are named.
+    """
+    file = Path(path).expanduser().absolute()
+    try:
+        about = file.stat()
+    except OSError:
+        was = f" The index was made with the encoder {sha256[:16]}; put that file back." if sha256 else ""
+        raise EncoderError(f"There is no encoder {file}.{was}") from None
+    encoder = _opened(file, about.st_mtime_ns, about.st_size)
+    if sha256 not in (None, encoder.sha256):
+        raise EncoderError(
+            f"The index was created with the encoder {str(sha256)[:16]}, and {file} is {encoder.sha256[:16]}; put the "
+            "encoder back, or drop the index and create it again."
+        )
+    return encoder
+
+
+@lru_cache(maxsize=8)
+def _opened(file: Path, changed: int, size: int) -> FlopsEncoder | DrqEncoder:
+    del changed, size  # part of the key: a file that was replaced is another encoder
+    return load_encoder(file)
+
+
+def _number(value: Any) -> Any:
+    """A whole number that a client sent as text."""
+    return int(value) if isinstance(value, str) and value.strip().isdecimal() else value

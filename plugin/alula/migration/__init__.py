@@ -1,0 +1,1 @@
+"""Move a collection to another encoder or index type while it serves."""

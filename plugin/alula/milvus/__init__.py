@@ -1,0 +1,40 @@
+"""Servers: connect, ask what they can do, and speak their dialect."""
+
+from alula.milvus.aliases import alias_target, point_alias
+from alula.milvus.calls import Calls, ClientCalls, Id, NativeHits, NativeSearch, Scope
+from alula.milvus.capabilities import probe, version
+from alula.milvus.connection import Server, connect, is_local, milvus_errors, server_words, trouble_with_port
+from alula.milvus.deleting import deletable, delete_rows
+from alula.milvus.expressions import any_of, literal
+from alula.milvus.failures import Failure, what_failed
+from alula.milvus.writing import Columns, fill_field, send, slices, write_request
+
+__all__ = [
+    "Calls",
+    "ClientCalls",
+    "Columns",
+    "Failure",
+    "Id",
+    "NativeHits",
+    "NativeSearch",
+    "Scope",
+    "Server",
+    "alias_target",
+    "any_of",
+    "connect",
+    "deletable",
+    "delete_rows",
+    "fill_field",
+    "is_local",
+    "literal",
+    "milvus_errors",
+    "point_alias",
+    "probe",
+    "send",
+    "server_words",
+    "slices",
+    "trouble_with_port",
+    "version",
+    "what_failed",
+    "write_request",
+]

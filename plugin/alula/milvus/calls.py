@@ -1,0 +1,155 @@
+"""The two calls to Milvus that every search is made of, whoever makes them: pymilvus here, or the gateway."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from alula.index_types.base import NativeQuery
+from alula.milvus.connection import Server, milvus_errors
+
+F32 = npt.NDArray[np.float32]
+Id: TypeAlias = "int | str"
+
+
+@dataclass(frozen=True)
+class Scope:
+    """Which rows a search sees, in Milvus's own terms.
+
+    Args:
+        filter: A scalar filter expression.
+        partitions: Partition names; all by default.
+        consistency_level: ``Strong``, ``Bounded``, ``Session`` or ``Eventually``; the collection's own by default.
+        timeout: Seconds to wait for one call.
+    """
+
+    filter: str = ""
+    partitions: Sequence[str] = ()
+    consistency_level: str | None = None
+    timeout: float | None = None
+
+    def arguments(self) -> dict[str, Any]:
+        """As keyword arguments of pymilvus, without the filter."""
+        given: dict[str, Any] = {"timeout": self.timeout}
+        if self.partitions:
+            given["partition_names"] = list(self.partitions)
+        if self.consistency_level:
+            given["consistency_level"] = self.consistency_level
+        return given
+
+
+@dataclass(frozen=True)
+class NativeSearch:
+    """A search as Milvus does it.
+
+    Args:
+        field: The field that is searched.
+        queries: Native queries, or vectors float32 (n, d).
+        metric: The field's native metric.
+        limit: Rows per query.
+        filter: The rows to search among: the scope's, or an expression of Alula's own.
+        params: Native search parameters.
+        columns: Fields to answer with.
+    """
+
+    field: str
+    queries: Sequence[NativeQuery] | F32
+    metric: str
+    limit: int
+    filter: str
+    params: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    columns: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
+class NativeHits:
+    """Rows that Milvus answered with.
+
+    Args:
+        ids: Their primary keys.
+        scores: float32 (n,): their native scores; empty for a query, which has none.
+        columns: The fields that were asked for, each of length n: float32 (n, d) for vectors.
+    """
+
+    ids: Sequence[Id]
+    scores: F32
+    columns: Mapping[str, Any]
+
+
+class Calls(Protocol):
+    """Search and query in one collection."""
+
+    def search(self, native: NativeSearch, scope: Scope) -> Sequence[NativeHits]:
+        """What was found for each query, best first; the scope says everything but the filter."""
+
+    def query(self, filter: str, fields: Sequence[str], scope: Scope) -> NativeHits:
+        """The rows that match a filter of Alula's own, whatever `scope.filter` says."""
+
+
+class ClientCalls:
+    """`Calls` by pymilvus.
+
+    Args:
+        server: The connected server.
+        name: The collection.
+        primary_key: Name of its primary key field.
+    """
+
+    def __init__(self, server: Server, name: str, primary_key: str) -> None:
+        self._server = server
+        self._name = name
+        self._primary_key = primary_key
+
+    def search(self, native: NativeSearch, scope: Scope) -> Sequence[NativeHits]:
+        """See `Calls.search`."""
+        if scope.partitions:
+            self._server.check_partitions("search without")
+        with milvus_errors(f"search the collection {self._name!r}", filter=scope.filter):
+            answers = self._server.client.search(
+                self._name,
+                data=list(native.queries),
+                anns_field=native.field,
+                limit=native.limit,
+                filter=native.filter,
+                output_fields=list(native.columns),
+                search_params={"metric_type": native.metric, "params": dict(native.params)},
+                **scope.arguments(),
+            )
+        return [
+            NativeHits(
+                list(hits.ids), np.fromiter(hits.distances, np.float32, len(hits)), _columns(hits, native.columns)
+            )
+            for hits in answers
+        ]
+
+    def query(self, filter: str, fields: Sequence[str], scope: Scope) -> NativeHits:
+        """See `Calls.query`."""
+        with milvus_errors(f"read the fields {', '.join(fields)} of {self._name!r}"):
+            rows = self._server.client.query(
+                self._name, filter=filter, output_fields=list({*fields, self._primary_key}), **scope.arguments()
+            )
+        ids = [row[self._primary_key] for row in rows]
+        return NativeHits(ids, np.empty(0, np.float32), {name: [row[name] for row in rows] for name in fields})
+
+
+def _columns(hits: Any, names: Sequence[str]) -> dict[str, Any]:
+    """The output fields of pymilvus's hits.
+
+    Reads the answer's flat array of a vector field where pymilvus keeps it, since its own decoding makes a list of each
+    vector.
+    """
+    found = {}
+    for name in names:
+        flat = next((d for d in getattr(hits, "lazy_field_data", ()) if d.field_name == name and d.vectors.dim), None)
+        if flat is not None:
+            dim, start = flat.vectors.dim, hits.start
+            values = flat.vectors.float_vector.data[start * dim : (start + len(hits)) * dim]
+            found[name] = np.array(values, np.float32).reshape(len(hits), dim)
+        else:
+            found[name] = np.array([hit["entity"][name] for hit in hits])
+    return found

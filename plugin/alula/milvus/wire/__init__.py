@@ -1,0 +1,1 @@
+"""The Milvus protocol: field types, FieldData, vectors, placeholders, query results."""

@@ -1,0 +1,32 @@
+"""``alula describe``."""
+
+from __future__ import annotations
+
+from tests.fixtures.command_line import ROWS
+
+
+def test_table(alula, place):
+    result = alula("describe", place.name, *place.at)
+    assert (result.code, result.err) == (0, "")
+    for words in (place.name, "DRQ, layout hamming", f"{ROWS}", "8 dimensions, COSINE", "id:VARCHAR", "year:INT64"):
+        assert words in result.out
+
+
+def test_json(alula, place):
+    (about,) = alula("describe", place.name, *place.at, "--format", "json").json
+    assert about["rows"] == ROWS
+    assert about["settings"]["type"] == "DRQ"
+    assert about["primary_key"]["name"] == "id"
+
+
+def test_no_such_collection(fails, place):
+    fails(2, ["describe", "missing", *place.at], "no collection 'missing'", f"{place.name}")
+
+
+def test_a_collection_of_somebody_else(fails, milvus_server, collection_name):
+    client = milvus_server.client()
+    client.create_collection(collection_name, dimension=4)
+    try:
+        fails(2, ["describe", collection_name, "--uri", milvus_server.uri], "no Alula index type", "alula create")
+    finally:
+        client.drop_collection(collection_name)

@@ -1,0 +1,269 @@
+"""A migration ends with exactly the old collection's rows, also when that one is written to meanwhile."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+
+import numpy as np
+import pytest
+
+import alula
+from alula.errors import DataError, EncoderError, UsageError
+from alula.ingest import target
+from alula.ingest.journal import Journal
+from alula.ingest.pipeline import Status
+from alula.migration import migrate
+from alula.migration.catch_up import CatchUp, key_differences
+from alula.migration.migrate import Migration
+from alula.migration.source_collection import read_old
+from tests.plain_collections import check_migrated, create_plain, everything, plain_rows
+from tests.small_collections import AWKWARD_IDS, DIM, Rows, best, scores
+from tests.tiny_encoders import random_vectors, write_drq
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("encoders")
+
+
+@pytest.fixture(scope="module")
+def drq(folder):
+    return write_drq(folder / "drq.onnx", input_dim=DIM)
+
+
+@pytest.fixture(scope="module")
+def newer(folder):
+    return write_drq(folder / "newer.onnx", input_dim=DIM, seed=3)
+
+
+@pytest.fixture
+def names(engine, collection_name):
+    """Names of an old and a new collection, dropped at the end."""
+    both = collection_name, f"{collection_name}_v2"
+    yield both
+    for name in both:
+        engine.client.drop_collection(name)
+
+
+class Writer:
+    """Adds, changes and deletes rows of a collection of numbered rows until it is told to stop."""
+
+    def __init__(self, server, name, rows):
+        self._server, self._name, self._rows = server, name, rows
+        self._stop = threading.Event()
+        self.turns = 0
+        self.error = None
+        self._thread = threading.Thread(target=self._run)
+
+    def _run(self):
+        client = self._server.client
+        try:
+            for turn in itertools.count():
+                if self._stop.is_set():
+                    return
+                clock = 1000 + turn
+                client.insert(self._name, plain_rows([self._rows + turn, -1 - turn], clock=clock, seed=clock))
+                client.upsert(self._name, plain_rows([(turn * 37) % 1000], clock=clock, seed=-clock & 0xFFFF))
+                client.delete(self._name, filter=f"id in [{1100 + turn}]")
+                self.turns += 1
+                self._stop.wait(0.1)
+        except Exception as error:
+            self.error = error
+
+    def wait_for_turns(self, more):
+        wanted = self.turns + more
+        while self.turns < wanted and self._thread.is_alive():
+            self._stop.wait(0.01)
+
+    def __enter__(self):
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_):
+        self._stop.set()
+        self._thread.join()
+        assert self.error is None
+
+
+def test_a_collection_that_is_written_to_meanwhile(engine, drq, names, tmp_path, monkeypatch):
+    monkeypatch.setattr(target, "BATCH_ROWS", 500)
+    old, new = names
+    create_plain(engine, old, plain_rows(range(1500), clock=500))
+    journal = Journal(tmp_path / "journal")
+
+    def run(*, go_on, rounds):  # few of them, as each read of Milvus 2.3 waits for a tick of its clock
+        monkeypatch.setattr(migrate, "ROUNDS", rounds)
+        described = read_old(engine, old)
+        made = Migration(described, new, encoder=drq.path, index_type="DRQ", changed_field="updated_at", go_on=go_on)
+        return made.run(journal=journal, queries=0, max_errors=10)
+
+    with Writer(engine, old, 1500) as writer:
+        writer.wait_for_turns(1)
+        first = run(go_on=False, rounds=1)
+        assert writer.turns > 4
+        writer.wait_for_turns(2)
+    last = run(go_on=True, rounds=2)
+    assert first.load is not None
+    assert last.load is None
+    assert last.settled
+    assert last.changed >= 1
+    assert last.deleted >= 1
+    assert (last.bad, last.rows) == (0, 1500 + writer.turns)
+    assert check_migrated(engine, old, new, drq, "id >= -100000") == 1500 + writer.turns
+    about = alula.describe(engine, new)
+    assert about.text == "what they are"
+    assert "word:VARCHAR(20)" in map(str, about.fields)
+    assert engine.client.describe_collection(new)["consistency_level"] == 0  # Strong, as the old one
+
+
+def test_a_newer_encoder_for_a_collection_of_alulas(engine, drq, newer, names):
+    old, new = names
+    ids, vectors = [*AWKWARD_IDS, *(f"row {i}" for i in range(110))], random_vectors(120, DIM)
+    before = alula.Collection.create(
+        engine, old, encoder=drq.path, index_type="DRQ", primary_key="id:VARCHAR(50)", columns=["year:INT32"]
+    )
+    before.insert(vectors, {"id": ids, "year": list(range(120))})
+    migration = Migration(read_old(engine, old), new, encoder=newer.path, index_type="DRQ", old_encoder=drq.path)
+    report = migration.run(queries=120, max_errors=10)
+    assert check_migrated(engine, old, new, newer, 'id != ""') == 120
+    opened = alula.Collection.open(engine, new, encoder=newer.path)
+    # every row is a query, so that the recall of both can be found out without a sample
+    truth = [{ids[i] for i in best(scores(query, vectors, "COSINE"), 10, "COSINE")} for query in vectors]
+    for collection, estimate in ((before, report.old_recall), (opened, report.new_recall)):
+        found = collection.search(vectors, consistency_level="Strong")
+        shares = [len({hit.id for hit in hits} & true) / 10 for hits, true in zip(found, truth, strict=True)]
+        assert estimate.value == pytest.approx(np.mean(shares), abs=1e-3)
+        assert estimate.queries == 120
+
+
+@pytest.mark.parametrize("engine", ["lite"], indirect=True)
+def test_a_row_that_changes_behind_the_reader_is_copied_next_time(engine, drq, names, monkeypatch):
+    monkeypatch.setattr(target, "BATCH_ROWS", 100)
+    old, new = names
+    create_plain(engine, old, plain_rows(range(1000), clock=500))
+    described = read_old(engine, old)
+    collection = alula.Collection.create(
+        engine, new, encoder=drq.path, index_type="DRQ", field="vec", columns=described.fields
+    )
+    left = [(0, 1001), (999, 1002)]  # after the first batch: the first row, then the last
+
+    def change(_):
+        while left:
+            id_, clock = left.pop(0)
+            engine.client.upsert(old, plain_rows([id_], clock=clock))
+
+    catch_up = CatchUp(described, collection.target(), patience=1, status=Status(), progress=change)
+    first = catch_up.changed("updated_at", 500, 999)
+    second = catch_up.changed("updated_at", first.greatest, 999)
+    assert second.greatest == 1002
+    assert check_migrated(engine, old, new, drq) == 1000
+
+
+@pytest.mark.parametrize("engine", ["lite"], indirect=True)
+def test_rows_that_satisfy_a_filter_without_some_fields(engine, drq, names):
+    old, new = names
+    create_plain(engine, old, plain_rows([f"it's {i}" for i in range(500)]))
+    described = read_old(engine, old, filter="small >= 0", leave_out=["exact"])
+    report = Migration(described, new, encoder=drq.path, index_type="DRQ", keep_vectors=False).run(
+        queries=20, max_errors=10
+    )
+    theirs = {id_ for id_, row in everything(engine, old, 'id != ""').items() if row["small"] >= 0}
+    ours = everything(engine, new, 'id != ""')
+    assert set(ours) == theirs
+    assert 0 < len(theirs) < 500
+    assert report.settled
+    assert not {"vec", "exact"} & set(ours[min(ours)])
+
+
+def test_what_cannot_be_migrated(engine, drq, folder, names):
+    old, new = names
+    arguments = {"encoder": drq.path, "index_type": "DRQ"}
+    create_plain(engine, old, plain_rows(range(20)))
+    described = read_old(engine, old)
+    with pytest.raises(UsageError, match="no collection 'nowhere'"):
+        read_old(engine, "nowhere")
+    with pytest.raises(UsageError, match="has no such field"):
+        read_old(engine, old, leave_out=["colour"])
+    with pytest.raises(UsageError, match="needs the key and the vectors"):
+        read_old(engine, old, leave_out=["vec"])
+    with pytest.raises(UsageError, match="itself"):
+        Migration(described, old, **arguments)
+    with pytest.raises(UsageError, match=r"no integer field .* it has: updated_at, small"):
+        Migration(described, new, **arguments, changed_field="word")
+    with pytest.raises(DataError, match=r"dimension 8, and the encoder wide\.onnx takes 16"):
+        Migration(described, new, encoder=write_drq(folder / "wide.onnx", input_dim=16).path, index_type="DRQ")
+    with pytest.raises(UsageError, match=r"searched by COSINE, .* trained for L2"):
+        Migration(described, new, encoder=write_drq(folder / "l2.onnx", metric="L2").path, index_type="DRQ")
+    with pytest.raises(EncoderError, match="FLOPS_SPARSE needs"):
+        Migration(described, new, encoder=drq.path, index_type="FLOPS_SPARSE")
+    assert not engine.has_collection(new)
+    Rows().create(engine, new, drq, "DRQ", keep_vectors=False)
+    with pytest.raises(UsageError, match="exists"):
+        Migration(described, new, **arguments)
+    with pytest.raises(UsageError, match="is there with another vector field"):
+        Migration(described, new, **arguments, go_on=True)
+    with pytest.raises(UsageError, match="without keeping its vectors"):
+        read_old(engine, new)
+
+
+def test_fields_that_alula_cannot_carry(engine, names):
+    from pymilvus import DataType
+
+    old, _ = names
+    rows = [{**row, "tags": [1], "more": {"a": 1}, "colour": "red"} for row in plain_rows(range(20))]
+    tags = {"field_name": "tags", "datatype": DataType.ARRAY, "element_type": DataType.INT64, "max_capacity": 4}
+    more = {"field_name": "more", "datatype": DataType.JSON}
+    create_plain(engine, old, rows, tags, more, enable_dynamic_field=True)
+    with pytest.raises(UsageError) as refused:
+        read_old(engine, old)
+    for words in ("tags (ARRAY)", "more (JSON)", "$meta (dynamic values (colour))", "--leave-out '$meta'"):
+        assert words in str(refused.value)
+    described = read_old(engine, old, leave_out=["tags", "more", "$meta"])
+    assert {fate.name for fate in described.fates if fate.becomes == "left out"} == {"tags", "more", "$meta"}
+    assert [str(field) for field in described.fields] == [
+        "updated_at:INT64",
+        "word:VARCHAR(20)",
+        "score:FLOAT",
+        "exact:DOUBLE",
+        "flag:BOOL",
+        "small:INT8",
+    ]
+
+
+def test_what_only_a_server_has_is_said(standalone, collection_name):
+    from pymilvus import DataType
+
+    keyed = {"field_name": "owner", "datatype": DataType.INT64, "is_partition_key": True}
+    rows = [{**row, "owner": i} for i, row in enumerate(plain_rows(range(20)))]
+    create_plain(standalone, collection_name, rows, keyed)
+    assert any("owner is a partition key" in note for note in read_old(standalone, collection_name).notes)
+    standalone.client.drop_collection(collection_name)
+    create_plain(standalone, collection_name, plain_rows(range(20)))
+    standalone.client.create_partition(collection_name, "winter")
+    assert any("(winter)" in note for note in read_old(standalone, collection_name).notes)
+    standalone.client.drop_collection(collection_name)
+
+
+@pytest.mark.parametrize("engine", ["lite"], indirect=True)
+def test_nothing_is_left_when_nothing_could_be_copied(engine, drq, names, monkeypatch):
+    old, new = names
+    create_plain(engine, old, plain_rows(range(20)))
+    migration = Migration(read_old(engine, old), new, encoder=drq.path, index_type="DRQ")
+    monkeypatch.setattr("alula.migration.migrate.load", lambda *_, **__: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        migration.run()
+    assert not engine.has_collection(new)
+    assert len(everything(engine, old, "id >= 0")) == 20
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_differences_of_two_streams_of_keys(seed):
+    rng = np.random.default_rng(seed)
+    old, new = (set(rng.integers(0, 40, 25).tolist()) for _ in range(2))
+    for kind in (int, lambda number: f"é{number}😀"):
+        theirs, ours = ({kind(key) for key in keys} for keys in (old, new))
+        found = list(key_differences(iter(sorted(theirs)), iter(sorted(ours))))
+        assert {key for key, missing in found if missing} == theirs - ours
+        assert {key for key, missing in found if not missing} == ours - theirs
+        assert len(found) == len(theirs ^ ours)

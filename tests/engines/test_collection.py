@@ -1,0 +1,204 @@
+"""Collections are created whole or not at all, found again by every client, and opened by their own encoder only."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from pymilvus import DataType, MilvusClient
+
+import alula
+import alula.catalog.stored
+import alula.collection
+from alula.errors import EncoderError, UnsupportedError, UsageError
+from tests.small_collections import DIM, ROWS, Rows
+from tests.tiny_encoders import random_vectors, write_drq, write_flops
+from tools.servers.cutting_proxy import CuttingProxy
+
+ROWS_HELD = Rows()
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("encoders")
+
+
+@pytest.fixture(scope="module")
+def drq(folder):
+    return write_drq(folder / "drq.onnx", input_dim=DIM)
+
+
+@pytest.fixture(scope="module")
+def flops(folder):
+    return write_flops(folder / "flops.onnx", input_dim=DIM)
+
+
+def test_a_collection_is_found_again_with_all_it_was_created_with(engine, drq, collection_name):
+    made = ROWS_HELD.filled(engine, collection_name, drq, "DRQ", description="words of 1900")
+    about = alula.describe(engine, collection_name)
+    assert about.rows == ROWS
+    assert about.text == "words of 1900"
+    assert about.settings["type"] == "DRQ"
+    assert about.settings["encoder"] == alula.load_encoder(drq.path).sha256
+    assert str(about.primary_key) == "id:VARCHAR(100)"
+    assert [str(field) for field in about.fields] == ["year:INT64", "word:VARCHAR(16)"]
+    opened = alula.Collection.open(engine, collection_name, encoder=drq.path)
+    query = random_vectors(1, DIM, seed=5)
+    assert opened.search(query) == made.search(query)
+    made.drop()
+    assert not engine.has_collection(collection_name)
+
+
+def test_an_embedded_database_is_opened_again(drq, lite_uri):
+    query = random_vectors(1, DIM, seed=5)
+    with alula.connect(lite_uri) as server:
+        first = ROWS_HELD.filled(server, "kept", drq, "DRQ").search(query)
+    with alula.connect(lite_uri) as server:
+        assert alula.Collection.open(server, "kept", encoder=drq.path).search(query) == first
+
+
+def test_settings_are_found_in_the_description_when_the_index_lost_them(engine, drq, collection_name, monkeypatch):
+    monkeypatch.setattr(alula.catalog.stored, "in_index_params", lambda settings: {})
+    ROWS_HELD.create(engine, collection_name, drq, "DRQ", description="a text")
+    about = alula.describe(engine, collection_name)
+    assert (about.settings["type"], about.text) == ("DRQ", "a text")
+    alula.drop(engine, collection_name)
+
+
+def test_another_encoder_is_refused_with_both_fingerprints(engine, drq, folder, collection_name):
+    other = write_drq(folder / "other.onnx", input_dim=DIM, seed=9)
+    ROWS_HELD.create(engine, collection_name, drq, "DRQ")
+    with pytest.raises(EncoderError) as refused:
+        alula.Collection.open(engine, collection_name, encoder=other.path)
+    for path in (drq.path, other.path):
+        assert alula.load_encoder(path).sha256[:16] in str(refused.value)
+    alula.drop(engine, collection_name)
+
+
+def test_an_encoder_of_the_wrong_kind_is_refused(engine, flops, collection_name):
+    with pytest.raises(EncoderError, match="train one with 'alula train drq'"):
+        ROWS_HELD.create(engine, collection_name, flops, "DRQ")
+    assert not engine.has_collection(collection_name)
+
+
+def test_another_metric_than_the_encoders_is_refused(engine, drq, collection_name):
+    with pytest.raises(UsageError, match="trained for COSINE, not L2"):
+        ROWS_HELD.create(engine, collection_name, drq, "DRQ", metric="L2")
+
+
+def test_an_index_type_that_the_server_cannot_hold_is_refused(milvus_server, flops, collection_name):
+    with alula.connect(milvus_server.uri) as server:
+        before = sorted(server.client.list_collections())
+        with pytest.raises(UnsupportedError, match="cannot index sparse vectors"):
+            ROWS_HELD.create(server, collection_name, flops, "FLOPS_SPARSE")
+        assert sorted(server.client.list_collections()) == before
+
+
+def test_an_existing_collection_is_not_touched(engine, drq, collection_name):
+    kept = ROWS_HELD.filled(engine, collection_name, drq, "DRQ")
+    with pytest.raises(UsageError, match="exists"):
+        ROWS_HELD.create(engine, collection_name, drq, "DRQ")
+    assert kept.count() == ROWS
+    kept.drop()
+
+
+def test_a_create_that_fails_half_way_leaves_nothing(engine, drq, collection_name, monkeypatch):
+    def fail(*_, **__):
+        raise alula.ServerError("the index could not be built")
+
+    capabilities = alula.milvus.probe(engine)
+    monkeypatch.setattr(engine.client, "create_index", fail)
+    monkeypatch.setattr(alula.collection, "ask", lambda server: capabilities)
+    with pytest.raises(alula.ServerError, match="could not be built"):
+        ROWS_HELD.create(engine, collection_name, drq, "DRQ")
+    assert not engine.has_collection(collection_name)
+
+
+def test_asking_what_a_server_can_do_leaves_nothing(engine):
+    before = sorted(engine.client.list_collections())
+    alula.milvus.probe(engine)
+    assert sorted(engine.client.list_collections()) == before
+
+
+def test_a_connection_that_breaks_tells_nothing_of_what_a_server_can_do(milvus_server, monkeypatch):
+    create = MilvusClient.create_collection
+    with CuttingProxy(milvus_server.port) as proxy, alula.connect(proxy.uri) as server:
+
+        def broken(client, name, **arguments):
+            if any(field.dtype == DataType.SPARSE_FLOAT_VECTOR for field in arguments["schema"].fields):
+                proxy.target = 1  # nothing listens there
+                proxy.cut_now()
+            return create(client, name, **arguments)
+
+        monkeypatch.setattr(MilvusClient, "create_collection", broken)
+        with pytest.raises(alula.ServerError, match="could not be asked what it can do"):
+            alula.milvus.probe(server)
+
+
+def test_collections_of_others_are_neither_opened_nor_dropped(engine, drq, collection_name):
+    engine.client.create_collection(collection_name, dimension=4)
+    for attempt in (
+        lambda: alula.describe(engine, collection_name),
+        lambda: alula.drop(engine, collection_name),
+        lambda: alula.Collection.open(engine, collection_name, encoder=drq.path),
+    ):
+        with pytest.raises(UsageError, match="no Alula index type"):
+            attempt()
+    assert engine.has_collection(collection_name)
+    engine.client.drop_collection(collection_name)
+
+
+def test_a_missing_collection_is_named_beside_those_there_are(engine, drq, collection_name):
+    ROWS_HELD.create(engine, collection_name, drq, "DRQ")
+    with pytest.raises(UsageError, match=f"no collection 'typo'.*{collection_name}"):
+        alula.Collection.open(engine, "typo", encoder=drq.path)
+    alula.drop(engine, collection_name)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ({"columns": ["year:INT64", "year:INT64"]}, "'year' is named twice"),
+        ({"columns": ["embedding__drq_sign:INT64"]}, "named twice"),
+        ({"columns": ["year:DATE"]}, "NAME:TYPE"),
+        ({"columns": ["2year:INT64"]}, "'2year' cannot be a field name"),
+        ({"columns": ["word:VARCHAR(70000)"]}, "1 to 65535"),
+        ({"primary_key": "id:FLOAT"}, "INT64 or VARCHAR"),
+        ({"index_type": "HNSW"}, "no index type 'HNSW'"),
+        ({"options": {"layout": "flat"}}, "hamming, adc"),
+        ({"options": {"m": 4}}, "no option m"),
+    ],
+)
+def test_wrong_arguments_are_refused_before_anything_is_created(engine, drq, collection_name, arguments, says):
+    given = {"encoder": drq.path, "index_type": "DRQ", **arguments}
+    with pytest.raises(UsageError, match=says):
+        alula.Collection.create(engine, collection_name, **given)
+    assert not engine.has_collection(collection_name)
+
+
+def test_a_bad_collection_name_is_refused(engine, drq):
+    with pytest.raises(UsageError, match="'bad-name' cannot be a collection name"):
+        ROWS_HELD.create(engine, "bad-name", drq, "DRQ")
+
+
+def test_vectors_are_kept_where_the_server_has_a_place(engine, drq, collection_name):
+    collection = ROWS_HELD.create(engine, collection_name, drq, "DRQ")
+    about = collection.describe()
+    wanted = ("field", "FLOAT_VECTOR") if engine.embedded else ("column", "ARRAY")
+    assert (about.settings["vectors"], about.companions["embedding"]) == wanted
+    collection.drop()
+
+
+def test_a_collection_opened_by_its_address_alone(drq, lite_uri):
+    made = alula.Collection.create(lite_uri, "words", encoder=drq.path, index_type="DRQ")
+    made.insert(ROWS_HELD.vectors, {"id": np.arange(ROWS)})
+    assert alula.Collection.open(lite_uri, "words", encoder=drq.path).count() == ROWS
+
+
+@pytest.mark.parametrize("given", [{"mode": "upsrt"}, {"via": "upsert"}])
+def test_a_misspelt_way_to_load_is_refused_and_nothing_written(engine, drq, collection_name, given):
+    collection = ROWS_HELD.filled(engine, collection_name, drq, "DRQ")
+    ((name, value),) = given.items()
+    with pytest.raises(UsageError, match=f"{name} is {value!r}, and must be one of auto, insert"):
+        collection.insert(ROWS_HELD.vectors, ROWS_HELD.columns, **given)
+    assert collection.count() == ROWS
+    collection.drop()

@@ -1,0 +1,323 @@
+"""DRQ as plain data: what each layout stores and asks, and that its scores are the codes' asymmetric distances."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from alula.encoders import DrqRows, load_encoder
+from alula.errors import UnsupportedError, UsageError
+from alula.index_types import Candidates, Capabilities, VectorField, check_options, index_type
+from tests.tiny_encoders import prepare, random_vectors, write_drq
+
+LEVELS = 11  # not a multiple of 4 or 8: columns are padded
+DRQ = index_type("DRQ")
+METRICS = ["COSINE", "IP", "L2"]
+
+
+@pytest.fixture(scope="module")
+def all_encoders(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("drq")
+    made = {metric: write_drq(folder / f"{metric}.onnx", levels=LEVELS, metric=metric, scale=3.0) for metric in METRICS}
+    return {metric: (drq, load_encoder(drq.path, threads=1)) for metric, drq in made.items()}
+
+
+@pytest.fixture(params=METRICS)
+def drq(request, all_encoders):
+    return all_encoders[request.param][0]
+
+
+def lowered(all_encoders, metric, **settings):
+    _, encoder = all_encoders[metric]
+    return DRQ.lowering(VectorField("embedding", 8, metric, "field"), encoder, settings)
+
+
+@pytest.fixture
+def adc(all_encoders, drq):
+    return lowered(all_encoders, drq.info.metric, layout="adc")
+
+
+@pytest.fixture
+def hamming(all_encoders, drq):
+    return lowered(all_encoders, drq.info.metric, layout="hamming", binary_index="BIN_FLAT")
+
+
+def plan(lowering, queries, limit=10, **options):
+    return lowering.plan_search(queries, check_options(DRQ.search_options, options, "DRQ"), limit)
+
+
+def native_scores(lowering, rows, query):
+    """What Milvus computes in layout adc: the inner product of the sparse rows with one sparse query."""
+    dense = np.zeros(rows.shape[1])
+    dense[list(query)] = list(query.values())
+    return (rows.astype(np.float64) @ dense).astype(np.float32)
+
+
+def true_adc(drq, vectors, query, levels):
+    """The asymmetric score of layout adc, by brute force over the reconstructions and in the user's units."""
+    (q,) = prepare(drq.info, query[None])
+    x_hat = drq.reconstructions(drq.codes(vectors))[levels - 1]
+    squared = np.square(q - x_hat).sum(1)
+    unit = drq.info.scale**2
+    return {"IP": x_hat @ q * unit, "L2": squared * unit, "COSINE": 1 - squared / 2}[drq.info.metric]
+
+
+# --- choosing a layout ----------------------------------------------------------------------------------------------
+
+ALL = frozenset({"BIN_FLAT", "BIN_IVF_FLAT"})
+FLAT = frozenset({"BIN_FLAT"})
+NONE = frozenset()
+
+
+def choose(sparse, binary, **options):
+    reasons = {name: f"no {name} here" for name in ("sparse_index", "BIN_FLAT", "BIN_IVF_FLAT")}
+    server = Capabilities("Milvus 1", sparse, binary, True, True, reasons)
+    return DRQ.choose(server, check_options(DRQ.create_options, options, "DRQ"))
+
+
+@pytest.mark.parametrize("sparse", [True, False])
+@pytest.mark.parametrize("index", ["BIN_FLAT", "BIN_IVF_FLAT"])
+def test_hamming_is_chosen_where_there_are_binary_vectors(sparse, index):
+    expected = {"layout": "hamming", "binary_index": index}
+    assert choose(sparse, ALL, binary_index=index) == expected
+    assert choose(sparse, ALL, binary_index=index, layout="hamming") == expected
+
+
+def test_hamming_with_the_plain_index_is_the_default():
+    assert choose(True, FLAT) == {"layout": "hamming", "binary_index": "BIN_FLAT"}
+
+
+def test_adc_is_chosen_where_there_are_none():
+    assert choose(True, NONE) == {"layout": "adc"}
+    assert choose(True, ALL, layout="adc") == {"layout": "adc"}
+
+
+@pytest.mark.parametrize(
+    ("sparse", "binary", "options", "words"),
+    [
+        (False, ALL, {"layout": "adc"}, r"no sparse_index here.*use --layout hamming\.$"),
+        (False, NONE, {"layout": "adc"}, r"no sparse_index here.*use Milvus 2\.4 or later\.$"),
+        (False, NONE, {}, r"cannot index sparse vectors.*use Milvus 2\.4 or later\.$"),
+        (True, NONE, {"layout": "hamming"}, r"has no BIN_FLAT \(no BIN_FLAT here\).*use --layout adc\.$"),
+        (False, NONE, {"layout": "hamming"}, r"has no BIN_FLAT.*use Milvus 2\.3 or later, or Milvus Lite 2\.5\.$"),
+        (
+            True,
+            FLAT,
+            {"layout": "hamming", "binary_index": "BIN_IVF_FLAT"},
+            r"no BIN_IVF_FLAT.*use --binary-index BIN_FLAT\.$",
+        ),
+        (False, FLAT, {"layout": "hamming", "binary_index": "BIN_IVF_FLAT"}, r"use --binary-index BIN_FLAT\.$"),
+    ],
+)
+def test_what_a_server_cannot_hold_says_what_to_do(sparse, binary, options, words):
+    with pytest.raises(UnsupportedError, match=rf"^Milvus 1 .*{words}"):
+        choose(sparse, binary, **options)
+
+
+@pytest.mark.parametrize("sparse", [True, False])
+def test_an_index_that_was_asked_for_and_is_missing_is_not_silently_replaced(sparse):
+    with pytest.raises(UnsupportedError, match="--binary-index BIN_FLAT"):
+        choose(sparse, FLAT, binary_index="BIN_IVF_FLAT")
+
+
+# --- layout adc -----------------------------------------------------------------------------------------------------
+
+
+def allowed_lengths(metric):
+    return range(1, LEVELS + 1) if metric == "IP" else (1, 2, 4, 8, LEVELS)
+
+
+def test_adc_stores_one_sparse_companion(adc, drq):
+    (field,) = adc.fields
+    assert (field.name, field.data_type) == ("embedding__drq_onehot", "SPARSE_FLOAT_VECTOR")
+    assert (adc.index.field, adc.index.index_type, adc.index.metric) == (field.name, "SPARSE_INVERTED_INDEX", "IP")
+    rows = adc.encode_rows(random_vectors(10))[field.name]
+    assert field.bytes_per_row == 8 * rows.nnz / 10, "an id and a weight for each non-zero"
+
+
+def test_adc_rows_are_one_hot_in_the_codes(adc, drq):
+    vectors = random_vectors(20)
+    rows = adc.encode_rows(vectors)["embedding__drq_onehot"].toarray()
+    one_hot = rows[:, : 256 * LEVELS].reshape(20, LEVELS, 256)
+    np.testing.assert_array_equal(one_hot.argmax(2), drq.codes(vectors))
+    assert (one_hot.sum(2) == 1).all()
+
+
+@pytest.mark.parametrize("levels", range(1, LEVELS + 1))
+def test_adc_native_scores_and_estimates_are_the_true_distances(adc, drq, levels):
+    vectors, queries = random_vectors(60, seed=1), random_vectors(5, seed=2)
+    if levels not in allowed_lengths(drq.info.metric):
+        with pytest.raises(
+            UsageError, match=rf"bits is {8 * levels}; layout adc with .* holds the lengths 8, 16, 32, 64, 88\."
+        ):
+            plan(adc, queries, bits=8 * levels)
+        return
+    rows = adc.encode_rows(vectors)["embedding__drq_onehot"]
+    search = plan(adc, queries, bits=8 * levels)
+    assert (search.metric, search.columns, search.estimate_metric) == ("IP", (), drq.info.metric)
+    for i, query in enumerate(queries):
+        native = native_scores(adc, rows, search.queries[i])
+        expected = true_adc(drq, vectors, query, levels)
+        np.testing.assert_allclose(adc.estimate(search, i, Candidates(native, {})), expected, rtol=1e-4, atol=2e-3)
+        closeness = -expected if drq.info.metric == "L2" else expected
+        order = np.argsort(-closeness)
+        drops = np.diff(native[order])
+        assert (drops <= 1e-4).all(), "the native order is the order of the true distances"
+
+
+def test_adc_without_bits_uses_the_longest_code(adc, drq):
+    queries = random_vectors(3, seed=2)
+    assert plan(adc, queries).queries == plan(adc, queries, bits=8 * LEVELS).queries
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    metric=st.sampled_from(METRICS),
+    seed=st.integers(0, 2**32 - 1),
+    size=st.sampled_from([1e-6, 1e-2, 1.0, 30.0, 1e4]),
+    length=st.sampled_from([8, 16, 64, 88]),
+)
+def test_adc_stores_and_asks_nothing_negative(all_encoders, metric, seed, size, length):
+    """Milvus refuses negative weights and empty rows."""
+    lowering = lowered(all_encoders, metric, layout="adc")
+    vectors = (size * random_vectors(5, seed=seed)).astype(np.float32)
+    rows = lowering.encode_rows(vectors)["embedding__drq_onehot"]
+    assert (rows.data > 0).all()
+    assert np.isfinite(rows.data).all()
+    assert (np.diff(rows.indptr) > 0).all()
+    for query in plan(lowering, vectors, bits=length).queries:
+        assert query
+        assert all(np.isfinite(weight) and weight > 0 for weight in query.values())
+        assert all(0 <= dim < rows.shape[1] for dim in query)
+
+
+@pytest.mark.parametrize("metric", ["IP", "L2"])
+@pytest.mark.parametrize("levels", [1, LEVELS])
+def test_adc_takes_a_zero_query(all_encoders, metric, levels):
+    """Its tables say nothing of any row, and the estimate must still be the true distance."""
+    drq, adc = all_encoders[metric][0], lowered(all_encoders, metric, layout="adc")
+    vectors, query = random_vectors(300, seed=3), np.zeros((1, 8), np.float32)
+    rows = adc.encode_rows(vectors)["embedding__drq_onehot"]
+    search = plan(adc, query, bits=8 * levels)
+    native = native_scores(adc, rows, search.queries[0])
+    expected = true_adc(drq, vectors, query[0], levels)
+    np.testing.assert_allclose(adc.estimate(search, 0, Candidates(native, {})), expected, rtol=1e-4, atol=2e-3)
+
+
+@pytest.mark.parametrize("bits", [8, 88])
+def test_adc_shares_a_term_with_every_row(adc, bits):
+    """Milvus's inverted index returns only rows that share a term with the query: none may be out of reach."""
+    vectors = random_vectors(400, seed=8)
+    rows = adc.encode_rows(vectors)["embedding__drq_onehot"]
+    # the farthest rows are those that the lowest codewords stand for
+    for query in plan(adc, -vectors[:50], bits=bits).queries:
+        assert (native_scores(adc, rows, query) > 0).all()
+
+
+@pytest.mark.parametrize("metric", ["COSINE", "L2"])
+def test_adc_takes_a_row_longer_than_the_norm_bound(all_encoders, metric):
+    """It keeps the least weight that Milvus takes, so that it is not refused."""
+    lowering, codes = lowered(all_encoders, metric, layout="adc"), np.zeros((2, LEVELS), np.uint8)
+    norms = np.array([[1.0], [1e3]], np.float32).repeat(LEVELS, axis=1)
+    rows = lowering.one_hot(DrqRows(codes, norms, np.zeros((2, 4), np.uint8)))
+    room = rows.toarray()[:, 256 * LEVELS :].max(1)
+    assert room[0] > 1
+    assert 0 < room[1] < 1e-3
+    assert (rows.data > 0).all()
+
+
+# --- layout hamming -------------------------------------------------------------------------------------------------
+
+
+def test_hamming_stores_signs_codes_and_norms(hamming, drq):
+    signs, *columns = hamming.fields
+    assert (signs.name, signs.data_type, signs.bytes_per_row) == ("embedding__drq_sign", "BINARY_VECTOR", 4)
+    assert signs.params == {"dim": 32}
+    names = ["embedding__drq_code_0", "embedding__drq_code_1"]
+    if drq.info.metric != "IP":
+        names += [f"embedding__drq_norm_{i}" for i in range(3)]
+    assert [column.name for column in columns] == names
+    assert {(column.data_type, column.bytes_per_row) for column in columns} == {("INT64", 8)}
+    assert set(hamming.encode_rows(random_vectors(2))) == {field.name for field in hamming.fields}
+
+
+@pytest.mark.parametrize(("index", "params"), [("BIN_FLAT", {}), ("BIN_IVF_FLAT", {"nprobe": 7})])
+def test_hamming_searches_the_binary_index_that_was_chosen(all_encoders, index, params):
+    lowering = lowered(all_encoders, "IP", layout="hamming", binary_index=index)
+    assert (lowering.index.index_type, lowering.index.metric) == (index, "HAMMING")
+    assert ("nlist" in lowering.index.params) == (index == "BIN_IVF_FLAT")
+    assert plan(lowering, random_vectors(1), nprobe=7).params == params
+
+
+def test_hamming_columns_hold_the_encoders_bytes(hamming, drq):
+    vectors = random_vectors(30, seed=4)
+    found, codes = hamming.encode_rows(vectors), drq.codes(vectors)
+    np.testing.assert_array_equal(found["embedding__drq_sign"], drq.row_signs(vectors))
+    raw = np.stack([found[f"embedding__drq_code_{i}"] for i in range(2)], axis=1).astype("<i8").view(np.uint8)
+    np.testing.assert_array_equal(raw[:, :LEVELS], codes)
+    assert not raw[:, LEVELS:].any()
+    if drq.info.metric != "IP":
+        raw = np.stack([found[f"embedding__drq_norm_{i}"] for i in range(3)], axis=1).astype("<i8").view("<f2")
+        np.testing.assert_allclose(raw[:, :LEVELS], drq.norms(codes), rtol=1e-3)
+
+
+def test_hamming_asks_with_the_packed_signs_of_the_query(hamming, drq):
+    queries = random_vectors(7, seed=5)
+    search = plan(hamming, queries)
+    assert (search.field, search.metric) == ("embedding__drq_sign", "HAMMING")
+    assert search.queries == [signs.tobytes() for signs in drq.query_signs(queries)]
+
+
+@pytest.mark.parametrize("levels", range(1, LEVELS + 1))
+def test_hamming_estimates_are_the_formula_for_every_prefix(hamming, drq, levels):
+    vectors, queries = random_vectors(60, seed=6), random_vectors(4, seed=7)
+    stored = hamming.encode_rows(vectors)
+    search = plan(hamming, queries, bits=8 * levels)
+    # only what the prefix needs is read
+    assert len(search.columns) == -(-levels // 8) + (drq.info.metric != "IP")
+    held = Candidates(np.zeros(60, np.float32), {name: stored[name] for name in search.columns})
+    x_hat = drq.reconstructions(drq.codes(vectors))[levels - 1]
+    for i, q in enumerate(prepare(drq.info, queries)):
+        expected = {
+            "IP": x_hat @ q * 9,
+            "L2": np.square(q - x_hat).sum(1) * 9,
+            "COSINE": x_hat @ q / np.linalg.norm(x_hat, axis=1),
+        }[drq.info.metric]
+        # norms are held with 11 bits
+        error = 9 * 2 * 2**-11 * np.square(x_hat).sum(1) + 1e-3
+        assert (abs(hamming.estimate(search, i, held) - expected) <= error).all()
+
+
+# --- both layouts ---------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(params=["adc", "hamming"])
+def either(request, adc, hamming):
+    return adc if request.param == "adc" else hamming
+
+
+@pytest.mark.parametrize("bits", [9, 12, 87, 8 * LEVELS + 8, 800])
+def test_bits_must_be_a_length_that_the_encoder_has(either, bits):
+    with pytest.raises(UsageError, match=rf"bits is {bits}; this encoder's codes have a multiple of 8 bits up to 88\."):
+        plan(either, random_vectors(1), bits=bits)
+
+
+@pytest.mark.parametrize("bits", [0, 7, -8])
+def test_bits_under_the_minimum(either, bits):
+    with pytest.raises(UsageError, match="must be at least 8"):
+        plan(either, random_vectors(1), bits=bits)
+
+
+@pytest.mark.parametrize(
+    ("limit", "candidates", "asked"), [(10, None, 1000), (10, 20, 20), (30, 20, 30), (5000, None, 5000)]
+)
+def test_at_least_as_many_candidates_as_results(either, limit, candidates, asked):
+    assert plan(either, random_vectors(1), limit, candidates=candidates).candidates == asked
+
+
+def test_no_rows_and_no_queries(either):
+    nothing = np.empty((0, 8), np.float32)
+    assert {column.shape[0] for column in either.encode_rows(nothing).values()} == {0}
+    assert list(plan(either, nothing).queries) == []

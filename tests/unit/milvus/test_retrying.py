@@ -1,0 +1,155 @@
+"""Calls are made again when that can help, never when it cannot, and no more at a time than the server takes."""
+
+from __future__ import annotations
+
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import grpc
+import pytest
+from pymilvus.exceptions import MilvusException
+
+from alula.errors import ServerError
+from alula.milvus import Failure, server_words, what_failed
+from alula.milvus import retrying as pace_module
+from alula.milvus.retrying import RateLimiter, StoppedError
+
+LIMIT = MilvusException(8, "request is rejected by grpc RateLimiter middleware: rate limit exceeded[rate=524288]", 49)
+LOST = MilvusException(1, "<_MultiThreadedRendezvous of RPC that terminated with: StatusCode.UNAVAILABLE")
+STACK = (
+    "stack trace: /a/b/stack_trace.go:51 github.com/x/tracer.StackTrace\n"
+    + "/a/c.go:5 github.com/y.(*C[...]).Call\n" * 9
+)
+DENIED = MilvusException(1402, "PrivilegeInsert: permission deny")
+
+
+class Rpc(grpc.RpcError):
+    def __init__(self, code, details=""):
+        self._code, self._details = code, details
+
+    def code(self):
+        return self._code
+
+    def details(self):
+        return self._details
+
+
+@pytest.fixture(autouse=True)
+def short_waits(monkeypatch):
+    monkeypatch.setattr(pace_module, "FIRST_WAIT", 0.001)
+    monkeypatch.setattr(pace_module, "LONGEST_WAIT", 0.01)
+
+
+def failing(*errors):
+    """A call that fails with each error in turn and then succeeds; and what it was told."""
+    left, told = list(errors), []
+
+    def call(in_doubt):
+        told.append(in_doubt)
+        if left:
+            raise left.pop(0)
+
+    return call, told
+
+
+@pytest.mark.parametrize(
+    ("error", "failure"),
+    [
+        (LIMIT, Failure.BUSY),
+        (
+            MilvusException(9, "quota exceeded[reason=memory quota exceeded, please allocate more resources]", 48),
+            Failure.BUSY,
+        ),
+        (
+            MilvusException(9, "quota exceeded[reason=the writing has been deactivated by the administrator]"),
+            Failure.REFUSED,
+        ),
+        (Rpc(grpc.StatusCode.RESOURCE_EXHAUSTED, "too many requests"), Failure.BUSY),
+        (Rpc(grpc.StatusCode.RESOURCE_EXHAUSTED, "message larger than max (9 vs. 4)"), Failure.REFUSED),
+        (LOST, Failure.UNKNOWN),
+        (Rpc(grpc.StatusCode.UNAVAILABLE), Failure.UNKNOWN),
+        (Rpc(grpc.StatusCode.DEADLINE_EXCEEDED), Failure.UNKNOWN),
+        (MilvusException(1, "service not ready[Proxy=1, State=Initializing]"), Failure.UNKNOWN),
+        (MilvusException(65535, f"attempt #0: {STACK} no answer"), Failure.UNKNOWN),
+        (DENIED, Failure.REFUSED),
+        (MilvusException(100, "collection not found[collection=x]"), Failure.REFUSED),
+        (MilvusException(1100, "the length of the vector is wrong"), Failure.REFUSED),
+        (Rpc(grpc.StatusCode.UNAUTHENTICATED), Failure.REFUSED),
+    ],
+)
+def test_what_failures_mean(error, failure):
+    assert what_failed(error) is failure
+
+
+def test_stacks_of_calls_are_left_out_of_sentences():
+    assert (
+        server_words(MilvusException(65535, f"attempt #0: {STACK.strip()}: node offline")) == "attempt #0: node offline"
+    )
+
+
+def test_a_wrapped_call_error_is_seen():
+    error = MilvusException(message="anything")
+    error.__cause__ = Rpc(grpc.StatusCode.UNAVAILABLE)
+    assert what_failed(error) is Failure.UNKNOWN
+
+
+def test_only_a_lost_answer_leaves_doubt():
+    call, told = failing(LIMIT, LIMIT, LOST, LIMIT)
+    pace = RateLimiter(4, 30)
+    pace.make("write", call)
+    assert told == [False, False, False, True, True]
+    assert (pace.retries, pace.refusals) == (4, 3)
+
+
+def test_what_is_refused_for_good_is_not_tried_again():
+    call, told = failing(DENIED)
+    with pytest.raises(ServerError, match="could not write rows: PrivilegeInsert: permission deny"):
+        RateLimiter(4, 30).make("write rows", call)
+    assert told == [False]
+
+
+def test_patience_ends():
+    call, told = failing(*[LOST] * 10_000)
+    started = time.monotonic()
+    with pytest.raises(ServerError, match=r"could not write rows for \d+ seconds .*UNAVAILABLE"):
+        RateLimiter(4, 0.3).make("write rows", call)
+    assert 0.2 < time.monotonic() - started < 5
+    assert len(told) > 3
+
+
+def test_fewer_calls_at_a_time_after_refusals_and_more_again_after_successes():
+    pace = RateLimiter(8, 30)
+    pace.make("write", failing(LIMIT, LIMIT)[0])
+    assert pace.slowed
+    assert 2 <= pace.allowed <= 3
+    running, most, lock = 0, [], threading.Lock()
+
+    def call(_):
+        nonlocal running
+        with lock:
+            running += 1
+            most.append(running)
+        time.sleep(0.005)
+        with lock:
+            running -= 1
+
+    with ThreadPoolExecutor(16) as pool:
+        list(pool.map(lambda _: pace.make("write", call), range(10)))
+        early = max(most)
+        list(pool.map(lambda _: pace.make("write", call), range(100)))
+    assert early < 8
+    assert max(most) == 8
+    assert not pace.slowed
+
+
+def test_a_stop_ends_the_waiting():
+    call, _ = failing(*[LOST] * 10_000)
+    pace = RateLimiter(1, 60)
+    threading.Timer(0.2, pace.stop).start()
+    started = time.monotonic()
+    with pytest.raises(StoppedError):
+        pace.make("write", call)
+    assert time.monotonic() - started < 5
+    with pytest.raises(StoppedError):
+        pace.make("write", lambda _: None)

@@ -1,0 +1,55 @@
+"""Milvus Lite 3, the engine in Python, for programs of their own: tests run on Milvus Lite 2.5 otherwise.
+
+Both are the package ``milvus-lite``, so only one can be installed; the other lies in a directory that comes first on
+the path of the programs that want it.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import tarfile
+from collections.abc import Mapping
+from pathlib import Path
+
+from tools.servers.cache import fetch, installed, pip
+
+VERSION = "3.2.2"
+ROOT = Path(__file__).parents[2]
+
+
+def install() -> Path:
+    """The directory that holds Milvus Lite 3, installed into the cache if it is not there yet.
+
+    Raises:
+        ServerError: pip could not install the package.
+    """
+    return installed(f"milvus-lite-{VERSION}", _fetch)
+
+
+def _fetch(directory: Path) -> None:
+    fetch(f"Milvus Lite {VERSION}", f"milvus-lite=={VERSION}", directory)
+
+
+def source() -> Path:
+    """The directory that holds its source package, the tests among it, unpacked into the cache.
+
+    Raises:
+        ServerError: pip could not fetch the package.
+    """
+    return installed(f"milvus-lite-{VERSION}-source", _fetch_source)
+
+
+def _fetch_source(directory: Path) -> None:
+    package = ["--no-deps", "--no-binary=:all:", "--dest", str(directory), f"milvus-lite=={VERSION}"]
+    pip(f"the source of Milvus Lite {VERSION}", sys.executable, "download", *package)
+    (archive,) = directory.glob("*.tar.gz")
+    with tarfile.open(archive) as held:
+        held.extractall(directory, filter="data")
+    archive.unlink()
+
+
+def environment() -> Mapping[str, str]:
+    """The environment of a program that is to find Milvus Lite 3, and the project as this one sees it."""
+    path = [str(install()), *(part for part in sys.path if part)]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(dict.fromkeys(path))}
