@@ -9,7 +9,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from alula.collection import Collection, Description, describe, drop
+    from alula.catalog.description import Description, describe
+    from alula.collection import Collection, drop
     from alula.encoders import load_encoder
     from alula.errors import AlulaError, DataError, EncoderError, ServerError, Unsupported, UnsupportedError, UsageError
     from alula.ingest.journal import Journal
@@ -39,7 +40,8 @@ __all__ = [
 ]
 
 _HOMES = {
-    **dict.fromkeys(("Collection", "Description", "describe", "drop"), "alula.collection"),
+    **dict.fromkeys(("Description", "describe"), "alula.catalog.description"),
+    **dict.fromkeys(("Collection", "drop"), "alula.collection"),
     **dict.fromkeys(
         ("AlulaError", "DataError", "EncoderError", "ServerError", "Unsupported", "UnsupportedError", "UsageError"),
         "alula.errors",

@@ -7,8 +7,7 @@ import pytest
 from pymilvus import DataType, MilvusClient
 
 import alula
-import alula.catalog.stored
-import alula.collection
+import alula.catalog.create
 from alula.errors import EncoderError, UnsupportedError, UsageError
 from tests.small_collections import DIM, ROWS, Rows
 from tests.tiny_encoders import random_vectors, write_drq, write_flops
@@ -57,7 +56,7 @@ def test_an_embedded_database_is_opened_again(drq, lite_uri):
 
 
 def test_settings_are_found_in_the_description_when_the_index_lost_them(engine, drq, collection_name, monkeypatch):
-    monkeypatch.setattr(alula.catalog.stored, "in_index_params", lambda settings: {})
+    monkeypatch.setattr(alula.catalog.create, "as_index_params", lambda settings: {})
     ROWS_HELD.create(engine, collection_name, drq, "DRQ", description="a text")
     about = alula.describe(engine, collection_name)
     assert (about.settings["type"], about.text) == ("DRQ", "a text")
@@ -107,7 +106,7 @@ def test_a_create_that_fails_half_way_leaves_nothing(engine, drq, collection_nam
 
     capabilities = alula.milvus.probe(engine)
     monkeypatch.setattr(engine.client, "create_index", fail)
-    monkeypatch.setattr(alula.collection, "ask", lambda server: capabilities)
+    monkeypatch.setattr(alula.catalog.create, "probe", lambda server: capabilities)
     with pytest.raises(alula.ServerError, match="could not be built"):
         ROWS_HELD.create(engine, collection_name, drq, "DRQ")
     assert not engine.has_collection(collection_name)

@@ -9,13 +9,14 @@ from typing import Any
 
 import click
 
+from alula.catalog.create import DEFAULT_FIELD, DEFAULT_KEY, create, design
 from alula.catalog.schema import ScalarField
 from alula.cli.options import connection_options, encoder_option, index_type_options
-from alula.collection import DEFAULT_FIELD, DEFAULT_KEY, Collection, open_rows
 from alula.encoders import load_encoder
 from alula.errors import UsageError
 from alula.milvus import Server
 from alula.sources import Source
+from alula.sources.encoder_inputs import open_rows
 
 
 @click.command("create")
@@ -85,7 +86,7 @@ def command(
     if like is not None:
         source = open_rows(loaded, like, vector_column=vector_column, text_column=text_column)
         primary_key, columns = _from_file(source, primary_key, columns)
-    collection = Collection.design(
+    spec = design(
         server,
         name,
         encoder=loaded,
@@ -98,17 +99,17 @@ def command(
         options=options,
     )
     if not dry:
-        collection.make(description=description, consistency_level=consistency, partition_key=partition_key)
-    settings = collection.lowering.settings
+        create(spec, description=description, consistency_level=consistency, partition_key=partition_key)
+    settings = spec.lowering.settings
     layout = f", layout {settings['layout']}" if "layout" in settings else ""
-    kept = sum(spec.bytes_per_row for spec in collection.lowering.fields)
+    index_bytes = sum(field.bytes_per_row for field in spec.lowering.fields)
     done = "Would create" if dry else "Created"
     click.echo(
-        f"{done} {name} with {settings['type']}{layout}, metric {settings['metric']}: at most {kept} bytes of index "
-        f"per row, beside {4 * collection.lowering.field.dim} bytes per vector that "
+        f"{done} {name} with {settings['type']}{layout}, metric {settings['metric']}: at most {index_bytes} bytes of "
+        f"index per row, beside {4 * spec.lowering.field.dim} bytes per vector that "
         f"{'is dropped' if drop_vectors else 'is kept for exact re-ranking'}."
     )
-    shown = ", ".join(map(str, (collection.primary_key, *collection.fields)))
+    shown = ", ".join(map(str, (spec.primary_key, *spec.fields)))
     click.echo(f"Fields: {shown}.")
     if dry:
         click.echo("Nothing was created.")

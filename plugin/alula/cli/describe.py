@@ -6,8 +6,8 @@ from dataclasses import asdict
 
 import click
 
+from alula.catalog.description import describe
 from alula.cli.options import connection_options, format_option, show_json, show_pairs
-from alula.collection import describe
 from alula.milvus import Server
 
 _VECTORS = {

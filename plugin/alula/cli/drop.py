@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import click
 
+from alula.catalog.description import describe
 from alula.cli.options import confirmed, connection_options
-from alula.collection import describe, drop
+from alula.collection import drop
 from alula.errors import AlulaError
 from alula.milvus import Server
 

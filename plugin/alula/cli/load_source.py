@@ -11,12 +11,12 @@ from typing import Any
 
 import click
 
-from alula.collection import column_of, open_rows
 from alula.encoders import Encoder
 from alula.errors import UsageError
 from alula.ingest.collection_source import CollectionSource
 from alula.milvus import Server
 from alula.sources import ColumnMapping, Source, read_mapping, spool_stdin
+from alula.sources.encoder_inputs import column_of, open_rows
 
 STDIN = "-"
 STDIN_FORMATS = ("jsonl", "csv", "tsv", "txt")

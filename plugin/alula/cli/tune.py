@@ -13,11 +13,12 @@ import click
 from rich.table import Table
 from rich.text import Text
 
+from alula.catalog.description import describe
 from alula.catalog.search_defaults import write_defaults
 from alula.cli.evaluate import ask
 from alula.cli.evaluation_options import question_options, shown_progress
 from alula.cli.options import OutputFile, connection_options, console, encoder_options, format_option, show_json
-from alula.collection import Collection, describe
+from alula.collection import Collection
 from alula.errors import AlulaError, UnsupportedError, UsageError
 from alula.evaluation.settings import as_options, show_settings
 from alula.evaluation.tune import Tuning, check_target, queries_needed, queries_to_draw, tune

@@ -38,7 +38,7 @@ import tenacity
 from pymilvus import DataType
 from pymilvus.exceptions import MilvusException
 
-from alula.catalog import stored
+from alula.catalog.settings import read_settings
 from alula.encoders import Encoder, EncoderInfo, load_encoder
 from alula.errors import AlulaError, EncoderError, ServerError, UsageError
 from alula.index_types import FieldSpec
@@ -369,8 +369,8 @@ def made_with(server: Server, sha256: str) -> list[str]:
         for name in sorted(client.list_collections()):
             indexes = [client.describe_index(name, index) for index in client.list_indexes(name)]
             about = client.describe_collection(name)
-            kept = [stored.read((), field.get("description", ""))[1] for field in about.get("fields", ())]
-            kept += [stored.read(indexes, about.get("description", ""))[1]]
+            kept = [read_settings((), field.get("description", ""))[1] for field in about.get("fields", ())]
+            kept += [read_settings(indexes, about.get("description", ""))[1]]
             # a gateway shows an index or a function of ours instead of what is kept
             shown = [*indexes, *(function.get("params", {}) for function in about.get("functions", ()))]
             if any(each.get("encoder") == sha256 for each in (*kept, *shown)):

@@ -63,8 +63,7 @@ class Outcome:
 
 def without_defaults(collection: Collection) -> Collection:
     """The same collection, whose stored default options do not hold for what a setting leaves open."""
-    c = collection
-    return Collection(c.server, c.name, c.primary_key, c.fields, c.lowering)
+    return Collection(replace(collection.spec, defaults={}))
 
 
 def searcher(collection: Collection, settings: Mapping[str, Any]) -> Searcher:

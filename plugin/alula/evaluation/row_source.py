@@ -11,10 +11,11 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from alula.collection import Collection, open_rows
+from alula.collection import Collection
 from alula.errors import DataError, UsageError
 from alula.ingest.collection_source import CollectionSource
 from alula.sources import FileSource, Source, open_source
+from alula.sources.encoder_inputs import open_rows
 
 F32 = npt.NDArray[np.float32]
 Key = int | str

@@ -20,8 +20,9 @@ from typing import Any
 from pymilvus import DataType
 from pymilvus.grpc_gen import schema_pb2
 
-from alula.catalog import stored
-from alula.collection import added_fields, index_type_for, new_lowering
+from alula.catalog.binding import index_type_for
+from alula.catalog.create import added_fields, new_lowering
+from alula.catalog.settings import SETTINGS_PREFIX, with_settings
 from alula.errors import UsageError
 from alula.gateway.session import Session
 from alula.gateway.upstream import pairs
@@ -58,16 +59,16 @@ def in_properties(properties: Iterable[Any]) -> Declaration | None:
     Raises:
         UsageError: If they are wrong or not enough.
     """
-    mine = {p.key.removeprefix(stored.PREFIX): p.value for p in properties if p.key.startswith(stored.PREFIX)}
+    mine = {p.key.removeprefix(SETTINGS_PREFIX): p.value for p in properties if p.key.startswith(SETTINGS_PREFIX)}
     if not mine:
         return None
     if _INDEX_TYPE not in mine:
         raise UsageError(
-            f"The properties {', '.join(stored.PREFIX + name for name in mine)} say nothing without "
-            f"{stored.PREFIX}{_INDEX_TYPE}: {' or '.join(index_types())}."
+            f"The properties {', '.join(SETTINGS_PREFIX + name for name in mine)} say nothing without "
+            f"{SETTINGS_PREFIX}{_INDEX_TYPE}: {' or '.join(index_types())}."
         )
     field = mine.pop(_FIELD, None)
-    return _declaration(mine.pop(_INDEX_TYPE), mine, field, f"the property {stored.PREFIX}{_ENCODER}")
+    return _declaration(mine.pop(_INDEX_TYPE), mine, field, f"the property {SETTINGS_PREFIX}{_ENCODER}")
 
 
 def in_index(field: str, params: Iterable[Any]) -> Declaration | None:
@@ -79,7 +80,7 @@ def in_index(field: str, params: Iterable[Any]) -> Declaration | None:
     given = flat(params)
     if given.get(_INDEX_TYPE) not in index_types():
         return None
-    mine = {k.removeprefix(stored.PREFIX): v for k, v in given.items() if k not in _NATIVE}
+    mine = {k.removeprefix(SETTINGS_PREFIX): v for k, v in given.items() if k not in _NATIVE}
     metric = given.get("metric_type") or None
     return _declaration(given[_INDEX_TYPE], mine, field, f'params={{"{_ENCODER}": ...}}', metric=metric)
 
@@ -158,7 +159,7 @@ def lowered(schema: Any, lowering: Lowering) -> Any:
     new = schema_pb2.CollectionSchema()
     new.CopyFrom(schema)
     del new.fields[:]
-    new.description = stored.in_description(schema.description, lowering.settings)
+    new.description = with_settings(schema.description, lowering.settings)
     for field in schema.fields:
         held = map(_field_schema, added_fields(lowering)) if field.name == lowering.field.name else [field]
         new.fields.extend(held)
@@ -174,7 +175,7 @@ def _vector_field(schema: Any, name: str | None, kind: str) -> Any:
             return field
     names = ", ".join(field.name for field in floats) or "none"
     if name is None:
-        raise UsageError(f"Say which field has the index type {kind}: {stored.PREFIX}{_FIELD}, one of: {names}.")
+        raise UsageError(f"Say which field has the index type {kind}: {SETTINGS_PREFIX}{_FIELD}, one of: {names}.")
     raise UsageError(f"{kind} needs a FLOAT_VECTOR field, and {name!r} is none; there are: {names}.")
 
 

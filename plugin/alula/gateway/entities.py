@@ -8,7 +8,7 @@ from typing import Any
 from pymilvus import DataType
 from pymilvus.grpc_gen import schema_pb2
 
-from alula.collection import added_fields
+from alula.catalog.create import added_fields
 from alula.errors import DataError, UsageError
 from alula.gateway import functions
 from alula.gateway.field_data import column, float_vectors, vectors

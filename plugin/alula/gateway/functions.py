@@ -27,9 +27,9 @@ import scipy.sparse as sp
 from pymilvus import DataType
 from pymilvus.grpc_gen import milvus_pb2, schema_pb2
 
-from alula.catalog import stored
-from alula.collection import query_vectors
+from alula.catalog.settings import read_settings, with_settings
 from alula.encoders import DrqEncoder, Encoder, FlopsEncoder
+from alula.encoders.queries import query_vectors
 from alula.errors import DataError, EncoderError, UnsupportedError, UsageError
 from alula.gateway import placeholders
 from alula.gateway.field_data import column
@@ -316,9 +316,9 @@ def _dim(entry: Any) -> int:
 
 def _remember(target: Any, function: Function) -> None:
     text, settings = target.description, function.settings()
-    target.description = stored.in_description(text, settings)
+    target.description = with_settings(text, settings)
     target.is_function_output = False
-    if stored.read((), target.description) != (text.strip(), settings):
+    if read_settings((), target.description) != (text.strip(), settings):
         raise UsageError(
             f"The name or description of the function {function.name!r} holds '[alula ', which marks what "
             "Alula stores; call it otherwise."
@@ -328,7 +328,7 @@ def _remember(target: Any, function: Function) -> None:
 def _remembered(schema: schema_pb2.CollectionSchema) -> Iterator[tuple[Any, str, Function]]:
     """The output fields, their descriptions for people, and their functions."""
     for entry in schema.fields:
-        text, settings = stored.read((), entry.description)
+        text, settings = read_settings((), entry.description)
         try:
             function = Function.of_settings(entry.name, settings)
         except (KeyError, ValueError, TypeError, RecursionError):

@@ -10,8 +10,8 @@ from typing import Any
 import grpc
 from pymilvus.grpc_gen import common_pb2, milvus_pb2
 
-from alula.catalog import stored
-from alula.collection import native_indexes
+from alula.catalog.create import native_indexes
+from alula.catalog.settings import DEFAULTS_INDEX, SETTINGS_PREFIX
 from alula.errors import UsageError
 from alula.gateway.declaration import Declaration, flat, in_index, lowered, lowering_for
 from alula.gateway.session import Session
@@ -55,7 +55,7 @@ def _check_same(session: Session, request: Any, view: View) -> None:
         )
     if metric and metric.upper() != view.vector.metric:
         raise UsageError(f"The encoder of {view.field!r} was trained for {view.vector.metric}, not {metric}.")
-    named = given.get("encoder") or given.get(f"{stored.PREFIX}encoder")
+    named = given.get("encoder") or given.get(f"{SETTINGS_PREFIX}encoder")
     if named:
         encoder = session.encoders.named(session.caller, session.database(request), str(named))
         if encoder.sha256 != view.settings["encoder"]:
@@ -233,7 +233,7 @@ def _shown(view: View, indexes: Iterable[Any]) -> list[Any]:
     told = {"index_type": view.settings["type"], "metric_type": view.vector.metric, **settings}
     found = []
     for index in indexes:
-        if index.index_name == stored.DEFAULTS_INDEX or index.field_name == view.field:
+        if index.index_name == DEFAULTS_INDEX or index.field_name == view.field:
             continue
         if index.field_name in view.companions:
             index.field_name, index.index_name = view.field, _shown_name(view, index.index_name)

@@ -8,7 +8,7 @@ from google.protobuf.message import DecodeError
 from pymilvus import DataType
 from pymilvus.grpc_gen import schema_pb2
 
-from alula.catalog import stored
+from alula.catalog.settings import SETTINGS_PREFIX, read_settings
 from alula.errors import UsageError
 from alula.gateway import functions
 from alula.gateway.declaration import in_properties, lowered, lowering_for
@@ -38,7 +38,7 @@ def create(session: Session, request: Any) -> Any:
     if declared is not None:
         schema = lowered(schema, lowering_for(session, database, schema, declared))
     request.schema = schema.SerializeToString()
-    refill(request.properties, [pair for pair in request.properties if not pair.key.startswith(stored.PREFIX)])
+    refill(request.properties, [pair for pair in request.properties if not pair.key.startswith(SETTINGS_PREFIX)])
     return session.caller.send("CreateCollection", request)
 
 
@@ -60,7 +60,7 @@ def describe(session: Session, request: Any) -> Any:
 def show(response: Any, view: View) -> None:
     """Turn what Milvus says of a collection into what clients see."""
     schema = response.schema
-    schema.description, _ = stored.read((), schema.description)
+    schema.description, _ = read_settings((), schema.description)
     shown, place = [], None
     for field in schema.fields:
         if field.name == view.field:
@@ -78,7 +78,7 @@ def show(response: Any, view: View) -> None:
 def alter(session: Session, request: Any) -> Any:
     """AlterCollection: properties that declare an index type come too late; Milvus would keep them for nothing."""
     del session
-    late = [pair.key for pair in request.properties if pair.key.startswith(stored.PREFIX)]
+    late = [pair.key for pair in request.properties if pair.key.startswith(SETTINGS_PREFIX)]
     if late:
         raise UsageError(
             f"The properties {', '.join(late)} are taken when a collection is made. Declare the index type of an empty "

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from pymilvus import DataType
 from pymilvus.grpc_gen import common_pb2, milvus_pb2
 
-from alula.collection import query_vectors
+from alula.encoders.queries import query_vectors
 from alula.errors import UsageError
 from alula.gateway import functions, placeholders
 from alula.gateway.declaration import flat

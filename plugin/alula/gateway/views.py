@@ -13,9 +13,9 @@ from typing import Any
 from pymilvus import DataType
 from pymilvus.grpc_gen import milvus_pb2
 
-from alula.catalog import stored
-from alula.collection import field_of, lowering_of, read_defaults
-from alula.errors import AlulaError
+from alula.catalog.binding import field_of, lowering_of
+from alula.catalog.search_defaults import read_defaults
+from alula.catalog.settings import check_format, read_settings, stored_defaults
 from alula.gateway.encoder_cache import Encoders, NoEncoderError
 from alula.gateway.functions import Function, functions_of
 from alula.gateway.ops import metrics
@@ -190,20 +190,16 @@ class Views:
         if not may_be_alulas(about.schema):
             return None
         indexes = describe_indexes(caller, database, about.schema.name or about.collection_name or name)
-        _, settings = stored.read(indexes, about.schema.description)
+        _, settings = read_settings(indexes, about.schema.description)
         if not settings:
             return None
-        if settings.get("format") != stored.FORMAT:
-            raise AlulaError(
-                f"The collection {name!r} has Alula's collection format {settings.get('format')}, and this gateway "
-                f"reads {stored.FORMAT}; update it."
-            )
+        check_format(name, settings)
         stored_as = before.stored_as if before and before.settings == settings else None
         if stored_as is None or isinstance(stored_as, NoEncoderError):
             stored_as = self._stored_as(caller, database, name, settings)
         properties = {pair.key: pair.value for pair in about.properties}
         kind = index_type(settings["type"])
-        defaults = read_defaults(kind, stored.read_defaults(indexes, properties))
+        defaults = read_defaults(kind, stored_defaults(indexes, properties))
         real = about.schema.name or about.collection_name or name
         return View(real, settings, about.schema, kind, stored_as, defaults)
 
@@ -225,7 +221,7 @@ def _vector_fields(schema: Any) -> list[str]:
 def may_be_alulas(schema: Any) -> bool:
     """Whether a collection's description or its fields say that it could be one of Alula's."""
     companions = (DataType.SPARSE_FLOAT_VECTOR, DataType.BINARY_VECTOR)
-    return bool(stored.read((), schema.description)[1]) or any(
+    return bool(read_settings((), schema.description)[1]) or any(
         "__" in field.name and field.data_type in companions for field in schema.fields
     )
 

@@ -11,8 +11,8 @@ from typing import Any
 import pyarrow as pa
 from pymilvus import DataType
 
-from alula.catalog import stored
 from alula.catalog.schema import ARROW_TYPES
+from alula.catalog.settings import read_settings
 from alula.encoders import Input
 from alula.errors import ServerError, UsageError
 from alula.milvus import Server, literal, milvus_errors
@@ -82,7 +82,7 @@ class CollectionSource:
             about = server.client.describe_collection(name)
             indexes = [server.client.describe_index(name, index) for index in server.client.list_indexes(name)]
             server.client.load_collection(name)
-        settings = stored.read(indexes, about.get("description", ""))[1]
+        settings = read_settings(indexes, about.get("description", ""))[1]
         schema, self.left_out = _schema(about["fields"], settings.get("field"))
         self._key = next(field["name"] for field in about["fields"] if field.get("is_primary"))
         if input == "vectors":

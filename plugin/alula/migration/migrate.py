@@ -17,6 +17,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from alula.catalog.create import create, design
 from alula.catalog.schema import ARROW_TYPES
 from alula.collection import Collection
 from alula.encoders import Encoder, load_encoder
@@ -114,7 +115,7 @@ class Migration:
             self.new = Collection.open(self._server, name, encoder=self._encoder)
             self._check_same(index_type)
         else:
-            self.new = Collection.design(
+            spec = design(
                 self._server,
                 name,
                 encoder=self._encoder,
@@ -125,6 +126,7 @@ class Migration:
                 keep_vectors=keep_vectors,
                 options=options,
             )
+            self.new = Collection(spec)
 
     def _check(self, name: str) -> None:
         """Raise for what would only show when rows were copied."""
@@ -231,7 +233,7 @@ class Migration:
         state = self._begin(journal)
         made = not self._exists
         if made:
-            self.new.make(description=self.old.text, consistency_level=self.old.consistency_level)
+            create(self.new.spec, description=self.old.text, consistency_level=self.old.consistency_level)
         target = self.new.target()
         try:
             copied = None

@@ -8,9 +8,9 @@ from typing import Any
 
 from pymilvus import DataType
 
-from alula.catalog import stored
+from alula.catalog.description import scalar_field
 from alula.catalog.schema import ScalarField
-from alula.collection import scalar_field
+from alula.catalog.settings import read_settings
 from alula.errors import UsageError
 from alula.ingest.collection_source import CollectionSource
 from alula.milvus import Server, literal, milvus_errors
@@ -116,7 +116,7 @@ def read_old(
         # an alias may point elsewhere before we are done
         name = str(about["collection_name"])
         indexes = [server.client.describe_index(name, index) for index in server.client.list_indexes(name)]
-    text, settings = stored.read(indexes, about.get("description", ""))
+    text, settings = read_settings(indexes, about.get("description", ""))
     if settings.get("vectors") == "dropped":
         raise UsageError(
             f"{name!r} was created without keeping its vectors, so there is nothing to encode anew; create the new "

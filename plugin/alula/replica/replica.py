@@ -15,8 +15,11 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from alula.collection import Collection, describe, lowering_of, query_vectors
+from alula.catalog.binding import lowering_of
+from alula.catalog.description import describe
+from alula.collection import Collection
 from alula.encoders import Encoder, load_encoder
+from alula.encoders.queries import query_vectors
 from alula.errors import UsageError
 from alula.index_types import MAX_RESULTS, Lowering, check_options, index_type
 from alula.ingest.collection_source import count_rows

@@ -29,7 +29,7 @@ class Origin:
     Args:
         collection: Its name.
         server: The server's address.
-        identity: See `alula.collection.Description`.
+        identity: See `alula.Description`.
         settings: What Alula stored with it.
         primary_key: Its primary key.
         fields: Its other scalar fields.

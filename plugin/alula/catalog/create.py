@@ -1,0 +1,206 @@
+"""Design a collection with an index type, and create it in Milvus."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from pymilvus import DataType
+
+from alula.catalog.binding import CollectionSpec, index_type_for, opened
+from alula.catalog.description import connected
+from alula.catalog.schema import ScalarField, check_distinct, check_name
+from alula.catalog.settings import SETTINGS_FORMAT, as_index_params, with_settings
+from alula.encoders import MAX_DIM, Encoder
+from alula.errors import UsageError
+from alula.index_types import (
+    Capabilities,
+    FieldSpec,
+    IndexType,
+    Lowering,
+    NativeIndex,
+    Storage,
+    VectorField,
+    check_options,
+    choose_storage,
+    vector_index,
+    vector_spec,
+)
+from alula.milvus import Server, milvus_errors, probe
+
+DEFAULT_FIELD = "embedding"
+DEFAULT_KEY = "id"
+# The longest vector that can be kept; 4096 is the capacity of Milvus's longest ARRAY.
+MAX_KEPT_DIM: Mapping[Storage, float] = {"field": MAX_DIM, "column": 4096, "dropped": math.inf}
+
+
+def design(
+    server: Server | str,
+    name: str,
+    *,
+    encoder: Encoder | str | Path,
+    index_type: str,
+    field: str = DEFAULT_FIELD,
+    primary_key: str | ScalarField = f"{DEFAULT_KEY}:INT64",
+    columns: Sequence[str | ScalarField] = (),
+    metric: str | None = None,
+    keep_vectors: bool = True,
+    options: Mapping[str, Any] | None = None,
+) -> CollectionSpec:
+    """Design a collection without creating it; arguments and errors as `alula.Collection.create`."""
+    server = connected(server)
+    encoder = opened(encoder)
+    kind = index_type_for(index_type, encoder)
+    checked = check_options(kind.create_options, options or {}, kind.name)
+    key, fields = _fields(name, field, primary_key, columns)
+    if metric not in (None, encoder.info.metric):
+        raise UsageError(
+            f"The encoder {encoder.path.name} was trained for {encoder.info.metric}, not {metric}; train one with "
+            f"'alula train {kind.encoder_kind} --metric {metric}', or leave --metric out."
+        )
+    if server.has_collection(name):
+        raise UsageError(f"The collection {name!r} exists at {server.uri}; drop it with 'alula drop {name}' first.")
+    lowering = new_lowering(kind, encoder, field, probe(server), keep_vectors=keep_vectors, options=checked)
+    check_distinct([key.name, field, *(f.name for f in fields), *(f.name for f in lowering.fields)])
+    return CollectionSpec(server, name, key, fields, lowering)
+
+
+def create(
+    spec: CollectionSpec,
+    *,
+    description: str = "",
+    consistency_level: str | None = None,
+    partition_key: str | None = None,
+) -> None:
+    """Create a designed collection in Milvus, with its indexes, and load it; arguments as `alula.Collection.create`.
+
+    Raises:
+        UsageError: If the partition key is no INT64 or VARCHAR field of the collection.
+        ServerError: If Milvus fails; the collection is then dropped again.
+    """
+    if partition_key is not None:
+        _check_partition_key(spec, partition_key)
+    client, name = spec.server.client, spec.name
+    schema = client.create_schema(auto_id=False, description=with_settings(description, spec.lowering.settings))
+    _add_scalar(schema, spec.primary_key, is_primary=True)
+    for field in spec.fields:
+        _add_scalar(schema, field, **({"is_partition_key": True} if field.name == partition_key else {}))
+    for added in added_fields(spec.lowering):
+        _add_field(schema, added)
+    params = client.prepare_index_params()
+    for native in native_indexes(spec.lowering):
+        params.add_index(
+            native.field, index_type=native.index_type, metric_type=native.metric, params=dict(native.params)
+        )
+    extra = {"consistency_level": consistency_level} if consistency_level else {}
+    created = False
+    try:
+        with milvus_errors(f"create the collection {name!r}"):
+            client.create_collection(name, schema=schema, **extra)
+            created = True
+            client.create_index(name, params)
+            client.load_collection(name)
+    except BaseException:
+        if created:
+            with contextlib.suppress(Exception):
+                client.drop_collection(name)
+        raise
+
+
+def new_lowering(
+    kind: IndexType,
+    encoder: Encoder,
+    field: str,
+    capabilities: Capabilities,
+    *,
+    keep_vectors: bool,
+    options: Mapping[str, Any],
+) -> Lowering:
+    """Lower an index type onto a new field of one server.
+
+    Args:
+        kind: The index type.
+        encoder: Its encoder.
+        field: Name of the vector field.
+        capabilities: The server's capabilities.
+        keep_vectors: True to keep the vectors for exact re-ranking.
+        options: Checked create options of the index type, each present.
+
+    Raises:
+        UnsupportedError: If the server lacks a capability that the index type needs.
+        UsageError: If the vectors have too many dimensions to be kept.
+    """
+    chosen = kind.choose(capabilities, options)
+    storage = choose_storage(keep_vectors, capabilities)
+    if encoder.info.input_dim > MAX_KEPT_DIM[storage]:
+        raise UsageError(
+            f"The vectors of {encoder.path.name} have {encoder.info.input_dim:,} dimensions, and "
+            f"{capabilities.server} keeps vectors of at most {MAX_KEPT_DIM[storage]:,}; create the collection "
+            "without them (--drop-vectors, keep_vectors=False)."
+        )
+    vector_field = VectorField(field, encoder.info.input_dim, encoder.info.metric, storage)
+    settings = {
+        "format": SETTINGS_FORMAT,
+        "type": kind.name,
+        "field": field,
+        "dim": str(vector_field.dim),
+        "metric": vector_field.metric,
+        "vectors": storage,
+        "encoder": encoder.sha256,
+        **chosen,
+    }
+    lowering = kind.lowering(vector_field, encoder, settings)
+    lowering.settings["bytes_per_row"] = str(sum(spec.bytes_per_row for spec in lowering.fields))
+    return lowering
+
+
+def added_fields(lowering: Lowering) -> list[FieldSpec]:
+    """The fields of an index type: its companions, and the kept vectors unless they are dropped."""
+    kept = vector_spec(lowering.field)
+    return [*lowering.fields, *([kept] if kept else [])]
+
+
+def native_indexes(lowering: Lowering) -> list[NativeIndex]:
+    """The native indexes of a lowering; the first, which is searched, also carries the collection's settings."""
+    searched, kept = lowering.index, vector_index(lowering.field)
+    params = {**searched.params, **as_index_params(lowering.settings)}
+    return [replace(searched, params=params), *([kept] if kept else [])]
+
+
+def _fields(
+    name: str, field: str, primary_key: str | ScalarField, columns: Sequence[str | ScalarField]
+) -> tuple[ScalarField, tuple[ScalarField, ...]]:
+    check_name(name, "collection")
+    check_name(field, "field")
+    if isinstance(primary_key, str) and ":" not in primary_key:
+        primary_key += ":INT64"
+    key, *fields = (f if isinstance(f, ScalarField) else ScalarField.parse(f) for f in (primary_key, *columns))
+    if key.data_type not in ("INT64", "VARCHAR"):
+        raise UsageError(f"The primary key is {key}; Milvus takes INT64 or VARCHAR.")
+    return key, tuple(fields)
+
+
+def _check_partition_key(spec: CollectionSpec, name: str) -> None:
+    spec.server.check_partitions("leave --partition-key out")
+    possible = [field.name for field in spec.fields if field.data_type in ("INT64", "VARCHAR")]
+    if name not in possible:
+        raise UsageError(
+            f"The partition key {name!r} must be an INT64 or VARCHAR field beside the primary key; there "
+            f"are: {', '.join(possible) or 'none'}."
+        )
+
+
+def _add_scalar(schema: Any, field: ScalarField, **extra: Any) -> None:
+    length = {"max_length": field.max_length} if field.data_type == "VARCHAR" else {}
+    schema.add_field(field.name, DataType[field.data_type], **length, **extra)
+
+
+def _add_field(schema: Any, spec: FieldSpec) -> None:
+    params = dict(spec.params)
+    if "element_type" in params:
+        params["element_type"] = DataType[params["element_type"]]
+    schema.add_field(spec.name, DataType[spec.data_type], **params)

@@ -1,0 +1,142 @@
+"""Describe a collection without its encoder: its fields, its stored settings and its default search options."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pymilvus import DataType
+
+from alula.catalog.schema import MAX_VARCHAR, ScalarField
+from alula.catalog.settings import check_format, read_settings, stored_defaults
+from alula.errors import UsageError
+from alula.index_types import index_types
+from alula.milvus import Server, connect, milvus_errors
+
+
+@dataclass(frozen=True)
+class Description:
+    """An Alula collection without its encoder.
+
+    Args:
+        name: The collection.
+        server: The server's address.
+        rows: The number of its rows; None if they were not counted.
+        settings: The settings stored with it: index type, encoder fingerprint, layout, metric, ...
+        primary_key: Its primary key field.
+        fields: Its scalar fields.
+        companions: The fields that Alula maintains, with Milvus's type names.
+        text: The user's description.
+        defaults: Search options for searches that do not give them, as `Collection.set_defaults` wrote them.
+        identity: The server's own id of the collection, which changes when it is dropped and created again; "" on
+            servers without ids (Milvus Lite).
+    """
+
+    name: str
+    server: str
+    rows: int | None
+    settings: Mapping[str, str]
+    primary_key: ScalarField
+    fields: tuple[ScalarField, ...]
+    companions: Mapping[str, str]
+    text: str
+    defaults: Mapping[str, str]
+    identity: str = ""
+
+
+def describe(server: Server | str, name: str, *, count: bool = True) -> Description:
+    """Describe an Alula collection without its encoder.
+
+    Args:
+        server: A connected server or its address.
+        name: The collection.
+        count: True to count its rows, for which the server loads the collection.
+
+    Raises:
+        UsageError: If there is no such collection, or it is not one of Alula's.
+        AlulaError: If a newer Alula created it.
+        ServerError: If Milvus fails.
+    """
+    server = connected(server, must_exist=True)
+    if not server.has_collection(name):
+        with milvus_errors("list the collections"):
+            others = sorted(server.client.list_collections())
+        raise UsageError(f"There is no collection {name!r} at {server.uri}; there are: {', '.join(others) or 'none'}.")
+    schema, indexes = read_schema(server, name)
+    text, settings = read_settings(indexes, schema.get("description", ""))
+    if not settings and any(index.get("index_type") in index_types() for index in indexes):
+        raise UsageError(
+            f"{server.uri} is a gateway, which shows {name!r} as other clients see it; give Milvus's own address."
+        )
+    if not settings:
+        raise UsageError(f"The collection {name!r} has no Alula index type; create one with 'alula create'.")
+    check_format(name, settings)
+    key, fields, companions = _fields(schema["fields"], settings["field"])
+    return Description(
+        name=name,
+        server=server.uri,
+        rows=count_rows(server, name) if count else None,
+        settings=settings,
+        primary_key=key,
+        fields=fields,
+        companions=companions,
+        text=text,
+        defaults=stored_defaults(indexes, schema.get("properties") or {}),
+        identity=str(schema.get("collection_id") or ""),
+    )
+
+
+def connected(server: Server | str, *, must_exist: bool = False) -> Server:
+    """A connected server, or a new connection to an address; see `alula.connect`."""
+    return connect(server, must_exist=must_exist) if isinstance(server, str) else server
+
+
+def read_schema(server: Server, name: str) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """A collection's schema and its indexes, as pymilvus describes them.
+
+    Raises:
+        ServerError: If Milvus fails.
+    """
+    with milvus_errors(f"describe the collection {name!r}"):
+        schema: dict[str, Any] = server.client.describe_collection(name)
+        real = schema.get("collection_name") or name  # an alias could point elsewhere by now
+        indexes = [server.client.describe_index(real, index) for index in server.client.list_indexes(real)]
+    return schema, indexes
+
+
+def count_rows(server: Server, name: str) -> int:
+    """The number of rows of a collection, every acknowledged one included.
+
+    Raises:
+        ServerError: If Milvus fails.
+    """
+    with milvus_errors(f"count the rows of {name!r}"):
+        server.client.load_collection(name)
+        rows = server.client.query(name, filter="", output_fields=["count(*)"], consistency_level="Strong")
+    return int(rows[0]["count(*)"])
+
+
+def scalar_field(entry: Mapping[str, Any]) -> ScalarField:
+    """A scalar field out of pymilvus's description of it."""
+    data_type = DataType(entry["type"]).name
+    return ScalarField(entry["name"], data_type, int(entry.get("params", {}).get("max_length", MAX_VARCHAR)))
+
+
+def is_companion(name: str, vector_field: str) -> bool:
+    """True for the name of a field that Alula adds beside a vector field."""
+    return name.startswith(f"{vector_field}__")
+
+
+def _fields(
+    entries: list[dict[str, Any]], vector_field: str
+) -> tuple[ScalarField, tuple[ScalarField, ...], dict[str, str]]:
+    """The primary key, the other scalar fields, and the types of the fields that Alula maintains."""
+    own = {
+        entry["name"]: DataType(entry["type"]).name
+        for entry in entries
+        if entry["name"] == vector_field or is_companion(entry["name"], vector_field)
+    }
+    (key,) = (scalar_field(entry) for entry in entries if entry.get("is_primary"))
+    fields = tuple(scalar_field(entry) for entry in entries if entry["name"] not in own and not entry.get("is_primary"))
+    return key, fields, own
