@@ -1,40 +1,48 @@
-"""Write docs/benchmarks.md and its pictures from the runs' figures: ``python -m benchmarks.page``."""
+"""Write docs/benchmarks from the figures of runs: ``python -m benchmarks.page``.
+
+Each group of benchmarks has a page, and ``README.md`` counts the targets that each section met or missed. A section
+without new figures keeps those that the page has; its question is always the one in the code.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import click
 
-from benchmarks.groups import GROUPS
+from benchmarks.groups import GROUPS, Group
 from benchmarks.report import BUILD, markdown, say, shown
 
-PAGE = Path("docs/benchmarks.md")
-PICTURES = Path("docs/benchmarks")
-
+FOLDER = Path("docs/benchmarks")
 INTRODUCTION = """\
 # Benchmarks
 
-What Alula's index types find, at which cost and how many bytes for a row, on real vectors. Every section says what it
-answers before its figures, and which targets the figures met or missed after them; it names the command that repeats it
-alone. `make bench` is the whole job inside Milvus, `make bench-papers` holds the encoders against what would be chosen
-instead, `make bench-load` what `alula load` promises; `make bench-speed` measures searches in one process, and
-`make bench-gateway` what a gateway costs and stands.
+Each page states the question of a section before its figures, and the targets met or missed after them, with the
+command, date, machine and seeds of the run. Misses are listed here.
 """
+PAGES = {
+    "milvus": "A search inside Milvus: recall, latency and bytes beside Milvus's own index types",
+    "papers": "The encoders against what would be used instead: L1, faiss's PQ, OPQ, RQ, LSH and HNSW",
+    "loading": "`alula load`: faults, rows per second, memory",
+    "speed": "Searches in one process against faiss, scipy and Seismic, and inside Milvus Lite 3",
+    "gateway": "The gateway: added latency, throughput, an hour of faults",
+}
+VERDICT = re.compile(r"^\| (?P<what>.*) \| (?P<figure>[^|]*) \| (?P<wanted>[^|]*) \| (?P<met>met|\*\*missed\*\*) \|$")
 
 
 @dataclass(frozen=True)
 class Section:
-    """A section of the page.
+    """A section of a page.
 
     Args:
-        name: The figures are in ``build/bench/NAME.json``.
+        name: Its figures are in ``build/bench/NAME.json``.
         title: Its heading.
-        answers: The question and how to read the tables, in Markdown.
+        answers: The question, and how to read the tables, in Markdown.
     """
 
     name: str
@@ -42,32 +50,63 @@ class Section:
     answers: str
 
 
-def sections() -> Iterator[Section]:
-    """All sections in order."""
-    for group in GROUPS.values():
-        for name, part in group.parts().items():
-            yield Section(f"{group.name}-{name}", group.heading.format(name) + part.TITLE, part.ANSWERS)
+def sections(group: Group) -> Iterator[Section]:
+    """The sections of one group's page, in order."""
+    for name, part in group.parts().items():
+        yield Section(f"{group.name}-{name}", group.heading.format(name) + part.TITLE, part.ANSWERS)
 
 
 @click.command()
-@click.option("--quick", is_flag=True, help="Write the page from quick runs' figures where no full run's are there.")
+@click.option("--quick", is_flag=True, help="Use the figures of quick runs where a full run left none.")
 def main(quick: bool) -> None:
-    """Write docs/benchmarks.md from the figures in build/bench."""
-    parts, wanted = [INTRODUCTION], list(sections())
-    for section in wanted:
-        figures = _figures(section.name, quick)
-        if figures is None:
-            say(f"{section.title} has no figures{'' if quick else ' of a full run'}; the page leaves it out.")
-        else:
-            parts.append(_text(section, figures))
-    if len(parts) == 1:
+    """Write docs/benchmarks from the figures in build/bench."""
+    summary = [INTRODUCTION, "| page | targets met | missed |", "|---|---|---|"]
+    missed: list[str] = []
+    for group in GROUPS.values():
+        page = FOLDER / f"{group.name}.md"
+        text = _page(group, page.read_text() if page.exists() else "", quick=quick)
+        if text is None:
+            continue
+        page.parent.mkdir(parents=True, exist_ok=True)
+        page.write_text(text)
+        targets = [found for line in text.splitlines() if (found := VERDICT.match(line))]
+        failed = [found for found in targets if found["met"] != "met"]
+        link = f"[{PAGES[group.name]}]({page.name})"
+        summary.append(f"| {link}, `make {group.make}` | {len(targets) - len(failed)} | {len(failed)} |")
+        missed += [f"| {group.name} | {found['what']} | {found['figure']} | {found['wanted']} |" for found in failed]
+    if len(summary) == 3:
         makes = " or ".join(f"make {group.make}" for group in GROUPS.values())
         raise SystemExit(
             f"There are no figures to write a page from. Run {makes} first"
-            + ("." if quick else " (a quick run's figures are taken only with --quick).")
+            + ("." if quick else " (the figures of a quick run need --quick).")
         )
-    PAGE.write_text("\n".join(parts))
-    say(f"{PAGE}: {len(parts) - 1} of {len(wanted)} sections")
+    if missed:
+        summary += ["\n## Missed\n", "| page | target | figure | wanted |", "|---|---|---|---|", *missed]
+    (FOLDER / "README.md").write_text("\n".join(summary) + "\n")
+    say(f"{FOLDER}: {len(summary)} lines in README.md")
+
+
+def _page(group: Group, before: str, *, quick: bool) -> str | None:
+    """A group's page; None if neither a run nor the page of before has figures for it."""
+    parts = []
+    kept = dict(_split(before))
+    for section in sections(group):
+        figures = _figures(section.name, quick)
+        if figures is not None:
+            parts.append(_text(section, figures))
+        elif section.title in kept:
+            parts.append(f"## {section.title}\n\n{section.answers}\n{kept[section.title]}")
+    if not parts:
+        return None
+    return f"# {PAGES[group.name]}\n\n" + "\n".join(part.rstrip("\n") + "\n" for part in parts)
+
+
+def _split(text: str) -> Iterator[tuple[str, str]]:
+    """The sections of a page by title, from their first table, picture or note on."""
+    for part in re.split(r"^## ", text, flags=re.MULTILINE)[1:]:
+        title, _, body = part.partition("\n")
+        start = re.search(r"^(### |\*\*A QUICK run|!\[)", body, re.MULTILINE)
+        yield title, body[start.start() :] if start else ""
 
 
 def _figures(name: str, quick: bool) -> dict[str, Any] | None:
@@ -77,7 +116,7 @@ def _figures(name: str, quick: bool) -> dict[str, Any] | None:
     return None
 
 
-def _text(section: Section, figures: dict[str, Any]) -> str:
+def _text(section: Section, figures: Mapping[str, Any]) -> str:
     versions = ", ".join(f"{name} {version}" for name, version in figures["versions"].items())
     lines = [f"## {section.title}\n", section.answers]
     if figures["quick"]:
@@ -92,7 +131,7 @@ def _text(section: Section, figures: dict[str, Any]) -> str:
         lines.append("\n".join(notes) + "\n")
     for picture in figures["pictures"]:
         _draw(picture)
-        lines.append(f"![{picture['title']}: {picture['y']} by {picture['x']}](benchmarks/{picture['name']}.png)\n")
+        lines.append(f"![{picture['title']}: {picture['y']} by {picture['x']}]({picture['name']}.png)\n")
     if figures["targets"]:
         lines.append("### Targets\n\n| | figure | target | |\n|---|---|---|---|")
     for entry in figures["targets"]:
@@ -115,16 +154,16 @@ def _seeds(seeds: list[int]) -> str:
     return f"Seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}"
 
 
-def _draw(picture: dict[str, Any]) -> None:
+def _draw(picture: Mapping[str, Any]) -> None:
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    PICTURES.mkdir(parents=True, exist_ok=True)
+    FOLDER.mkdir(parents=True, exist_ok=True)
     figure, axes = pyplot.subplots(figsize=(7, 4.5), layout="constrained")
     for label, points in picture["lines"].items():
-        ceiling = label.startswith("dense")  # no family of points, but what all of them are held against
+        ceiling = label.startswith("dense")  # one level that all others are compared with
         style = {"linestyle": "--", "color": "grey"} if ceiling else {"marker": "o", "markersize": 4}
         axes.plot(*zip(*points, strict=True), label=label, **style)
     if "x" in picture["log"]:
@@ -135,7 +174,7 @@ def _draw(picture: dict[str, Any]) -> None:
     axes.grid(alpha=0.3)
     axes.legend(fontsize="small")
     # no date or version in the file: the same figures give the same bytes
-    figure.savefig(PICTURES / f"{picture['name']}.png", dpi=110, metadata={"Software": None})
+    figure.savefig(FOLDER / f"{picture['name']}.png", dpi=110, metadata={"Software": None})
     pyplot.close(figure)
 
 
