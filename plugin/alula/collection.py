@@ -227,25 +227,22 @@ class Collection:
             options=options,
         )
 
-    def set_defaults(self, *, rerank: int | None = None, **options: Any) -> None:
+    def set_defaults(self, **options: Any) -> None:
         """Store search options with the collection, for all who open it later; without any, remove those there are.
 
         Args:
-            rerank: As in `search`.
-            options: Search options of the index type.
+            options: Search options of the index type, and ``rerank``.
 
         Raises:
             UsageError: If an option is unknown or its value wrong.
             UnsupportedError: If the server keeps them nowhere.
             ServerError: If Milvus fails.
         """
-        checked = check_options(self.index_type.search_options, options, self.index_type.name)
+        checked = check_options(self.index_type.all_search_options, options, self.index_type.name)
+        check_rerank(checked["rerank"], self.lowering.field)
         dim = self.lowering.field.dim
         self.lowering.plan_search(np.ones((1, dim), np.float32), checked, 1)  # refuses what the encoder cannot do
         given = {name: checked[name] for name in options if checked[name] is not None}
-        if rerank is not None:
-            check_rerank(rerank, self.lowering.field)
-            given["rerank"] = rerank
         write_defaults(self.server, self.name, self.primary_key.name, {k: str(v) for k, v in given.items()})
         self.defaults = given
 

@@ -16,13 +16,13 @@ from pymilvus.exceptions import MilvusException
 
 from alula.catalog.settings import DEFAULTS_INDEX, DEFAULTS_PREFIX
 from alula.errors import UnsupportedError, UsageError
-from alula.index_types import IndexType, Option
+from alula.index_types import IndexType
 from alula.milvus.connection import Server, milvus_errors, server_words
 
 
 def read_defaults(index_type: IndexType, texts: Mapping[str, str]) -> dict[str, Any]:
     """Default search options out of their stored texts; options unknown to this version are left out."""
-    known = {option.name: option for option in (*index_type.search_options, Option("rerank", int, "", minimum=0))}
+    known = {option.name: option for option in index_type.all_search_options}
     found = {}
     for name, text in texts.items():
         if name in known:

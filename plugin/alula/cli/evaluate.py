@@ -34,8 +34,7 @@ _RIVALS = "HNSW,IVF_SQ8"
 
 def _sweep_options(command: Command) -> Command:
     """Add an option for each search option of each index type, which takes several values."""
-    declared = {option.name: option for kind in index_types().values() for option in kind.search_options}
-    declared["rerank"] = Option("rerank", int, "Candidates to score by exact vectors; 'all' or a number.", minimum=0)
+    declared = {option.name: option for kind in index_types().values() for option in kind.all_search_options}
 
     def run(*args: Any, **given: Any) -> Any:
         texts = {name: given.pop(name) for name in declared}

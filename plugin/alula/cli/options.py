@@ -125,7 +125,7 @@ format_option = click.option(
 )
 
 
-def index_type_options(which: Literal["create_options", "search_options"]) -> Callable[[Command], Command]:
+def index_type_options(which: Literal["create_options", "all_search_options"]) -> Callable[[Command], Command]:
     """Add an option for each parameter of each registered index type; the command gets those given in ``options``."""
     declared: dict[str, Option] = {}
     owners: dict[str, list[str]] = {}

@@ -64,12 +64,7 @@ from alula.sources import read_inputs
     type=click.Choice(["Strong", "Bounded", "Session", "Eventually"]),
     help="Consistency level; the collection's own by default.",
 )
-@click.option(
-    "--rerank",
-    type=click.IntRange(min=0),
-    help="How many of the candidates to score by their exact vectors: all by default, 0 for none.",
-)
-@index_type_options("search_options")
+@index_type_options("all_search_options")
 @format_option
 def command(
     *,

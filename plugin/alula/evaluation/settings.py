@@ -30,7 +30,7 @@ def given_sweep(collection: Collection, given: Mapping[str, Sequence[Any]]) -> l
     Raises:
         UsageError: If the index type has no such option.
     """
-    known = {option.name for option in collection.index_type.search_options} | {"rerank"}
+    known = {option.name for option in collection.index_type.all_search_options}
     unknown = sorted(set(given) - known)
     if unknown:
         kind = collection.index_type.name

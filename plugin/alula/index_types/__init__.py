@@ -1,6 +1,7 @@
 """Index types: named recipes for storing, searching and ranking encoded vectors in Milvus."""
 
 from alula.index_types.base import (
+    COMMON_SEARCH_OPTIONS,
     MAX_RESULTS,
     Candidates,
     Capabilities,
@@ -22,6 +23,7 @@ from alula.index_types.local import EncodedRows, LocalIndex
 from alula.index_types.registry import index_type, index_types
 
 __all__ = [
+    "COMMON_SEARCH_OPTIONS",
     "MAX_RESULTS",
     "Candidates",
     "Capabilities",

@@ -91,6 +91,12 @@ class Option:
         return str(value)
 
 
+# Search options of every index type: Alula re-ranks by exact vectors, whichever type found the candidates.
+COMMON_SEARCH_OPTIONS = (
+    Option("rerank", int, "Candidates to score by their exact vectors: all by default, 0 for none.", minimum=0),
+)
+
+
 @dataclass(frozen=True)
 class VectorField:
     """The user's vector field.
@@ -246,6 +252,16 @@ class IndexType(ABC):
     create_options: ClassVar[tuple[Option, ...]] = ()
     search_options: ClassVar[tuple[Option, ...]] = ()
     local_options: ClassVar[tuple[Option, ...]] = ()  # search options of its index in this process
+
+    @property
+    def all_search_options(self) -> tuple[Option, ...]:
+        """The search options of this type and those common to all types."""
+        return (*self.search_options, *COMMON_SEARCH_OPTIONS)
+
+    @property
+    def all_local_options(self) -> tuple[Option, ...]:
+        """The search options of its index in this process and those common to all types."""
+        return (*self.local_options, *COMMON_SEARCH_OPTIONS)
 
     @abstractmethod
     def choose(self, capabilities: Capabilities, options: Mapping[str, Any]) -> dict[str, str]:
