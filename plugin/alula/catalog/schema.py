@@ -13,20 +13,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from alula.errors import UsageError
+from alula.milvus.wire.types import ARROW_TYPES
 
 Values: TypeAlias = "list[object] | npt.NDArray[Any]"
 
 MAX_VARCHAR = 65535  # Milvus's longest VARCHAR, in bytes of UTF-8
-ARROW_TYPES: dict[str, pa.DataType] = {
-    "BOOL": pa.bool_(),
-    "INT8": pa.int8(),
-    "INT16": pa.int16(),
-    "INT32": pa.int32(),
-    "INT64": pa.int64(),
-    "FLOAT": pa.float32(),
-    "DOUBLE": pa.float64(),
-    "VARCHAR": pa.string(),
-}
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,254}")
 _TYPE = re.compile(r"([A-Za-z0-9]+)(?:\((\d+)\))?")
 

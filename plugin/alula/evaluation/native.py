@@ -21,8 +21,8 @@ from alula.evaluation.ground_truth import Searcher
 from alula.evaluation.row_source import F32, Key, Progress, Rows, silent
 from alula.evaluation.settings import Settings
 from alula.evaluation.sizes import Sizes
-from alula.index_types import FieldSpec
 from alula.milvus import Server, connect, milvus_errors, send, slices, write_request
+from alula.milvus.wire.types import field_spec
 
 PREFIX = "alula_evaluate_"
 _FIELD = "vector"
@@ -203,7 +203,7 @@ def native_collection(
             index = client.prepare_index_params()
             index.add_index(_FIELD, index_type=index_type, metric_type=metric, params=built)
             client.create_index(name, index, sync=False)  # before the rows: what a server refuses costs no time
-        specs = (FieldSpec(key.name, key.data_type, 8), FieldSpec(_FIELD, "FLOAT_VECTOR", 4 * dim))
+        specs = (field_spec(key.name, key.data_type), field_spec(_FIELD, "FLOAT_VECTOR", dim=dim))
         for keys, vectors in rows.blocks(progress, f"loading {index_type}"):
             held = {key.name: np.array(keys) if key.data_type == "INT64" else keys, _FIELD: vectors}
             for start, stop in slices(held, specs):

@@ -14,9 +14,9 @@ from pymilvus.grpc_gen import common_pb2, milvus_pb2
 from alula.encoder_store import store as encoder_store
 from alula.encoders import Encoder, load_encoder
 from alula.errors import UsageError
-from alula.gateway.field_data import column
 from alula.gateway.ops import metrics
 from alula.gateway.upstream import Caller, MilvusError, pairs
+from alula.milvus.wire.field_data import column
 
 NO_COLLECTION, NO_INDEX = 100, 700  # Milvus's codes for what is not there
 Query = Callable[[str, Sequence[str]], Sequence[Mapping[str, Any]]]

@@ -11,13 +11,12 @@ from pymilvus.grpc_gen import schema_pb2
 from alula.catalog.create import added_fields
 from alula.errors import DataError, UsageError
 from alula.gateway import functions
-from alula.gateway.field_data import column, float_vectors, vectors
 from alula.gateway.session import Session
 from alula.gateway.upstream import refill
 from alula.gateway.views import View
 from alula.index_types import Lowering
 from alula.ingest.target import SLICE_ROWS, join
-from alula.milvus import fill_field
+from alula.milvus.wire.field_data import column, float_vectors, vectors, write_column
 
 _DYNAMIC = "$meta"  # the field that holds all dynamic ones
 
@@ -73,7 +72,7 @@ def encoded(lowering: Lowering, given: Any, rows: int) -> list[Any]:
     made = []
     for spec in added_fields(lowering):
         data = schema_pb2.FieldData(field_name=spec.name, type=DataType[spec.data_type])
-        fill_field(data, columns[spec.name], spec, slice(None))
+        write_column(data, columns[spec.name], spec)
         made.append(data)
     return made
 

@@ -31,14 +31,13 @@ from alula.catalog.settings import read_settings, with_settings
 from alula.encoders import DrqEncoder, Encoder, FlopsEncoder
 from alula.encoders.queries import query_vectors
 from alula.errors import DataError, EncoderError, UnsupportedError, UsageError
-from alula.gateway import placeholders
-from alula.gateway.field_data import column
 from alula.gateway.ops import metrics
 from alula.gateway.upstream import pairs
 from alula.index_types import Capabilities, Column, FieldSpec
 from alula.index_types.base import NativeQuery
 from alula.ingest.target import join
-from alula.milvus import fill_field
+from alula.milvus.wire import placeholders
+from alula.milvus.wire.field_data import column, write_column
 
 EncoderOf: TypeAlias = Callable[[str], Encoder]
 
@@ -188,7 +187,7 @@ def fill(
                 encoded = _encode_rows(encoder, values)
             kind = DataType.SPARSE_FLOAT_VECTOR if sp.issparse(encoded) else DataType.BINARY_VECTOR
             data = request.fields_data.add(field_name=function.output, type=kind)
-            fill_field(data, encoded, FieldSpec(function.output, kind.name, 0), slice(None))
+            write_column(data, encoded, FieldSpec(function.output, kind.name, 0))
         elif not partial:
             raise UsageError(
                 f"The rows lack {function.input!r}, from which the function {function.name!r} computes "

@@ -18,16 +18,18 @@ from pymilvus.grpc_gen import common_pb2, milvus_pb2
 
 from alula.encoders.queries import query_vectors
 from alula.errors import UsageError
-from alula.gateway import functions, placeholders
+from alula.gateway import functions
 from alula.gateway.declaration import flat
 from alula.gateway.entities import check_dim, check_seen, settle_output, show, shown
-from alula.gateway.field_data import column, join, take
 from alula.gateway.session import RequestCalls, Session
 from alula.gateway.upstream import pairs, refill
 from alula.gateway.views import View
 from alula.index_types import MAX_RESULTS
 from alula.kernels import better_is_larger
 from alula.milvus import NativeHits, Scope, any_of
+from alula.milvus.wire import placeholders
+from alula.milvus.wire.field_data import column, join, take
+from alula.milvus.wire.types import type_of
 from alula.search import FETCH_ROWS, RankedIds, Searcher, check_limit, scored_again, with_defaults
 
 F32 = npt.NDArray[np.float32]
@@ -87,7 +89,6 @@ _OUTER = frozenset(
         "time_fields",
     ]
 )
-_GROUPS = frozenset([DataType.BOOL, DataType.INT8, DataType.INT16, DataType.INT32, DataType.INT64, DataType.VARCHAR])
 _UNSUPPORTED = ("group_by_fields", "order_by_fields", "search_aggregation", "json_path", "analyzer_name")
 ITERATORS, ITERATOR_SECONDS = 64, 60.0
 
@@ -234,7 +235,8 @@ def _check_group(asked: Asked, view: View) -> None:
     name = asked.group_by
     if name not in types:
         raise UsageError(f"The collection has no field {name!r} to group by (group_by_field).")
-    if types[name] not in _GROUPS:
+    field_type = type_of(types[name])
+    if field_type is None or not field_type.distinct:
         raise UsageError(
             f"Results cannot be grouped by {name!r}, which is {DataType(types[name]).name}: group_by_field takes whole "
             "numbers, booleans and strings."

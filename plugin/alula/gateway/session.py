@@ -11,14 +11,14 @@ import numpy as np
 import numpy.typing as npt
 from pymilvus.grpc_gen import milvus_pb2
 
-from alula.gateway import placeholders
 from alula.gateway.capability_cache import CapabilitiesOf
 from alula.gateway.encoder_cache import Encoders
-from alula.gateway.field_data import column
 from alula.gateway.functions import EncoderOf
 from alula.gateway.upstream import Caller, pairs
 from alula.gateway.views import Known, View, Views
 from alula.milvus import NativeHits, NativeSearch, Scope
+from alula.milvus.wire import placeholders
+from alula.milvus.wire.field_data import column
 
 F32 = npt.NDArray[np.float32]
 # How a search looks for rows is the gateway's affair; whether rows still being written count is the client's.

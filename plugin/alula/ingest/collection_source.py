@@ -11,17 +11,17 @@ from typing import Any
 import pyarrow as pa
 from pymilvus import DataType
 
-from alula.catalog.schema import ARROW_TYPES
 from alula.catalog.settings import read_settings
 from alula.encoders import Input
 from alula.errors import ServerError, UsageError
+from alula.index_types import FieldSpec
 from alula.milvus import Server, literal, milvus_errors
-from alula.milvus.wire.query_results import MILVUS_TYPE, answered
+from alula.milvus.wire.query_results import to_arrow
+from alula.milvus.wire.types import ARROW_TYPES, MILVUS_TYPE, TYPES, arrow_field
 from alula.sources.base import Batch, Cursor
 from alula.sources.columns import find_column, to_texts, to_vectors
 from alula.sources.reading import Piece, regroup
 
-_VECTORS = ("FLOAT_VECTOR", "FLOAT16_VECTOR", "BFLOAT16_VECTOR")
 _MOST_ROWS = 16384  # Milvus returns no more at once
 _FIRST_ROWS = 128  # of the first page, while nothing is known of the rows' lengths
 _PAGE_BYTES = 8 << 20
@@ -175,7 +175,7 @@ def read_pages(
             continue
         if not rows:
             break
-        page = answered(rows, schema)
+        page = to_arrow(rows, schema)
         keys = page.column(key).to_pylist()
         before = keys[:1] if after is None else [after, keys[0]]
         if sorted({*before, *keys}) != [*before[:-1], *keys]:
@@ -230,14 +230,9 @@ def _schema(fields: Sequence[Mapping[str, Any]], own: str | None) -> tuple[pa.Sc
         if field.get("nullable"):
             others[name] = f"{kind}, nullable"
             continue
-        if kind in _VECTORS:
-            arrow_type = pa.list_(pa.float32(), int(field["params"]["dim"]))
-        elif name == own and kind == "ARRAY":
-            arrow_type = pa.list_(pa.float32())
-        elif kind in ARROW_TYPES:
-            arrow_type = ARROW_TYPES[kind]
+        field_type = TYPES.get(kind)
+        if field_type and (field_type.is_float or field_type.layout == "scalar" or (name == own and kind == "ARRAY")):
+            found.append(arrow_field(FieldSpec(name, kind, 0, field.get("params", {}))))
         else:
             others[name] = kind
-            continue
-        found.append(pa.field(name, arrow_type, metadata={MILVUS_TYPE: kind}))
     return pa.schema(found), others

@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
-import scipy.sparse as sp
-
 from alula.index_types import FieldSpec
 from alula.milvus import Columns
+from alula.milvus.wire.query_results import same_value
 
 
 def same_rows(stored: Mapping[str, Any], columns: Columns, position: int, fields: Sequence[FieldSpec]) -> str | None:
@@ -22,22 +20,6 @@ def same_rows(stored: Mapping[str, Any], columns: Columns, position: int, fields
         fields: The fields to compare.
     """
     for field in fields:
-        if not _same(stored.get(field.name), columns[field.name], position, field):
+        if not same_value(stored.get(field.name), columns[field.name], position, field.data_type):
             return field.name
     return None
-
-
-def _same(stored: Any, column: Any, position: int, field: FieldSpec) -> bool:
-    if stored is None:
-        return False
-    if field.data_type == "BINARY_VECTOR":
-        return bytes(stored[0] if isinstance(stored, list) else stored) == bytes(column[position].tobytes())
-    if sp.issparse(column):
-        a, b = column.indptr[position], column.indptr[position + 1]
-        want = dict(zip(column.indices[a:b].tolist(), column.data[a:b].tolist(), strict=True))
-        return {int(dim): float(np.float32(weight)) for dim, weight in dict(stored).items()} == want
-    if field.data_type in ("FLOAT_VECTOR", "ARRAY"):
-        return np.asarray(stored, np.float32).tobytes() == np.asarray(column[position], np.float32).tobytes()
-    if field.data_type == "FLOAT":
-        return bool(np.float32(stored) == np.float32(column[position]))
-    return bool(stored == column[position])

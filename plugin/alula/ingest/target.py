@@ -17,6 +17,7 @@ from alula.encoders import EncoderInfo, Inputs
 from alula.errors import DataError, UsageError
 from alula.index_types import FieldSpec, Lowering, vector_spec
 from alula.milvus import Server, milvus_errors
+from alula.milvus.wire.types import field_spec
 from alula.sources import Batch, Source
 
 BATCH_ROWS = 8192
@@ -24,7 +25,6 @@ BATCH_BYTES = 16 << 20
 RAW_ROWS = 256  # images and texts per batch: a network takes seconds for them
 # Small enough for a core's cache: a batch encoded in slices took 20 % less time than in one piece.
 SLICE_ROWS = 1024
-_SIZES = {"BOOL": 1, "INT8": 1, "INT16": 2, "INT32": 4, "INT64": 8, "FLOAT": 4, "DOUBLE": 8, "VARCHAR": 0}
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ class Target:
     @cached_property
     def specs(self) -> tuple[FieldSpec, ...]:
         """Every field that is written, the primary key first."""
-        scalars = [FieldSpec(f.name, f.data_type, _SIZES[f.data_type]) for f in (self.primary_key, *self.fields)]
+        scalars = [field_spec(f.name, f.data_type) for f in (self.primary_key, *self.fields)]
         kept = vector_spec(self.lowering.field)
         return (*scalars, *([kept] if kept else []), *self.lowering.fields)
 

@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from alula.catalog.schema import ARROW_TYPES, ScalarField
+from alula.catalog.schema import ScalarField
 from alula.ingest.collection_source import read_pages
 from alula.ingest.pipeline import Progress, Status
 from alula.ingest.rpc_sink import IDS_PER_QUERY, RpcSink
@@ -19,6 +19,7 @@ from alula.ingest.target import Target
 from alula.migration.source_collection import OldCollection
 from alula.milvus import Server, any_of, delete_rows, literal
 from alula.milvus.retrying import RateLimiter
+from alula.milvus.wire.types import ARROW_TYPES
 from alula.sources import Batch, Cursor, Source
 
 

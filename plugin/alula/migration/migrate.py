@@ -18,7 +18,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from alula.catalog.create import create, design
-from alula.catalog.schema import ARROW_TYPES
 from alula.collection import Collection
 from alula.encoders import Encoder, load_encoder
 from alula.errors import AlulaError, DataError, LoadInterrupted, UsageError
@@ -31,6 +30,7 @@ from alula.ingest.pipeline import Progress, Status
 from alula.migration.catch_up import CatchUp, Walk
 from alula.migration.source_collection import OldCollection
 from alula.milvus import Server, alias_target, any_of, milvus_errors, point_alias
+from alula.milvus.wire.types import ARROW_TYPES
 from alula.search import MAX_QUERIES
 
 ROUNDS = 5  # of catching up: who writes faster than we copy would keep us here for ever

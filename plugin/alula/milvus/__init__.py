@@ -7,7 +7,7 @@ from alula.milvus.connection import Server, connect, is_local, milvus_errors, se
 from alula.milvus.deleting import deletable, delete_rows
 from alula.milvus.expressions import any_of, literal
 from alula.milvus.failures import Failure, what_failed
-from alula.milvus.writing import Columns, fill_field, send, slices, write_request
+from alula.milvus.writing import Columns, send, slices, write_request
 
 __all__ = [
     "Calls",
@@ -24,7 +24,6 @@ __all__ = [
     "connect",
     "deletable",
     "delete_rows",
-    "fill_field",
     "is_local",
     "literal",
     "milvus_errors",

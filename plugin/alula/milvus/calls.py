@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from alula.index_types.base import NativeQuery
 from alula.milvus.connection import Server, milvus_errors
+from alula.milvus.wire.query_results import hit_columns
 
 F32 = npt.NDArray[np.float32]
 Id: TypeAlias = "int | str"
@@ -122,7 +123,7 @@ class ClientCalls:
             )
         return [
             NativeHits(
-                list(hits.ids), np.fromiter(hits.distances, np.float32, len(hits)), _columns(hits, native.columns)
+                list(hits.ids), np.fromiter(hits.distances, np.float32, len(hits)), hit_columns(hits, native.columns)
             )
             for hits in answers
         ]
@@ -135,21 +136,3 @@ class ClientCalls:
             )
         ids = [row[self._primary_key] for row in rows]
         return NativeHits(ids, np.empty(0, np.float32), {name: [row[name] for row in rows] for name in fields})
-
-
-def _columns(hits: Any, names: Sequence[str]) -> dict[str, Any]:
-    """The output fields of pymilvus's hits.
-
-    Reads the answer's flat array of a vector field where pymilvus keeps it, since its own decoding makes a list of each
-    vector.
-    """
-    found = {}
-    for name in names:
-        flat = next((d for d in getattr(hits, "lazy_field_data", ()) if d.field_name == name and d.vectors.dim), None)
-        if flat is not None:
-            dim, start = flat.vectors.dim, hits.start
-            values = flat.vectors.float_vector.data[start * dim : (start + len(hits)) * dim]
-            found[name] = np.array(values, np.float32).reshape(len(hits), dim)
-        else:
-            found[name] = np.array([hit["entity"][name] for hit in hits])
-    return found

@@ -6,33 +6,22 @@ a fraction of the time (`make bench-load` measures it).
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
 from pymilvus import DataType
-from pymilvus.grpc_gen import milvus_pb2, schema_pb2
+from pymilvus.grpc_gen import milvus_pb2
 
 from alula.errors import ServerError
 from alula.index_types import Column, FieldSpec
 from alula.milvus.connection import Server
+from alula.milvus.wire.field_data import write_column
 
 # Milvus refuses requests over 64 MB, and Milvus Lite 2.5 slows down 60-fold above 4 MB; about 1.5 MB was fastest.
 REQUEST_BYTES = 1_500_000
 Columns = Mapping[str, "Sequence[Any] | Column"]
-
-_SCALARS = {
-    "BOOL": "bool_data",
-    "INT8": "int_data",
-    "INT16": "int_data",
-    "INT32": "int_data",
-    "INT64": "long_data",
-    "FLOAT": "float_data",
-    "DOUBLE": "double_data",
-    "VARCHAR": "string_data",
-}
 
 
 def slices(columns: Columns, fields: Sequence[FieldSpec]) -> Iterator[tuple[int, int]]:
@@ -79,60 +68,8 @@ def write_request(
     request = kind(collection_name=name, partition_name=partition, num_rows=stop - start)
     for field in fields:
         data = request.fields_data.add(field_name=field.name, type=DataType[field.data_type])
-        fill_field(data, columns[field.name], field, slice(start, stop))
+        write_column(data, columns[field.name][start:stop], field)
     return request
-
-
-def fill_field(data: Any, column: Any, field: FieldSpec, part: slice) -> None:
-    """Write some rows of a column into an empty ``FieldData``; arguments and errors as `write_request`."""
-    kind = field.data_type
-    if kind in _SCALARS:
-        values = column[part]
-        getattr(data.scalars, _SCALARS[kind]).data.extend(values.tolist() if hasattr(values, "tolist") else values)
-    elif kind == "BINARY_VECTOR":
-        data.vectors.dim = 8 * column.shape[1]
-        data.vectors.binary_vector = np.ascontiguousarray(column[part]).tobytes()
-    elif kind == "FLOAT_VECTOR":
-        data.vectors.dim = column.shape[1]
-        data.vectors.float_vector.MergeFromString(_packed(np.ascontiguousarray(column[part], "<f4").tobytes()))
-    elif kind == "SPARSE_FLOAT_VECTOR":
-        rows = column[part]
-        data.vectors.dim = data.vectors.sparse_float_vector.dim = rows.shape[1]
-        data.vectors.sparse_float_vector.contents.extend(_sparse_rows(rows))
-    elif kind == "ARRAY" and field.params.get("element_type") == "FLOAT":
-        data.scalars.array_data.MergeFromString(_float_arrays(np.ascontiguousarray(column[part], "<f4")))
-        data.scalars.array_data.element_type = DataType.FLOAT
-    else:
-        raise ServerError(f"Alula cannot write fields of the type {kind} ({field.name!r}).")
-
-
-def _sparse_rows(rows: Any) -> Iterator[bytes]:
-    """Each row as Milvus has it: pairs of uint32 dimension and float32 weight."""
-    pairs = np.empty(rows.nnz, [("dim", "<u4"), ("weight", "<f4")])
-    pairs["dim"], pairs["weight"] = rows.indices, rows.data
-    flat = pairs.tobytes()
-    bounds = (8 * rows.indptr).tolist()
-    return (flat[a:b] for a, b in itertools.pairwise(bounds))
-
-
-def _packed(payload: bytes) -> bytes:
-    """A protobuf message whose field 1 is a packed list with these bytes."""
-    length, size = b"", len(payload)
-    while size > 0x7F:
-        length += bytes([size & 0x7F | 0x80])
-        size >>= 7
-    return b"\x0a" + length + bytes([size]) + payload
-
-
-def _float_arrays(rows: Any) -> bytes:
-    """Rows (n, d) as a serialised ``ArrayArray``: all are of one length, so they differ only in their numbers."""
-    sample = schema_pb2.ArrayArray()
-    sample.data.add().float_data.data.extend([0.0] * rows.shape[1])
-    head = sample.SerializeToString()[: -4 * rows.shape[1]]
-    out = np.empty((len(rows), len(head) + 4 * rows.shape[1]), np.uint8)
-    out[:, : len(head)] = np.frombuffer(head, np.uint8)
-    out[:, len(head) :] = rows.view(np.uint8)
-    return out.tobytes()
 
 
 def send(server: Server, request: Any, timeout: float) -> None:

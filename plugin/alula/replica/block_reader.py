@@ -13,11 +13,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import scipy.sparse as sp
 
-from alula.catalog.schema import ARROW_TYPES
 from alula.collection import Collection
 from alula.index_types import Column, EncodedRows, vector_spec
 from alula.ingest.collection_source import read_pages
-from alula.milvus.wire.query_results import SPARSE_PAIR, arrow_field
+from alula.milvus.wire.types import ARROW_TYPES, arrow_field
+from alula.milvus.wire.vectors import SPARSE_PAIR
 from alula.replica.fingerprints import U64, fingerprints
 
 F32 = npt.NDArray[np.float32]

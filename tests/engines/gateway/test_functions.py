@@ -12,7 +12,8 @@ from pymilvus.grpc_gen import common_pb2, milvus_pb2, schema_pb2
 
 from alula.encoders import load_encoder
 from alula.errors import DataError, EncoderError, UsageError
-from alula.gateway import functions, placeholders
+from alula.gateway import functions
+from alula.milvus.wire import placeholders
 from tests.tiny_encoders import TinyText, random_vectors, write_drq, write_flops
 
 TEXTS = ["the red bird", "", "dog sees cat", "blue"]

@@ -8,7 +8,9 @@ import pytest
 from pymilvus import DataType
 
 from alula.index_types import FieldSpec
-from alula.milvus.wire.query_results import SPARSE_PAIR, answered, arrow_field
+from alula.milvus.wire.query_results import to_arrow
+from alula.milvus.wire.types import arrow_field
+from alula.milvus.wire.vectors import SPARSE_PAIR
 from tests.tiny_encoders import random_vectors
 
 SPECS = [
@@ -56,7 +58,7 @@ def answer(lite):
 def test_what_was_written_comes_back(answer):
     schema = pa.schema(map(arrow_field, SPECS))
     for rows in (answer(), list(answer()), [dict(row) for row in answer()]):
-        page = answered(rows, schema).sort_by("key")
+        page = to_arrow(rows, schema).sort_by("key")
         assert page.schema == schema
         for i, row in enumerate(page.to_pylist()):
             pairs = np.frombuffer(row["sparse"], SPARSE_PAIR)
@@ -67,5 +69,5 @@ def test_what_was_written_comes_back(answer):
 
 def test_some_fields_in_another_order(answer):
     schema = pa.schema([arrow_field(SPECS[5]), arrow_field(SPECS[1])])
-    page = answered(answer(), schema)
+    page = to_arrow(answer(), schema)
     assert sorted(page.column("word").to_pylist()) == sorted(row["word"] for row in HELD)

@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from alula.catalog.schema import ARROW_TYPES, ScalarField, check_distinct, check_name
+from alula.catalog.schema import ScalarField, check_distinct, check_name
 from alula.errors import UsageError
+from alula.milvus.wire.types import ARROW_TYPES
 
 
 @pytest.mark.parametrize("data_type", sorted(ARROW_TYPES))

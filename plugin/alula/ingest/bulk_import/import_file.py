@@ -20,18 +20,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import scipy.sparse as sp
 
-from alula.catalog.schema import ARROW_TYPES
 from alula.errors import UnsupportedError
 from alula.index_types import Column, FieldSpec
 from alula.milvus import Columns
+from alula.milvus.wire.types import TYPES, FieldType
 from alula.sources.base import Cursor
-
-PARQUET_TYPES: dict[str, pa.DataType] = ARROW_TYPES | {
-    "ARRAY": pa.list_(pa.float32()),  # Alula keeps vectors in ARRAY<FLOAT>, and creates no other arrays
-    "FLOAT_VECTOR": pa.list_(pa.float32()),
-    "BINARY_VECTOR": pa.list_(pa.uint8()),
-    "SPARSE_FLOAT_VECTOR": pa.string(),  # JSON: {"dimension": weight}
-}
 
 
 @dataclass(frozen=True)
@@ -84,7 +77,7 @@ class PartWriter:
 
     def __init__(self, path: Path, fields: Sequence[FieldSpec], first: Cursor) -> None:
         for field in fields:
-            if field.data_type not in PARQUET_TYPES:
+            if field.data_type not in TYPES or TYPES[field.data_type].parquet is None:
                 raise UnsupportedError(
                     f"The field {field.name!r} ({field.data_type}) cannot be imported; load with --via insert."
                 )
@@ -93,12 +86,12 @@ class PartWriter:
         self.rows = 0
         self.bytes = 0
         self._fields = fields
-        self._schema = pa.schema([(field.name, PARQUET_TYPES[field.data_type]) for field in fields])
+        self._schema = pa.schema([(field.name, TYPES[field.data_type].parquet) for field in fields])
         self._file = pq.ParquetWriter(path, self._schema)
 
     def write(self, columns: Columns, last: Cursor) -> None:
         """Append rows, as a row group; `last` is the cursor of the last of them."""
-        arrays = [_to_arrow(columns[field.name], field.data_type) for field in self._fields]
+        arrays = [_to_arrow(columns[field.name], TYPES[field.data_type]) for field in self._fields]
         table = pa.table(arrays, schema=self._schema)
         self._file.write_table(table)
         self.rows += len(table)
@@ -110,14 +103,12 @@ class PartWriter:
         self._file.close()
 
 
-def _to_arrow(column: Sequence[Any] | Column, data_type: str) -> pa.Array:
-    if data_type == "SPARSE_FLOAT_VECTOR":
+def _to_arrow(column: Sequence[Any] | Column, field_type: FieldType) -> pa.Array:
+    if field_type.layout == "scalar":
+        return pa.array(column, field_type.parquet)
+    if field_type.layout == "sparse":
         return pa.array(_sparse_json(cast("sp.csr_array", column)), pa.string())
-    if data_type == "BINARY_VECTOR":
-        return _lists(np.asarray(column, np.uint8))
-    if data_type in {"ARRAY", "FLOAT_VECTOR"}:
-        return _lists(np.asarray(column, np.float32))
-    return pa.array(column, PARQUET_TYPES[data_type])
+    return _lists(np.asarray(column, field_type.dtype))
 
 
 def _lists(values: npt.NDArray[Any]) -> pa.Array:

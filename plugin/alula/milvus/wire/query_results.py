@@ -1,7 +1,4 @@
-"""Rows as pymilvus answers a query with them, as Arrow columns.
-
-Not imported by the package: whoever reads files alone needs no Milvus client.
-"""
+"""Rows and hits as pymilvus returns them: as Arrow columns, as arrays, and compared with what was written."""
 
 from __future__ import annotations
 
@@ -9,58 +6,43 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
+import scipy.sparse as sp
 
-from alula.catalog.schema import ARROW_TYPES
-from alula.index_types import FieldSpec
-
-MILVUS_TYPE = b"milvus"  # of a field, in the metadata of its column
-SPARSE_PAIR = np.dtype([("dim", "<u4"), ("weight", "<f4")])  # a non-zero of a sparse vector, as Milvus has it
+from alula.milvus.wire.types import MILVUS_TYPE, TYPES
+from alula.milvus.wire.vectors import F32, sparse_row
 
 
-def arrow_field(spec: FieldSpec) -> pa.Field:
-    """The column for a field that Alula made: a binary vector is its bytes, a sparse one those of its `SPARSE_PAIR`."""
-    if spec.data_type == "BINARY_VECTOR":
-        kind = pa.binary(spec.params["dim"] // 8)
-    elif spec.data_type == "FLOAT_VECTOR":
-        kind = pa.list_(pa.float32(), spec.params["dim"])
-    else:
-        others = {"SPARSE_FLOAT_VECTOR": pa.binary(), "ARRAY": pa.list_(pa.float32())}
-        kind = {**ARROW_TYPES, **others}[spec.data_type]
-    return pa.field(spec.name, kind, metadata={MILVUS_TYPE: spec.data_type})
-
-
-def answered(rows: list[Any], schema: pa.Schema) -> pa.RecordBatch:
-    """An answer's rows.
+def to_arrow(rows: list[Any], schema: pa.Schema) -> pa.RecordBatch:
+    """The rows of a query as Arrow columns.
 
     Args:
-        rows: What pymilvus's ``query`` returned, not empty. It unpacks the vectors of a row into lists and dictionaries
-            when the row is looked at; they are taken from where it has them flat.
-        schema: The columns, with Milvus's type in the metadata of those that hold vectors.
+        rows: The result of pymilvus's ``query``, not empty. It unpacks the vectors of a row into lists and dictionaries
+            when the row is read; here they are taken from its flat copy.
+        schema: The columns, vectors with their Milvus type in the metadata (`alula.milvus.wire.types.arrow_field`).
     """
     # the list's own iterator does not unpack the vectors; one pass over the rows, whatever the number of columns
     plain = list(list.__iter__(rows))
     values = dict(zip(plain[0], zip(*map(dict.values, plain), strict=True), strict=True))
     arrays = []
     for field in schema:
-        kind = (field.metadata or {}).get(MILVUS_TYPE, b"").decode()
-        vectors = kind.endswith("_VECTOR")
-        arrays.append(_vectors(rows, field, kind) if vectors else pa.array(values[field.name], field.type))
+        data_type = (field.metadata or {}).get(MILVUS_TYPE, b"").decode()
+        vectors = data_type.endswith("_VECTOR")
+        arrays.append(_vectors(rows, field, data_type) if vectors else pa.array(values[field.name], field.type))
     return pa.RecordBatch.from_arrays(arrays, schema=schema)
 
 
-def _vectors(rows: list[Any], field: pa.Field, kind: str) -> pa.Array:
-    flat = _flat(rows, field.name)
-    if kind == "SPARSE_FLOAT_VECTOR":
-        return pa.array(flat.sparse_float_vector.contents if flat else map(_pairs, _values(rows, field)), field.type)
-    if kind == "BINARY_VECTOR":
-        content = flat.binary_vector if flat else _joined(_values(rows, field))
+def _vectors(rows: list[Any], field: pa.Field, data_type: str) -> pa.Array:
+    flat, values = _flat(rows, field.name), (row[field.name] for row in rows)
+    if data_type == "SPARSE_FLOAT_VECTOR":
+        return pa.array(flat.sparse_float_vector.contents if flat else map(sparse_row, values), field.type)
+    if data_type == "BINARY_VECTOR":
+        content = flat.binary_vector if flat else _joined(list(values))
         return pa.FixedSizeBinaryArray.from_buffers(field.type, len(rows), [None, pa.py_buffer(content)])
-    if flat and kind == "FLOAT_VECTOR":
+    if flat and data_type == "FLOAT_VECTOR":
         numbers = np.array(flat.float_vector.data, np.float32)
     else:
-        numbers = to_float32(_values(rows, field), kind).ravel()
+        numbers = to_float32(list(values), data_type).ravel()
     return pa.FixedSizeListArray.from_arrays(pa.array(numbers), field.type.list_size)
 
 
@@ -72,31 +54,70 @@ def _flat(rows: list[Any], name: str) -> Any:
     return None
 
 
-def _values(rows: list[Any], field: pa.Field) -> list[Any]:
-    return [row[field.name] for row in rows]
-
-
-def _pairs(row: Any) -> bytes:
-    return np.array(list(row.items()), SPARSE_PAIR).tobytes()
-
-
 def _joined(vectors: Sequence[Any]) -> bytes:
-    return b"".join(vector[0] if isinstance(vector, list) else vector for vector in vectors)
+    return b"".join(map(_content, vectors))
 
 
-def to_float32(vectors: Sequence[Any], kind: str) -> npt.NDArray[np.float32]:
-    """Vectors as pymilvus gives them as float32 (n, d).
+def _content(vector: Any) -> Any:
+    """The bytes of a vector, which pymilvus returns alone or in a list."""
+    return vector[0] if isinstance(vector, list) else vector
+
+
+def to_float32(vectors: Sequence[Any], data_type: str) -> F32:
+    """Vectors of floats as float32 (n, d).
 
     Args:
-        vectors: Lists of numbers, or for half precision bytes, alone or in a list.
-        kind: Their type in Milvus. The bytes of a BFLOAT16 are the upper half of a float32's.
+        vectors: As pymilvus returns them: lists of numbers, or for half precision bytes, alone or in a list.
+        data_type: Their type in Milvus.
     """
-    first = vectors[0][0] if isinstance(vectors[0], list) else vectors[0]
-    if not isinstance(first, bytes):
+    if not isinstance(_content(vectors[0]), bytes):
         return np.array(vectors, np.float32)
-    content = _joined(vectors)
-    if kind == "FLOAT16_VECTOR":
-        numbers = np.frombuffer(content, "<f2").astype(np.float32)
-    else:
-        numbers = (np.frombuffer(content, "<u2").astype(np.uint32) << 16).view(np.float32)
-    return numbers.reshape(len(vectors), -1)
+    return TYPES[data_type].decode(_joined(vectors)).reshape(len(vectors), -1)
+
+
+def hit_columns(hits: Any, names: Sequence[str]) -> dict[str, Any]:
+    """The output fields of the hits of one query.
+
+    Args:
+        hits: The hits, as pymilvus's ``search`` returns them. Its own decoding makes a list of each vector; here they
+            are taken from its flat copy.
+        names: The fields.
+
+    Returns:
+        float32 (n, d) for vectors of floats, else an array (n,).
+    """
+    columns = {}
+    for name in names:
+        flat = next((d for d in getattr(hits, "lazy_field_data", ()) if d.field_name == name and d.vectors.dim), None)
+        if flat is not None:
+            dim, start = flat.vectors.dim, hits.start
+            values = flat.vectors.float_vector.data[start * dim : (start + len(hits)) * dim]
+            columns[name] = np.array(values, np.float32).reshape(len(hits), dim)
+        else:
+            columns[name] = np.array([hit["entity"][name] for hit in hits])
+    return columns
+
+
+def same_value(stored: Any, column: Any, position: int, data_type: str) -> bool:
+    """Compare a value that pymilvus's ``query`` returned with one that was written, bit for bit.
+
+    Args:
+        stored: The value, None if the field is missing.
+        column: The written column, as `alula.milvus.wire.field_data.write_column` takes it.
+        position: The row in it.
+        data_type: Their type in Milvus.
+    """
+    if stored is None:
+        return False
+    field_type = TYPES[data_type]
+    if field_type.layout == "sparse":
+        row: sp.csr_array = column[[position]]
+        weights = dict(zip(row.indices.tolist(), row.data.tolist(), strict=True))
+        return {int(dim): float(np.float32(weight)) for dim, weight in dict(stored).items()} == weights
+    if field_type.layout == "array" or data_type == "FLOAT_VECTOR":
+        return np.asarray(stored, np.float32).tobytes() == np.asarray(column[position], np.float32).tobytes()
+    if field_type.layout == "dense":
+        return bytes(_content(stored)) == field_type.encode(column[position])
+    if data_type == "FLOAT":
+        return bool(np.float32(stored) == np.float32(column[position]))
+    return bool(stored == column[position])

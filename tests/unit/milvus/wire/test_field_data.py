@@ -8,7 +8,7 @@ from pymilvus import DataType
 from pymilvus.grpc_gen import schema_pb2
 
 from alula.errors import DataError, UsageError
-from alula.gateway.field_data import column, float_vectors, join, take, vectors
+from alula.milvus.wire.field_data import column, float_vectors, join, take, vectors
 
 RNG = np.random.default_rng(0)
 FLOATS = RNG.normal(size=(5, 8)).astype(np.float32)

@@ -9,7 +9,7 @@ from pymilvus.client.prepare import Prepare
 from pymilvus.grpc_gen import common_pb2
 
 from alula.errors import AlulaError, DataError, UsageError
-from alula.gateway import placeholders
+from alula.milvus.wire import placeholders
 from tests.tiny_encoders import random_vectors
 
 TYPES = common_pb2.PlaceholderType

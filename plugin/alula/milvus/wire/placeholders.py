@@ -1,39 +1,34 @@
 """The queries of a search as they travel: Milvus's `PlaceholderGroup`, read into arrays or texts, and written.
 
 Every SDK sends one placeholder ``$0`` with one value of bytes per query: little-endian numbers of a dense vector, pairs
-of dimension and weight of a sparse one, or the UTF-8 of a text.
+of dimension and weight of a sparse one, or the UTF-8 of a text. Placeholders have the numbers of Milvus's field types.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeAlias, cast
+from typing import TypeAlias, cast
 
 import numpy as np
-import numpy.typing as npt
 from google.protobuf.message import DecodeError
+from pymilvus import DataType
 from pymilvus.grpc_gen import common_pb2
 
 from alula.errors import DataError, UsageError
 from alula.index_types import MAX_RESULTS
+from alula.milvus.wire.types import FieldType, type_of
+from alula.milvus.wire.vectors import F32, sparse_row
 
-F32 = npt.NDArray[np.float32]
 Queries: TypeAlias = "F32 | list[str]"
 NativeQueries: TypeAlias = "F32 | Sequence[bytes] | Sequence[Mapping[int, float]] | Sequence[bytes | dict[int, float]]"
 
 MAX_QUERIES = MAX_RESULTS  # Milvus: "nq (number of search vector per search request) should be in range [1, 16384]"
 _TAG = "$0"
-_FLOATS: Mapping[int, np.dtype[Any]] = {
-    common_pb2.PlaceholderType.FloatVector: np.dtype("<f4"),
-    common_pb2.PlaceholderType.Float16Vector: np.dtype("<f2"),
-    common_pb2.PlaceholderType.BFloat16Vector: np.dtype("<u2"),  # the upper half of a float32
-}
-_NATIVE = (common_pb2.PlaceholderType.BinaryVector, common_pb2.PlaceholderType.SparseFloatVector)
-_PAIR = np.dtype([("dim", "<u4"), ("weight", "<f4")])
+_NATIVE = (DataType.BINARY_VECTOR, DataType.SPARSE_FLOAT_VECTOR)
 
 
 def read(group: bytes) -> Queries:
-    """The queries of a search on a float vector field or a text.
+    """Read the queries of a search on a float vector field, or on a text.
 
     Args:
         group: A serialised `PlaceholderGroup`.
@@ -43,28 +38,28 @@ def read(group: bytes) -> Queries:
         or n texts.
 
     Raises:
-        UsageError: If it holds no queries, too many, or something else than vectors of floats or texts.
+        UsageError: If it has no queries, too many, or other values than vectors of floats or texts.
         DataError: If its bytes are no placeholder group, or the queries no vectors of one length, or no UTF-8.
     """
     placeholder = _placeholder(group)
-    values = placeholder.values
-    if placeholder.type == common_pb2.PlaceholderType.VarChar:
+    values, field_type = placeholder.values, type_of(placeholder.type)
+    if field_type is not None and field_type.name == "VARCHAR":
         return _texts(values)
-    if placeholder.type not in _FLOATS:
+    if field_type is None or not field_type.is_float:
         raise UsageError(
             f"The queries are {_type_name(placeholder.type)}, and this field takes vectors of floats "
             "(FloatVector, Float16Vector, BFloat16Vector) or texts (VarChar)."
         )
-    return _vectors(values, _FLOATS[placeholder.type])
+    return _vectors(values, field_type)
 
 
 def are_native(group: bytes) -> bool:
-    """Whether the queries are binary or sparse vectors, which Milvus takes as they are; errors as `read`."""
+    """True if the queries are binary or sparse vectors, which need no encoding; errors as `read`."""
     return _placeholder(group).type in _NATIVE
 
 
 def write(queries: NativeQueries) -> bytes:
-    """Queries as Milvus takes them.
+    """Serialise queries.
 
     Args:
         queries: float32 (n, d); packed bits of binary vectors; or sparse vectors, weights by dimension.
@@ -74,12 +69,12 @@ def write(queries: NativeQueries) -> bytes:
     """
     values: list[bytes]
     if isinstance(queries, np.ndarray):
-        type_, values = common_pb2.PlaceholderType.FloatVector, [row.tobytes() for row in queries.astype("<f4")]
+        type_, values = DataType.FLOAT_VECTOR, [row.tobytes() for row in queries.astype("<f4")]
     elif isinstance(queries[0], Mapping):
         sparse = cast("Sequence[Mapping[int, float]]", queries)
-        type_, values = common_pb2.PlaceholderType.SparseFloatVector, [_pairs(query) for query in sparse]
+        type_, values = DataType.SPARSE_FLOAT_VECTOR, [sparse_row(dict(sorted(query.items()))) for query in sparse]
     else:
-        type_, values = common_pb2.PlaceholderType.BinaryVector, list(cast("Sequence[bytes]", queries))
+        type_, values = DataType.BINARY_VECTOR, list(cast("Sequence[bytes]", queries))
     value = common_pb2.PlaceholderValue(tag=_TAG, type=type_, values=values)
     return cast(bytes, common_pb2.PlaceholderGroup(placeholders=[value]).SerializeToString())
 
@@ -112,24 +107,13 @@ def _texts(values: Sequence[bytes]) -> list[str]:
     return texts
 
 
-def _vectors(values: Sequence[bytes], dtype: np.dtype[Any]) -> F32:
-    size = len(values[0])
-    if size == 0 or size % dtype.itemsize:
-        raise DataError(f"Query 0 has {size} bytes, which are no vector of numbers of {dtype.itemsize} bytes.")
+def _vectors(values: Sequence[bytes], field_type: FieldType) -> F32:
+    size, width = len(values[0]), field_type.bytes_per_row()
+    if size == 0 or size % width:
+        raise DataError(f"Query 0 has {size} bytes, which are no vector of numbers of {width} bytes.")
     odd = next((row for row, value in enumerate(values) if len(value) != size), None)
     if odd is not None:
         raise DataError(
             f"Query {odd} has {len(values[odd])} bytes and query 0 has {size}; they must have one dimension."
         )
-    numbers = np.frombuffer(b"".join(values), dtype).reshape(len(values), size // dtype.itemsize)
-    if dtype.kind == "u":
-        return (numbers.astype(np.uint32) << 16).view(np.float32)
-    return numbers.astype(np.float32)
-
-
-def _pairs(query: Mapping[int, float]) -> bytes:
-    """A sparse vector as Milvus stores it: pairs of uint32 and float32, by dimension."""
-    pairs = np.empty(len(query), _PAIR)
-    pairs["dim"] = np.fromiter(query.keys(), np.uint32, len(query))
-    pairs["weight"] = np.fromiter(query.values(), np.float32, len(query))
-    return pairs[np.argsort(pairs["dim"], kind="stable")].tobytes()
+    return field_type.decode(b"".join(values)).reshape(len(values), size // width)

@@ -1,0 +1,41 @@
+"""Numbers of vectors as Milvus's protocol encodes them: bfloat16, and the pairs of sparse vectors."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+F32 = npt.NDArray[np.float32]
+SPARSE_PAIR = np.dtype([("dim", "<u4"), ("weight", "<f4")])  # one non-zero of a sparse vector
+
+
+def from_bfloat16(halves: npt.NDArray[np.uint16]) -> F32:
+    """Convert bfloat16 to float32: its bits are the upper half of a float32's."""
+    return (halves.astype(np.uint32) << 16).view(np.float32)
+
+
+def to_bfloat16(values: F32) -> npt.NDArray[np.uint16]:
+    """Round finite float32 to bfloat16, ties to even; the bits as uint16."""
+    bits = np.ascontiguousarray(values, np.float32).view(np.uint32)
+    return ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype(np.uint16)
+
+
+def sparse_rows(rows: Any) -> Iterator[bytes]:
+    """Encode each row of a CSR matrix as `SPARSE_PAIR` bytes, in the order of its non-zeros."""
+    pairs = np.empty(rows.nnz, SPARSE_PAIR)
+    pairs["dim"], pairs["weight"] = rows.indices, rows.data
+    flat = pairs.tobytes()
+    bounds = (SPARSE_PAIR.itemsize * rows.indptr).tolist()
+    return (flat[a:b] for a, b in itertools.pairwise(bounds))
+
+
+def sparse_row(weights: Mapping[int, float]) -> bytes:
+    """Encode a mapping of dimension to weight as `SPARSE_PAIR` bytes, in its own order."""
+    pairs = np.empty(len(weights), SPARSE_PAIR)
+    pairs["dim"] = np.fromiter(weights.keys(), np.uint32, len(weights))
+    pairs["weight"] = np.fromiter(weights.values(), np.float32, len(weights))
+    return pairs.tobytes()

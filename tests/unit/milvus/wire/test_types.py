@@ -1,0 +1,63 @@
+"""The table of field types: what is written is read back, in the sizes that it says."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from pymilvus import DataType
+from pymilvus.grpc_gen import schema_pb2
+
+from alula.milvus.wire.field_data import column, write_column
+from alula.milvus.wire.types import TYPES, field_spec, type_of
+from alula.milvus.wire.vectors import from_bfloat16, to_bfloat16
+
+RNG = np.random.default_rng(0)
+DIM = 16
+FLOATS = RNG.standard_normal((5, DIM)).astype(np.float32)
+BFLOATS = from_bfloat16(to_bfloat16(FLOATS))
+DENSE = {
+    "FLOAT_VECTOR": FLOATS,
+    "FLOAT16_VECTOR": FLOATS.astype(np.float16).astype(np.float32),
+    "BFLOAT16_VECTOR": BFLOATS,
+    "BINARY_VECTOR": RNG.integers(0, 256, (5, DIM // 8), np.uint8),
+    "ARRAY": FLOATS,
+}
+
+
+@pytest.mark.parametrize("name", TYPES)
+def test_a_type_is_found_by_its_number(name):
+    assert type_of(TYPES[name].number) is TYPES[name]
+    assert TYPES[name].number == DataType[name]
+
+
+def test_types_without_a_place_in_the_table():
+    assert type_of(DataType.JSON) is None
+    assert type_of(9999) is None
+
+
+@pytest.mark.parametrize("name", DENSE)
+def test_vectors_are_read_as_they_were_written(name):
+    values = DENSE[name]
+    params = {"element_type": "FLOAT", "max_capacity": DIM} if name == "ARRAY" else {"dim": DIM}
+    data = schema_pb2.FieldData(field_name="f", type=DataType[name])
+    write_column(data, values, field_spec("f", name, **params))
+    found = column(data)
+    assert found.dtype == values.dtype
+    np.testing.assert_array_equal(found, values)
+    if name != "ARRAY":
+        assert data.vectors.dim == DIM
+        assert field_spec("f", name, **params).bytes_per_row == len(TYPES[name].encode(values)) // len(values)
+
+
+def test_bfloat16_rounds_to_the_nearest_ties_to_even():
+    step = np.float32(2**-7)  # the distance of the bfloat16 numbers from 1 on
+    given = np.array([1, 1 + step / 2, 1 + 3 * step / 2, 1 + step / 4, -(1 + 3 * step / 4), 0, 3e38], np.float32)
+    want = np.array([1, 1, 1 + 2 * step, 1, -(1 + step), 0], np.float32)
+    np.testing.assert_array_equal(from_bfloat16(to_bfloat16(given))[:-1], want)
+    assert abs(from_bfloat16(to_bfloat16(given))[-1] / given[-1] - 1) < 2**-8
+    np.testing.assert_array_equal(to_bfloat16(BFLOATS), to_bfloat16(FLOATS))
+
+
+@pytest.mark.parametrize(("name", "size"), [("BOOL", 1), ("INT16", 2), ("INT64", 8), ("DOUBLE", 8), ("VARCHAR", 0)])
+def test_bytes_of_scalars(name, size):
+    assert field_spec("f", name).bytes_per_row == size
