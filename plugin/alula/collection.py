@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from alula.catalog.binding import CollectionSpec, open_spec
+from alula.catalog.collection_spec import CollectionSpec, open_spec
 from alula.catalog.create import DEFAULT_FIELD, DEFAULT_KEY, create, design
 from alula.catalog.description import Description, connected, count_rows, describe
 from alula.catalog.search_defaults import write_defaults

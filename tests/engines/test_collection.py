@@ -80,7 +80,7 @@ def test_an_encoder_of_the_wrong_kind_is_refused(engine, flops, collection_name)
 
 
 def test_another_metric_than_the_encoders_is_refused(engine, drq, collection_name):
-    with pytest.raises(UsageError, match="trained for COSINE, not L2"):
+    with pytest.raises(UsageError, match=r"has the metric L2, and the encoder .* was trained for COSINE"):
         ROWS_HELD.create(engine, collection_name, drq, "DRQ", metric="L2")
 
 

@@ -1,102 +1,91 @@
-"""Bind a collection to its encoder and index type, or say why they do not fit."""
+"""Check that an encoder fits an index type, a vector field and what was created with them earlier.
+
+Nothing here knows Milvus: Python, the command line, the gateway, the migration and Milvus Lite 3 share it.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
+from typing import get_args
 
-from alula.catalog.description import connected, describe
-from alula.catalog.schema import ScalarField
-from alula.catalog.search_defaults import read_defaults
-from alula.encoders import Encoder, load_encoder
-from alula.errors import EncoderError
+from alula.encoders import Encoder, Metric
+from alula.errors import EncoderError, UsageError
 from alula.index_types import IndexType, Lowering, VectorField, index_type
-from alula.milvus import Server, milvus_errors
 
 
-@dataclass(frozen=True)
-class CollectionSpec:
-    """A collection's fields and index type, bound to its encoder; in Milvus or yet to be created.
+def check_fit(
+    kind: IndexType,
+    encoder: Encoder,
+    *,
+    subject: str,
+    fingerprint: str | None = None,
+    dim: int | None = None,
+    metric: str | None = None,
+    called: str | None = None,
+) -> None:
+    """Raise an error unless an encoder fits an index type and a vector field.
 
     Args:
-        server: The connected server.
-        name: The collection.
-        primary_key: Its primary key field.
-        fields: Its scalar fields.
-        lowering: Its index type in this server's native terms.
-        defaults: Search options for searches that do not give them, ``rerank`` included.
-    """
-
-    server: Server
-    name: str
-    primary_key: ScalarField
-    fields: tuple[ScalarField, ...]
-    lowering: Lowering
-    defaults: Mapping[str, Any] = field(default_factory=dict)
-
-    @property
-    def index_type(self) -> IndexType:
-        """Its index type."""
-        return index_type(self.lowering.settings["type"])
-
-
-def open_spec(server: Server | str, name: str, encoder: Encoder | str | Path) -> CollectionSpec:
-    """Bind an existing collection to the encoder that it was created with, and have Milvus load it.
+        kind: The index type.
+        encoder: The encoder.
+        subject: What the encoder is for, as the subject of the sentence, e.g. ``The collection 'words'``.
+        fingerprint: The sha256 of the encoder that the subject was created with, if it exists.
+        dim: The dimension of the subject's vectors, if that is given.
+        metric: The subject's metric, if that is given; in capitals or not.
+        called: The encoder's name in messages; its path by default.
 
     Raises:
-        UsageError: If there is no such collection, or it is not one of Alula's.
-        EncoderError: If it was created with another encoder; both fingerprints are named.
-        ServerError: If Milvus fails.
+        EncoderError: If the encoder is of another kind, or not the one that the subject was created with.
+        UsageError: If the encoder takes another dimension, or was trained for another metric.
     """
-    server = connected(server, must_exist=True)
-    encoder = opened(encoder)
-    description = describe(server, name, count=False)
-    lowering = lowering_of(f"The collection {name!r}", description.settings, encoder)
-    with milvus_errors(f"load the collection {name!r}"):
-        server.client.load_collection(name)
-    defaults = read_defaults(index_type(description.settings["type"]), description.defaults)
-    return CollectionSpec(server, name, description.primary_key, description.fields, lowering, defaults)
+    info, name = encoder.info, called or encoder.path
+    if fingerprint not in (None, encoder.sha256):
+        raise EncoderError(
+            f"{subject} was created with the encoder {str(fingerprint)[:16]}, and {name} is {encoder.sha256[:16]}; "
+            "give the encoder that it was created with, or create it again with the other one."
+        )
+    if encoder.kind != kind.encoder_kind:
+        raise EncoderError(
+            f"{kind.name} needs an encoder of the kind {kind.encoder_kind!r}, and {name} is of the kind "
+            f"{encoder.kind!r}; train one with 'alula train {kind.encoder_kind}'."
+        )
+    if dim not in (None, info.input_dim):
+        raise UsageError(
+            f"{subject} has vectors of dimension {dim}, and the encoder {name} takes {info.input_dim}; give an "
+            "encoder that was trained on such vectors."
+        )
+    if metric and metric.upper() != info.metric:
+        train = f", or train an encoder with 'alula train {kind.encoder_kind} --metric {metric.upper()}'"
+        raise UsageError(
+            f"{subject} has the metric {metric}, and the encoder {name} was trained for {info.metric}; choose "
+            f"{info.metric}{train if metric.upper() in get_args(Metric) else ''}."
+        )
 
 
-def opened(encoder: Encoder | str | Path) -> Encoder:
-    """An encoder, loaded if it is a file."""
-    return load_encoder(encoder) if isinstance(encoder, str | Path) else encoder
+def check_index_type(subject: str, stored: str, asked: str) -> None:
+    """Raise a `UsageError` unless what exists has the index type that is asked for."""
+    if stored != asked:
+        raise UsageError(
+            f"{subject} has the index type {stored}, and cannot have {asked} as well; create another collection for it."
+        )
 
 
 def lowering_of(owner: str, settings: Mapping[str, str], encoder: Encoder) -> Lowering:
     """The lowering that was chosen when a collection was created.
 
     Args:
-        owner: The subject of error messages, e.g. ``The collection 'words'``.
+        owner: The collection, as the subject of error messages, e.g. ``The collection 'words'``.
         settings: The settings stored with the collection.
         encoder: Its encoder.
 
     Raises:
         EncoderError: If it was created with another encoder; both fingerprints are named.
     """
-    if settings["encoder"] != encoder.sha256:
-        raise EncoderError(
-            f"{owner} was created with the encoder {settings['encoder'][:16]}, and {encoder.path} is "
-            f"{encoder.sha256[:16]}; another encoder cannot read its rows."
-        )
-    kind = index_type_for(settings["type"], encoder)
-    lowering: Lowering = kind.lowering(field_of(settings), encoder, settings)
-    return lowering
+    kind, field = index_type(settings["type"]), field_of(settings)
+    check_fit(kind, encoder, subject=owner, fingerprint=settings["encoder"], dim=field.dim, metric=field.metric)
+    return kind.lowering(field, encoder, settings)
 
 
 def field_of(settings: Mapping[str, str]) -> VectorField:
     """A collection's vector field out of its stored settings."""
     return VectorField(settings["field"], int(settings["dim"]), settings["metric"], settings["vectors"])  # type: ignore[arg-type]
-
-
-def index_type_for(name: str, encoder: Encoder, called: str | None = None) -> Any:
-    """The index type of a name; raise an `EncoderError` unless it takes such an encoder, which errors call `called`."""
-    kind = index_type(name)
-    if kind.encoder_kind != encoder.kind:
-        raise EncoderError(
-            f"{name} needs an encoder of the kind {kind.encoder_kind!r}, and {called or encoder.path} is of the kind "
-            f"{encoder.kind!r}; train one with 'alula train {kind.encoder_kind}'."
-        )
-    return kind

@@ -11,11 +11,12 @@ from typing import Any
 
 from pymilvus import DataType
 
-from alula.catalog.binding import CollectionSpec, index_type_for, opened
+from alula.catalog.binding import check_fit
+from alula.catalog.collection_spec import CollectionSpec
 from alula.catalog.description import connected
 from alula.catalog.schema import ScalarField, check_distinct, check_name
 from alula.catalog.settings import SETTINGS_FORMAT, as_index_params, with_settings
-from alula.encoders import MAX_DIM, Encoder
+from alula.encoders import MAX_DIM, Encoder, load_encoder
 from alula.errors import UsageError
 from alula.index_types import (
     Capabilities,
@@ -30,6 +31,7 @@ from alula.index_types import (
     vector_index,
     vector_spec,
 )
+from alula.index_types import index_type as find_index_type
 from alula.milvus import Server, milvus_errors, probe
 
 DEFAULT_FIELD = "embedding"
@@ -53,15 +55,11 @@ def design(
 ) -> CollectionSpec:
     """Design a collection without creating it; arguments and errors as `alula.Collection.create`."""
     server = connected(server)
-    encoder = opened(encoder)
-    kind = index_type_for(index_type, encoder)
+    encoder = load_encoder(encoder) if isinstance(encoder, str | Path) else encoder
+    kind = find_index_type(index_type)
+    check_fit(kind, encoder, subject=f"The collection {name!r}", metric=metric)
     checked = check_options(kind.create_options, options or {}, kind.name)
     key, fields = _fields(name, field, primary_key, columns)
-    if metric not in (None, encoder.info.metric):
-        raise UsageError(
-            f"The encoder {encoder.path.name} was trained for {encoder.info.metric}, not {metric}; train one with "
-            f"'alula train {kind.encoder_kind} --metric {metric}', or leave --metric out."
-        )
     if server.has_collection(name):
         raise UsageError(f"The collection {name!r} exists at {server.uri}; drop it with 'alula drop {name}' first.")
     lowering = new_lowering(kind, encoder, field, probe(server), keep_vectors=keep_vectors, options=checked)
@@ -138,9 +136,8 @@ def new_lowering(
     storage = choose_storage(keep_vectors, capabilities)
     if encoder.info.input_dim > MAX_KEPT_DIM[storage]:
         raise UsageError(
-            f"The vectors of {encoder.path.name} have {encoder.info.input_dim:,} dimensions, and "
-            f"{capabilities.server} keeps vectors of at most {MAX_KEPT_DIM[storage]:,}; create the collection "
-            "without them (--drop-vectors, keep_vectors=False)."
+            f"Vectors of {encoder.info.input_dim:,} dimensions cannot be kept: {capabilities.server} keeps at most "
+            f"{MAX_KEPT_DIM[storage]:,}; create the collection without them (keep_vectors=False)."
         )
     vector_field = VectorField(field, encoder.info.input_dim, encoder.info.metric, storage)
     settings = {

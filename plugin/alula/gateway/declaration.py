@@ -20,7 +20,7 @@ from typing import Any
 from pymilvus import DataType
 from pymilvus.grpc_gen import schema_pb2
 
-from alula.catalog.binding import index_type_for
+from alula.catalog.binding import check_fit
 from alula.catalog.create import added_fields, new_lowering
 from alula.catalog.settings import SETTINGS_PREFIX, with_settings
 from alula.errors import UsageError
@@ -128,18 +128,8 @@ def lowering_for(session: Session, database: str, schema: Any, declared: Declara
     """
     field = _vector_field(schema, declared.field, declared.kind.name)
     encoder = session.encoders.named(session.caller, database, declared.encoder)
-    kind = index_type_for(declared.kind.name, encoder, declared.encoder)
-    dim = dim_of(field)
-    if dim != encoder.info.input_dim:
-        raise UsageError(
-            f"The field {field.name!r} has {dim} dimensions, and the encoder {declared.encoder} takes "
-            f"{encoder.info.input_dim}."
-        )
-    if declared.metric and declared.metric.upper() != encoder.info.metric:
-        raise UsageError(
-            f"The encoder {declared.encoder} was trained for {encoder.info.metric}, not {declared.metric}; leave the "
-            "metric out, or train another one."
-        )
+    kind, subject = declared.kind, f"The field {field.name!r}"
+    check_fit(kind, encoder, subject=subject, dim=dim_of(field), metric=declared.metric, called=declared.encoder)
     taken = {f.name for f in schema.fields}
     capabilities = session.capabilities.get(session.caller)
     lowering = new_lowering(

@@ -10,6 +10,7 @@ from typing import Any
 import grpc
 from pymilvus.grpc_gen import common_pb2, milvus_pb2
 
+from alula.catalog.binding import check_fit, check_index_type
 from alula.catalog.create import native_indexes
 from alula.catalog.settings import DEFAULTS_INDEX, SETTINGS_PREFIX
 from alula.errors import UsageError
@@ -46,23 +47,22 @@ def create(session: Session, request: Any) -> Any:
 def _check_same(session: Session, request: Any, view: View) -> None:
     """Raise a `UsageError` when an index is asked for that is not the collection's own."""
     given = flat(request.extra_params)
-    kind, metric = given.get("index_type", ""), given.get("metric_type", "")
-    own = view.settings["type"]
-    if kind not in (*_AUTOMATIC, own):
-        raise UsageError(
-            f"The field {view.field!r} was made for the index type {own}, and can have no {kind}; make another "
-            "collection for that."
-        )
-    if metric and metric.upper() != view.vector.metric:
-        raise UsageError(f"The encoder of {view.field!r} was trained for {view.vector.metric}, not {metric}.")
+    subject, own, asked = f"The field {view.field!r}", view.settings["type"], given.get("index_type", "")
+    if asked not in _AUTOMATIC:
+        check_index_type(subject, own, asked)
     named = given.get("encoder") or given.get(f"{SETTINGS_PREFIX}encoder")
+    encoder = view.lowering.encoder
     if named:
         encoder = session.encoders.named(session.caller, session.database(request), str(named))
-        if encoder.sha256 != view.settings["encoder"]:
-            raise UsageError(
-                f"The field {view.field!r} was made for the encoder {view.settings['encoder'][:16]}, and {named} is "
-                f"{encoder.sha256[:16]}; make another collection for that."
-            )
+    fingerprint = view.settings["encoder"]
+    check_fit(
+        view.kind,
+        encoder,
+        subject=subject,
+        fingerprint=fingerprint,
+        metric=given.get("metric_type"),
+        called=str(named or fingerprint[:16]),
+    )
 
 
 def _request(request: Any, view: View, native: NativeIndex, *, first: bool) -> Any:

@@ -7,6 +7,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from alula.catalog.binding import check_fit
 from alula.encoders import DrqEncoder, FlopsEncoder, load_encoder
 from alula.errors import EncoderError, UsageError
 from alula.index_types import IndexType, Option, check_options, index_types
@@ -53,23 +54,15 @@ class LiteIndexType:
         if options["encoder"] is None:
             raise UsageError(f"{name} needs an encoder: params={{'encoder': '/path/to/encoder.onnx'}}.")
         encoder = open_encoder(options["encoder"], options["encoder_sha256"])
-        info = encoder.info
-        if info.kind != self.kind.encoder_kind:
-            raise UsageError(
-                f"{name} needs an encoder of the kind {self.kind.encoder_kind!r}, and {encoder.path} is of the kind "
-                f"{info.kind!r}; train one with 'alula train {self.kind.encoder_kind}'."
-            )
-        if info.input_dim != dim:
-            raise UsageError(
-                f"The field {field!r} has dimension {dim}, and the encoder {encoder.path} takes {info.input_dim}."
-            )
-        if metric and metric.upper() != info.metric:
-            raise UsageError(
-                f"The encoder {encoder.path} was trained for {info.metric}, not {metric}; create the index with "
-                f"metric_type={info.metric!r}, or train an encoder with "
-                f"'alula train {self.kind.encoder_kind} --metric {metric}'."
-            )
-        return info.metric, {"encoder": str(encoder.path), "encoder_sha256": encoder.sha256}
+        check_fit(
+            self.kind,
+            encoder,
+            subject=f"The field {field!r}",
+            fingerprint=options["encoder_sha256"],
+            dim=dim,
+            metric=metric,
+        )
+        return encoder.info.metric, {"encoder": str(encoder.path), "encoder_sha256": encoder.sha256}
 
     def check_search(self, params: Mapping[str, Any]) -> dict[str, Any]:
         """The search options of the index type in a search's parameters, each present.
@@ -97,7 +90,10 @@ class LiteIndexType:
                 f"This {self.kind.name} index was created before alula.lite.register() was called in that process, and "
                 "does not know its encoder; drop the index and create it again."
             )
-        return Recipe(self.kind, open_encoder(params["encoder"], params["encoder_sha256"]))
+        fingerprint = params["encoder_sha256"]
+        encoder = open_encoder(params["encoder"], fingerprint)
+        check_fit(self.kind, encoder, subject=f"The {self.kind.name} index", fingerprint=fingerprint)
+        return Recipe(self.kind, encoder)
 
 
 def every_offered() -> dict[str, LiteIndexType]:
@@ -121,13 +117,7 @@ def open_encoder(path: str, sha256: str | None) -> FlopsEncoder | DrqEncoder:
     except OSError:
         was = f" The index was made with the encoder {sha256[:16]}; put that file back." if sha256 else ""
         raise EncoderError(f"There is no encoder {file}.{was}") from None
-    encoder = _opened(file, about.st_mtime_ns, about.st_size)
-    if sha256 not in (None, encoder.sha256):
-        raise EncoderError(
-            f"The index was created with the encoder {str(sha256)[:16]}, and {file} is {encoder.sha256[:16]}; put the "
-            "encoder back, or drop the index and create it again."
-        )
-    return encoder
+    return _opened(file, about.st_mtime_ns, about.st_size)
 
 
 @lru_cache(maxsize=8)

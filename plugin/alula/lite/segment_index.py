@@ -18,8 +18,9 @@ from typing import Any, cast
 import numpy as np
 import scipy.sparse as sp
 
+from alula.catalog.binding import check_fit
 from alula.encoders import DrqEncoder, DrqRows, FlopsEncoder
-from alula.errors import AlulaError, DataError, EncoderError
+from alula.errors import AlulaError, DataError
 from alula.index_types import EncodedRows, IndexType, LocalIndex
 from alula.index_types.local import F32, I64, Mask
 from alula.kernels import TopK, better_is_larger, exact_scores, top_k
@@ -200,12 +201,7 @@ class FailedIndex:
 def _check_same(recipe: Recipe, about: Mapping[str, Any], path: str) -> None:
     if about["format"] != FORMAT:
         raise ValueError(f"its format is {about['format']}, and this version of Alula reads {FORMAT}")
-    if about["encoder_sha256"] != recipe.encoder.sha256:
-        raise EncoderError(
-            f"The index file {path} was made with the encoder {about['encoder_sha256'][:16]}, and "
-            f"{recipe.encoder.path} is {recipe.encoder.sha256[:16]}; put the encoder back, or drop the index and "
-            "create it again."
-        )
+    check_fit(recipe.kind, recipe.encoder, subject=f"The index file {path}", fingerprint=about["encoder_sha256"])
 
 
 def _joined(blocks: Sequence[EncodedRows]) -> EncodedRows:

@@ -17,12 +17,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from alula.catalog.binding import check_fit
 from alula.catalog.create import create, design
 from alula.collection import Collection
 from alula.encoders import Encoder, load_encoder
 from alula.errors import AlulaError, DataError, LoadInterrupted, UsageError
 from alula.evaluation import NearestSoFar, RecallEstimate, estimate_recall
-from alula.index_types import FieldSpec
+from alula.index_types import FieldSpec, IndexType
+from alula.index_types import index_type as find_index_type
 from alula.ingest.collection_source import read_pages
 from alula.ingest.journal import Journal
 from alula.ingest.load import PATIENCE, LoadReport, load
@@ -87,7 +89,6 @@ class Migration:
     Raises:
         UsageError: If a name, field or option is wrong, or the new collection is there and `go_on` is false.
         UnsupportedError, EncoderError: As `Collection.create`.
-        DataError: If the encoder takes vectors of another dimension.
         ServerError: If Milvus fails.
     """
 
@@ -108,7 +109,7 @@ class Migration:
         self.old, self.changed_field, self.alias = old, changed_field, alias
         self._server = old.server
         self._encoder = encoder if isinstance(encoder, Encoder) else load_encoder(encoder)
-        self._check(name)
+        self._check(name, find_index_type(index_type))
         self._old_searched = self._open_old(old_encoder)
         self._exists = go_on and self._server.has_collection(name)
         if self._exists:
@@ -128,29 +129,21 @@ class Migration:
             )
             self.new = Collection(spec)
 
-    def _check(self, name: str) -> None:
+    def _check(self, name: str, kind: IndexType) -> None:
         """Raise for what would only show when rows were copied."""
-        old, info = self.old, self._encoder.info
+        old, encoder = self.old, self._encoder
         if old.name == name:
             raise UsageError(f"{name!r} is the old collection itself; give the new one another name.")
         if self.alias is not None:
             self._server.check_aliases()
             alias_target(self._server, self.alias)
-        if info.input != "vectors":
+        if encoder.info.input != "vectors":
             raise UsageError(
-                f"The encoder {self._encoder.path.name} takes {info.input}, and a migration reads vectors; create the "
-                "new collection with 'alula create', and load it with 'alula load'."
+                f"The encoder {encoder.path.name} takes {encoder.info.input}, and a migration reads vectors; create "
+                "the new collection with 'alula create', and load it with 'alula load'."
             )
-        if info.input_dim != old.dim:
-            raise DataError(
-                f"The vectors of {old.name!r} have dimension {old.dim}, and the encoder {self._encoder.path.name} "
-                f"takes {info.input_dim}."
-            )
-        if old.metric not in (None, info.metric):
-            raise UsageError(
-                f"{old.name!r} is searched by {old.metric}, and the encoder {self._encoder.path.name} was trained for "
-                f"{info.metric}; train one with --metric {old.metric}."
-            )
+        subject = f"The collection {old.name!r}"
+        check_fit(kind, encoder, subject=subject, dim=old.dim, metric=old.metric)
         if self.changed_field is not None:
             integers = [field.name for field in old.fields if field.data_type in INTEGERS]
             if self.changed_field not in integers:

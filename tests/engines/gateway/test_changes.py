@@ -157,9 +157,9 @@ def test_a_second_index_is_refused_as_milvus_does(clients, collection_name):
         index(client, name, index_type="DRQ", params={"encoder": "changes0"})
     client.drop_index(name, "embedding")
     index(client, name, index_type="DRQ", params={"encoder": "changes0"})
-    with pytest.raises(MilvusException, match="can have no HNSW"):
+    with pytest.raises(MilvusException, match="cannot have HNSW as well"):
         index(client, name, index_type="HNSW", metric_type="COSINE", params={"M": 8, "efConstruction": 32})
-    with pytest.raises(MilvusException, match="was made for the encoder"):
+    with pytest.raises(MilvusException, match="was created with the encoder"):
         index(client, name, index_type="DRQ", params={"encoder": "changes1"})
     assert client.describe_index(name, "embedding")["index_type"] == "DRQ"
     client.drop_index(name, "embedding")

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import alula
-from alula.errors import DataError, EncoderError, UsageError
+from alula.errors import EncoderError, UsageError
 from alula.ingest import target
 from alula.ingest.journal import Journal
 from alula.ingest.pipeline import Status
@@ -191,9 +191,9 @@ def test_what_cannot_be_migrated(engine, drq, folder, names):
         Migration(described, old, **arguments)
     with pytest.raises(UsageError, match=r"no integer field .* it has: updated_at, small"):
         Migration(described, new, **arguments, changed_field="word")
-    with pytest.raises(DataError, match=r"dimension 8, and the encoder wide\.onnx takes 16"):
+    with pytest.raises(UsageError, match=r"dimension 8, and the encoder .*wide\.onnx takes 16"):
         Migration(described, new, encoder=write_drq(folder / "wide.onnx", input_dim=16).path, index_type="DRQ")
-    with pytest.raises(UsageError, match=r"searched by COSINE, .* trained for L2"):
+    with pytest.raises(UsageError, match=r"metric COSINE, .* trained for L2"):
         Migration(described, new, encoder=write_drq(folder / "l2.onnx", metric="L2").path, index_type="DRQ")
     with pytest.raises(EncoderError, match="FLOPS_SPARSE needs"):
         Migration(described, new, encoder=drq.path, index_type="FLOPS_SPARSE")

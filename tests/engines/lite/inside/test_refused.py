@@ -51,7 +51,9 @@ def test_a_file_that_is_no_encoder(plain, tmp_path):
 
 def test_an_encoder_of_another_dimension(plain, tmp_path):
     wide = write_drq(tmp_path / "wide.onnx", input_dim=12)
-    with pytest.raises(MilvusException, match=r"'embedding' has dimension 8, and the encoder .*wide\.onnx takes 12"):
+    with pytest.raises(
+        MilvusException, match=r"'embedding' has vectors of dimension 8, and the encoder .*wide\.onnx takes 12"
+    ):
         plain.create_index(encoder=str(wide.path))
 
 
@@ -62,7 +64,8 @@ def test_an_encoder_of_another_kind(plain, tmp_path):
 
 
 def test_another_metric_than_the_encoders(plain, encoder):
-    with pytest.raises(MilvusException, match=r"was trained for COSINE, not L2; create the index with metric_type="):
+    message = r"has the metric L2, and the encoder .* was trained for COSINE; choose COSINE"
+    with pytest.raises(MilvusException, match=message):
         plain.create_index(encoder=str(encoder.path), metric="L2")
 
 
@@ -144,7 +147,7 @@ def break_encoder(encoder):
     return load_encoder(encoder.path).sha256
 
 
-def test_a_build_in_the_background_that_fails_is_heard_at_the_next_search(rows, encoder, caplog):
+def test_a_build_in_the_background_that_fails_is_reported_by_the_next_search(rows, encoder, caplog):
     before = load_encoder(encoder.path).sha256
     kept = shutil.copy(encoder.path, encoder.path.with_suffix(".kept"))
     now = break_encoder(encoder)
@@ -153,7 +156,7 @@ def test_a_build_in_the_background_that_fails_is_heard_at_the_next_search(rows, 
         rows.client.flush(rows.name)
         rows.engine._wait_for_bg()
     assert "The DRQ index of the field 'embedding' could not be made" in caplog.text
-    sentence = f"could not be made: .*created with the encoder {before[:16]}, and .*drq.onnx is {now[:16]}; put the"
+    sentence = f"could not be made: .*created with the encoder {before[:16]}, and .*drq.onnx is {now[:16]}; give the"
     for _ in range(2):
         with pytest.raises(MilvusException, match=sentence):
             rows.search()
@@ -193,7 +196,7 @@ def test_an_index_file_made_with_another_encoder(rows, encoder, tmp_path):
     rows.client.release_collection(rows.name)
     file.write_bytes(kept)
     shas = [load_encoder(path).sha256[:16] for path in (encoder.path, other.path)]
-    with pytest.raises(MilvusException, match=f"was made with the encoder {shas[0]}, and .*other.onnx is {shas[1]}"):
+    with pytest.raises(MilvusException, match=f"was created with the encoder {shas[0]}, and .*other.onnx is {shas[1]}"):
         rows.client.load_collection(rows.name)
 
 

@@ -1,0 +1,60 @@
+"""A collection's fields and index type, bound to its encoder."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from alula.catalog.binding import lowering_of
+from alula.catalog.description import connected, describe
+from alula.catalog.schema import ScalarField
+from alula.catalog.search_defaults import read_defaults
+from alula.encoders import Encoder, load_encoder
+from alula.index_types import IndexType, Lowering, index_type
+from alula.milvus import Server, milvus_errors
+
+
+@dataclass(frozen=True)
+class CollectionSpec:
+    """A collection's fields and index type, bound to its encoder; in Milvus or yet to be created.
+
+    Args:
+        server: The connected server.
+        name: The collection.
+        primary_key: Its primary key field.
+        fields: Its scalar fields.
+        lowering: Its index type in this server's native terms.
+        defaults: Search options for searches that do not give them, ``rerank`` included.
+    """
+
+    server: Server
+    name: str
+    primary_key: ScalarField
+    fields: tuple[ScalarField, ...]
+    lowering: Lowering
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def index_type(self) -> IndexType:
+        """Its index type."""
+        return index_type(self.lowering.settings["type"])
+
+
+def open_spec(server: Server | str, name: str, encoder: Encoder | str | Path) -> CollectionSpec:
+    """Bind an existing collection to the encoder that it was created with, and have Milvus load it.
+
+    Raises:
+        UsageError: If there is no such collection, or it is not one of Alula's.
+        EncoderError: If it was created with another encoder; both fingerprints are named.
+        ServerError: If Milvus fails.
+    """
+    server = connected(server, must_exist=True)
+    encoder = load_encoder(encoder) if isinstance(encoder, str | Path) else encoder
+    description = describe(server, name, count=False)
+    lowering = lowering_of(f"The collection {name!r}", description.settings, encoder)
+    with milvus_errors(f"load the collection {name!r}"):
+        server.client.load_collection(name)
+    defaults = read_defaults(index_type(description.settings["type"]), description.defaults)
+    return CollectionSpec(server, name, description.primary_key, description.fields, lowering, defaults)
