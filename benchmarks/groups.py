@@ -1,4 +1,4 @@
-"""The groups of benchmarks: a group is a package here, a part of it a module and a section of docs/benchmarks.md."""
+"""Groups of benchmarks: a package and a page each; a part is a module."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from benchmarks.report import Report
 
 
 class Part(Protocol):
-    """What a part's module holds; the page shows TITLE, then ANSWERS, then the report's tables."""
+    """The module of a part; its page shows TITLE, ANSWERS and the report's tables."""
 
     TITLE: str
     ANSWERS: str  # the question and how to read the tables, in Markdown
@@ -29,7 +29,7 @@ class Group:
         name: The package.
         make: The target of make that runs it.
         variable: The variable of make that names some parts.
-        heading: What stands before a part's title on the page; ``{}`` is the part's name.
+        heading: Text before a part's title on the page; ``{}`` is the part's name.
         modules: The parts' modules, by the names that a user types.
     """
 

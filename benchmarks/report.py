@@ -1,4 +1,4 @@
-"""What every benchmark ends with: figures against targets, said to be met or missed, and written down."""
+"""The report of a benchmark: tables, pictures, targets met and missed, JSON."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ PACKAGES = ("alula", "pymilvus", "milvus-lite", "onnxruntime", "numpy", "torch",
 
 
 def quick() -> bool:
-    """Whether a short run on a subset was asked for (QUICK=1)."""
+    """True for a short run on a subset (QUICK=1)."""
     return os.environ.get("QUICK", "") not in ("", "0")
 
 
@@ -38,7 +38,7 @@ class Report:
     Args:
         name: The benchmark; its figures go to ``build/bench/NAME.json``.
         seeds: Seeds that the figures depend on; data are split by the first.
-        command: What a reader types to repeat it.
+        command: The command that repeats it.
     """
 
     name: str
@@ -77,9 +77,9 @@ class Report:
 
         Args:
             name: The picture's file, without its ending.
-            title: What it shows.
-            x: What runs to the right.
-            y: What runs upwards.
+            title: Its title.
+            x: Label of the horizontal axis.
+            y: Label of the vertical axis.
             lines: Points (x, y) of each line, by the line's name.
             log: Which axes are logarithmic: "", "x" or "xy".
         """
@@ -87,7 +87,7 @@ class Report:
 
     @contextmanager
     def part(self, what: str) -> Iterator[None]:
-        """Say what goes on in the block and for how many seconds it did, and keep them among the figures."""
+        """Announce a step, time it, and keep its seconds among the figures."""
         say(f"\n{what} ...")
         started = time.perf_counter()
         yield
@@ -96,11 +96,11 @@ class Report:
 
     @property
     def met(self) -> bool:
-        """Whether every target was met."""
+        """True if every target was met."""
         return all(entry["met"] for entry in self.targets)
 
     def finish(self) -> int:
-        """Print tables and verdicts, write the JSON; the exit status (1 if a target was missed)."""
+        """Print tables and verdicts and write the JSON; returns 1 if a target was missed."""
         for title, rows in self.tables.items():
             say(f"\n### {title}\n")
             say(markdown(rows))

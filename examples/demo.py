@@ -89,7 +89,7 @@ def write_table(words: Words, path: Path) -> None:
 
 
 def measure(words: Words, report: dict[str, Any]) -> None:
-    """Fill the report with recall, latency, bytes and encoding speed; keep some neighbours to show."""
+    """Fill the report with recall, latency, bytes, speed and some neighbours."""
     units = words.rows / np.linalg.norm(words.rows, axis=1, keepdims=True)
     nearest = np.argsort(-(words.queries @ units.T), axis=1)[:, :K]
     truth = [[words.words[i] for i in row] for row in nearest]
@@ -183,7 +183,7 @@ def show(report: dict[str, Any]) -> None:
 
 
 def run(command: str) -> float:
-    """Run one command as a user does, in the demo's folder; the seconds of the whole command."""
+    """Run one command in the demo's folder; return its whole seconds."""
     say(f"\n$ alula {command}")
     began = time.perf_counter()
     subprocess.run([Path(sys.executable).with_name("alula"), *shlex.split(command)], cwd=FOLDER, check=True)

@@ -1,4 +1,4 @@
-"""Write docs/cli.md, the reference of the command line: ``python -m tools.cli_reference``."""
+"""Write docs/cli.md from click: ``python -m tools.cli_reference``."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""What the gateway costs, how much passes through it, and whether it stands an hour of faults."""
+"""The gateway's added latency, its throughput, and an hour of faults."""

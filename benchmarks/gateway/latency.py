@@ -1,4 +1,4 @@
-"""What a gateway adds to the time of one search."""
+"""The time that a gateway adds to one search."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class Pair:
 
     Args:
         what: The collection.
-        passes: Whether the gateway passes the bytes on.
+        passes: True if the gateway passes the bytes through.
         direct: Ids by the direct way.
         through: Ids by way of the gateway.
     """

@@ -1,7 +1,7 @@
-"""Many clients at once: as a program, ``python -m benchmarks.gateway.pressure``, one that asks as fast as it can.
+"""One of many concurrent clients: ``python -m benchmarks.gateway.pressure``.
 
-What is asked is on standard input: a line of JSON with the address, the method, how many requests are under way at a
-time and for how many seconds, then the request's bytes. What came of it is printed as JSON.
+Standard input carries one line of JSON: address, method, number of concurrent requests, seconds, and the request's
+bytes. The result is printed as JSON.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ CHANNELS = 4
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a client saw.
+    """The result of one client.
 
     Args:
         answered: Requests that were answered as they should be.
         failed: Requests that were not.
-        seconds: How long it asked.
+        seconds: Duration of its requests.
     """
 
     answered: int
@@ -38,7 +38,7 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Order:
-    """What a client is to ask.
+    """The requests of one client.
 
     Args:
         address: ``host:port``.

@@ -1,4 +1,4 @@
-"""An upstream that costs next to nothing: what a real server answered once, it answers again.
+"""An upstream that replays recorded answers, at almost no cost.
 
 As a program, ``python -m benchmarks.gateway.recorded PORT UPSTREAM``. The first request of each kind goes to the
 real server; whoever sends the same bytes to the same method afterwards gets the recorded answer. It is for measuring
@@ -18,7 +18,7 @@ OPTIONS = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_leng
 
 
 class Recorder(grpc.GenericRpcHandler):
-    """Answers any unary method from its memory, and asks the upstream for what it has not heard yet."""
+    """Answers any unary method from memory, and unknown requests from the upstream."""
 
     def __init__(self, upstream: grpc.aio.Channel) -> None:
         self._upstream = upstream

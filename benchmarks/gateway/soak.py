@@ -1,4 +1,4 @@
-"""Gateways before a server, clients that write and read through all of them, and everything killed again and again."""
+"""An hour of faults: gateways, server and connections killed under four clients."""
 
 from __future__ import annotations
 
@@ -37,15 +37,14 @@ from tools.servers.standalone import MilvusStandalone
 
 TITLE = "an hour of faults"
 ANSWERS = """\
-The question: do gateways keep their promises while everything around them breaks, and do they stay small? Three of them
-stand before one Milvus 2.3.5. Four clients in processes of their own, which know of each other as little as strangers
-do, insert, upsert, delete, query and search by pymilvus, each call through any of the three, in an ordinary collection
-(FLAT) and in one with a DRQ index, which a gateway was asked to make. Each also drops a collection of its own now and
-then, makes it anew with either index, writes and searches, every call through another gateway. Meanwhile the server and
-two of the gateways are killed (`kill -9`) and started again at random moments; on either side of each gateway a proxy
-resets the connections, in the middle of a write, after the server has done it and before the answer arrives, or
-whenever it likes, and holds them back for seconds. The third gateway loses its connections and its server, but is never
-killed: it is watched.
+The question: do gateways keep their promises while everything around them breaks, and does their memory stay constant?
+Three gateways run in front of one Milvus 2.3.5. Four independent client processes insert, upsert, delete, query and
+search by pymilvus, each call through any of the three, in an ordinary collection (FLAT) and in one with a DRQ index,
+created through a gateway. Each also drops its own collection now and then, recreates it with either index, writes and
+searches, every call through another gateway. Concurrently the server and two of the gateways are killed (`kill -9`)
+and restarted at random moments; on either side of each gateway a proxy resets connections, in the middle of a write,
+between the server's work and its answer, or at random, and delays them for seconds. The third gateway loses its
+connections and its server, but is never killed: its resources are measured.
 
 Every client keeps a model of its rows. A write that is answered must be there from that moment on, for every reader;
 one that is not answered is in doubt: it may be there or not, as a whole row, once. Each answer is held against the
@@ -57,15 +56,14 @@ Milvus 2.3.5 sometimes breaks off a filtered query while rows are inserted (an a
 
 Milvus 2.3.5 itself does not keep all that it has acknowledged and shown when it is killed: it answers for a while with
 a part of its rows, and now and then rows stay lost, or deleted ones come back. So the clients also look at the server
-without a gateway: after each acknowledged write, whether the server shows it. What the server had shown and does not
-any more, a minute after it was first missed, is the server's doing, since gateways keep no rows and what they are sent
-last is known; it is counted apart, with what was lost at the same time, and taken out of both. What the server never
-showed counts against the gateways, and so does an answer that is not like the model, unless the server, asked at once
-without a gateway, is not like it either. The same soak before Milvus Lite, which loses hardly any when it is killed, is
-`soak-lite`.
+without a gateway, after each acknowledged write. A row that the server had shown and does not show a minute after it
+was first missed is the server's loss, since gateways keep no rows; such rows are counted separately and removed from
+both sides. A row that the server never showed counts against the gateways, and so does an answer unlike the model,
+unless the server, queried at once without a gateway, differs in the same way. The same soak in front of Milvus Lite,
+which loses hardly any row in a kill, is `soak-lite`.
 
-The watched gateway may not grow: the medians of its resident memory, open files and threads in the last quarter of the
-time are held against those in the second one.
+The third gateway may not grow: the medians of its resident memory, open files and threads in the last quarter of the
+run are compared with those in the second quarter.
 """
 
 SEED = 0
@@ -89,14 +87,14 @@ LEAST_RECALL = {"FLAT": 0.99, "DRQ": 0.7, "FLOPS_SPARSE": 0.7}
 
 @dataclass(frozen=True)
 class Behind:
-    """What stands behind the gateways.
+    """The server behind the gateways.
 
     Args:
         server: Makes the server, given a folder.
         encoder: Writes the encoder, given a folder.
         collections: The index type of each collection.
-        kills: How often the server is killed.
-        quick: How often in a quick run.
+        kills: Number of kills of the server.
+        quick: The number in a quick run.
     """
 
     server: Callable[[Path], MilvusStandalone | LiteServer]
@@ -133,16 +131,16 @@ class Window:
 
 @dataclass
 class Tally:
-    """What went on.
+    """Counts of one run.
 
     Args:
-        faults: How often what was broken.
+        faults: Number of faults by kind.
         windows: When calls may fail.
         readings: When the server, killed a moment ago, may answer with a part of its rows.
         recoveries: Seconds until each gateway answered again, after the server did.
         samples: Time and usage of the watched gateway.
-        seen: What the clients saw.
-        findings: What the server itself showed, seen by the clients and at quiet points.
+        seen: Results of the clients.
+        findings: States of the server itself, seen by clients and at quiet points.
         wrong: In words.
         ended: Gateways that ended by themselves.
         hung: Calls that never ended.
@@ -178,7 +176,7 @@ class Tally:
 
 
 def minutes(*, quick: bool) -> float:
-    """How long the faults go on; the environment variable SOAK_MINUTES chooses another time."""
+    """Duration of the faults in seconds; SOAK_MINUTES sets another one."""
     return float(os.environ.get("SOAK_MINUTES") or (QUICK_MINUTES if quick else MINUTES))
 
 
@@ -213,11 +211,11 @@ def run(report: Report, behind: Behind, *, quick: bool) -> None:
 
 
 class Place:
-    """The server, the gateways, and the proxies on either side of each, for as long as the ``with`` block lasts.
+    """The server, the gateways, and the proxies on either side of each, for one block.
 
     Args:
         folder: Of the encoder and the server's data.
-        behind: What the server is.
+        behind: The server.
         tally: Gets the samples of the watched gateway.
     """
 
@@ -272,7 +270,7 @@ class Soak:
     Args:
         place: Server and gateways.
         tally: Gets what happens.
-        seconds: How long faults go on.
+        seconds: Duration of the faults.
     """
 
     def __init__(self, place: Place, tally: Tally, seconds: float) -> None:
@@ -344,7 +342,7 @@ class Soak:
 
     @contextlib.contextmanager
     def _fault(self, what: str, gateways: Sequence[int]) -> Iterator[None]:
-        """Count a fault, and note that calls may fail while it lasts and shortly afterwards."""
+        """Count a fault; calls may fail during it and shortly afterwards."""
         self._tally.faults[what] += 1
         began = time.time()
         yield
@@ -420,7 +418,7 @@ class Soak:
         return self._random.choice([self._place.before, self._place.behind]), self._random.randrange(GATEWAYS)
 
     def _look(self) -> None:
-        """Whether all that should run does."""
+        """True if server and gateways run."""
         for number, gateway in enumerate(self._place.gateways):
             if not gateway.alive:
                 self._tally.ended += 1
@@ -497,7 +495,7 @@ def _keep_logs(place: Place) -> None:
 
 
 def _until(attempt: Callable[[], object], seconds: float) -> None:
-    """Try again until it works; the last error after so many seconds."""
+    """Retry until it works; raise the last error after a time limit."""
     deadline = time.monotonic() + seconds
     while True:
         try:
@@ -528,7 +526,7 @@ def _nobodys(tally: Tally) -> list[str]:
 
 
 def _unconfirmed(tally: Tally) -> list[str]:
-    """Answers not like the model that passed, at times when the server had all its rows."""
+    """Answers unlike the model, at times when the server had all its rows."""
     return [
         words
         for seen in tally.seen
@@ -539,12 +537,12 @@ def _unconfirmed(tally: Tally) -> list[str]:
 
 def _tables(report: Report, tally: Tally) -> None:
     for what, times in sorted(tally.faults.items()):
-        report.row("What was broken", fault=what, times=times)
+        report.row("Faults", fault=what, times=times)
     for what in sorted({what for seen in tally.seen for what in seen.milliseconds}):
         milliseconds = [value for seen in tally.seen for value in seen.milliseconds.get(what, ())]
         refused = sum(refusal.what == what for seen in tally.seen for refusal in seen.refusals)
         report.row(
-            "What the clients did",
+            "Calls of the clients",
             call=what,
             answered=len(milliseconds),
             failed=refused,
@@ -556,7 +554,7 @@ def _tables(report: Report, tally: Tally) -> None:
         )
     servers: Counter[str] = sum((found.servers for found in tally.findings), Counter())
     for what, rows in sorted(servers.items()):
-        report.row("What Milvus itself had shown, and did not keep when it was killed", what=what, rows=rows)
+        report.row("Rows that Milvus itself had returned and lost in a kill", what=what, rows=rows)
     report.figures["rows that Milvus itself lost or brought back"] = servers.total()
     report.figures["answers as Milvus itself had it, unlike the model"] = sum(seen.servers for seen in tally.seen)
     report.figures["answers with a part of the rows, after Milvus was killed"] = sum(
@@ -590,7 +588,7 @@ def _tables(report: Report, tally: Tally) -> None:
 
 
 def _quarters(tally: Tally) -> list[dict[str, list[float]]]:
-    """Samples of the watched gateway: memory (MB), files and threads, by quarters of the time."""
+    """Memory (MB), files and threads of the watched gateway, by quarters of the run."""
     parts = np.array_split(np.arange(len(tally.samples)), 4) if len(tally.samples) >= 8 else []
     return [
         {

@@ -1,6 +1,6 @@
-"""What a client knows of the rows it wrote: what must be there, what may be there, and what a search must say of it.
+"""A client's model of its rows: required, possible, and the right search results.
 
-A row is made from its id and its version alone, so whoever is shown a row can tell whether it is right.
+A row is a function of its id and its version, so every reader can check a row.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def columns_of(rows: Mapping[int, int]) -> dict[str, Any]:
 
 @dataclass
 class Model:
-    """One client's rows of one collection; None is the version of a row that is not there.
+    """A client's rows of one collection; a missing row has the version None.
 
     Args:
         certain: Versions of the rows that must be there, by id.
@@ -87,19 +87,19 @@ class Model:
         return self.doubtful.get(id_) or {self.certain.get(id_)}
 
     def unlike(self, states: Mapping[int, tuple[int, ...]]) -> dict[int, tuple[int, ...]]:
-        """The rows that are not as they can be.
+        """The rows in a state that the model excludes.
 
         Args:
             states: Versions of all rows that are there; several if a row is there several times.
 
         Returns:
-            What they are, by id; () for those that are not there.
+            Their versions, by id; () for missing rows.
         """
         known = self.certain.keys() | self.doubtful.keys() | states.keys()
         return {id_: there for id_ in known if not self._can_be(id_, there := states.get(id_, ()))}
 
     def shown(self, ids: Iterable[int], states: Mapping[int, tuple[int, ...]]) -> bool:
-        """Note which of some rows the server shows as they were acknowledged; whether it shows all of them so."""
+        """Note which rows the server shows as acknowledged; True if all."""
         as_written = {id_ for id_ in ids if self._can_be(id_, states.get(id_, ()))}
         self.unshown -= as_written
         return len(as_written) == len(set(ids))
@@ -134,7 +134,7 @@ class Asked:
         query: float32 (DIM,).
         limit: Results.
         even: Only rows of even versions.
-        strong: Whether it must see all that was acknowledged before it began.
+        strong: True if it must see all rows acknowledged before it began.
     """
 
     query: np.ndarray
@@ -147,18 +147,18 @@ class Asked:
         return f"owner == {owner}" + (" and version % 2 == 0" if self.even else "")
 
     def matches(self, version: int) -> bool:
-        """Whether a row of this version may be found."""
+        """True if a row of this version may be found."""
         return not self.even or version % 2 == 0
 
 
 @dataclass(frozen=True)
 class Judged:
-    """What is wrong with an answer.
+    """The errors of one answer.
 
     Args:
-        wrong: What no state of the collection explains, in words.
-        unlike: What would be right if rows were in another state than the model says.
-        recall: Of a search; None where it cannot be told.
+        wrong: Errors that no state of the collection explains, in words.
+        unlike: Results that would be right for another state than the model's.
+        recall: Of a search; None where it is unknown.
     """
 
     wrong: Sequence[str] = ()
@@ -172,7 +172,7 @@ def judge(asked: Asked, hits: Sequence[Mapping[str, Any]], model: Model, owner: 
     Args:
         asked: The search.
         hits: As pymilvus gives them, with `FIELDS`.
-        model: What the client knew when it asked.
+        model: The client's model at the time of the call.
         owner: The client.
     """
     wrong, unlike = [], []

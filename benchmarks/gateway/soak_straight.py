@@ -1,4 +1,4 @@
-"""The server asked without a gateway: it tells whose fault it is when a row is not as it was written.
+"""The server read without a gateway: shows which of both changed a row.
 
 A gateway keeps no rows. Once the server itself has shown a row as it was last written, or shown it gone, only the
 server can lose that again, as Milvus 2.3.5 does now and then when it is killed.
@@ -34,7 +34,7 @@ class Findings:
         servers: Rows that the server had shown as written and lost or brought back afterwards, by what happened; with
             them those that it lost at the same time before it had shown them.
         nobodys: All others, in words: whoever acknowledged them may be wrong.
-        waited: How often the server showed another state for a while, and then the right one.
+        waited: Number of times that the server showed another state before the right one.
     """
 
     servers: Counter[str] = field(default_factory=Counter)
@@ -73,14 +73,14 @@ class Straight:
         return {id_: tuple(versions) for id_, versions in found.items()}
 
     def confirm(self, name: str, model: Model) -> None:
-        """See whether the server shows what was acknowledged since this was last asked; later, if it is away."""
+        """Check that the server shows all rows acknowledged since the last check."""
         with contextlib.suppress(*Failure):
             asked = model.unshown - model.doubtful.keys()
             if asked and not model.shown(asked, self.states(name, asked)):
                 self.reconcile(name, model)
 
     def agrees(self, name: str, model: Model) -> bool:
-        """Whether the server shows what the model says.
+        """True if the server agrees with the model.
 
         Raises:
             MilvusException, grpc.RpcError: If the server does not answer.
@@ -88,7 +88,7 @@ class Straight:
         return not model.unlike(self.states(name))
 
     def reconcile(self, name: str, model: Model) -> None:
-        """Wait for the server to show what the model says; what it never does is a finding, and removed from both.
+        """Wait for the server to agree with the model; a lasting difference is a finding.
 
         Raises:
             MilvusException, grpc.RpcError: If the server does not answer.

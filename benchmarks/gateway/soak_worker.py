@@ -1,4 +1,4 @@
-"""A client of the soak: writes and reads through all gateways, and holds every answer against its own model."""
+"""A client of the soak: compares every answer with its own model of the rows."""
 
 from __future__ import annotations
 
@@ -50,18 +50,18 @@ class Refusal:
 
 @dataclass
 class Seen:
-    """What a client has seen since it was last asked.
+    """A client's results since the last report.
 
     Args:
         milliseconds: Of the calls that were answered, by operation.
         refusals: Calls that failed.
         wrong: Answers that were wrong, up to `EXAMPLES` of them in words, by operation.
-        wrongs: How many.
+        wrongs: Their number.
         servers: Answers that were not like the model, as the server's own were.
         passing: When answers were not like the model while the server's own were, and right when asked for again.
         recalls: Of the searches, by collection.
         judged: Answers that were compared.
-        findings: What the server itself showed.
+        findings: States of the server itself.
     """
 
     milliseconds: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
@@ -77,14 +77,14 @@ class Seen:
 
 @dataclass(frozen=True)
 class Task:
-    """What a client is told to do.
+    """The task of a client.
 
     Args:
         number: Which client it is.
         uris: The gateways.
         server: The server, to look at it without a gateway.
         collections: Names, and the index type of each.
-        params: What to send with a search, by index type.
+        params: Search parameters, by index type.
         seed: Of all that it chooses.
     """
 
@@ -103,9 +103,9 @@ def work(task: Task, pipe: Connection, began: Any) -> None:
     which ends the client.
 
     Args:
-        task: What to do.
+        task: The task.
         pipe: To whom to report.
-        began: A shared number: when the call that is under way began, 0 while there is none.
+        began: A shared number: start time of the running call, 0 between calls.
     """
     logging.getLogger("pymilvus").setLevel(logging.CRITICAL + 1)  # it would print every failure
     client = Client(task, began)
@@ -168,7 +168,7 @@ class Client:
     """One client: its connections, and its models of the collections.
 
     Args:
-        task: What to do.
+        task: The task.
         began: A shared number: when the call that is under way began.
     """
 
@@ -201,11 +201,11 @@ class Client:
         self._straight.confirm(name, self.models[name])
 
     def pause(self) -> float:
-        """Seconds until the next step: without any, the clients would take all of a small machine."""
+        """Seconds until the next step, which leave processor time to the server."""
         return self._random.uniform(0, PAUSE)
 
     def report(self) -> Seen:
-        """What was seen since this was last asked."""
+        """The results since the last report."""
         seen, self.seen = self.seen, Seen()
         seen.findings, self._straight.findings = self._straight.findings, Findings()
         return seen
@@ -382,7 +382,7 @@ class Client:
         self._read(what, name, model, lambda client: search(client, name, asked, owner, params), judged)
 
     def _make_anew(self, name: str, model: Model) -> None:
-        """Drop a collection of one's own, make it anew with any index, write and search, each through any gateway."""
+        """Drop and recreate the client's own collection, write and search."""
         del name, model
         name, own = f"own_{self._task.number}", Model()
         ids, version = [self._task.number + CLIENTS * i for i in range(1, 30)], self._new_version()
@@ -398,7 +398,7 @@ class Client:
             ("insert", lambda client: client.insert(name, [row_of(id_, version) for id_ in ids], retry_times=0)),
         ]
         for what, call in steps:
-            if self._call(f"{what}, made anew", call) is None:
+            if self._call(f"{what}, recreated", call) is None:
                 return
         self._straight.confirm(name, own)
 
@@ -410,7 +410,7 @@ class Client:
             return Judged(one.wrong, [*one.unlike, *missed])
 
         self._read(
-            "search, made anew",
+            "search, recreated",
             name,
             own,
             lambda client: search(client, name, [asked], self._task.number, params),

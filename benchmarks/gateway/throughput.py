@@ -1,4 +1,4 @@
-"""Searches per second that pass through a gateway, and what each costs it of a core."""
+"""Searches per second through a gateway, and the cost of each in core time."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ from tools.servers.standalone import LOOPBACK, MilvusStandalone, free_ports
 TITLE = "searches that pass through, per second of a core"
 ANSWERS = """\
 The question: how many searches of ordinary collections does one gateway process pass on, and how much of a core does
-each cost it? Clients in processes of their own keep so many searches under way (10 results with three fields, from
-5,000 rows of 8 numbers). Before the real server the server is the bottleneck, on a machine of two cores. So most rows
-are measured before a program that answers with what the real server answered once to the same bytes. "Per second of a
+each cost it? Client processes keep a fixed number of searches under way (10 results with three fields, from 5,000 rows
+of 8 numbers). With the real server the server is the bottleneck on two cores. So most rows are measured in front of a
+program that replays the real server's answer to the same bytes. "Per second of a
 core" are the searches divided by the seconds of processor time, of all cores, user's and kernel's, that the gateway's
 process has spent, by the kernel's own account: what a core would pass that did nothing else. Medians of the rounds.
 """
@@ -47,7 +47,7 @@ TABLE = "Searches that pass through"
 
 @dataclass(frozen=True)
 class Rate:
-    """What one round came to: searches per second of the clock, and per second of the gateway's cores."""
+    """Searches per second of wall time, and per second of the gateway's core time."""
 
     wall: float
     core: float

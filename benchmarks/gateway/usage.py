@@ -1,4 +1,4 @@
-"""What a process holds, by Linux's own account."""
+"""The resources of a process, as Linux counts them."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ TICKS = os.sysconf("SC_CLK_TCK")
 
 @dataclass(frozen=True)
 class Usage:
-    """What a process holds at a moment.
+    """The resources of a process at one moment.
 
     Args:
         rss: Resident bytes.
-        anonymous: Those of them that are no pages of files.
+        anonymous: Bytes of them that are not pages of files.
         files: Open file descriptors.
         threads: Threads.
         cpu: Seconds of all cores, user and system, since it began.
@@ -29,7 +29,7 @@ class Usage:
 
 
 def usage(pid: int) -> Usage:
-    """What a process holds now, by Linux's own account.
+    """The present resources of a process, as Linux counts them.
 
     Raises:
         FileNotFoundError, ProcessLookupError: If it has ended.

@@ -1,1 +1,1 @@
-"""What ``alula load`` is held to: no row lost, doubled or changed by any fault, faster than a plain script, in 1 GB."""
+"""The promises of ``alula load``: exact under faults, fast, within 1 GB."""

@@ -1,6 +1,6 @@
-"""What a collection must hold after a load, and what it does hold: worked out and read without Alula's own code.
+"""Expected and actual rows of a collection, computed and read without Alula.
 
-The companion fields come straight from the encoder file by onnxruntime, and are packed here anew. The stored rows are
+The companion fields come straight from the encoder file by onnxruntime, and are packed here again. The stored rows are
 read by pymilvus alone.
 """
 
@@ -29,7 +29,7 @@ NORM_ERROR = 1e-3  # of float16, twice
 
 @dataclass(frozen=True)
 class Rows:
-    """Rows to load: ids in no order and with gaps, a vector, a number and a text long enough to fill requests."""
+    """Rows to load: unordered ids with gaps, a vector, a number, a long text."""
 
     count: int
     dim: int = 16
@@ -59,7 +59,7 @@ class Rows:
         return path
 
     def write_stale(self, path: Path) -> Path:
-        """Write half of the ids, each with the rest of another row: what a load has to replace."""
+        """Write half of the ids with other values, for a load to replace."""
         columns = {name: np.asarray(column)[1::2] for name, column in self.columns.items()}
         columns["id"] = self.columns["id"][::2]
         pq.write_table(pa.table({**columns, FIELD: list(columns[FIELD])}), path)
@@ -68,11 +68,11 @@ class Rows:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What is wrong with the rows of a collection.
+    """The errors in the rows of a collection.
 
     Args:
         lost: Rows that should be there and are not.
-        doubled: Rows too many: second ones of an id, and ids that nobody wrote.
+        doubled: Surplus rows: second ones of an id, and unknown ids.
         wrong: Rows of which any field is not what it should be.
     """
 
@@ -83,7 +83,7 @@ class Verdict:
 
     @property
     def clean(self) -> bool:
-        """Whether every row is there once, as it should be."""
+        """True if every row is there once with the right values."""
         return not (self.lost or self.doubled or self.wrong)
 
 
@@ -93,7 +93,7 @@ def check(client: MilvusClient, name: str, rows: Rows, encoder: Path) -> Verdict
     Args:
         client: A client of the server.
         name: The collection.
-        rows: What was loaded.
+        rows: The loaded rows.
         encoder: With which encoder.
     """
     return compare(client, name, rows.columns, encoder)
@@ -105,7 +105,7 @@ def compare(client: MilvusClient, name: str, columns: Mapping[str, Any], encoder
     Args:
         client: A client of the server.
         name: The collection.
-        columns: What it must hold, the key ``id`` and the vectors `FIELD` among them.
+        columns: The expected columns, the key ``id`` and the vectors `FIELD` among them.
         encoder: The encoder of the companion fields; None if there must be none to see.
     """
     fields = {spec["name"] for spec in client.describe_collection(name)["fields"]}
@@ -144,7 +144,7 @@ def compare(client: MilvusClient, name: str, columns: Mapping[str, Any], encoder
 
 
 def count(client: MilvusClient, name: str) -> int:
-    """How many rows a collection holds, by the server's own strongly consistent count."""
+    """The strongly consistent row count of the server."""
     return int(client.query(name, filter="", output_fields=["count(*)"], consistency_level="Strong")[0]["count(*)"])
 
 
@@ -161,7 +161,7 @@ def scan(client: MilvusClient, name: str) -> Iterator[dict[str, Any]]:
 
 
 def open_encoder(path: Path) -> onnxruntime.InferenceSession:
-    """What an encoder file computes of rows, with onnxruntime's own number of threads."""
+    """The outputs of an encoder file, with onnxruntime's own number of threads."""
     model = onnx.load(path)
     outputs = {output.name for output in model.graph.output}
     wanted = ROW_OUTPUTS["drq" if "codes" in outputs else "flops"]
@@ -171,7 +171,7 @@ def open_encoder(path: Path) -> onnxruntime.InferenceSession:
 
 
 def companions(session: onnxruntime.InferenceSession, vectors: np.ndarray) -> dict[str, Any]:
-    """The companion fields of vectors as pymilvus takes them, by the encoder file alone."""
+    """Companion fields as pymilvus takes them, from the encoder file alone."""
     outputs = session.run(None, {"vectors": vectors})
     if session.get_outputs()[0].name == "codes":
         codes, norms, signs = outputs
@@ -188,7 +188,7 @@ def companions(session: onnxruntime.InferenceSession, vectors: np.ndarray) -> di
 
 
 def _words(matrix: np.ndarray) -> Iterator[np.ndarray]:
-    """The bytes of each row as INT64 words, the last one filled up with zeros: one column for each."""
+    """The bytes of each row as INT64 columns, the last one padded with zeros."""
     width = matrix.shape[1] * matrix.itemsize
     padded = np.zeros((len(matrix), -(-width // 8) * 8), np.uint8)
     padded[:, :width] = np.ascontiguousarray(matrix).view(np.uint8).reshape(len(matrix), width)

@@ -1,4 +1,4 @@
-"""The two engines as the fault runs see them: make an empty collection, read it, be killed, be slow."""
+"""The two engines of the fault runs: create, read, kill, slow down."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ COLLECTION = "rows"
 
 
 class ServerEngine:
-    """Milvus 2.3.5 standalone: one server for all runs, killed and started again on its data."""
+    """Milvus 2.3.5 standalone: one server for all runs, restarted on its data."""
 
     name = "Milvus 2.3.5"
 
@@ -47,7 +47,7 @@ class ServerEngine:
 
     @contextlib.contextmanager
     def reading(self) -> Iterator[MilvusClient]:
-        """A client to read with, once a server that was just started answers for the collection."""
+        """A client, once a freshly started server answers for the collection."""
         client = self._server.client()
         try:
             _until_it_answers(client)
@@ -64,7 +64,7 @@ class ServerEngine:
         self._server.start()
 
     def revive(self) -> None:
-        """Start it again if it has ended by itself, as it does when it was frozen for more than a minute."""
+        """Restart it if it ended by itself, as after a freeze of over a minute."""
         if self._server.ended:
             self.kill()
             self.start()
@@ -93,7 +93,7 @@ class ServerEngine:
 
 
 class LiteEngine:
-    """Milvus Lite 2.5: a fresh database for each run; the engine is the loader's child."""
+    """Milvus Lite 2.5: a new database per run; the engine is a child of the loader."""
 
     name = "Milvus Lite 2.5"
 

@@ -1,4 +1,4 @@
-"""The fault table: loads that are hit by something, again and again, and what is in the collection afterwards.
+"""The fault table: interrupted loads, and the rows of the collection afterwards.
 
 Every run makes an empty collection, loads the same rows while the fault strikes at moments that a seed decides, goes
 on with ``--resume`` until the loader says that all is done, and then reads every row and compares it with brute force.
@@ -63,7 +63,7 @@ class FailedRunError(RuntimeError):
 
 @dataclass(frozen=True)
 class Window:
-    """How long a load takes that nothing disturbs, from the journal's beginning.
+    """Seconds of an undisturbed load, from the start of its journal.
 
     Args:
         writing: Seconds until all rows are written.
@@ -81,10 +81,10 @@ class Run:
     Args:
         engine: Where to.
         loader: The command.
-        random: What decides the moments.
-        window: How long it takes undisturbed.
+        random: Source of the moments.
+        window: Duration of an undisturbed load.
         interruptions: Faults that struck a loader at work.
-        unwritten: Those of them that struck before all rows were acknowledged.
+        unwritten: Faults that struck before all rows were acknowledged.
     """
 
     engine: Engine
@@ -150,7 +150,7 @@ def _kill(run: Run, *, engine: bool = False) -> None:
 
 
 def engine_killed(run: Run) -> None:
-    """Kill -9 the embedded engine under a loader that lives, and cannot go on without it."""
+    """Kill -9 the embedded engine under a running loader, which then fails."""
     run.loader.change("--patience", "10")
     run.loader.start()
     run.pause()
@@ -183,7 +183,7 @@ def both_killed(run: Run) -> None:
 
 
 def connection_cut(run: Run) -> None:
-    """Reset the connections: in the middle of requests, and when a write is done but not yet answered."""
+    """Reset connections within requests, and between a write and its answer."""
     with _behind(run, chance=0.3) as proxy:
         run.loader.start()
         run.finish()
@@ -214,7 +214,7 @@ def slow_replies(run: Run) -> None:
 
 
 def server_frozen(run: Run) -> None:
-    """SIGSTOP the server for seconds, in every fourth run for longer than a call may take; then SIGCONT."""
+    """SIGSTOP the server for seconds, every fourth time beyond a call's timeout."""
     run.loader.start()
     run.pause()
     run.strike()
@@ -244,7 +244,7 @@ def rate_limited(run: Run) -> None:
 
 
 def journal_disk_full(run: Run) -> None:
-    """The journal's file system runs full while rows are written: the loader stops, and goes on once there is space."""
+    """The journal's file system fills up; the loader stops, and resumes with space."""
     folder = run.loader.place / "disk"
     with _small_disk(folder):
         run.loader.journal = folder / "load.journal"
@@ -264,7 +264,7 @@ def journal_disk_full(run: Run) -> None:
 
 
 def two_loaders(run: Run) -> None:
-    """A second loader with the same journal is refused with status 2, and the first goes on unharmed."""
+    """A second loader with the same journal is refused; the first continues."""
     run.loader.start()
     second = run.loader.twin()
     for resume in (False, True):
@@ -320,11 +320,11 @@ class Fault:
 
     Args:
         name: In words.
-        strike: What happens in a run; the load is finished afterwards if it is not yet.
+        strike: The fault of a run; an unfinished load is finished afterwards.
         engine: The engine.
-        sink: How rows are written: ``insert``; ``upsert``, over half of the ids with other rows; or ``import``.
-        runs: How many runs; in a quick benchmark a few.
-        quick: How many then.
+        sink: Way of writing: ``insert``; ``upsert``, over half of the ids with other rows; or ``import``.
+        runs: Number of runs.
+        quick: Number of runs in a quick benchmark.
     """
 
     name: str
@@ -362,7 +362,7 @@ FAULTS = (
 
 @dataclass
 class Tally:
-    """What the runs of one fault came to."""
+    """The results of all runs of one fault."""
 
     runs: int = 0
     interruptions: int = 0
@@ -375,7 +375,7 @@ class Tally:
 
 @dataclass
 class Bench:
-    """The engines, rows and encoders that all runs share; everything is made when it is first needed."""
+    """Engines, rows and encoders shared by all runs, created on first use."""
 
     place: Path
     rows: Rows = field(default_factory=lambda: Rows(ROWS, DIM, SEED, TEXT))
@@ -437,7 +437,7 @@ class Bench:
         return Run(engine, loader, random.Random(f"{SEED} {fault.name} {engine.name} {fault.sink} {number}"), window)
 
     def _window(self, fault: Fault) -> Window:
-        """How long a load takes that nothing disturbs."""
+        """Seconds of an undisturbed load."""
         key = (fault.engine.name, fault.sink)
         if key not in self.windows:
             run = self._new_run(fault, 0, Window(0, 0))
@@ -476,9 +476,9 @@ def measure(report: Report, *, quick: bool, only: str = "", runs: int | None = N
 
     Args:
         report: Gets the table and the targets.
-        quick: Whether few runs are enough.
+        quick: True for few runs.
         only: Run only faults of which the name, engine and sink contain this text.
-        runs: How many runs of each, in place of the table's number.
+        runs: Number of runs of each fault, instead of the table's.
     """
     bench = Bench(Path(tempfile.mkdtemp(prefix="alula-faults-")))
     total = Tally()
@@ -535,7 +535,7 @@ def _targets(report: Report, total: Tally) -> None:
 
 @click.command()
 @click.option("--only", default="", help="Only faults of which function, engine and sink contain this text.")
-@click.option("--runs", type=int, help="So many runs of each.")
+@click.option("--runs", type=int, help="Number of runs of each fault.")
 def main(only: str, runs: int | None) -> None:
     """Run some of the faults; the figures go nowhere but to the screen."""
     report = Report("loading-some-faults", list(SEEDS), "python -m benchmarks.loading.faults")

@@ -1,4 +1,4 @@
-"""``alula load`` as a process of its own, that can be killed, and started again where it left off."""
+"""``alula load`` as a process that can be killed and resumed."""
 
 from __future__ import annotations
 
@@ -59,12 +59,12 @@ class Loader:
 
     @property
     def log(self) -> Path:
-        """What all the processes of this load have printed."""
+        """The output of all processes of this load."""
         return self.place / "loader.log"
 
     @property
     def alive(self) -> bool:
-        """Whether the process runs."""
+        """True while the process runs."""
         return self._process is not None and self._process.poll() is None
 
     @property
@@ -87,7 +87,7 @@ class Loader:
         """Start the command, and return when it has touched its journal (or has ended).
 
         Args:
-            resume: Whether with ``--resume``; by default from the second start on.
+            resume: True to give ``--resume``; by default from the second start on.
         """
         before = self._touched()
         self.launch(resume=resume)
@@ -115,9 +115,9 @@ class Loader:
             )
 
     def still_writing(self, rows: int) -> bool:
-        """Whether the journal tells of fewer rows written: for the statistics of interruptions, never for a verdict.
+        """True if the journal has fewer rows: for statistics, never for a verdict.
 
-        It is read from a copy, since a loader at work lets nobody else open its journal.
+        It is read from a copy, since a running loader locks its journal.
         """
         with tempfile.TemporaryDirectory() as folder:
             try:

@@ -41,7 +41,7 @@ SAMPLE_SECONDS = 0.02
 
 
 def rows_of(size: int) -> int:
-    """How many vectors make so many bytes."""
+    """The number of vectors in a number of bytes."""
     return size // (4 * DIM)
 
 
@@ -64,7 +64,7 @@ def pieces(rows: int) -> Iterator[tuple[int, np.ndarray]]:
 
 
 def write_parquet(path: Path, rows: int, group: int) -> None:
-    """Write Parquet, uncompressed, with so many rows in a row group."""
+    """Write Parquet, uncompressed, with a number of rows per row group."""
     schema = pa.schema([("id", pa.int64()), ("embedding", pa.list_(pa.float32()))])
     with pq.ParquetWriter(path, schema, compression="none", use_dictionary=False) as writer:
         held: list[pa.RecordBatch] = []
@@ -178,7 +178,7 @@ def _case(report: Report, case: Case, place: Path, encoder: Path, uri: str) -> f
 
 
 def _watch(loader: Loader) -> tuple[int, int]:
-    """The most resident bytes of a process until it ends, and the most of them that are no pages of files."""
+    """Peak resident bytes of a process, and the peak of its anonymous bytes."""
     peak = anonymous = 0
     ends = time.monotonic() + LIMIT
     while loader.alive and time.monotonic() < ends:

@@ -1,4 +1,4 @@
-"""What a billion rows take, from rates measured here; run as a script, it puts the figures into docs/scale.md.
+"""The cost of a billion rows, from measured rates; a script for docs/scale.md.
 
 Times are processor seconds of one core, which other programs
 on the machine disturb far less than they disturb the clock. Sizes are counted by structure, as the index types say.
@@ -54,7 +54,7 @@ COLLECTION = "scale"
 
 
 def write_encoder(kind: str, dim: int, outputs: int, path: Path) -> Path:
-    """An encoder as the exporter writes it, with random weights: what they are does not change its speed."""
+    """An exported encoder with random weights, which do not change its speed."""
     generator = torch.Generator().manual_seed(SEED)
     if kind == "drq":
         model: Any = QUANTIZERS["default"](dim, LEVELS, SIGN_BITS, "COSINE", 1.0)
@@ -179,7 +179,7 @@ def _server_seconds(server: MilvusStandalone) -> float:
 
 
 def _until_quiet(server: MilvusStandalone, idle: float, most: float = 120.0) -> float:
-    """Wait until flush and index building are done; the processor seconds that they took, those of idling left out."""
+    """Processor seconds of flush and index building, without idling."""
     before, began = _server_seconds(server), time.monotonic()
     while _rate(server, 3.0) > idle + QUIET and time.monotonic() < began + most:
         pass
@@ -187,7 +187,7 @@ def _until_quiet(server: MilvusStandalone, idle: float, most: float = 120.0) -> 
 
 
 def _rate(server: MilvusStandalone, seconds: float) -> float:
-    """How many cores the server uses."""
+    """The number of cores that the server uses."""
     before = _server_seconds(server)
     time.sleep(seconds)
     return (_server_seconds(server) - before) / seconds
@@ -252,7 +252,7 @@ def _bookkeeping(report: Report, place: Path, rows: int) -> None:
 
 
 def write_page(figures: dict[str, Any]) -> None:
-    """Put the tables, and what they were measured with, in the place of those on the page."""
+    """Replace the page's tables and the description of their measurement."""
     text = PAGE.read_text()
     short = ", a short run (QUICK=1)" if figures["quick"] else ""
     about = f"Measured {figures['date']} on {figures['machine']}, seed {figures['seeds'][0]}{short}."

@@ -1,4 +1,4 @@
-"""Rows a second: ``alula load`` against the plainest good script, on the same rows, encoder and server.
+"""Rows per second of ``alula load`` against a plain script on the same rows.
 
 Two scripts. A inserts row dictionaries that are encoded already: all that it does in its time is `MilvusClient.insert`
 in batches of the best of four sizes. B reads the Parquet file and encodes with onnxruntime as it comes, one batch after
@@ -39,9 +39,9 @@ The question: how fast is the whole of `alula load` (reading, encoding, writing,
 plainest good script for the same rows and server? Script A inserts row dictionaries that lie encoded in memory: it does
 nothing but `MilvusClient.insert`, in batches of the best of four sizes. Script B reads the Parquet file, encodes with
 onnxruntime's own number of threads and inserts, one after another. The three take turns; the figures are medians, the
-least and the most. Targets are for the time until the last row is acknowledged, which is what A's time is as well, and
-against A, which has less to do; a quick run's are against B. What a load does once (starting, flushing, the check at
-the end) is in the line "all". The rows are GloVe words of 50 numbers, the encoders are of the README's sizes
+least and the most. Targets are for the time until the last row is acknowledged, as A's time is, and against A, which
+has less to do; a quick run's are against B. The fixed cost of a load (starting, flushing, the check at the end) is in
+the line "all". The rows are GloVe words of 50 numbers, the encoders are of the README's sizes
 (FLOPS_SPARSE: 32 non-zeros of 4,096; DRQ: 16 levels, with the default beam of 5 and with none). The bottleneck is the
 stage that was busiest, as a share of what it can do at once. With a beam of 5, two cores encode about as many rows in a
 second as script A inserts that need no encoding: with encoding at nine tenths of what it can do, no way of writing
@@ -63,7 +63,7 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True)
 class Words:
-    """What is loaded: as a file, and in memory."""
+    """The rows to load: as a file, and in memory."""
 
     path: Path
     columns: Mapping[str, Any]
@@ -127,7 +127,7 @@ def measure(report: Report, *, quick: bool) -> None:
 
 
 def encoder(kind: str) -> Path:
-    """An encoder of the size that the README's figures are of, trained once and kept under ``build``.
+    """An encoder of the README's size, trained once and cached under ``build``.
 
     It is trained briefly: how long an encoder was trained does not change what its work costs.
     """

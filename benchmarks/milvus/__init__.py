@@ -1,1 +1,1 @@
-"""What a search costs inside Milvus, with Alula's index types and with Milvus's own."""
+"""The cost of a search inside Milvus, with Alula's index types and Milvus's own."""

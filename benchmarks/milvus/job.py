@@ -1,4 +1,4 @@
-"""The main job, measured: train, export, create, load and search real vectors in real servers."""
+"""The main job, measured: train, export, create, load and search real vectors."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ F32 = npt.NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Targets:
-    """What the figures are held against."""
+    """The targets of the figures."""
 
     flops_recall: float
     drq_recall: dict[int, float]
@@ -60,7 +60,7 @@ QUICK = Targets(flops_recall=0.95, drq_recall={32: 0.30, 64: 0.55, 128: 0.80}, r
 
 
 def measure(report: Report, *, quick: bool) -> None:
-    """Train both encoders, and search what they encode in both servers. A quick run has 30,000 rows and 100 queries."""
+    """Train both encoders and search in both servers; quick: 30,000 rows, 100 queries."""
     targets = QUICK if quick else FULL
     words = load_words(100 if quick else 1000, SEED, most=30_000 if quick else None)
     say(f"{len(words.rows):,} rows of {words.rows.shape[1]} numbers, {len(words.queries):,} held-out queries")
@@ -287,7 +287,7 @@ def _took(report: Report, what: str, started: float) -> None:
 
 
 def _settle(server: alula.Server, name: str) -> None:
-    """Wait until a server has built its indexes, and load again, so that no search is timed on unindexed rows."""
+    """Wait for the indexes and load again, so that only indexed rows are timed."""
     if server.embedded:
         return
     client, deadline = server.client, time.monotonic() + 900
@@ -313,7 +313,7 @@ def _timed(queries: F32, search: Callable[[F32], list[Any]]) -> tuple[list[list[
 
 
 def _adc_overlap(collection: alula.Collection, words: Words, drq: DrqEncoder) -> float:
-    """Share of numpy's ADC top 100 over all rows that Milvus's top 100 holds (layout adc, all bits).
+    """Share of numpy's ADC top 100 in Milvus's top 100 (layout adc, all bits).
 
     numpy ranks by the squared distance to the reconstruction, from the codes, tables and norms themselves.
     """

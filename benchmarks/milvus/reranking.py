@@ -1,4 +1,4 @@
-"""How exact re-ranking gets its vectors: with the search, or by a second search that Milvus scores itself."""
+"""Two ways of exact re-ranking: fetched vectors, or a second search in Milvus."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ TABLE = "Re-ranking on Milvus Lite 2.5: p50 ms of a search"
 
 
 def measure(report: Report, *, quick: bool) -> None:
-    """Add a table of both ways, interleaved, over vector lengths and numbers of candidates."""
+    """Add a table of both ways, interleaved, by vector length and candidates."""
     rows = 10_000 if quick else 50_000
     repeats = 15 if quick else 40
     limit = alula.search.FETCH_BYTES

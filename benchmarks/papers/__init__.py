@@ -1,1 +1,1 @@
-"""Tables that hold the trained encoders against what would be chosen instead: ``make bench-papers``."""
+"""Tables of the encoders against their alternatives: ``make bench-papers``."""

@@ -1,4 +1,4 @@
-"""The vectors that the tables search: split once by a fixed seed, with the exact neighbours of held-out queries."""
+"""Vectors of the tables, split by a fixed seed, with exact neighbours of queries."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Vectors:
     """Unit vectors.
 
     Args:
-        name: What they are.
+        name: Name of the vectors.
         rows: float32 (n, d): what is searched.
         queries: float32 (q, d): held out, neither searched nor trained on.
         truth: int64 (q, 10): each query's nearest rows by cosine, nearest first.
@@ -40,10 +40,10 @@ class Vectors:
 
 
 def load_vectors(quick: bool, trained_on: int) -> Iterator[Vectors]:
-    """GloVe's words and WordNet's glosses; for a quick run the first 50,000 words and 20,000 of the glosses.
+    """GloVe's words and WordNet's glosses; quick: 50,000 words and 20,000 glosses.
 
     Args:
-        quick: Whether this is a quick run.
+        quick: True for a quick run.
         trained_on: Most rows to train on.
     """
     queries = 500 if quick else 1_000
@@ -77,7 +77,7 @@ def unit(vectors: F32) -> F32:
 
 
 def found(candidates: I64, truth: I64) -> float:
-    """Share of the true neighbours among the candidates: the recall@10 after re-ranking these exactly.
+    """Recall@10 of candidates after exact re-ranking: the share of true neighbours.
 
     Args:
         candidates: int64 (q, R): numbers of rows, -1 where there were fewer.

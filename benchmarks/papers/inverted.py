@@ -1,4 +1,4 @@
-"""Sparse search as a plain inverted index in one thread: term at a time, then the R best by a histogram of scores."""
+"""A plain inverted index, one thread: term at a time, R best by histogram."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ class InvertedIndex:
         self.bytes_per_row = (self._ids.nbytes + self._weights.nbytes) / rows.shape[0]
 
     def search(self, dims: I64, weights: F32, count: int, *, ordered: bool = False) -> I64:
-        """The ``count`` rows (fewer, if fewer share a dimension) with the largest inner products.
+        """The ``count`` rows with the largest inner products, fewer if fewer match.
 
         Args:
             dims: int64 (k,): the query's dimensions.
             weights: float32 (k,): their weights, of at most unit length.
-            count: How many rows are wanted.
-            ordered: Whether the best come first.
+            count: Number of rows to return.
+            ordered: True to return the best first.
         """
         ids, scores = _scan(self._starts, self._ids, self._weights, dims, weights, self._scores, count)
         if len(ids) > count:

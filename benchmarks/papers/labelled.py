@@ -1,4 +1,4 @@
-"""Fashion-MNIST, split once by a fixed seed, and the small network that tables with labels start from."""
+"""Fashion-MNIST split by a fixed seed, and the network of the labelled tables."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ class Pictures:
     """Pictures uint8 (n, 28, 28, 1) and their classes int64 (n,).
 
     Args:
-        training: What may be trained on, with its classes.
+        training: Training pictures with their classes.
         queries: Held out.
-        rows: What is searched: neither queries nor trained on, in random order.
+        rows: Searched pictures: neither queries nor training pictures, in random order.
     """
 
     training: tuple[npt.NDArray[np.uint8], I64]
@@ -49,7 +49,7 @@ class Pictures:
 
 @cache
 def load_pictures(quick: bool) -> Pictures:
-    """5,000 pictures to train on, 1,000 queries, all others to search (10,000 of them for a quick run)."""
+    """5,000 training pictures, 1,000 queries, all others as rows (quick: 10,000)."""
     images, labels = load_fashion_mnist()
     order = np.random.default_rng(SPLIT).permutation(len(images))
     queries, training, rows = np.split(order, [_QUERIES, _QUERIES + _TRAINED_ON])
@@ -77,18 +77,18 @@ def dense_network(quick: bool, seed: int, loss: LabelLoss = "contrastive") -> Ba
 
 
 def unit_vectors(network: Backbone, pictures: npt.NDArray[np.uint8]) -> F32:
-    """The network's vectors of pictures, float32 (n, 48), of unit length: what is ranked is their cosine."""
+    """The network's unit vectors of pictures, float32 (n, 48)."""
     return unit(network.embed(pictures))
 
 
 def judge(pictures: Pictures, queries: F32, rows: F32, metric: Metric = "L2") -> tuple[float, float]:
-    """Recall@1 and mean average precision over all rows; a row is right if it has the query's class.
+    """Recall@1 and mean average precision over all rows, by equality of class.
 
     Args:
         pictures: For the classes.
         queries: float32 (q, d): vectors, reconstructions or sparse rows written out.
         rows: float32 (n, d).
-        metric: What ranks them.
+        metric: The metric of the ranking.
     """
     row_labels, searched = torch.from_numpy(pictures.rows[1]), torch.from_numpy(rows)
     figures = []

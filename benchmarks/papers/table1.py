@@ -1,4 +1,4 @@
-"""Table 1: what a unit of search cost buys, with the FLOPs regulariser and without."""
+"""Table 1: recall per unit of search cost, with and without the FLOPs regulariser."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ MINILM_AT_LEAST = 0.98
 
 @dataclass(frozen=True)
 class Targets:
-    """What the regularised top-k encoder is held against.
+    """The targets of the regularised top-k encoder.
 
     Args:
         over_untrained: Points of recall (of 1) at R=500 on GloVe that it must be ahead of the untrained one ...
@@ -113,7 +113,7 @@ def measure(report: Report, *, quick: bool) -> None:
 
 
 def _sparse(report: Report, vectors: Vectors, quick: bool) -> dict[tuple[str, int], list[Point]]:
-    """Points of each variant and size (non-zeros of top-k, whose FLOPs the ReLU variants are asked for), by seed."""
+    """Points of each variant and size, by seed; ReLU variants get the FLOPs of top-k."""
     seeds = SEEDS[:1] if quick else SEEDS
     points: dict[tuple[str, int], list[Point]] = {}
     for variant, nnz, runs in _grid(quick, seeds):
@@ -156,7 +156,7 @@ def _encoder(vectors: Vectors, variant: str, nnz: int, seed: int, quick: bool) -
 
 @torch.no_grad()
 def _untrained(training: F32, nnz: int, flops: float, seed: int) -> SparseEncoder:
-    """The weights and biases that training starts from: every dimension is the prototype of a random row.
+    """Initial weights and biases: each dimension is the prototype of a random row.
 
     Without training a row of k non-zeros costs more than k^2 / d, so the number kept is not the trained encoder's, but
     what the same FLOPs allow (twice as many at most; fewer where no more outputs are positive).
@@ -258,7 +258,7 @@ def _sparse_row(report: Report, vectors: Vectors, variant: str, setting: str, po
 
 
 def _rivals(report: Report, vectors: Vectors) -> dict[str, list[tuple[float, float]]]:
-    """Rows of what faiss offers; the points (ms, recall@10 after re-ranking 500) of each."""
+    """Table rows of faiss's indexes, and their points (ms, recall@10, 500 re-ranked)."""
     points: dict[str, list[tuple[float, float]]] = {}
     dim = vectors.rows.shape[1]
     long = dim > 100

@@ -1,4 +1,4 @@
-"""Table 2: sparse rows trained with labels, end to end: what a unit of search cost buys."""
+"""Table 2: sparse rows trained with labels, end to end: quality per search cost."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ weight (in the column "setting") grows as in the paper (Paria et al., ICLR 2020)
 regulariser, with "L1" the one that it is compared with. The settings were chosen on held-out training pictures of one
 seed.
 
-How to read it: rows of one class must share dimensions to be found, so with 10 classes of equal size and k non-zeros
+To read it: rows of one class must share dimensions to be found, so with 10 classes of equal size and k non-zeros
 FLOPs cannot fall under k / 10 without tearing classes apart: if half of a class uses other dimensions than the other
 half, half of the right rows share nothing with the query. R_sub near 1 is therefore no aim here, as it is without
 labels. And few classes suit L1, which only makes rows short: each class on a few dimensions of its own is at once the

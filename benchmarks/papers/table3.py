@@ -1,4 +1,4 @@
-"""Table 3: one DRQ model for every code length, with labels, against quantisers of the same network's vectors."""
+"""Table 3: one labelled DRQ model for all lengths, against quantisers per length."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ DRQ: dict[str, DrqConfig] = {
 
 @dataclass(frozen=True)
 class Targets:
-    """What the default DRQ is held against.
+    """The targets of the default DRQ.
 
     Args:
         behind_best: Most mAP that it may be behind the best method of each length ...
@@ -81,8 +81,8 @@ class Quantised:
 
     Args:
         maps: mAP by number of levels (bytes of code).
-        models: How many models the lengths needed.
-        numbers: How many numbers of the codes are trained.
+        models: Number of models for all lengths.
+        numbers: Number of trained numbers of the codes.
         seconds: Seconds of training, for all lengths.
     """
 
@@ -202,7 +202,7 @@ def _index(index: Any, training: F32) -> Callable[[Vectors], tuple[F32, F32]]:
 
 
 def _itq(training: F32, level: int) -> tuple[Callable[[Vectors], tuple[F32, F32]], int]:
-    """Signs of rotated principal components; all rows of signs are equally long, so L2 ranks as the product does."""
+    """Signs of rotated principal components; L2 ranks them as the inner product does."""
     dim, bits = training.shape[1], 8 * level
     turn = faiss.ITQTransform(dim, bits, True)
     turn.train(training)

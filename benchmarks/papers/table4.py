@@ -1,4 +1,4 @@
-"""Table 4: one DRQ model for every code length, without labels, against faiss's quantisers at equal bytes."""
+"""Table 4: one unlabelled DRQ model against faiss's quantisers at equal bytes."""
 
 from __future__ import annotations
 
@@ -52,11 +52,11 @@ LSQ_SECONDS = 60.0  # most to encode all rows
 
 @dataclass(frozen=True)
 class Targets:
-    """What the default DRQ is held against.
+    """The targets of the default DRQ.
 
     Args:
         mse: Its largest MSE at the longest code, as a multiple of RQ's ...
-        numbers: ... with at most so many times RQ's trained numbers.
+        numbers: ... with at most this multiple of RQ's trained numbers.
         opq: By what size it is to be ahead of OPQ, in MSE and in recall by code: the name, and the bytes that count
             beside DRQ's code.
     """
@@ -81,9 +81,9 @@ class Quantised:
         stored: Bytes stored for a row, the norm included.
         mse: Mean squared error on unseen rows, NaN where nothing is reconstructed.
         recalls: Recall@10 by code alone, and with 100 and 1,000 re-ranked; empty with a reason in ``note``.
-        numbers: How many numbers are trained.
+        numbers: Number of trained numbers.
         seconds: Seconds of training, for all lengths of the method.
-        note: What else to know.
+        note: A remark.
     """
 
     method: str
@@ -171,7 +171,7 @@ def _opq(vectors: Vectors, data: F32, quick: bool) -> list[Quantised]:
 
 
 def _product(method: str, vectors: Vectors, data: F32, rounds: int) -> list[Quantised]:
-    """One index per length, with 8 bits per part; dimensions that do not divide are filled up with zeros."""
+    """One index per length, 8 bits per part; dimensions are padded with zeros."""
     dim = data.shape[1]
     trained = []
     started = time.perf_counter()
@@ -206,7 +206,7 @@ def _fill(rows: F32, places: I64, filled: int) -> F32:
 
 
 def _rq(vectors: Vectors, data: F32, quick: bool) -> list[Quantised]:
-    """Trained once at the longest; a shorter one is its first codebooks with an encoding of its own."""
+    """Trained once at the longest; a shorter one uses its first codebooks."""
     dim = data.shape[1]
     longest = faiss.ResidualQuantizer(dim, max(LEVELS), 8)
     longest.max_beam_size = BEAM
@@ -248,7 +248,7 @@ def _lsq(vectors: Vectors, data: F32, quick: bool) -> list[Quantised]:
 
 
 def _some(rows: F32, most: int) -> F32:
-    """At most so many of the rows, evenly spread: rows may be ordered."""
+    """At most a number of rows, evenly spread, since rows may be ordered."""
     return rows[:: -(-len(rows) // most)]
 
 
@@ -293,7 +293,7 @@ def _mse(vectors: F32, reconstruction: F32) -> float:
 
 
 def _recalls(vectors: Vectors, reconstruction: F32, *, cosine: bool) -> tuple[float, ...]:
-    """By the distance of queries to all reconstructions, which is what look-up tables add up to."""
+    """By the distance of queries to all reconstructions, as look-up tables sum it."""
     dim = reconstruction.shape[1]
     index = faiss.IndexFlatIP(dim) if cosine else faiss.IndexFlatL2(dim)
     if cosine:  # with the norm as stored

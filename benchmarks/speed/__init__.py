@@ -1,1 +1,1 @@
-"""How fast searches in this process are, against other libraries on the same data in the same process."""
+"""Speed of searches in this process, against other libraries on the same data."""

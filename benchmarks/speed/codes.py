@@ -1,4 +1,4 @@
-"""DRQ codes scanned in this process: against a copy of memory, and against faiss's quantised indexes at equal bytes."""
+"""Scans of DRQ codes against a memory copy and against faiss at equal bytes."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class Faiss(Contender):
 
 
 class Copy(Contender):
-    """No search: so many bytes from one array to another."""
+    """No search: a copy of bytes from one array to another."""
 
     def __init__(self, size: int) -> None:
         super().__init__("copy")

@@ -1,4 +1,4 @@
-"""What the parts search, and encoders trained on it, once for all parts of a run."""
+"""The data of the parts, and encoders trained on it, once per run."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ F32 = npt.NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Data:
-    """What is searched.
+    """The searched data.
 
     Args:
         name: Whose vectors.
@@ -75,7 +75,7 @@ class Data:
 
 @cache
 def load_data(name: str) -> Data:
-    """GloVe's 400,000 words, or 50,000 of WordNet's glosses by MiniLM; fewer in a quick run."""
+    """GloVe's 400,000 words, or 50,000 WordNet glosses by MiniLM; fewer when quick."""
     held_out = HELD_OUT // 4 if quick() else HELD_OUT
     if name == "GloVe":
         words = load_words(held_out, SEED, most=50_000 if quick() else None)
@@ -91,7 +91,7 @@ def load_data(name: str) -> Data:
 
 @cache
 def encoder_file(name: str, kind: str) -> Path:
-    """An encoder trained on all rows of a data set, ``flops`` or ``drq``; it is gone after the run."""
+    """An encoder (``flops`` or ``drq``) trained on all rows, removed after the run."""
     data = load_data(name)
     say(f"\nTraining a {kind} encoder on {data} ...")
     training = make_training_data(data.rows, seed=SEED)
@@ -125,5 +125,5 @@ def _folder() -> Path:
 
 
 def in_batches(encode: Any, rows: F32, size: int = 4_096) -> list[Any]:
-    """What an encoder makes of rows, some at a time: its memory grows with them."""
+    """The encoded rows, block by block to bound memory."""
     return [encode(rows[start : start + size]) for start in range(0, len(rows), size)]

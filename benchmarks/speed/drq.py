@@ -57,14 +57,14 @@ def load_codes(name: str) -> Codes:
 
 
 class Drq(Contender):
-    """Codes of so many levels; the effort is how many candidates are re-ranked.
+    """Codes of a number of levels; the effort is the number of re-ranked candidates.
 
     Args:
-        data: What is searched.
+        data: The searched data.
         codes: Its codes.
-        index: Those of some levels.
+        index: The index of the codes.
         visits: First codewords whose rows are visited; all by default.
-        encoded: Whether look-up tables are there before the search, so that their time does not count.
+        encoded: True to build look-up tables before the timed search.
     """
 
     efforts = CANDIDATES

@@ -1,4 +1,4 @@
-"""Searches in one process against faiss's HNSW, and of sparse rows against scipy and Seismic, at equal recall@10."""
+"""Searches in one process against faiss's HNSW, scipy and Seismic at equal recall."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ rows are scanned. scipy multiplies all sparse rows, Seismic (pyseismic-lsr) is a
 get the same rows, and the same re-ranking. Who is not in a table does not reach the recall. Building counts what is
 done with rows that are encoded already.
 
-How to read it: as HNSW has the better of its two M in each row, a target counts the faster of Alula's two index types,
+To read it: as HNSW has the better of its two M in each row, a target counts the faster of Alula's two index types,
 and names it; the table has both. FLOPS_SPARSE suits long vectors, of which an inverted index compares only a few
 candidates in full. Short vectors (GloVe's have 50 numbers) need more candidates than that pays for, and there a scan of
 DRQ's codes is faster; on long ones DRQ's look-up tables cost as much as HNSW's whole search.
@@ -57,7 +57,7 @@ SEISMIC = "Seismic + re-rank"
 
 @dataclass(frozen=True)
 class Targets:
-    """How many times the rival's time ours must be at most, at each of `RECALLS`; None where nothing is promised.
+    """Least ratio of the rival's time to ours at each of `RECALLS`; None: no target.
 
     Args:
         search: HNSW's time over ours.
@@ -222,7 +222,7 @@ def measure(report: Report, *, quick: bool) -> None:
 
 
 def _sparse_ways(report: Report, data: Data, seconds: dict[str, float]) -> dict[str, list[Contender]]:
-    """The inverted index, and others of the same sparse rows; the processor's seconds that each took are added."""
+    """The inverted index and rivals on the same sparse rows, with build seconds."""
     encoder = load_flops(data.name)
     started = time.process_time()
     rows = sparse.vstack(in_batches(encoder.encode_rows, data.rows), format="csr")

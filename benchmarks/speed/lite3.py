@@ -1,4 +1,4 @@
-"""Index types inside Milvus Lite 3: a search through MilvusClient, and how much of it is the index's own.
+"""Index types inside Milvus Lite 3: time of a search, and of its index.
 
 Milvus Lite 3 runs in a process of its own here, because the other benchmarks use version 2.5:
 ``python -m benchmarks.speed.lite3 FOLDER`` measures what lies in a folder and leaves ``figures.json`` there.
@@ -24,11 +24,11 @@ from tools.servers import lite3
 
 TITLE = "inside Milvus Lite 3"
 ANSWERS = """\
-What does a search through MilvusClient cost in Milvus Lite 3 with its own index types and with Alula's, and how much
-of that is the index? Milvus Lite itself works out for every search which rows are valid, in Python; `cache_masks`
-remembers it. Each index type has the cheapest setting, found on other queries, that reaches the recall. One segment,
-one client, one query at a time, all index types in turn. Nothing is promised here: most of a search is Milvus Lite's
-own.
+The question: the cost of a search through MilvusClient in Milvus Lite 3 with its own index types and with Alula's, and
+the share of the index in it. Milvus Lite itself computes for every search which rows are valid, in Python;
+`cache_masks` caches that. Each index type has the cheapest setting, found on other queries, that reaches the recall.
+One segment, one client, one query at a time, all index types in turn. Nothing is promised here: most of a search is
+Milvus Lite's own.
 """
 SEEDS = (0,)
 TABLE = "Milvus Lite 3.2.2: median ms of a search"
@@ -153,7 +153,7 @@ class Bench:
     def measure(
         self, settings: list[tuple[str, dict[str, int]]], queries: F32, exact: list[set[int]]
     ) -> list[tuple[float, float, float]]:
-        """Recall, median ms of a search and median ms of its index, for each setting; the settings take turns."""
+        """Recall and median ms of search and index for each setting, interleaved."""
         found: list[list[tuple[float, float, float]]] = [[] for _ in settings]
         for query, truth in zip(queries, exact, strict=True):
             for results, (index_type, setting) in zip(found, settings, strict=True):

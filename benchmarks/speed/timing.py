@@ -1,4 +1,4 @@
-"""How contenders are tuned on some queries and timed on others."""
+"""Contenders are tuned on some queries and timed on others."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ MARGIN = 0.001  # of recall on the tuning queries, so that others reach the targ
 
 
 class Contender(ABC):
-    """A way to search, whose cost is one number, the effort; the name says how else it is set."""
+    """A way to search with one knob, the effort; the name states its other settings."""
 
     efforts: Sequence[int]
 
@@ -42,7 +42,7 @@ def recall(contender: Contender, effort: int, queries: Sequence[int], truth: I64
 
     Args:
         contender: Who searches.
-        effort: How hard.
+        effort: The value of the knob.
         queries: Numbers of queries.
         truth: int64 (all queries, 10).
     """
@@ -70,7 +70,7 @@ def milliseconds(settings: Sequence[tuple[Contender, int]], queries: Sequence[in
     Args:
         settings: Contenders and their efforts.
         queries: Numbers of queries.
-        rounds: How often each query is searched.
+        rounds: Number of searches per query.
     """
     chunks = [queries[start : start + CHUNK] for start in range(0, len(queries), CHUNK)]
     best = np.full((len(settings), len(chunks)), np.inf)
