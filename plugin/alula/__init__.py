@@ -1,6 +1,6 @@
 """Learned sparse and binary-code index types for Milvus.
 
-Names are handed on lazily, so that ``alula --help`` waits for neither onnxruntime nor pymilvus.
+Names are imported lazily, so that ``alula --help`` waits for neither onnxruntime nor pymilvus.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from alula.replica import Refreshed, Replica
     from alula.search import Hit
 
+    __version__: str
+
 __all__ = [
     "AlulaError",
     "Collection",
@@ -33,6 +35,7 @@ __all__ = [
     "Unsupported",
     "UnsupportedError",
     "UsageError",
+    "__version__",
     "connect",
     "describe",
     "drop",
@@ -55,6 +58,8 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        return import_module("importlib.metadata").version("alula")
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(_HOMES[name]), name)

@@ -1,38 +1,63 @@
-"""The errors that Alula raises on purpose: sentences that say what was wrong, where, and what to do."""
+"""The errors that Alula raises: sentences with the fault, its place and a remedy.
+
+A message names arguments as Python spells them: ``layout="hamming"``, ``keep_vectors=False``, ``queries=...``. The
+command line and the gateway show it in the words of their users, by `respell`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+# neither inside quotes nor a comparison, as filters in messages have them
+_ARGUMENT = re.compile(
+    r"""(?<![\w'".=-])(?P<name>[a-z][a-z0-9_]*)=(?!=)(?P<value>"[^"]*"|'[^']*'|\.\.\.|[\w/:-]+(?:\.\w+)*)"""
+)
 
 
 class AlulaError(Exception):
-    """Something outside the program failed: a file, a server, the data. The command line exits with 1."""
+    """A failure outside the program: a file, a server, the data. Exit code 1."""
 
     exit_code = 1
 
 
 class UsageError(AlulaError):
-    """The call itself is wrong: an option, a name, a limit. The command line exits with 2."""
+    """A wrong call: an option, a name, a limit. Exit code 2."""
 
     exit_code = 2
 
 
 class LoadInterrupted(AlulaError):
-    """The user stopped a load; the message says how far it came and how to go on."""
+    """The user stopped a load. The message says how to resume it."""
 
     exit_code = 130
 
 
 class EncoderError(AlulaError):
-    """An encoder file cannot be read, breaks the contract, or is not the one a collection was made with."""
+    """An encoder file is unreadable, or it is not the collection's encoder."""
 
 
 class DataError(AlulaError):
-    """A row, a query or a file of vectors cannot be used: wrong dimension, NaN, truncated, missing column."""
+    """Unusable rows, queries or vectors: wrong dimension, NaN, missing column."""
 
 
 class ServerError(AlulaError):
-    """Milvus could not be reached, or refused what was asked of it."""
+    """Milvus could not be reached, or rejected the request."""
 
 
 class UnsupportedError(AlulaError):
-    """The server cannot hold or run this index type; the message says what would."""
+    """The server cannot hold this index type; the message names an alternative."""
 
 
 Unsupported = UnsupportedError  # its name in 0.1, for one release
+
+
+def respell(message: str, spell: Callable[[str, str], str | None]) -> str:
+    """Replace the Python arguments in a message.
+
+    Args:
+        message: The message of an error.
+        spell: Gets an argument's name and value as written, quotes included; ``...`` is any value. It returns the
+            replacement, or None to keep the argument as it is.
+    """
+    return _ARGUMENT.sub(lambda match: spell(match["name"], match["value"]) or match[0], message)

@@ -17,9 +17,9 @@ from alula.milvus import Server
 @click.option("--yes", is_flag=True, help="Do not ask.")
 def command(name: str, server: Server, yes: bool) -> None:
     """Drop the collection NAME with all its rows; only collections that Alula created."""
-    about = describe(server, name)
+    description = describe(server, name)
     if not yes and not confirmed(
-        f"Drop {name} at {server.uri} with {about.rows:,} rows? This cannot be undone.", "drop it"
+        f"Drop {name} at {server.uri} with {description.rows:,} rows? This cannot be undone.", "drop it"
     ):
         raise AlulaError(f"{name} was not dropped.")
     drop(server, name)

@@ -22,11 +22,13 @@ Command = Callable[..., Any]
 
 
 def connection_options(*, must_exist: bool = True, required: bool = True) -> Callable[[Command], Command]:
-    """Add the options that say where Milvus is; the command gets a connected ``server``, closed afterwards.
+    """Add the connection options; the command gets a connected ``server``.
+
+    It is closed when the command returns.
 
     Args:
-        must_exist: Refuse a local database that is not there.
-        required: Whether ``--uri`` must be given; without it ``server`` is None.
+        must_exist: False to create a local database that does not exist; True to raise an error.
+        required: False to make ``--uri`` optional; without it ``server`` is None.
     """
 
     def decorate(command: Command) -> Command:
@@ -37,12 +39,12 @@ def connection_options(*, must_exist: bool = True, required: bool = True) -> Cal
             if uri is None:
                 return command(*args, server=None, **options)
             given: Any = {name: value or "" for name, value in login.items()}
-            fresh = not must_exist and is_local(uri) and not Path(uri).exists()
+            is_new = not must_exist and is_local(uri) and not Path(uri).exists()
             try:
                 with connect(uri, **given, **rest, must_exist=must_exist) as server:
                     return command(*args, server=server, **options)
             except BaseException:
-                if fresh:  # a database made for a command that failed
+                if is_new:  # a database that was created for a command that failed
                     Path(uri).unlink(missing_ok=True)
                 raise
 
@@ -62,7 +64,7 @@ def connection_options(*, must_exist: bool = True, required: bool = True) -> Cal
                     "--ca-file",
                     envvar="ALULA_CA_FILE",
                     type=click.Path(exists=True, dir_okay=False),
-                    help="PEM file of the authority that signed the server's certificate.",
+                    help="PEM file of the authority (CA) that signed the server's certificate.",
                 ),
                 click.option("--server-name", envvar="ALULA_SERVER_NAME", help="Name in the server's certificate."),
                 click.option(
@@ -71,7 +73,7 @@ def connection_options(*, must_exist: bool = True, required: bool = True) -> Cal
                     type=click.FloatRange(min=0.1),
                     default=10.0,
                     show_default=True,
-                    help="Seconds to wait for the server to answer at first.",
+                    help="Seconds to wait for the server's first answer.",
                 ),
             )
         ):
@@ -82,7 +84,7 @@ def connection_options(*, must_exist: bool = True, required: bool = True) -> Cal
 
 
 class OutputFile(click.Path):
-    """A file to write at the end of a long run: that it can be written is checked before anything is done."""
+    """A file to write at the end of a run; write access is checked at the start."""
 
     def __init__(self) -> None:
         super().__init__(path_type=Path, dir_okay=False, writable=True)
@@ -92,9 +94,9 @@ class OutputFile(click.Path):
         path = Path(str(super().convert(value, param, ctx)))
         folder = path.parent
         if not folder.is_dir():
-            self.fail(f"There is no folder {str(folder)!r} to write {path.name!r} into; make it first.", param, ctx)
+            self.fail(f"There is no folder {str(folder)!r} to write {path.name!r} into; create it first.", param, ctx)
         if not path.exists() and not os.access(folder, os.W_OK | os.X_OK):
-            self.fail(f"Nothing can be written into the folder {str(folder)!r}; choose another.", param, ctx)
+            self.fail(f"The folder {str(folder)!r} is not writable; choose another.", param, ctx)
         return path
 
 
@@ -102,14 +104,14 @@ def encoder_options(*, required: bool = True) -> Callable[[Command], Command]:
     """Add ``--encoder``.
 
     Args:
-        required: Whether it must be given.
+        required: False to make it optional.
     """
     return click.option(
         "--encoder",
         required=required,
         envvar="ALULA_ENCODER",
         type=click.Path(path_type=Path, exists=True, dir_okay=False),
-        help="The encoder file (.onnx), as 'alula train' writes it.",
+        help="The encoder file (.onnx) that 'alula train' wrote.",
     )
 
 
@@ -126,11 +128,14 @@ format_option = click.option(
 
 
 def index_type_options(which: Literal["create_options", "all_search_options"]) -> Callable[[Command], Command]:
-    """Add an option for each parameter of each registered index type; the command gets those given in ``options``."""
+    """Add an option for each parameter of the registered index types.
+
+    The command gets the given ones as ``options``.
+    """
     declared: dict[str, Option] = {}
     owners: dict[str, list[str]] = {}
-    for name, kind in index_types().items():
-        for option in getattr(kind, which):
+    for name, index_type in index_types().items():
+        for option in getattr(index_type, which):
             declared.setdefault(option.name, option)
             owners.setdefault(option.name, []).append(f"{name}: {option.default}" if option.default else name)
 
@@ -142,9 +147,9 @@ def index_type_options(which: Literal["create_options", "all_search_options"]) -
             return command(*args, options=options, **given)
 
         for option in reversed(declared.values()):
-            kind = click.Choice(option.choices) if option.choices else option.value_type
+            value_type = click.Choice(option.choices) if option.choices else option.value_type
             note = f"{option.help} [{', '.join(owners[option.name])}]"
-            run = click.option(f"--{option.name.replace('_', '-')}", option.name, type=kind, help=note)(run)
+            run = click.option(f"--{option.name.replace('_', '-')}", option.name, type=value_type, help=note)(run)
         return run
 
     return decorate
@@ -175,15 +180,15 @@ def console() -> Console:
     return plain if plain.is_terminal else Console(width=120)
 
 
-def confirmed(question: str, what: str) -> bool:
-    """Whether a person says yes.
+def confirmed(question: str, action: str) -> bool:
+    """Ask a person on standard error, and return True for a yes.
 
     Args:
-        question: What to ask, on standard error.
-        what: What is to be done, in words that continue "give --yes to".
+        question: The question.
+        action: The action, in words that continue "Pass --yes to".
 
     Raises:
-        UsageError: If there is nobody to ask.
+        UsageError: If standard input is not a terminal.
     """
     try:
         return click.confirm(question, err=True)
@@ -191,4 +196,4 @@ def confirmed(question: str, what: str) -> bool:
         if isinstance(error.__context__, KeyboardInterrupt):
             raise
         click.echo(err=True)
-        raise UsageError(f"There is nobody to ask; give --yes to {what}.") from None
+        raise UsageError(f"Not a terminal, so nothing can be asked. Pass --yes to {action}.") from None

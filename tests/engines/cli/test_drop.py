@@ -35,7 +35,7 @@ def test_nobody_to_ask(alula, w, monkeypatch, stdin):
     monkeypatch.setattr("sys.stdin", stdin)
     result = alula("drop", *w)
     assert (result.code, result.out) == (2, "")
-    assert result.err.endswith("Error: There is nobody to ask; give --yes to drop it.\n")
+    assert result.err.endswith("Error: Not a terminal, so nothing can be asked. Pass --yes to drop it.\n")
     assert alula("describe", *w).code == 0
 
 

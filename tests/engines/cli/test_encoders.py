@@ -111,7 +111,7 @@ def test_remove_asks_and_refuses(alula, fails, at, drq, monkeypatch):
     fails(2, [*remove, "--yes"], "made with: w.", "--force")
     for stdin, code, end in (
         (io.StringIO("n\n"), 1, "Error: words was not removed.\n"),
-        (io.StringIO(""), 2, "Error: There is nobody to ask; give --yes to remove it.\n"),
+        (io.StringIO(""), 2, "Error: Not a terminal, so nothing can be asked. Pass --yes to remove it.\n"),
     ):
         monkeypatch.setattr("sys.stdin", stdin)
         result = alula(*remove, "--force")

@@ -77,8 +77,8 @@ def test_it_says_where_it_listens_and_what_is_upstream(milvus_server):
         code, rest = running.end()
         assert code == 0
         assert [json.loads(line)["message"] for line in rest.splitlines()] == [
-            "Ending: no new calls, 30 s for those that run.",
-            "Ended.",
+            "Stopping: no new calls; running calls get up to 30 s.",
+            "Stopped.",
         ]
 
 
@@ -128,7 +128,7 @@ def test_a_signal_drains(milvus_server):
 def test_a_second_signal_ends_at_once(milvus_server):
     with with_slow_call(milvus_server, 30) as (running, _, _):
         running.process.send_signal(signal.SIGINT)
-        assert "Ending" in running.process.stderr.readline()
+        assert "Stopping" in running.process.stderr.readline()
         began = time.monotonic()
         assert running.end(signal.SIGINT)[0] == 128 + signal.SIGINT
         assert time.monotonic() - began < 5

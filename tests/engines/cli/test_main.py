@@ -5,41 +5,43 @@ from __future__ import annotations
 import json
 import socket
 import subprocess
+import sys
 import time
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
 
+import alula as package
+from alula.cli.main import COMMANDS
 from tests.fixtures.command_line import check_failure, finish, start
 
 
 def test_help_lists_every_command(alula):
     result = alula("--help")
     assert result.code == 0
-    for name in (
-        "create",
-        "load",
-        "search",
-        "describe",
-        "drop",
-        "encoders",
-        "inspect",
-        "index-types",
-        "doctor",
-        "train",
-    ):
+    for name in (*COMMANDS, "train", "export", "card"):
         assert f"\n  {name} " in result.out
     assert max(map(len, result.out.splitlines())) <= 80
 
 
-@pytest.mark.parametrize(
-    "name", ["create", "load", "search", "describe", "drop", "encoders", "inspect", "index-types", "doctor", "train"]
-)
+@pytest.mark.parametrize("name", [*COMMANDS, "train", "export", "card"])
 def test_each_command_has_help(alula, name):
     result = alula(name, "--help")
     assert result.code == 0
     assert result.out.startswith(f"Usage: alula {name}")
     assert result.err == ""
+
+
+def test_the_version(alula):
+    assert alula("--version").out == f"alula, version {version('alula')}\n"
+    assert package.__version__ == version("alula")
+
+
+@pytest.mark.parametrize("module", ["alula", "alula.cli"])
+def test_as_a_module(module):
+    done = subprocess.run([sys.executable, "-m", module, "--version"], capture_output=True, text=True, check=True)
+    assert done.stdout == f"alula, version {version('alula')}\n"
 
 
 def test_no_command_shows_the_help_as_wrong_usage(alula):
@@ -49,7 +51,8 @@ def test_no_command_shows_the_help_as_wrong_usage(alula):
 
 
 def test_wrong_usage(fails, drq):
-    fails(2, ["sarch"], "sarch", "alula --help")
+    fails(2, ["sarch"], "'sarch'", "Did you mean 'search'?", "alula --help")
+    fails(2, ["nonsense"], "No such command 'nonsense'. See 'alula --help'.")
     fails(2, ["describe", "w"], "--uri", "alula describe --help")
     fails(2, ["describe", "--uri", "x.db"], "NAME")
     fails(2, ["describe", "w", "--uri", "x.db", "--nonsense"], "--nonsense")
@@ -158,8 +161,6 @@ def test_a_full_disk():
 
 def test_closed_streams(in_lite):
     command = 'exec "$0" -m alula.cli describe "$1" --uri "$2" <&- >&-'
-    import sys
-
     done = subprocess.run(
         ["sh", "-c", command, sys.executable, in_lite.name, in_lite.uri], capture_output=True, text=True, check=False
     )

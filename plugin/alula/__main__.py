@@ -1,0 +1,5 @@
+"""``python -m alula``."""
+
+from alula.cli import main
+
+main()

@@ -1,0 +1,50 @@
+"""Messages of the library with Python arguments spelled as options."""
+
+from __future__ import annotations
+
+import click
+
+from alula.errors import respell
+
+QUOTES = "'\""
+# arguments of the library that are the opposite of an option
+_OPPOSITES = {("keep_vectors", "False"): ("drop_vectors", "True"), ("keep_vectors", "True"): ("drop_vectors", "False")}
+
+
+def as_options(message: str, command: click.Command) -> str:
+    """Spell the Python arguments in a message as options of a command.
+
+    Args:
+        message: The message, as `alula.errors` describes it.
+        command: The command that failed; arguments that it has no option for stay as they are.
+    """
+    parameters = {str(parameter.name): parameter for parameter in command.params}
+    parameters |= {option.strip("-").replace("-", "_"): p for p in command.params for option in p.opts}
+
+    def spell(name: str, value: str) -> str | None:
+        name, value = _OPPOSITES.get((name, value), (name, value))
+        return _spelled(parameters[name], value) if name in parameters else None
+
+    return respell(message, spell)
+
+
+def command_of(args: list[str], group: click.Command) -> click.Command:
+    """The command that a command line runs; the group if the name is unknown."""
+    command = group
+    for arg in args:
+        found = command.get_command(click.Context(command), arg) if isinstance(command, click.Group) else None
+        if found is None:
+            break
+        command = found
+    return command
+
+
+def _spelled(parameter: click.Parameter, value: str) -> str:
+    if not isinstance(parameter, click.Option):
+        return str(parameter.name).upper()
+    option = max(parameter.opts, key=len)
+    if value == "..." or (parameter.is_flag and value == "True"):
+        return option
+    if parameter.is_flag:
+        return max(parameter.secondary_opts, key=len) if parameter.secondary_opts else f"no {option}"
+    return f"{option} {value.strip(QUOTES)}"
