@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from alula.catalog.collection_spec import CollectionSpec, open_spec
 from alula.catalog.create import DEFAULT_FIELD, DEFAULT_KEY, create, design
-from alula.catalog.description import Description, connected, count_rows, describe
+from alula.catalog.description import Description, connected, describe, load_and_count
 from alula.catalog.search_defaults import write_defaults
 from alula.encoders import Encoder
 from alula.encoders.queries import query_vectors
@@ -278,7 +278,7 @@ class Collection:
 
     def count(self) -> int:
         """The number of rows, every acknowledged one counted."""
-        return count_rows(self.server, self.name)
+        return load_and_count(self.server, self.name)
 
     def delete(self, ids: Sequence[Id]) -> None:
         """Delete rows by id."""

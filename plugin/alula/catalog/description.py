@@ -13,6 +13,7 @@ from alula.catalog.settings import check_format, read_settings, stored_defaults
 from alula.errors import UsageError
 from alula.index_types import index_types
 from alula.milvus import Server, connect, milvus_errors
+from alula.milvus.reading import count_rows
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,7 @@ def describe(server: Server | str, name: str, *, count: bool = True) -> Descript
     return Description(
         name=name,
         server=server.uri,
-        rows=count_rows(server, name) if count else None,
+        rows=load_and_count(server, name) if count else None,
         settings=settings,
         primary_key=key,
         fields=fields,
@@ -105,16 +106,15 @@ def read_schema(server: Server, name: str) -> tuple[dict[str, Any], list[dict[st
     return schema, indexes
 
 
-def count_rows(server: Server, name: str) -> int:
-    """The number of rows of a collection, every acknowledged one included.
+def load_and_count(server: Server, name: str) -> int:
+    """The number of rows of a collection, which is loaded first if need be.
 
     Raises:
         ServerError: If Milvus fails.
     """
     with milvus_errors(f"count the rows of {name!r}"):
         server.client.load_collection(name)
-        rows = server.client.query(name, filter="", output_fields=["count(*)"], consistency_level="Strong")
-    return int(rows[0]["count(*)"])
+    return count_rows(server, name)
 
 
 def scalar_field(entry: Mapping[str, Any]) -> ScalarField:

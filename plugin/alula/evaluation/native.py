@@ -22,6 +22,7 @@ from alula.evaluation.row_source import F32, Key, Progress, Rows, silent
 from alula.evaluation.settings import Settings
 from alula.evaluation.sizes import Sizes
 from alula.milvus import Server, connect, milvus_errors, send, slices, write_request
+from alula.milvus.reading import count_rows
 from alula.milvus.wire.types import field_spec
 
 PREFIX = "alula_evaluate_"
@@ -248,7 +249,7 @@ def settle(server: Server, name: str, what: str, patience: float, progress: Prog
     server.client.release_collection(name)
     server.client.load_collection(name)
     # a search that may read old states finds all rows only after one that may not
-    server.client.query(name, filter="", output_fields=["count(*)"], consistency_level="Strong")
+    count_rows(server, name)
 
 
 def drop_quietly(server: Server, name: str) -> None:

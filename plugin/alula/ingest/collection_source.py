@@ -13,25 +13,14 @@ from pymilvus import DataType
 
 from alula.catalog.settings import read_settings
 from alula.encoders import Input
-from alula.errors import ServerError, UsageError
+from alula.errors import UsageError
 from alula.index_types import FieldSpec
-from alula.milvus import Server, literal, milvus_errors
-from alula.milvus.wire.query_results import to_arrow
+from alula.milvus import Server, milvus_errors
+from alula.milvus.reading import count_rows, read_pages
 from alula.milvus.wire.types import ARROW_TYPES, MILVUS_TYPE, TYPES, arrow_field
 from alula.sources.base import Batch, Cursor
 from alula.sources.columns import find_column, to_texts, to_vectors
 from alula.sources.reading import Piece, regroup
-
-_MOST_ROWS = 16384  # Milvus returns no more at once
-_FIRST_ROWS = 128  # of the first page, while nothing is known of the rows' lengths
-_PAGE_BYTES = 8 << 20
-# Milvus Lite 2.5's time for a page grows with the square of its rows where it gives vectors of floats: 100,000 rows of
-# 384 take 2 s in pages of 400 kB, and 47 s in pages of 6 MB.
-_LITE_PAGE_BYTES = 200_000
-# A query with a limit promises no order but in this mode, which is that of pymilvus's iterator: each segment gives its
-# first rows by key. Pages may be shorter or longer than asked for (2.3.5), and only an empty one is the end. pymilvus's
-# iterator itself never ends on Lite 2.5, and fails on 2.3.5, where keys are strings with quotes.
-_IN_ORDER = {"iterator": "True", "reduce_stop_for_best": "True"}
 
 
 class CollectionSource:
@@ -100,7 +89,7 @@ class CollectionSource:
         if input == "vectors":
             kind = schema.field(self.column).type
             self.dim = kind.list_size if pa.types.is_fixed_size_list(kind) else int(settings["dim"])
-        self.rows: int | None = count_rows(server, name, self._key, filter)
+        self.rows: int | None = count_rows(server, name, filter)
 
     def batches(self, size: int = 8192, *, after: Cursor | None = None, start: int = 0) -> Iterator[Batch]:
         """See `Source.batches`.
@@ -130,88 +119,6 @@ class CollectionSource:
         return read_pages(
             self._server, self._collection, schema, self._key, filter=self._filter, after=after, counted=not self._live
         )
-
-
-def read_pages(
-    server: Server,
-    name: str,
-    schema: pa.Schema,
-    key: str,
-    *,
-    filter: str = "",
-    after: Cursor | None = None,
-    counted: bool = False,
-    row_bytes: int | None = None,
-) -> Iterator[pa.RecordBatch]:
-    """Some fields of a collection's rows in the order of their primary keys, page by page.
-
-    Args:
-        server: Where.
-        name: The collection.
-        schema: The fields, the primary key among them.
-        key: The primary key.
-        filter: A filter expression of Milvus that rows must satisfy.
-        after: Begin behind the row with this key.
-        counted: Compare how many rows came with how many there are, which only tells something of a collection that
-            nobody writes to.
-        row_bytes: About how many bytes a row takes, where that is known: the first page is then as large as the others.
-
-    Raises:
-        UsageError: If the filter cannot be used.
-        ServerError: If Milvus fails, gives rows in another order, or gives too few.
-    """
-    vectors = any(pa.types.is_fixed_size_list(field.type) for field in schema)
-    page_bytes = _LITE_PAGE_BYTES if server.embedded and vectors else _PAGE_BYTES
-    limit = _FIRST_ROWS if row_bytes is None else min(_MOST_ROWS, max(_FIRST_ROWS, page_bytes // row_bytes))
-    # Milvus 2.3 may answer pages before it has applied the last writes; a strong count waits for them
-    begin, read, held = after, 0, count_rows(server, name, key, filter, after)
-    while held:  # Milvus Lite 2.5 cannot give sparse vectors of no rows
-        try:
-            rows = _query(server, name, schema.names, key, filter=filter, after=after, limit=limit, **_IN_ORDER)
-        except ServerError:
-            if limit == 1:
-                raise
-            limit = max(1, limit // 8)  # the rows may be too long for one reply
-            continue
-        if not rows:
-            break
-        page = to_arrow(rows, schema)
-        keys = page.column(key).to_pylist()
-        before = keys[:1] if after is None else [after, keys[0]]
-        if sorted({*before, *keys}) != [*before[:-1], *keys]:
-            raise ServerError(f"Milvus gave the rows of {name!r} out of order; load from files instead.")
-        yield page
-        read += len(keys)
-        after = keys[-1]
-        limit = min(_MOST_ROWS, 4 * limit, max(1, page_bytes * len(rows) // max(1, page.nbytes)))
-
-    # rows may have been deleted meanwhile
-    if counted and read < min(held, count_rows(server, name, key, filter, begin)):
-        # seen on 2.3.5, soon after many writes: a server that moves its segments about can pass rows over
-        raise ServerError(f"Milvus gave {read:,} of {held:,} rows of {name!r}; try again.")
-
-
-def count_rows(server: Server, name: str, key: str, filter: str = "", after: Cursor | None = None) -> int:
-    """The number of rows that satisfy a filter and lie behind a key, where these are given."""
-    (row,) = _query(server, name, ["count(*)"], key, filter=filter, after=after)
-    return int(row["count(*)"])
-
-
-def _query(
-    server: Server, name: str, fields: Sequence[str], key: str, *, filter: str, after: Cursor | None, **options: Any
-) -> list[Any]:
-    wanted = [f"({filter})"] if filter else []
-    if after is not None:
-        wanted.append(f"{key} > {literal(after)}")
-    with milvus_errors(f"read the collection {name!r}", filter=filter):
-        found: list[Any] = server.client.query(
-            name,
-            filter=" and ".join(wanted),
-            output_fields=list(fields),
-            consistency_level="Strong",
-            **options,
-        )
-    return found
 
 
 def _schema(fields: Sequence[Mapping[str, Any]], own: str | None) -> tuple[pa.Schema, dict[str, str]]:

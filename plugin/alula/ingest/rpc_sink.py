@@ -9,6 +9,7 @@ from typing import Any
 from alula.index_types import FieldSpec
 from alula.ingest.compare_rows import same_rows
 from alula.milvus import Columns, Server, any_of, deletable, delete_rows, send, slices, write_request
+from alula.milvus.reading import count_rows
 from alula.milvus.retrying import RateLimiter
 
 
@@ -106,7 +107,8 @@ class RpcSink:
 
     def count_of(self, keys: Sequence[Any]) -> int:
         """How many rows have one of the keys: more than there are keys when rows were doubled."""
-        return sum(int(row["count(*)"]) for row in self._rows_with(keys, "count(*)"))
+        pieces = [keys[i : i + IDS_PER_QUERY] for i in range(0, len(keys), IDS_PER_QUERY)]
+        return sum(count_rows(self._server, self._name, any_of(self._key, piece)) for piece in pieces)
 
     def _rows_with(self, keys: Sequence[Any], field: str) -> Iterator[Any]:
         """A field of the rows that have one of the keys."""

@@ -8,18 +8,15 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import pyarrow as pa
 import pyarrow.compute as pc
 
-from alula.catalog.schema import ScalarField
-from alula.ingest.collection_source import read_pages
 from alula.ingest.pipeline import Progress, Status
 from alula.ingest.rpc_sink import IDS_PER_QUERY, RpcSink
 from alula.ingest.target import Target
 from alula.migration.source_collection import OldCollection
-from alula.milvus import Server, any_of, delete_rows, literal
+from alula.milvus import any_of, delete_rows, literal
+from alula.milvus.reading import keys_of
 from alula.milvus.retrying import RateLimiter
-from alula.milvus.wire.types import ARROW_TYPES
 from alula.sources import Batch, Cursor, Source
 
 
@@ -173,13 +170,6 @@ class CatchUp:
             self._status.written += len(checked)
         self._progress(self._status)
         return dict(checked.bad)
-
-
-def keys_of(server: Server, name: str, key: ScalarField, filter: str = "") -> Iterator[Any]:
-    """The primary keys of a collection in their order: of numbers, or of UTF-8 bytes."""
-    schema = pa.schema([(key.name, ARROW_TYPES[key.data_type])])
-    for page in read_pages(server, name, schema, key.name, filter=filter):
-        yield from page.column(0).to_pylist()
 
 
 def key_differences(old: Iterator[Any], new: Iterator[Any]) -> Iterator[tuple[Any, bool]]:

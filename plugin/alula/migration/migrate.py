@@ -25,13 +25,13 @@ from alula.errors import AlulaError, DataError, LoadInterrupted, UsageError
 from alula.evaluation import NearestSoFar, RecallEstimate, estimate_recall
 from alula.index_types import FieldSpec, IndexType
 from alula.index_types import index_type as find_index_type
-from alula.ingest.collection_source import read_pages
 from alula.ingest.journal import Journal
 from alula.ingest.load import PATIENCE, LoadReport, load
 from alula.ingest.pipeline import Progress, Status
 from alula.migration.catch_up import CatchUp, Walk
 from alula.migration.source_collection import OldCollection
 from alula.milvus import Server, alias_target, any_of, milvus_errors, point_alias
+from alula.milvus.reading import read_pages
 from alula.milvus.wire.types import ARROW_TYPES
 from alula.search import MAX_QUERIES
 

@@ -17,6 +17,7 @@ from pymilvus.grpc_gen import milvus_pb2
 from alula.errors import ServerError
 from alula.index_types import Column, FieldSpec
 from alula.milvus.connection import Server
+from alula.milvus.pymilvus_internals import grpc_handler
 from alula.milvus.wire.field_data import write_column
 
 # Milvus refuses requests over 64 MB, and Milvus Lite 2.5 slows down 60-fold above 4 MB; about 1.5 MB was fastest.
@@ -87,10 +88,7 @@ def send(server: Server, request: Any, timeout: float) -> None:
         MilvusException, grpc.RpcError: As they came.
         ServerError: If Milvus acknowledged another number of rows.
     """
-    handler = server.client._get_connection()
-    context = {}
-    if hasattr(server.client, "_generate_call_context"):  # pymilvus 3
-        context["context"] = server.client._generate_call_context()
+    handler, context = grpc_handler(server)
     upsert = isinstance(request, milvus_pb2.UpsertRequest)
     call, name = (handler.upsert, "upsert_param") if upsert else (handler.batch_insert, "insert_param")
     given = {name: request, "schema": {"fields": []}, "_async": True, "timeout": timeout, **context}

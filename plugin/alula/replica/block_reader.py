@@ -15,7 +15,7 @@ import scipy.sparse as sp
 
 from alula.collection import Collection
 from alula.index_types import Column, EncodedRows, vector_spec
-from alula.ingest.collection_source import read_pages
+from alula.milvus.reading import read_pages
 from alula.milvus.wire.types import ARROW_TYPES, arrow_field
 from alula.milvus.wire.vectors import SPARSE_PAIR
 from alula.replica.fingerprints import U64, fingerprints

@@ -22,11 +22,10 @@ from alula.encoders import Encoder, load_encoder
 from alula.encoders.queries import query_vectors
 from alula.errors import UsageError
 from alula.index_types import MAX_RESULTS, Lowering, check_options, index_type
-from alula.ingest.collection_source import count_rows
 from alula.ingest.pipeline import Progress, Status
 from alula.kernels import TopK, better_is_larger, top_k
-from alula.migration.catch_up import keys_of
 from alula.milvus import Scope, any_of, literal
+from alula.milvus.reading import count_rows, keys_of
 from alula.replica import snapshot
 from alula.replica.block_reader import Page, Reader
 from alula.replica.lock import ReadWriteLock
@@ -95,7 +94,7 @@ class Replica:
         self._prepare(origin, lowering, collection)
         named = [name for name in dict.fromkeys(columns) if name != key]
         self._rows = self._read_all(Reader(collection, named, vectors=vectors), _Report(collection, progress))
-        if count_rows(collection.server, collection.name, key) != len(self):
+        if count_rows(collection.server, collection.name) != len(self):
             self.refresh(progress=progress)  # it was written to meanwhile, or the server passed rows over
 
     def _prepare(self, origin: Origin, lowering: Lowering, collection: Collection | None) -> None:
@@ -300,7 +299,7 @@ class Replica:
             return None
         greatest = self._rows.keys[int(order[-1])].as_py()
         collection, key = report.collection, report.collection.primary_key.name
-        before = count_rows(collection.server, collection.name, key, f"{key} <= {literal(greatest)}")
+        before = count_rows(collection.server, collection.name, f"{key} <= {literal(greatest)}")
         if before != len(order):
             return None
         pages = list(report.watch(reader.pages(after=greatest)))

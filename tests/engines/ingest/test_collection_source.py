@@ -10,9 +10,8 @@ import pytest
 from pymilvus import DataType
 
 from alula.errors import UsageError
-from alula.ingest import collection_source as module
 from alula.ingest.collection_source import CollectionSource
-from alula.milvus import any_of
+from alula.milvus import any_of, reading
 from alula.milvus.wire.query_results import to_float32
 from tests.small_collections import ROWS, Rows
 from tests.tiny_encoders import random_vectors, write_drq
@@ -81,7 +80,7 @@ def in_order(held):
 
 @pytest.mark.parametrize("most", [70, 16384])
 def test_every_row_once_in_the_order_of_the_keys(engine, filled, monkeypatch, most):
-    monkeypatch.setattr(module, "_MOST_ROWS", most)
+    monkeypatch.setattr(reading, "MAX_PAGE_ROWS", most)
     name, held = filled
     source = CollectionSource(engine, name)
     assert (source.rows, source.dim, source.unique, source.fingerprint) == (len(held), DIM, True, "")
@@ -138,7 +137,7 @@ def test_texts(engine, filled):
 
 def test_rows_too_long_for_one_reply(engine, collection_name, monkeypatch):
     """Pages grow by what the rows before took, so a page of short rows must not be followed by one too large."""
-    monkeypatch.setattr(module, "_PAGE_BYTES", 200_000)
+    monkeypatch.setattr(reading, "PAGE_BYTES", 200_000)
     client = engine.client
     client.create_collection(collection_name, dimension=2000, metric_type="L2", auto_id=False)
     vectors = random_vectors(300, 2000)

@@ -13,8 +13,8 @@ import pytest
 
 import alula
 from alula.errors import ServerError, UsageError
-from alula.ingest import collection_source as paging
 from alula.ingest.rpc_sink import RpcSink
+from alula.milvus import reading
 from alula.milvus.retrying import RateLimiter
 from alula.sources import ArraySource
 from tests.small_collections import DIM
@@ -80,7 +80,7 @@ def counts(report):
 
 @pytest.mark.parametrize("key", ["INT64", "VARCHAR"])
 def test_inserts_changes_and_deletes(engine, drq, collection_name, key, monkeypatch):
-    monkeypatch.setattr(paging, "_MOST_ROWS", 150)  # several pages
+    monkeypatch.setattr(reading, "MAX_PAGE_ROWS", 150)  # several pages
     collection = create(engine, collection_name, drq, key=key)
     ids = [5 * i - 900 for i in range(COUNT - 2)] + [2**63 - 2, -(2**63) + 1]
     if key == "VARCHAR":
@@ -176,14 +176,14 @@ def test_rows_that_the_reader_passed_over_are_not_taken_for_deleted(lite, drq, c
     insert(collection, list(range(COUNT)), 1)
     replica = alula.Replica(collection, columns=["year"])
     collection.delete([10, 11])
-    query = paging._query
+    query = reading._query
 
     def passing_over(*arguments, filter, **rest):
         # a server that moves its segments about, as seen on Milvus 2.3.5
         hidden = "" if filter else "id not in [10, 11, 20, 21, 22]"
         return query(*arguments, filter=filter or hidden, **rest)
 
-    monkeypatch.setattr(paging, "_query", passing_over)
+    monkeypatch.setattr(reading, "_query", passing_over)
     assert counts(replica.refresh()) == (0, 0, 2)
     monkeypatch.undo()
     assert_like_new(replica, collection)
@@ -193,14 +193,14 @@ def test_rows_that_the_reader_passed_over_are_not_taken_for_deleted(lite, drq, c
 def test_rows_that_the_reader_passed_over_at_first_are_read_after_all(lite, drq, collection_name, monkeypatch):
     collection = create(lite, collection_name, drq)
     insert(collection, list(range(COUNT)), 1)
-    query, calls = paging._query, []
+    query, calls = reading._query, []
 
     def passing_over(*arguments, filter, **rest):
         calls.append(rest)
         hidden = "id not in [10, 11, 20]" if len(calls) <= 4 and "limit" in rest else ""
         return query(*arguments, filter=filter or hidden, **rest)
 
-    monkeypatch.setattr(paging, "_query", passing_over)
+    monkeypatch.setattr(reading, "_query", passing_over)
     replica = alula.Replica(collection, columns=["year"])
     monkeypatch.undo()
     assert len(calls) > 4
@@ -268,7 +268,7 @@ def test_a_server_that_is_gone_leaves_the_replica_as_it_was(drq, collection_name
 
 
 def test_a_server_that_ends_while_it_is_read(drq, collection_name, monkeypatch):
-    monkeypatch.setattr(paging, "_MOST_ROWS", 100)
+    monkeypatch.setattr(reading, "MAX_PAGE_ROWS", 100)
     with LiteDatabase() as database, alula.connect(database.uri) as server:
         collection = create(server, collection_name, drq)
         insert(collection, list(range(COUNT)), 1)

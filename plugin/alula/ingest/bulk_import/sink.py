@@ -40,6 +40,7 @@ from alula.index_types import FieldSpec
 from alula.ingest.bulk_import.import_file import Ledger, Part, PartWriter
 from alula.ingest.bulk_import.staging import Stage
 from alula.milvus import Columns, Failure, Server, any_of, milvus_errors, server_words, what_failed
+from alula.milvus.pymilvus_internals import list_imports, start_import
 from alula.sources.base import Cursor
 
 PART_BYTES = 256 << 20
@@ -80,7 +81,7 @@ def can_import(server: Server) -> bool:
     if server.embedded:
         return False
     try:
-        server.client._get_connection().list_bulk_insert_tasks(1, "", timeout=RPC_SECONDS)
+        list_imports(server, "", RPC_SECONDS, limit=1)
     except (MilvusException, grpc.RpcError):
         return False
     return True
@@ -250,13 +251,7 @@ class ImportSink:
                     self._record(part)
 
     def _ask(self, file: str) -> int:
-        client = self._server.client
-        context = client._generate_call_context()  # names the database
-        # The time limit by its place, and no retries: pymilvus would else ask again when the answer is lost.
-        task = client._get_connection().do_bulk_insert(
-            self._name, self._partition, [file], RPC_SECONDS, context=context, retry_times=0
-        )
-        return int(task)
+        return start_import(self._server, self._name, self._partition, file, RPC_SECONDS)
 
     def _settle(self, part: Part) -> Part:
         """Find out whether a part is being imported, and otherwise make sure that nobody still can ask for it."""
@@ -296,14 +291,9 @@ class ImportSink:
 
     def _tasks(self) -> dict[int, _Task]:
         """The server's tasks for this collection."""
-        client = self._server.client
-
-        def ask() -> list[BulkInsertState]:
-            context = client._generate_call_context()
-            connection = client._get_connection()
-            return list(connection.list_bulk_insert_tasks(0, self._name, timeout=RPC_SECONDS, context=context))
-
-        states = self._read(f"list the imports into {self._name!r}", ask)
+        states = self._read(
+            f"list the imports into {self._name!r}", lambda: list_imports(self._server, self._name, RPC_SECONDS)
+        )
         return {s.task_id: _Task(s.task_id, s.files, s.state, s.row_count, s.progress, s.failed_reason) for s in states}
 
     def _of(self, part: Part) -> list[_Task]:

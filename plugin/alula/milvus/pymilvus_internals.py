@@ -1,0 +1,42 @@
+"""The private parts of pymilvus that Alula needs, in one place."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pymilvus import BulkInsertState
+
+from alula.milvus.connection import Server
+
+
+def grpc_handler(server: Server) -> tuple[Any, dict[str, Any]]:
+    """The object that makes a client's gRPC calls, and the arguments that name the database in them."""
+    context = {}
+    if hasattr(server.client, "_generate_call_context"):  # pymilvus 3
+        context["context"] = server.client._generate_call_context()
+    return server.client._get_connection(), context
+
+
+def start_import(server: Server, name: str, partition: str, file: str, timeout: float) -> int:
+    """Request the bulk import of a file once, and return the server's number of the task.
+
+    pymilvus would repeat a request whose answer is lost, and so import the file twice.
+
+    Args:
+        server: The connected server.
+        name: The collection.
+        partition: The partition; "" for the default one.
+        file: The file as the server names it.
+        timeout: Seconds to wait.
+
+    Raises:
+        MilvusException, grpc.RpcError: As they came.
+    """
+    handler, context = grpc_handler(server)
+    return int(handler.do_bulk_insert(name, partition, [file], timeout, retry_times=0, **context))
+
+
+def list_imports(server: Server, name: str, timeout: float, *, limit: int = 0) -> list[BulkInsertState]:
+    """List the server's import tasks of a collection, at most `limit` (0: all); errors as `start_import`."""
+    handler, context = grpc_handler(server)
+    return list(handler.list_bulk_insert_tasks(limit, name, timeout=timeout, **context))
