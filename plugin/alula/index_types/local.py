@@ -12,7 +12,7 @@ import numpy.typing as npt
 import scipy.sparse as sp
 
 from alula.encoders import DrqRows
-from alula.kernels import CodeIndex, InvertedIndex, TopK
+from alula.kernels import CodeIndex, InvertedIndex, TopK, warm_up
 from alula.kernels.vectors import Vectors
 
 F32 = npt.NDArray[np.float32]
@@ -24,7 +24,8 @@ EncodedRows: TypeAlias = "sp.csr_array | DrqRows"  # what an encoder makes of ro
 class LocalIndex(ABC):
     """Encoded rows of one index type in this process.
 
-    Rows have positions from 0 in the order they came; a deleted row keeps its position.
+    Rows have positions from 0 in the order they came; a deleted row keeps its position. Creating or opening one
+    compiles the loops of its searches, or loads them (`alula.kernels.warm_up`), so that no search has to.
 
     Args:
         index: What holds them.
@@ -32,6 +33,7 @@ class LocalIndex(ABC):
 
     def __init__(self, index: InvertedIndex | CodeIndex) -> None:
         self._held = index
+        warm_up()
 
     def __len__(self) -> int:
         """Positions given out so far, those of deleted rows counted."""

@@ -4,9 +4,9 @@ from alula.kernels.adc import adc_inner_products, adc_scores, pack_bytes, pack_n
 from alula.kernels.code_index.index import CodeIndex
 from alula.kernels.exact import better_is_larger, exact_scores, top_k
 from alula.kernels.inverted_index.index import InvertedIndex
-from alula.kernels.jit import warm_up
 from alula.kernels.linear import LinearQueries
 from alula.kernels.topk import TopK
+from alula.kernels.warm_up import warm_up
 
 __all__ = [
     "CodeIndex",

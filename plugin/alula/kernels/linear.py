@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from alula.kernels.jit import sparse_loops
+from alula.kernels.loops import sparse_loops
 from alula.kernels.topk import F32, I64, U8
 from alula.kernels.vectors import LINE
 

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from alula.errors import DataError
-from alula.kernels.jit import sparse_loops
+from alula.kernels.loops import sparse_loops
 from alula.kernels.topk import F32, I64, U8, U32
 
 METRICS = {"COSINE": 0, "IP": 1, "L2": 2}

@@ -49,7 +49,8 @@ class Replica:
 
     It reads what Alula keeps beside the vectors (a few dozen bytes per row), not the vectors themselves, unless they
     are asked for. What is written to the collection afterwards is seen after the next `refresh`. Several threads may
-    search, also while one refreshes.
+    search, also while one refreshes. Creating or loading one compiles the loops of searches, or loads them from the
+    cache (`alula.kernels.warm_up`).
 
     Args:
         collection: The collection, opened with its encoder.

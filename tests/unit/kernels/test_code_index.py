@@ -14,7 +14,8 @@ from alula.kernels import CodeIndex, InvertedIndex
 from alula.kernels.code_index import index as code_index
 from alula.kernels.code_index import loops_numpy as codes_numpy
 from alula.kernels.code_index.layout import BLOCK
-from alula.kernels.jit import HAS_NUMBA, code_loops
+from alula.kernels.jit import HAS_NUMBA
+from alula.kernels.loops import code_loops
 
 METRICS = ["COSINE", "IP", "L2"]
 LOOPS = {"numpy": codes_numpy} | ({"numba": code_loops()} if HAS_NUMBA else {})

@@ -11,10 +11,9 @@ import scipy.sparse as sp
 
 from alula.errors import DataError
 from alula.kernels import InvertedIndex, exact_scores, vectors
-from alula.kernels import jit as compiled
 from alula.kernels.inverted_index import index as inverted
 from alula.kernels.inverted_index import loops_numpy as sparse_numpy
-from alula.kernels.jit import HAS_NUMBA, sparse_loops
+from alula.kernels.jit import HAS_NUMBA
 
 METRICS = ["COSINE", "IP", "L2"]
 DIM = 48
@@ -400,10 +399,3 @@ def test_other_processors_and_no_numba_find_the_same(tmp_path):
         assert results_of_a_process(NUMBA_CACHE_DIR=str(tmp_path), **older) == as_here
     without = "import sys\nsys.modules['numba'] = sys.modules['llvmlite'] = None\n"
     assert results_of_a_process(without) == as_here
-
-
-def test_warm_up_says_what_it_costs():
-    seconds = compiled.warm_up()
-    assert seconds >= 0
-    assert compiled.warm_up() == seconds
-    assert sparse_loops().__name__.endswith(LOOPS[0])

@@ -15,7 +15,7 @@ from alula.errors import DataError
 from alula.kernels.array_folder import load_arrays, save_arrays
 from alula.kernels.code_index.layout import BLOCK, Rows, key_positions, key_scores
 from alula.kernels.exact import better_is_larger
-from alula.kernels.jit import code_loops
+from alula.kernels.loops import code_loops
 from alula.kernels.topk import F32, I64, U8, U16, U32, Mask, TopK, check_mask
 from alula.kernels.vectors import Vectors, check_vectors
 
@@ -233,6 +233,8 @@ class CodeIndex:
     ) -> TopK:
         """The best rows for each query.
 
+        Each loop is compiled when it first runs, unless `alula.kernels.warm_up` was called before.
+
         Args:
             lut: float32 (n, M, 256): the queries' look-up tables.
             norms: float32 (n,): the queries' norms, as `DrqQueries.norms`.
@@ -347,13 +349,6 @@ class CodeIndex:
             raise DataError(f"The folder {folder} holds no index of codes ({error} is missing).") from None
         index._left = int(np.count_nonzero(index._alive))
         return index
-
-
-def try_everything() -> None:
-    """Run every loop once on a few rows, so that it is compiled."""
-    index = CodeIndex(1, "COSINE")
-    index.add(np.zeros((1, 1), np.uint8), np.ones((1, 1), np.float32))
-    index.search(np.zeros((1, 1, 256), np.float32), np.ones(1, np.float32), 1)
 
 
 def _fixed(array: npt.NDArray[Any]) -> npt.NDArray[Any]:

@@ -15,8 +15,7 @@ from alula.errors import DataError
 from alula.kernels.array_folder import load_arrays, save_arrays
 from alula.kernels.exact import top_k
 from alula.kernels.inverted_index.postings import BLOCK, SEGMENT_ARRAYS, Segment, build_segment, merge_segments
-from alula.kernels.jit import sparse_loops, warm_up
-from alula.kernels.linear import LinearQueries
+from alula.kernels.loops import sparse_loops
 from alula.kernels.topk import F32, I64, Mask, TopK, check_mask
 from alula.kernels.vectors import Vectors, check_vectors
 
@@ -160,6 +159,8 @@ class InvertedIndex:
     ) -> TopK:
         """The best rows for each query.
 
+        Each loop is compiled when it first runs, unless `alula.kernels.warm_up` was called before.
+
         Args:
             queries: CSR (n, dim), or dimensions and weights of n queries.
             k: Results per query.
@@ -180,7 +181,6 @@ class InvertedIndex:
             DataError: If the queries have another number of dimensions, or a weight that is negative or not a number,
                 or `valid` another length.
         """
-        warm_up()
         queries = _Rows(queries, self.dim) if isinstance(queries, sp.csr_array) else queries
         found = TopK.empty(len(queries), k)
         exact = None
@@ -320,17 +320,3 @@ class _Room:
 def _heaviest(dims: I64, weights: F32, terms: int) -> tuple[I64, F32]:
     kept = np.argsort(-weights, kind="stable")[:terms]
     return dims[kept], weights[kept]
-
-
-def try_everything() -> None:
-    """Run every loop once on a few rows, so that it is compiled."""
-    rows = sp.csr_array(np.tri(12, 16, dtype=np.float32))
-    vectors = np.tri(12, 16, dtype=np.float32)
-    index = InvertedIndex(16, "L2", 16)
-    index.add(rows, vectors)
-    encoder = LinearQueries(
-        vectors.repeat(16, 1).reshape(-1, 16), np.zeros(192, np.float32), nnz=2, floor=1, scale=None
-    )
-    encoder.encode(vectors[0])
-    for rerank in (None, 0):
-        index.search(rows, 2, vectors=vectors, candidates=3, rerank=rerank, valid=index.alive)
