@@ -151,7 +151,7 @@ def _kill(run: Run, *, engine: bool = False) -> None:
 
 def engine_killed(run: Run) -> None:
     """Kill -9 the embedded engine under a running loader, which then fails."""
-    run.loader.change("--patience", "10")
+    run.loader.change("--retry-timeout", "10")
     run.loader.start()
     run.pause()
     if run.strike():

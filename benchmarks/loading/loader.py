@@ -52,7 +52,7 @@ class Loader:
         self.journal = journal or place / "load.journal"
         self.command = [sys.executable, "-m", "alula.cli", "load", name, str(source), "--uri", uri]
         self.command += ["--encoder", str(encoder), "--journal", str(self.journal)]
-        self.command += ["--patience", str(PATIENCE), "--quiet", "--json-logs", *options]
+        self.command += ["--retry-timeout", str(PATIENCE), "--quiet", "--json-logs", *options]
         self.codes: list[int] = []
         self._process: subprocess.Popen[bytes] | None = None
         self._counted: subprocess.Popen[bytes] | None = None  # whose exit status is in `codes`

@@ -148,13 +148,8 @@ class Collection:
         return load(self.target(), rows, **arguments)
 
     def target(self) -> Target:
-        """The collection as a load sees it."""
-
-        def search(vectors: Any, limit: int) -> list[list[Id]]:
-            found = self.searcher.search(vectors, limit=limit, scope=Scope(consistency_level="Strong"))
-            return [[hit.id for hit in hits] for hits in found]
-
-        return Target(self.server, self.name, self.primary_key, self.fields, self.lowering, self.count, search)
+        """The collection as a load writes to it."""
+        return Target.of(self.spec)
 
     def insert(
         self, inputs: npt.ArrayLike | Sequence[str], columns: Mapping[str, Sequence[Any]], **arguments: Any

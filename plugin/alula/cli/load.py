@@ -4,21 +4,31 @@ from __future__ import annotations
 
 import os
 import shlex
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from alula.cli.load_options import DEAD_LETTERS_EXIT, journal_options, open_journal, output_options, trouble_options
+from alula.cli.load_options import (
+    DEAD_LETTERS_EXIT,
+    journal_options,
+    open_journal,
+    output_options,
+    resumable,
+    trouble_options,
+)
 from alula.cli.load_progress import json_line, load_progress
-from alula.cli.load_source import Given, forget_stdin, source_options
+from alula.cli.load_source import SourceOptions, forget_stdin, source_options
 from alula.cli.options import connection_options, encoder_option
 from alula.collection import Collection
 from alula.encoders import load_encoder
 from alula.errors import AlulaError
+from alula.ingest.journal import Journal
 from alula.ingest.load import LoadReport, load
-from alula.ingest.plan import Mode, Via
+from alula.ingest.pipeline import Via
+from alula.ingest.plan import Mode
 from alula.ingest.preflight import dry_run
 from alula.milvus import Server
 from alula.sources import Source
@@ -38,7 +48,7 @@ if TYPE_CHECKING:
     type=click.Choice(["auto", "insert", "upsert"]),
     default="auto",
     show_default=True,
-    help="upsert: rows whose id is there are replaced. insert: faster, and doubles them. auto: insert into an empty "
+    help="upsert: replace rows with the same id. insert: faster, and doubles them. auto: insert into an empty "
     "collection, else upsert.",
 )
 @click.option(
@@ -47,14 +57,14 @@ if TYPE_CHECKING:
     default="auto",
     show_default=True,
     help="insert: by calls. import: as Parquet files that the server reads from --stage, into an empty collection. "
-    "auto: import where a stage is given and the rows are so many that it pays.",
+    "auto: import very many rows if --stage is given.",
 )
 @click.option(
     "--stage",
     help="For --via import: a folder or URL (s3://BUCKET/PREFIX) that the server reads files from; they are removed "
     "afterwards.",
 )
-@click.option("--stage-at-server", help="The stage as the server names it, if it sees it under another name.")
+@click.option("--stage-at-server", help="The stage as the server names it, if the name differs.")
 @journal_options
 @trouble_options
 @click.option(
@@ -62,8 +72,8 @@ if TYPE_CHECKING:
     type=click.Choice(["local", "ray"]),
     default="local",
     show_default=True,
-    help="What reads, encodes and writes: this process, or the workers of a Ray cluster, to which the files must be "
-    "known under the same names.",
+    help="Read, encode and write in this process, or in the workers of a Ray cluster, which must find the files under "
+    "the same names.",
 )
 @click.option(
     "--ray-address",
@@ -78,7 +88,7 @@ if TYPE_CHECKING:
 def command(
     *,
     name: str,
-    given: Given,
+    given: SourceOptions,
     encoder: Path,
     server: Server,
     partition: str | None,
@@ -91,7 +101,7 @@ def command(
     restart: bool,
     max_errors: int,
     dead_letters: Path | None,
-    patience: float,
+    retry_timeout: float,
     engine: Literal["local", "ray"],
     ray_address: str | None,
     dry: bool,
@@ -102,18 +112,18 @@ def command(
 
     SOURCE is one or more files, globs, folders or URLs (s3://, gs://, https://) of one format, or - for standard input:
     Parquet, JSON lines, CSV or Arrow tables, .npy, .npz or HDF5 arrays, images, or .txt files with a text per line. The
-    rows are what the encoder takes: vectors, images or texts. A row that cannot be loaded is put aside with its
-    reason into a Parquet file. What Milvus has acknowledged is written into a journal, so that a load goes on after any
-    crash; at the end the rows are counted, and some compared with what the encoder makes of them.
+    rows are the inputs of the encoder: vectors, images or texts. Rows that cannot be loaded are written to a Parquet
+    file, with their reasons. A journal records the rows that Milvus has acknowledged, so that a load resumes after any
+    crash; at the end the rows are counted, and a sample is encoded again and compared.
 
     \b
     alula load words words.parquet --uri ./words.db --encoder words-drq.onnx
     alula load words words.parquet --uri ./words.db --encoder words-drq.onnx --resume
     alula load docs "s3://bucket/docs/*.parquet" --map title=headline --uri http://milvus:19530 --encoder docs.onnx
 
-    Exit codes: 0 all rows are loaded, 1 failed, 2 wrong usage, 3 loaded but for the rows put aside, 130 stopped.
+    Exit codes: 0 all rows are loaded, 1 failed, 2 wrong usage, 3 loaded except rejected rows, 130 stopped.
     """
-    loaded = load_encoder(encoder, threads=1)  # which leaves the cores to encoding batches side by side
+    loaded = load_encoder(encoder, threads=1)  # leaves the cores to concurrent batches
     collection = Collection.open(server, name, encoder=loaded)
     journal_path = journal_path or Path(f"alula-{name}.journal")
     spool = journal_path.with_suffix("")
@@ -125,7 +135,7 @@ def command(
     if restart:
         forget_stdin(spool)
     journal = open_journal(journal_path, resume=resume, restart=restart)
-    try:
+    with _keeping_stdin(journal, spool), resumable(journal):
         rows = given.open(loaded, server, spool)
         with load_progress(quiet=quiet, json_logs=json_logs) as progress:
             report = load(
@@ -139,20 +149,15 @@ def command(
                 journal=journal,
                 max_errors=max_errors,
                 dead_letters=dead_letters,
-                patience=patience,
+                retry_timeout=retry_timeout,
                 progress=progress,
-                cluster=cluster,
+                engine=cluster,
             )
-    except BaseException:
-        if journal.untouched:
-            forget_stdin(spool)
-        journal.leave()
-        raise
     if report.verification.problem:
         journal.close()
         raise AlulaError(
             f"{report.rows:,} rows were loaded into {name}, but {report.verification.problem}. Give the same command "
-            "with --resume to check again."
+            "with --resume to check again, or with --restart to load all rows again."
         )
     journal.remove()
     forget_stdin(spool)
@@ -161,10 +166,21 @@ def command(
         click.get_current_context().exit(DEAD_LETTERS_EXIT)
 
 
+@contextmanager
+def _keeping_stdin(journal: Journal, spool: Path) -> Iterator[None]:
+    """Remove the copy of standard input after an error, unless a resumed load needs it."""
+    try:
+        yield
+    except BaseException:
+        if journal.path is None or not journal.path.exists():
+            forget_stdin(spool)
+        raise
+
+
 def _cluster(address: str | None) -> RayCluster:
     if address == "local":  # Ray reads these when it is imported
-        os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")  # its way to say: listen at 127.0.0.1 alone
-        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # its makers get no report of a load into Milvus
+        os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")  # means: listen at 127.0.0.1 alone
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # sends no usage report
     from alula.ingest.ray.engine import RayCluster  # noqa: PLC0415 - Ray is an extra, and slow to import
 
     return RayCluster(address or "auto")
@@ -181,7 +197,7 @@ def _show_dry_run(collection: Collection, source: Source, *, quiet: bool, json_l
         click.echo(f"{field}  from  {f'{field.name} ({given})' if given else 'the row numbers'}")
     click.echo(f"{collection.lowering.field.name}  from  the {source.input} of {source.name}")
     if found.ignored:
-        click.echo(f"Left out, since {collection.name} has no such fields: {', '.join(found.ignored)}.")
+        click.echo(f"Columns without a field in {collection.name}: {', '.join(found.ignored)}.")
     click.echo(f"{found.rows - found.bad:,} of {found.rows:,} rows can be loaded; nothing was written.")
     for row, reason in found.reasons:
         click.echo(f"  Row {row}: {reason}")
@@ -199,23 +215,23 @@ def _show(report: LoadReport, collection: Collection, *, quiet: bool, json_logs:
         click.echo(f"{report.bad:,} rows could not be loaded: they are in {where}, with the reasons.", err=True)
     if quiet:
         return
-    replaced = f", {report.replaced:,} of them in place of rows with the same id" if report.replaced else ""
+    replaced = f", {report.replaced:,} of them replaced rows with the same id" if report.replaced else ""
     earlier = f" ({report.rows - report.written:,} of them in earlier runs)" if report.rows > report.written else ""
     rate = f"{report.rows_per_second:,.0f}/s, {report.bytes / 1e6 / report.seconds:,.1f} MB/s"
     click.echo(
-        f"Loaded {report.rows:,} rows{earlier} in {report.seconds:.1f} s ({rate}){replaced}. {name} now holds "
+        f"Loaded {report.rows:,} rows{earlier} in {report.seconds:.1f} s ({rate}){replaced}. {name} now contains "
         f"{report.total:,}."
     )
     busy = ", ".join(f"{stage} {share:.0%}" for stage, share in report.shares.items())
-    click.echo(f"Busy: {busy}; {report.bottleneck} set the pace.")
+    click.echo(f"Bottleneck: {report.bottleneck} (busy: {busy}).")
     click.echo(
         f"Checked: {check.compared} rows equal their source bit for bit; {check.found} of them are among their own "
         "10 nearest rows."
     )
-    if report.numbered:
+    if report.auto_ids:
         click.echo(f"The source has no column {collection.primary_key.name!r}: the rows were numbered from 0.")
     if report.ignored:
-        click.echo(f"Left out, since {name} has no such fields: {', '.join(report.ignored)}.")
+        click.echo(f"Columns without a field in {name}: {', '.join(report.ignored)}.")
 
 
 def _as_json(report: LoadReport) -> Mapping[str, Any]:

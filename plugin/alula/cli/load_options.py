@@ -1,23 +1,45 @@
-"""Options of the commands that write rows: the journal, rows that cannot be written, what is shown."""
+"""Options of the commands that write rows: the journal, rejected rows, retries, the output."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import click
 
-from alula.errors import UsageError
+from alula.errors import AlulaError, UsageError
 from alula.ingest.journal import Journal
-from alula.ingest.load import PATIENCE
+from alula.ingest.load import RETRY_TIMEOUT
 
 DEAD_LETTERS_EXIT = 3
 Command = Callable[..., Any]
 
 
+class RenamedOption(click.Option):
+    """An option whose old spellings still work, and are missing in the help.
+
+    Args:
+        old: The old spellings.
+    """
+
+    def __init__(self, declarations: list[str], *, old: tuple[str, ...], **attributes: Any) -> None:
+        super().__init__(declarations, **attributes)
+        self._shown = list(self.opts)
+        self.opts += old
+
+    def get_help_record(self, ctx: click.Context) -> tuple[str, str] | None:
+        """The help, with the present spelling alone."""
+        every, self.opts = self.opts, self._shown
+        try:
+            return super().get_help_record(ctx)
+        finally:
+            self.opts = every
+
+
 def journal_options(command: Command) -> Command:
-    """Add ``--journal``, ``--resume`` and ``--restart``; `open_journal` takes what they give."""
+    """Add ``--journal``, ``--resume`` and ``--restart``, the arguments of `open_journal`."""
     return _add(
         command,
         (
@@ -25,18 +47,16 @@ def journal_options(command: Command) -> Command:
                 "--journal",
                 "journal_path",
                 type=click.Path(path_type=Path, dir_okay=False),
-                help="The file that remembers what is loaded; alula-NAME.journal in this folder by default.",
+                help="The file that records the loaded rows; alula-NAME.journal in this folder by default.",
             ),
-            click.option(
-                "--resume", is_flag=True, help="Go on with the load that the journal tells of, if there is one."
-            ),
-            click.option("--restart", is_flag=True, help="Forget the load that the journal tells of, and begin again."),
+            click.option("--resume", is_flag=True, help="Resume the load recorded in the journal, if any."),
+            click.option("--restart", is_flag=True, help="Forget the load recorded in the journal, and begin again."),
         ),
     )
 
 
 def trouble_options(command: Command) -> Command:
-    """Add what to do with rows that cannot be written, and with a server that does not answer."""
+    """Add the options for rejected rows and for a server that does not answer."""
     return _add(
         command,
         (
@@ -50,14 +70,17 @@ def trouble_options(command: Command) -> Command:
             click.option(
                 "--dead-letters",
                 type=click.Path(path_type=Path, dir_okay=False),
-                help="The Parquet file for rows that cannot be loaded; alula-NAME.dead.parquet by default.",
+                help="The Parquet file for rows that cannot be loaded; alula-NAME.dead.parquet by default, or the next "
+                "free name if it is there from another load.",
             ),
             click.option(
-                "--patience",
+                "--retry-timeout",
+                cls=RenamedOption,
+                old=("--patience",),
                 type=click.FloatRange(min=0),
-                default=PATIENCE,
+                default=RETRY_TIMEOUT,
                 show_default=True,
-                help="Seconds to keep trying while Milvus does not answer or asks for less.",
+                help="Seconds to keep trying while Milvus does not answer or limits the rate.",
             ),
         ),
     )
@@ -81,10 +104,10 @@ def _add(command: Command, options: tuple[Command, ...]) -> Command:
 
 
 def open_journal(path: Path, *, resume: bool, restart: bool) -> Journal:
-    """The journal of a command, new or taken up again.
+    """The journal of a command, new or resumed.
 
     Raises:
-        UsageError: If it tells of something unfinished and nobody said what to do about it.
+        UsageError: If it records an unfinished load, and neither `resume` nor `restart` is given.
     """
     if resume and restart:
         raise UsageError("--resume and --restart are opposites; give one of them.")
@@ -95,10 +118,26 @@ def open_journal(path: Path, *, resume: bool, restart: bool) -> Journal:
         done, source = journal.read_rows, job["source"]
         journal.close()
         raise UsageError(
-            f"The journal {path} tells of an unfinished load of {source} ({done:,} rows done): add --resume to go on "
-            "with it, or --restart to forget it."
+            f"The journal {path} records an unfinished load of {source} ({done:,} rows done): add --resume to continue "
+            "it, or --restart to forget it."
         )
     if restart and there:
         journal.remove()
         journal = Journal(path)
     return journal
+
+
+@contextmanager
+def resumable(journal: Journal) -> Iterator[None]:
+    """Leave the journal after an error, with the option that resumes the load."""
+    try:
+        yield
+    except (AlulaError, KeyboardInterrupt) as error:
+        written = not journal.untouched
+        journal.leave()
+        if written and isinstance(error, AlulaError) and not isinstance(error, UsageError):
+            raise type(error)(f"{error} Give the same command with --resume to continue.") from error
+        raise
+    except BaseException:
+        journal.leave()
+        raise

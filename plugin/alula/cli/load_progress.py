@@ -1,4 +1,4 @@
-"""How a load shows its progress: a bar for people, lines of JSON for machines."""
+"""Progress of a load: a bar for people, lines of JSON for machines."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from alula.ingest.pipeline import Status
+from alula.ingest.monitor import Status
 
 Show = Callable[[Status], None]
 LOG_SECONDS = 5.0
@@ -29,7 +29,7 @@ def json_line(event: str, **values: Any) -> None:
 
 @contextmanager
 def load_progress(*, quiet: bool, json_logs: bool) -> Iterator[Show]:
-    """Something to tell the status to, which shows it.
+    """A function that shows the status of a load.
 
     Args:
         quiet: Show nothing.

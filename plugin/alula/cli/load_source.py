@@ -1,4 +1,4 @@
-"""What ``alula load`` reads: the options that say where rows come from."""
+"""Options of ``alula load`` for the source of the rows."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ STDIN_FORMATS = ("jsonl", "csv", "tsv", "txt")
 
 
 @dataclass(frozen=True)
-class Given:
-    """What the user said about the source."""
+class SourceOptions:
+    """The options for the source."""
 
     places: Sequence[str]
     vector_column: str | None
@@ -40,9 +40,9 @@ class Given:
         """Open the source.
 
         Args:
-            encoder: What the rows are for.
-            server: Where a collection is read from.
-            spool: A path without ending where standard input is kept.
+            encoder: The encoder of the rows.
+            server: The server of a collection to read.
+            spool: A path without ending for a copy of standard input.
 
         Raises:
             UsageError, DataError: If it cannot be opened.
@@ -104,28 +104,26 @@ def _spool_file(spool: Path, ending: str) -> Path:
 
 
 def forget_stdin(spool: Path) -> None:
-    """Remove what standard input was copied to."""
+    """Remove the copy of standard input."""
     for ending in STDIN_FORMATS:
         _spool_file(spool, ending).unlink(missing_ok=True)
 
 
 def source_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add the options; the command gets a `Given` as ``given``."""
+    """Add the options; the command gets a `SourceOptions` as ``given``."""
 
     @functools.wraps(command)
     def run(*args: Any, **options: Any) -> Any:
         names = ("places", "vector_column", "text_column", "columns", "mapping_file", "metadata", "stdin_format")
         taken = {name: options.pop(name) for name in (*names, "from_collection")}
-        given = Given(**taken, filter=options.pop("expression"))
+        given = SourceOptions(**taken, filter=options.pop("expression"))
         return command(*args, given=given, **options)
 
     for option in reversed(
         (
             click.argument("places", metavar="[SOURCE]...", nargs=-1),
-            click.option(
-                "--vector-column", help="The column that holds the vectors; by default the only list of numbers."
-            ),
-            click.option("--text-column", help="The column that holds the texts; by default the only one of strings."),
+            click.option("--vector-column", help="The column with the vectors; by default the only list of numbers."),
+            click.option("--text-column", help="The column with the texts; by default the only one of strings."),
             click.option(
                 "--map",
                 "columns",
@@ -145,13 +143,13 @@ def source_options(command: Callable[..., Any]) -> Callable[..., Any]:
                 type=click.Choice(STDIN_FORMATS),
                 default=STDIN_FORMATS[0],
                 show_default=True,
-                help="What comes from standard input (-).",
+                help="Format of standard input (-).",
             ),
             click.option(
                 "--from-collection", metavar="OTHER", help="Load the rows of a collection of the same server."
             ),
             click.option(
-                "--filter", "expression", default="", help="With --from-collection: only rows for which this holds."
+                "--filter", "expression", default="", help="With --from-collection: only rows that satisfy this filter."
             ),
         )
     ):

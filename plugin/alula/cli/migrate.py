@@ -12,14 +12,23 @@ import click
 from rich.table import Table
 from rich.text import Text
 
-from alula.cli.load_options import DEAD_LETTERS_EXIT, journal_options, open_journal, output_options, trouble_options
+from alula.cli.load_options import (
+    DEAD_LETTERS_EXIT,
+    RenamedOption,
+    journal_options,
+    open_journal,
+    output_options,
+    resumable,
+    trouble_options,
+)
 from alula.cli.load_progress import json_line, load_progress
 from alula.cli.options import connection_options, console, encoder_options, index_type_options
 from alula.encoders import load_encoder
 from alula.errors import UsageError
 from alula.ingest.journal import Journal
-from alula.migration.migrate import NEIGHBOURS, Migration, MigrationReport, roll_back
-from alula.migration.source_collection import read_old
+from alula.migration.migrate import Migration, MigrationReport, roll_back
+from alula.migration.recall import NEIGHBOURS
+from alula.migration.source_collection import read_source_collection
 from alula.milvus import Server
 
 
@@ -31,14 +40,21 @@ from alula.milvus import Server
 @connection_options()
 @click.option("--swap-alias", "alias", help="The alias to point to the new collection at the end, in one step.")
 @click.option("--rollback", is_flag=True, help="Only point --swap-alias back to --from.")
-@click.option("--filter", "expression", default="", help="Migrate only rows that satisfy this, in Milvus's words.")
+@click.option("--filter", "expression", default="", help="Migrate only rows that satisfy this filter of Milvus.")
 @click.option(
     "--changed-field",
-    help="An integer field that grows with every change of any row (a time, a version): rows that change meanwhile are "
-    "copied again.",
+    help="An integer field that grows with every change of any row (a time, a version): rows that change during the "
+    "migration are copied again.",
 )
 @click.option("--vector-field", help="The field with the vectors; by default the only one.")
-@click.option("--leave-out", multiple=True, help="A field to migrate without; repeatable.")
+@click.option(
+    "--exclude-field",
+    "exclude_fields",
+    cls=RenamedOption,
+    old=("--leave-out",),
+    multiple=True,
+    help="A field to migrate without; repeatable.",
+)
 @click.option("--drop-vectors", is_flag=True, help="Do not keep the vectors; see 'alula create'.")
 @click.option(
     "--queries",
@@ -50,17 +66,17 @@ from alula.milvus import Server
 @click.option(
     "--min-recall",
     type=click.FloatRange(0, 1),
-    help=f"Fail, before the alias is touched, when the new recall at {NEIGHBOURS} is less.",
+    help=f"Fail, and leave the alias, if the new recall at {NEIGHBOURS} is less.",
 )
 @click.option(
     "--from-encoder",
     type=click.Path(path_type=Path, exists=True, dir_okay=False),
-    help="The encoder of --from, where that is Alula's: its recall cannot be measured without.",
+    help="The encoder of --from, if that is Alula's, to measure its recall.",
 )
 @journal_options
 @trouble_options
 @click.option(
-    "--dry-run", "dry", is_flag=True, help="Show what becomes of every field, and how large it gets; write nothing."
+    "--dry-run", "dry", is_flag=True, help="Show every field in the new collection, with its size; write nothing."
 )
 @output_options
 @index_type_options("create_options")
@@ -76,7 +92,7 @@ def command(
     expression: str,
     changed_field: str | None,
     vector_field: str | None,
-    leave_out: tuple[str, ...],
+    exclude_fields: tuple[str, ...],
     drop_vectors: bool,
     queries: int,
     min_recall: float | None,
@@ -86,7 +102,7 @@ def command(
     restart: bool,
     max_errors: int,
     dead_letters: Path | None,
-    patience: float,
+    retry_timeout: float,
     dry: bool,
     quiet: bool,
     json_logs: bool,
@@ -94,10 +110,10 @@ def command(
 ) -> None:
     """Move the collection --from to an index type of Alula's, or to a newer encoder, while it serves.
 
-    Creates --to with the same key and scalar fields, copies the rows, catches up with rows that are added, deleted and
-    (with --changed-field) changed meanwhile, compares the recall of both on vectors of their own, and points an alias
-    to the new one. The old one stays as it is. To lose no write, let writers pause for the last round: give the same
-    command with --resume then, and --swap-alias.
+    Creates --to with the same key and scalar fields, copies the rows, then those that are added, deleted and (with
+    --changed-field) changed during the copy, compares the recall of both on vectors of their own, and points an alias
+    to the new one. The old one stays as it is. The alias is only moved if the last look found both equal: pause the
+    writers for it, and give the same command with --resume and --swap-alias.
 
     \b
     alula migrate --from docs --to docs_v2 --index-type DRQ --encoder docs.onnx --uri http://localhost:19530 --dry-run
@@ -105,13 +121,14 @@ def command(
         --changed-field updated_at --min-recall 0.95 --swap-alias docs_live
     alula migrate --from docs --to docs_v2 --uri http://localhost:19530 --swap-alias docs_live --rollback
 
-    Exit codes: 0 all rows are migrated, 1 failed, 2 wrong usage, 3 all but rows that cannot be, 130 stopped.
+    Exit codes: 0 all rows are migrated, 1 failed or alias not moved, 2 wrong usage, 3 all except rejected rows,
+    130 stopped.
     """
     if rollback:
         _roll_back(server, old, new, alias, quiet=quiet)
         return
     _check_usage(index_type, encoder, min_recall, queries)
-    reading: dict[str, Any] = {"vector_field": vector_field, "leave_out": leave_out, "filter": expression}
+    reading: dict[str, Any] = {"vector_field": vector_field, "exclude_fields": exclude_fields, "filter": expression}
     making: dict[str, Any] = {
         "encoder": load_encoder(encoder, threads=1),  # type: ignore[arg-type]
         "index_type": index_type,
@@ -120,14 +137,14 @@ def command(
         "changed_field": changed_field,
         "alias": alias,
         "old_encoder": from_encoder,
-        "go_on": resume or restart,
+        "resume": resume or restart,
     }
     if dry:
-        _show_plan(Migration(read_old(server, old, **reading), new, **making), json_logs=json_logs)
+        _show_plan(Migration(read_source_collection(server, old, **reading), new, **making), json_logs=json_logs)
         return
     journal = open_journal(journal_path or Path(f"alula-{new}.journal"), resume=resume, restart=restart)
-    try:
-        migration = Migration(read_old(server, old, **reading), new, **making)
+    with resumable(journal):
+        migration = Migration(read_source_collection(server, old, **reading), new, **making)
         if not (quiet or json_logs):
             _show_start(migration)
         with load_progress(quiet=quiet, json_logs=json_logs) as progress:
@@ -135,14 +152,11 @@ def command(
                 journal=journal,
                 max_errors=max_errors,
                 dead_letters=dead_letters or Path(f"alula-{new}.dead.parquet"),
-                patience=patience,
+                retry_timeout=retry_timeout,
                 queries=queries,
                 min_recall=min_recall,
                 progress=progress,
             )
-    except BaseException:
-        journal.leave()
-        raise
     if alias is None:
         journal.close()
     else:
@@ -158,7 +172,7 @@ def command(
 def _check_usage(index_type: str | None, encoder: Path | None, min_recall: float | None, queries: int) -> None:
     if index_type is None or encoder is None:
         missing = "--index-type" if index_type is None else "--encoder"
-        raise UsageError(f"{missing} is missing: a migration needs to know what to make; only --rollback does not.")
+        raise UsageError(f"{missing} is missing; only --rollback works without it.")
     if min_recall is not None and not queries:
         raise UsageError("--min-recall needs queries to measure the recall with; leave --queries 0 out.")
 
@@ -175,13 +189,13 @@ def _show_start(migration: Migration) -> None:
     old = migration.old
     for note in old.notes:
         click.echo(note, err=True)
-    left = [fate.name for fate in old.fates if fate.becomes == "left out"]
+    left = [field.name for field in old.mappings if field.becomes == "left out"]
     if left:
         click.echo(f"Left out: {', '.join(left)}.", err=True)
     if migration.changed_field is None:
         click.echo(
-            "Without --changed-field, rows that are changed in place while this runs keep their older values in "
-            f"{migration.new.name}; rows that are added and deleted are seen.",
+            "Without --changed-field, rows that are changed in place during the migration keep their older values in "
+            f"{migration.new.name}; added and deleted rows are synchronised.",
             err=True,
         )
 
@@ -192,14 +206,14 @@ def _show_plan(migration: Migration, *, json_logs: bool) -> None:
         json_line(
             "dry run",
             rows=old.rows,
-            fields=[asdict(fate) for fate in old.fates],
+            fields=[asdict(field) for field in old.mappings],
             notes=old.notes,
             bytes={size.name: size.bytes_per_row * old.rows for size in sizes},
         )
         return
     fields = Table("field", "in " + old.name, "in " + migration.new.name, box=None, pad_edge=False)
-    for fate in old.fates:
-        fields.add_row(*map(Text, (fate.name, fate.kind, fate.becomes)))
+    for field in old.mappings:
+        fields.add_row(*map(Text, (field.name, field.type, field.becomes)))
     console().print(fields)
     click.echo()
     table = Table(box=None, pad_edge=False)
@@ -225,8 +239,8 @@ def _show(report: MigrationReport, migration: Migration, server: Server, journal
         click.echo(f"{report.bad:,} rows could not be migrated: {report.reason}.", err=True)
     if not report.settled:
         click.echo(
-            f"{old} was written to until the last look: what was written since is missing in {new}. Let writers pause "
-            "while a migration ends.",
+            f"{old} changed until the last look: later writes are missing in {new}. Pause the writers before the alias "
+            "is moved.",
             err=True,
         )
     if quiet:
@@ -237,12 +251,12 @@ def _show(report: MigrationReport, migration: Migration, server: Server, journal
         )
     changed = "" if report.changed is None else f"{report.changed:,} changed, "
     end = "then both were equal" if report.settled else f"then rows of {old} still changed"
-    click.echo(f"Caught up: {changed}{report.added:,} added, {report.deleted:,} deleted; {end}.")
+    click.echo(f"Synchronised: {changed}{report.added:,} added, {report.deleted:,} deleted; {end}.")
     if report.new_recall is not None:
         theirs = report.old_recall or (
-            "not measured, since its encoder was not given (--from-encoder)"
+            "not measured without its encoder (--from-encoder)"
             if migration.old.settings
-            else "not measured, since it has no index"
+            else "not measured, it has no index"
         )
         click.echo(f"Recall at {NEIGHBOURS} over {report.new_recall.queries:,} queries:")
         click.echo(f"  {old}: {theirs}")
@@ -252,7 +266,7 @@ def _show(report: MigrationReport, migration: Migration, server: Server, journal
         click.echo(f"{before} points to {new} now. Back: {_command(server, old, new, alias)} --rollback")
     else:
         click.echo(
-            f"{old} is as it was. {journal.path} remembers this: the same command with --resume catches up again, and "
+            f"{old} is as it was. {journal.path} records this: the same command with --resume synchronises again, and "
             "with --swap-alias points an alias to the new collection. Delete it when you are done."
         )
 

@@ -30,7 +30,7 @@ from alula.evaluation.settings import Settings, default_sweep, given_sweep, show
 from alula.evaluation.sizes import lowering_sizes
 from alula.index_types import index_types
 from alula.ingest.load import load
-from alula.ingest.pipeline import Status
+from alula.ingest.monitor import Status
 from alula.milvus import Server
 
 SAMPLES = 5  # queries shown with their neighbours

@@ -1,6 +1,6 @@
-"""A collection in Milvus as a source: its rows in the order of their primary keys, page by page.
+"""A collection as a source: its rows in primary-key order, page by page.
 
-Not imported by the package: whoever reads files alone needs no Milvus client.
+Sources of files alone need no Milvus client.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class CollectionSource:
         text_field: The field with the texts; by default the only VARCHAR beside the primary key.
         filter: A filter expression of Milvus that rows must satisfy.
         input: ``"vectors"`` or ``"text"``.
-        live: Whether others write to it meanwhile; else reading it ends with an error when rows were passed over.
+        live: True for concurrent writers; else reading raises an error if rows were skipped.
 
     Attributes:
         left_out: Fields that cannot be scalar columns, with their types.
@@ -121,8 +121,13 @@ class CollectionSource:
         )
 
 
+def type_name(number: int) -> str:
+    """Milvus's name of a field type, e.g. ``INT64``."""
+    return str(DataType(number).name)
+
+
 def _schema(fields: Sequence[Mapping[str, Any]], own: str | None) -> tuple[pa.Schema, dict[str, str]]:
-    """The fields that can be read, with their Arrow types, and the types of the others.
+    """The readable fields with their Arrow types, and the types of the others.
 
     Args:
         fields: As Milvus describes them.
@@ -131,7 +136,7 @@ def _schema(fields: Sequence[Mapping[str, Any]], own: str | None) -> tuple[pa.Sc
     found: list[pa.Field] = []
     others: dict[str, str] = {}
     for field in fields:
-        name, kind = field["name"], DataType(field["type"]).name
+        name, kind = field["name"], type_name(field["type"])
         if own is not None and name.startswith(f"{own}__"):
             continue  # a companion field of the index type
         if field.get("nullable"):

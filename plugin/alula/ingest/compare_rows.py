@@ -11,7 +11,7 @@ from alula.milvus.wire.query_results import same_value
 
 
 def same_rows(stored: Mapping[str, Any], columns: Columns, position: int, fields: Sequence[FieldSpec]) -> str | None:
-    """The first field in which a stored row differs from the row at a position of columns; None if none does.
+    """The first field in which a stored and a written row differ; None if equal.
 
     Args:
         stored: The row as pymilvus's query returns it.

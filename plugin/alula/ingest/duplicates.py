@@ -1,4 +1,4 @@
-"""Find rows whose key an earlier row of the same source has, in little memory however many rows there are."""
+"""Find rows with the key of an earlier row, in memory that does not grow."""
 
 from __future__ import annotations
 
@@ -23,12 +23,14 @@ _BUCKETS = 256  # on disk, sorted one at a time: a billion rows are 100 MB each
 def duplicate_rows(
     keys: Iterable[pa.Array], folder: Path, *, most: int, progress: Callable[[int], None] | None = None
 ) -> list[int]:
-    """Numbers of rows whose key an earlier row has; 24 bytes per row are kept in a temporary folder meanwhile.
+    """Numbers of rows whose key an earlier row has.
+
+    A temporary folder keeps 24 bytes per row.
 
     Args:
         keys: The keys in the order of the rows, integers or strings. Missing ones are equal to nothing.
-        folder: Where the temporary folder is made.
-        most: Stop behind so many.
+        folder: Parent of the temporary folder.
+        most: Stop after more duplicates than this.
         progress: Called with the number of rows read.
 
     Raises:

@@ -1,21 +1,24 @@
-"""Load a source into a collection: once, or in as many runs as crashes make of it."""
+"""Load a source into a collection, in one run or, after crashes, in several."""
 
 from __future__ import annotations
 
+import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
 
 from alula.errors import AlulaError, DataError, LoadInterrupted
+from alula.ingest.bulk_import.delivery import ImportDelivery, ImportLedger
 from alula.ingest.bulk_import.sink import ImportSink
 from alula.ingest.dead_letters import write_dead_letters
-from alula.ingest.delivery import CallDelivery, ImportDelivery
-from alula.ingest.doubtful_rows import settle
+from alula.ingest.delivery import CallDelivery, Delivery
+from alula.ingest.doubtful_rows import rewrite_doubtful
 from alula.ingest.journal import Journal
-from alula.ingest.pipeline import Pipeline, Progress, Status
-from alula.ingest.plan import Mode, Via, begin
+from alula.ingest.monitor import LoadMonitor, Progress, Status
+from alula.ingest.pipeline import Engine, LoadTask, LocalEngine, Via
+from alula.ingest.plan import LoadPlan, Mode, plan_load
 from alula.ingest.preflight import Preflight
 from alula.ingest.rpc_sink import RpcSink
 from alula.ingest.target import Target
@@ -23,32 +26,29 @@ from alula.ingest.verify import Verification, verify
 from alula.milvus.retrying import RateLimiter, StoppedError
 from alula.sources import Source
 
-if TYPE_CHECKING:
-    from alula.ingest.ray.engine import RayCluster
-
 WRITERS, LITE_WRITERS = 4, 2  # calls at a time; Milvus Lite 2.5 takes more time for more
-PATIENCE = 300.0  # seconds
-LITE_PATIENCE = 2.0  # an embedded engine that has ended does not come back
+RETRY_TIMEOUT = 300.0  # seconds
+LITE_RETRY_TIMEOUT = 2.0  # an embedded engine that has ended does not come back
 
 
 @dataclass(frozen=True)
 class LoadReport:
-    """What a load did.
+    """The result of a load.
 
     Args:
-        rows: Rows loaded, those of earlier runs counted.
-        replaced: How many of them took the place of a row with the same id.
+        rows: Rows loaded, including earlier runs.
+        replaced: Rows among them that replaced a row with the same id.
         total: Rows in the collection afterwards.
-        bad: Rows that could not be loaded.
-        dead_letters: The file that holds these rows; None if there are none, or nobody asked for a file.
+        bad: Rejected rows.
+        dead_letters: The file with the rejected rows; None without rejected rows or without a file for them.
         seconds: Time for reading, encoding and writing in this run.
         written: Rows written in this run.
         bytes: Bytes written in this run.
-        numbered: Whether the rows were numbered because the source has no id column.
-        ignored: Columns of the source that the collection has no field for.
-        shares: How busy reading, encoding and writing were, as shares of the time.
-        retries: Calls that were made again.
-        verification: What was found at the end.
+        auto_ids: True if the row numbers are the keys, because the source has no id column.
+        ignored: Columns of the source without a field in the collection.
+        shares: Busy share of reading, encoding and writing.
+        retries: Repeated calls.
+        verification: The check at the end.
     """
 
     rows: int
@@ -59,7 +59,7 @@ class LoadReport:
     seconds: float
     written: int
     bytes: int
-    numbered: bool
+    auto_ids: bool
     ignored: tuple[str, ...]
     shares: dict[str, float]
     retries: int
@@ -67,12 +67,12 @@ class LoadReport:
 
     @property
     def rows_per_second(self) -> float:
-        """Rows written in a second of this run."""
+        """Rows written per second of this run."""
         return self.written / self.seconds
 
     @property
     def bottleneck(self) -> str:
-        """The stage that the load waited for."""
+        """The busiest stage."""
         return max(self.shares, key=lambda stage: self.shares[stage])
 
 
@@ -88,11 +88,11 @@ def load(
     journal: Journal | None = None,
     max_errors: int = 0,
     dead_letters: Path | None = None,
-    patience: float = PATIENCE,
+    retry_timeout: float = RETRY_TIMEOUT,
     progress: Progress | None = None,
-    cluster: RayCluster | None = None,
+    engine: Engine | None = None,
 ) -> LoadReport:
-    """Load a source into a collection, or go on with a load that a journal tells of.
+    """Load a source into a collection, or resume the load that a journal records.
 
     With `max_errors` 0 the source is read twice: every row is checked before the first is written.
 
@@ -100,21 +100,22 @@ def load(
         target: The collection.
         source: The rows.
         partition: Partition to write to.
-        mode: Whether rows may be in the collection already: ``upsert`` replaces them, ``insert`` is faster and doubles
-            them, ``auto`` inserts into an empty collection and else upserts.
-        via: ``insert``: by insert and upsert calls. ``import``: as files that the server reads from the stage, into an
-            empty collection. ``auto`` imports where a stage is given and the rows are so many that it pays.
-        stage: URL of a place that the server can read files from.
-        stage_at_server: The stage as the server names it, if it sees it under another name.
-        journal: Keeps what was acknowledged; one in memory if None.
-        max_errors: The most rows that may be left out.
-        dead_letters: The Parquet file for the rows that were left out.
-        patience: Seconds for which a failing call to Milvus is made again.
-        progress: Told how far it is.
-        cluster: Reads, encodes and writes on its machines; this one does if None.
+        mode: ``upsert`` replaces rows with the same id, ``insert`` is faster and doubles them, ``auto`` inserts into an
+            empty collection and else upserts.
+        via: ``insert``: by insert and upsert calls. ``import``: as files that the server reads from the staging area,
+            into an empty collection. ``auto`` imports very many rows if a staging area is given.
+        stage: URL of a staging area, from which the server reads files.
+        stage_at_server: The staging area as the server names it, if the name differs.
+        journal: Records acknowledged rows; one in memory if None.
+        max_errors: The most rows that may be rejected.
+        dead_letters: The Parquet file for the rejected rows; the file of another load is kept, and the next free name
+            taken (``rows-2.parquet``).
+        retry_timeout: Seconds for which a failing call to Milvus is repeated.
+        progress: Called with the status whenever it changes.
+        engine: Reads, encodes and writes; this process if None.
 
     Raises:
-        UsageError: If the source gives something else than the encoder takes, or the journal is of another load.
+        UsageError: If the source does not fit the encoder, or the journal is of another load.
         DataError: If too many rows cannot be loaded, or the source is damaged.
         ServerError: If Milvus refuses rows for good.
         LoadInterrupted: If the user stopped it.
@@ -123,116 +124,130 @@ def load(
         target.check_partition(partition)
     target.check_source(source)
     journal = journal or Journal()
-    report: Progress = progress or (lambda _: None)
-    job = begin(journal, target, source, partition=partition, mode=mode, via=via, stage=stage, cluster=cluster)
-    size = int(job["batch_rows"])
+    engine = engine or LocalEngine()
+    plan = plan_load(journal, target, source, partition=partition, mode=mode, via=via, stage=stage, engine=engine)
+    limiter = _limiter(target, retry_timeout)
     status = Status(total=source.rows, read=journal.read_rows, bad=journal.dead_count)
-    embedded = target.server.embedded
-    pace = RateLimiter(LITE_WRITERS if embedded else WRITERS, min(patience, LITE_PATIENCE) if embedded else patience)
-    sink = RpcSink(target.server, target.name, target.specs, partition, pace)
-    delivery: CallDelivery | ImportDelivery = CallDelivery(sink, journal, replace=job["replace"])
-    if job["via"] == "import":
-        delivery = _importing(journal, target, job, stage_at_server=stage_at_server, status=status, report=report)
-    pipeline = (cluster.pipeline if cluster else Pipeline)(
-        target,
-        source,
-        delivery,
-        journal,
-        pace,
-        size=size,
-        max_errors=max_errors,
-        progress=report,
-        status=status,
+    monitor = LoadMonitor(source.name, status, progress or (lambda _: None), limiter, max_errors=max_errors)
+    sink = RpcSink(target.server, target.name, target.specs, partition, limiter)
+    delivery = _delivery(plan, target, journal, sink, monitor, stage_at_server=stage_at_server)
+    task = LoadTask(
+        target, source, delivery, journal, limiter, monitor, plan.batch_rows, partition, replace=plan.replace
     )
-    look = Preflight(target, source, status, report)
-    try:
-        look.duplicates(journal, max_errors)
-        if max_errors == 0 and journal.untouched:
-            look.rows(size)
-    except DataError as error:
-        raise DataError(f"{error} Nothing was written.") from None
-    status.stage = "loading"
-    started = time.perf_counter()
-    try:
+    pipeline = engine.pipeline(task)
+    _look(task)
+    with _explained(plan, journal, status, dead_letters):
+        monitor.enter("loading")
+        started = time.perf_counter()
         pipeline.run()
-        if isinstance(delivery, ImportDelivery):
-            delivery.finish()
+        delivery.finish(monitor)
         seconds = time.perf_counter() - started
-        status.stage = "verifying"
-        report(status)
-        found = _finish(journal, target, source, sink, pace)
-    except (AlulaError, KeyboardInterrupt) as error:
-        if dead_letters is not None:
-            write_dead_letters(journal.dead_letters(), dead_letters)
-        kind = LoadInterrupted if isinstance(error, KeyboardInterrupt | StoppedError) else type(error)
-        raise kind(f"{str(error) or 'Stopped.'} {_how_far(journal, status)}") from error
-    letters = write_dead_letters(journal.dead_letters(), dead_letters) if dead_letters is not None else 0
+        monitor.enter("verifying")
+        verification = _finish(plan, task, sink)
+    letters = write_dead_letters(journal.dead_letters(), dead_letters, plan.id) if dead_letters is not None else None
     return LoadReport(
         rows=journal.done_rows - journal.dead_count,
-        replaced=found.most - found.rows if job["replace"] else 0,
-        total=found.rows,
+        replaced=verification.most - verification.rows if plan.replace else 0,
+        total=verification.rows,
         bad=journal.dead_count,
-        dead_letters=dead_letters if letters else None,
+        dead_letters=letters,
         seconds=seconds,
         written=status.written,
         bytes=status.bytes,
-        numbered=target.numbered(source),
+        auto_ids=target.auto_ids(source),
         ignored=target.ignored(source),
-        shares=pipeline.shares(seconds) | delivery.shares(seconds),
-        retries=pace.retries,
-        verification=found,
+        shares=monitor.shares(seconds),
+        retries=limiter.retries,
+        verification=verification,
     )
 
 
-def _finish(journal: Journal, target: Target, source: Source, sink: RpcSink, pace: RateLimiter) -> Verification:
-    """Make sure of what is in doubt, and see whether the collection holds what it should."""
-    job = cast("Mapping[str, Any]", journal.job)
-    settle(journal, target, source, sink, pace, size=job["batch_rows"])
-    if not target.server.embedded:
-        pace.make(f"flush {target.name!r}", lambda _: target.server.client.flush(target.name))
-    rows = journal.done_rows - journal.dead_count
-    most = journal.rows_before + rows
-    # an upsert does not say how many rows it replaced
-    fewest = max(journal.rows_before, rows) if job["replace"] else most
-    found: list[Verification] = []
-    # a server that has just come back holds all rows, and answers no query for a while
-    pace.make("check the rows", lambda _: found.append(verify(target, journal.sample, fewest, most)))
-    return found[0]
+def _limiter(target: Target, retry_timeout: float) -> RateLimiter:
+    if target.server.embedded:
+        return RateLimiter(LITE_WRITERS, min(retry_timeout, LITE_RETRY_TIMEOUT))
+    return RateLimiter(WRITERS, retry_timeout)
 
 
-def _importing(
-    journal: Journal,
+def _delivery(
+    plan: LoadPlan,
     target: Target,
-    job: dict[str, Any],
+    journal: Journal,
+    sink: RpcSink,
+    monitor: LoadMonitor,
     *,
     stage_at_server: str | None,
-    status: Status,
-    report: Progress,
-) -> ImportDelivery:
-    """A bulk import that has taken up what earlier runs left of it."""
-    delivery = ImportDelivery(journal)
+) -> Delivery:
+    """Calls, or a bulk import that has resumed the files of earlier runs."""
+    if plan.via != "import":
+        return CallDelivery(sink, journal, replace=plan.replace)
+    stopping = threading.Event()
 
-    def told(stage: str, rows: int, _: int) -> None:
-        delivery.check()
-        if delivery.finishing:
-            status.stage = stage
-        status.imported = rows
-        report(status)
+    def report(stage: str, rows: int, _: int) -> None:
+        if stopping.is_set():
+            raise StoppedError("Stopped.")
+        monitor.set(imported=rows)
+        if stage == "counting":
+            monitor.enter(stage)
 
-    delivery.sink = ImportSink(
+    ledger = ImportLedger(journal)
+    importing = ImportSink(
         target.server,
         target.name,
         target.specs,
-        stage=job["stage"],
+        stage=plan.stage or "",
         folder=journal.folder,
-        ledger=delivery,
-        load_id=job["id"],
+        ledger=ledger,
+        load_id=plan.id,
         stage_at_server=stage_at_server,
-        partition=job["partition"],
-        progress=told,
+        partition=plan.partition,
+        progress=report,
     )
-    delivery.sink.recover()
-    return delivery
+    importing.recover()
+    return ImportDelivery(importing, ledger, stopping)
+
+
+def _look(task: LoadTask) -> None:
+    """Find duplicate keys and, with `max_errors` 0, bad rows; nothing is written."""
+    preflight = Preflight(task.target, task.source, task.monitor)
+    try:
+        preflight.duplicates(task.journal)
+        if task.monitor.max_errors == 0 and task.journal.untouched:
+            preflight.rows(task.batch_rows)
+    except DataError as error:
+        raise DataError(f"{error} Nothing was written.") from None
+
+
+def _finish(plan: LoadPlan, task: LoadTask, sink: RpcSink) -> Verification:
+    """Rewrite rows in doubt, and check that the collection contains all rows."""
+    journal, target, limiter = task.journal, task.target, task.limiter
+    rewrite_doubtful(task, sink)
+    if not target.server.embedded:
+        limiter.make(f"flush {target.name!r}", lambda _: target.server.client.flush(target.name))
+    if plan.identity != target.identity() and plan.identity:
+        raise DataError(
+            f"The collection {target.name!r} was dropped and created again during this load, so rows are missing; "
+            "restart the load."
+        )
+    rows = journal.done_rows - journal.dead_count
+    most = journal.rows_before + rows
+    # an upsert does not say how many rows it replaced
+    fewest = max(journal.rows_before, rows) if plan.replace else most
+    found: list[Verification] = []
+    # a server that has just come back has all rows, and answers no query for a while
+    limiter.make("check the rows", lambda _: found.append(verify(target, journal.sample, fewest, most)))
+    return found[-1]
+
+
+@contextmanager
+def _explained(plan: LoadPlan, journal: Journal, status: Status, dead_letters: Path | None) -> Iterator[None]:
+    """Add to every error how far the load is, and write the rejected rows."""
+    try:
+        yield
+    except (AlulaError, KeyboardInterrupt) as error:
+        if dead_letters is not None:
+            write_dead_letters(journal.dead_letters(), dead_letters, plan.id)
+        kind = LoadInterrupted if isinstance(error, KeyboardInterrupt | StoppedError) else type(error)
+        raise kind(f"{str(error) or 'Stopped.'} {_how_far(journal, status)}") from error
 
 
 def _how_far(journal: Journal, status: Status) -> str:
@@ -241,5 +256,5 @@ def _how_far(journal: Journal, status: Status) -> str:
     total = f" of {status.total:,}" if status.total else ""
     text = f"{journal.read_rows - journal.dead_count:,}{total} rows are written and acknowledged"
     if journal.path is not None:
-        return f"{text}, and journaled in {journal.path}: give the same command with --resume to go on."
-    return f"{text}; load the same rows again to go on: those that are there already are replaced, not doubled."
+        return f"{text}, and journaled in {journal.path}."
+    return f"{text}; load the same rows again to resume: rows that are there already are replaced, not doubled."

@@ -1,37 +1,45 @@
-"""Look at all rows before the first is written: for keys that are there twice, and for rows that cannot be loaded."""
+"""Find duplicate keys and bad rows before the first row is written."""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
+
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from alula.errors import DataError
 from alula.ingest.duplicates import duplicate_rows
 from alula.ingest.journal import Journal
-from alula.ingest.pipeline import Progress, Status
+from alula.ingest.monitor import LoadMonitor, Progress, Status
 from alula.ingest.target import Target
+from alula.milvus.retrying import RateLimiter
 from alula.sources import Source
 
 
 @dataclass
 class Preflight:
-    """Looks at all rows of a source, and tells how far it is."""
+    """Checks all rows of a source, and reports its progress."""
 
     target: Target
     source: Source
-    status: Status
-    report: Progress
+    monitor: LoadMonitor
 
-    def duplicates(self, journal: Journal, most: int) -> None:
-        """Note the rows whose key an earlier row has: not even an upsert tells which of two rows of one call stays."""
+    def duplicates(self, journal: Journal) -> None:
+        """Record the rows whose key an earlier row has.
+
+        One upsert with two rows of a key keeps either of them.
+        """
         if journal.duplicates is not None:
             return
-        source, status, key = self.source, self.status, self.target.primary_key.name
-        if source.unique or self.target.numbered(source):
+        source, status, key = self.source, self.monitor.status, self.target.primary_key.name
+        if source.unique or self.target.auto_ids(source):
             journal.duplicates = []
             return
-        status.stage = "checking"
-        found = duplicate_rows(source.keys(key), journal.folder, most=most, progress=self._count)
+        most = self.monitor.max_errors
+        self.monitor.enter("checking")
+        found = duplicate_rows(self._keys(), journal.folder, most=most, progress=self._count)
         if status.total is None:
             status.total = status.read
         status.read = 0
@@ -40,36 +48,44 @@ class Preflight:
                 f"Row {found[0]} of {source.name} has the {key} of an earlier row; they must be unique."
                 if not most
                 else f"More than {most:,} rows of {source.name} have the {key} of an earlier row, the first is row "
-                f"{found[0]}. Raise --max-errors to leave them out."
+                f"{found[0]}. Raise max_errors=... to leave them out."
             )
         journal.duplicates = found
 
+    def _keys(self) -> Iterator[pa.Array]:
+        """The keys as written, null if invalid: "01" and "1" are one INT64."""
+        key = self.target.primary_key
+        for column in self.source.keys(key.name):
+            values, bad = key.convert(column)
+            mask = pa.array([i in bad for i in range(len(column))]) if bad else None
+            keys = pa.array(values)
+            yield keys if mask is None else pc.if_else(mask, None, keys)
+
     def _count(self, rows: int) -> None:
-        self.status.read = rows
-        self.report(self.status)
+        self.monitor.set(read=rows)
 
     def rows(self, size: int) -> None:
         """Raise a `DataError` for the first row that cannot be loaded."""
-        status, source = self.status, self.source
-        status.stage = "checking"
+        status, source = self.monitor.status, self.source
+        self.monitor.enter("checking")
         for batch in source.batches(size):
             checked = self.target.check(batch)
             if checked.bad:
                 first = min(checked.bad)
                 raise DataError(f"Row {batch.start + first} of {source.name} cannot be loaded: {checked.bad[first]}.")
-            self._count(status.read + len(batch))
+            self.monitor.add(read=len(batch))
         status.total, status.read = status.read, 0
 
 
 @dataclass(frozen=True)
 class DryRun:
-    """What a load would do.
+    """The expected result of a load.
 
     Args:
         rows: Rows of the source.
-        bad: How many of them cannot be loaded.
-        reasons: Why, of the first of them: (row, reason).
-        ignored: Columns of the source that the collection has no field for.
+        bad: Rows among them that cannot be loaded.
+        reasons: The first of these: (row, reason).
+        ignored: Columns of the source without a field in the collection.
     """
 
     rows: int
@@ -84,22 +100,21 @@ def dry_run(target: Target, source: Source, *, show: int = 10, progress: Progres
     Args:
         target: The collection.
         source: The rows.
-        show: How many reasons to keep.
-        progress: Told how far it is.
+        show: Number of reasons to keep.
+        progress: Called with the status whenever it changes.
 
     Raises:
         UsageError, DataError: As `load`.
     """
     target.check_source(source)
-    report: Progress = progress or (lambda _: None)
     status = Status("checking", total=source.rows)
+    limiter = RateLimiter(1, 0)
+    monitor = LoadMonitor(source.name, status, progress or (lambda _: None), limiter, max_errors=sys.maxsize)
     journal = Journal()
-    Preflight(target, source, status, report).duplicates(journal, sys.maxsize)
+    Preflight(target, source, monitor).duplicates(journal)
     reasons: list[tuple[int, str]] = []
     for batch in source.batches(target.batch_rows):
         checked = target.check(batch, journal.duplicates or ())
         reasons += [(batch.start + i, reason) for i, reason in sorted(checked.bad.items())][: show - len(reasons)]
-        status.read += len(batch)
-        status.bad += len(checked.bad)
-        report(status)
+        monitor.add(read=len(batch), bad=len(checked.bad))
     return DryRun(status.read, status.bad, tuple(reasons), target.ignored(source))

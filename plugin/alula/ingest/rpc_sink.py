@@ -14,12 +14,12 @@ from alula.milvus.retrying import RateLimiter
 
 
 @dataclass(frozen=True)
-class Sent:
-    """What a write did.
+class WriteResult:
+    """The result of a write.
 
     Args:
         bytes: Bytes of the requests.
-        doubtful: Whether an answer was lost on the way, so that rows may have been written more than once.
+        doubtful: True if an answer was lost, so that rows may have been written more than once.
     """
 
     bytes: int
@@ -38,29 +38,29 @@ class RpcSink:
         name: The collection.
         fields: Its fields, the primary key first.
         partition: Partition to write to; the default one if None.
-        pace: How many calls run at a time, and how long a failing one is made again.
+        limiter: Limits the calls at a time, and repeats failing ones.
     """
 
     def __init__(
-        self, server: Server, name: str, fields: Sequence[FieldSpec], partition: str | None, pace: RateLimiter
+        self, server: Server, name: str, fields: Sequence[FieldSpec], partition: str | None, limiter: RateLimiter
     ) -> None:
         self._server = server
         self._name = name
         self._fields = fields
         self._key = fields[0].name
         self._partition = partition or ""
-        self._pace = pace
+        self._limiter = limiter
 
-    def write(self, columns: Columns, *, replace: bool) -> Sent:
+    def write(self, columns: Columns, *, replace: bool) -> WriteResult:
         """Write rows; returns when Milvus has acknowledged all of them.
 
         Args:
             columns: The fields' values, of one length.
-            replace: Whether rows may be there already, to be replaced. A plain insert would double them.
+            replace: True if rows may be there already, to be replaced; a plain insert would double them.
 
         Raises:
             ServerError: If Milvus refuses them for good; some may have been written.
-            StoppedError: If the pace was stopped meanwhile.
+            StoppedError: If the limiter was stopped.
         """
         size, doubtful = 0, False
         for start, stop in slices(columns, self._fields):
@@ -74,8 +74,8 @@ class RpcSink:
                 else:
                     size += self._send(columns, start, stop, upsert=over)
 
-            self._pace.make(f"write rows into {self._name!r}", call)
-        return Sent(size, doubtful)
+            self._limiter.make(f"write rows into {self._name!r}", call)
+        return WriteResult(size, doubtful)
 
     def _send(self, columns: Columns, start: int, stop: int, *, upsert: bool) -> int:
         request = write_request(
@@ -85,7 +85,7 @@ class RpcSink:
         return int(request.ByteSize())
 
     def _write_over(self, columns: Columns, start: int, stop: int) -> int:
-        # Milvus Lite 2.5's upsert is a delete that fails on some ids, with no word of why
+        # Milvus Lite 2.5's upsert is a delete that fails silently on some ids
         keys = list(columns[self._key][start:stop])
         there = set(self.present(keys))
         unchanged = self._unchanged(columns, start, [id_ for id_ in there if not deletable(self._server, id_)])
@@ -102,11 +102,11 @@ class RpcSink:
         return self._send(some, 0, len(left), upsert=False)
 
     def present(self, keys: Sequence[Any]) -> list[Any]:
-        """Those of the keys that rows in the collection have."""
+        """The given keys that are in the collection."""
         return [row[self._key] for row in self._rows_with(keys, self._key)]
 
     def count_of(self, keys: Sequence[Any]) -> int:
-        """How many rows have one of the keys: more than there are keys when rows were doubled."""
+        """The number of rows with one of the keys: more than keys if rows were doubled."""
         pieces = [keys[i : i + IDS_PER_QUERY] for i in range(0, len(keys), IDS_PER_QUERY)]
         return sum(count_rows(self._server, self._name, any_of(self._key, piece)) for piece in pieces)
 
@@ -119,7 +119,7 @@ class RpcSink:
             )
 
     def _unchanged(self, columns: Columns, start: int, ids: Sequence[Any]) -> set[Any]:
-        """Those of the ids whose rows are stored as they would be written, so that a broken load can be repeated."""
+        """The ids whose rows are stored as they would be written."""
         if not ids:
             return set()
         position = {id_: start + i for i, id_ in enumerate(columns[self._key][start:])}

@@ -1,4 +1,4 @@
-"""What a load needs to know of a collection, and what becomes of a batch on its way there."""
+"""The collection that a load writes to: check and encode batches."""
 
 from __future__ import annotations
 
@@ -9,15 +9,19 @@ from functools import cached_property
 from typing import Any, cast
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import scipy.sparse as sp
 
+from alula.catalog.collection_spec import CollectionSpec, open_spec
 from alula.catalog.schema import ScalarField
-from alula.encoders import EncoderInfo, Inputs
+from alula.encoders import Encoder, EncoderInfo, Inputs
 from alula.errors import DataError, UsageError
-from alula.index_types import FieldSpec, Lowering, vector_spec
-from alula.milvus import Server, milvus_errors
+from alula.index_types import FieldSpec, Lowering, index_type, vector_spec
+from alula.milvus import ClientCalls, Id, Scope, Server, milvus_errors
+from alula.milvus.reading import count_rows
 from alula.milvus.wire.types import field_spec
+from alula.search import Searcher
 from alula.sources import Batch, Source
 
 BATCH_ROWS = 8192
@@ -25,18 +29,19 @@ BATCH_BYTES = 16 << 20
 RAW_ROWS = 256  # images and texts per batch: a network takes seconds for them
 # Small enough for a core's cache: a batch encoded in slices took 20 % less time than in one piece.
 SLICE_ROWS = 1024
+F32 = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)
-class Checked:
+class CheckedRows:
     """The rows of a batch that can be loaded.
 
     Args:
         batch: The batch.
-        positions: Where they are in it.
-        inputs: What the encoder takes, of these rows.
-        values: The scalar fields, the primary key first, of these rows.
-        bad: Why the others cannot be loaded, by position.
+        positions: Their positions in it.
+        inputs: Their inputs of the encoder.
+        values: Their scalar fields, the primary key first.
+        bad: The reasons why the others are rejected, by position.
     """
 
     batch: Batch
@@ -59,8 +64,6 @@ class Target:
         primary_key: Its primary key.
         fields: Its other scalar fields.
         lowering: Its index type.
-        count: Counts its rows.
-        search: Finds the ids of the rows nearest to vectors (n, d): (vectors, limit) -> a list for each.
     """
 
     server: Server
@@ -68,8 +71,41 @@ class Target:
     primary_key: ScalarField
     fields: tuple[ScalarField, ...]
     lowering: Lowering
-    count: Callable[[], int]
-    search: Callable[[Any, int], list[list[Any]]]
+
+    @classmethod
+    def open(cls, server: Server, name: str, encoder: Encoder) -> Target:
+        """The collection of a name.
+
+        Raises:
+            UsageError: If there is no such collection, or it has no Alula index type.
+            EncoderError: If it was created with another encoder.
+        """
+        return cls.of(open_spec(server, name, encoder))
+
+    @classmethod
+    def of(cls, spec: CollectionSpec) -> Target:
+        """The collection that a specification describes."""
+        return cls(spec.server, spec.name, spec.primary_key, spec.fields, spec.lowering)
+
+    def count(self) -> int:
+        """The number of rows, every acknowledged one included."""
+        return count_rows(self.server, self.name)
+
+    def search(self, vectors: F32, limit: int) -> list[list[Id]]:
+        """The ids of the rows nearest to vectors float32 (n, d), best first."""
+        kind = index_type(self.lowering.settings["type"])
+        calls = ClientCalls(self.server, self.name, self.primary_key.name)
+        searcher = Searcher(calls, self.name, self.primary_key.name, kind, self.lowering)
+        found = searcher.search(vectors, limit=limit, scope=Scope(consistency_level="Strong"))
+        return [[hit.id for hit in hits] for hits in found]
+
+    def identity(self) -> str:
+        """The server's number of the collection, new after drop and creation.
+
+        "" where the server has none (Milvus Lite).
+        """
+        with milvus_errors(f"describe the collection {self.name!r}"):
+            return str(self.server.client.describe_collection(self.name).get("collection_id") or "")
 
     @cached_property
     def specs(self) -> tuple[FieldSpec, ...]:
@@ -83,8 +119,8 @@ class Target:
         """Rows in a batch, see `batch_rows`."""
         return batch_rows(self.lowering.encoder.info)
 
-    def numbered(self, source: Source) -> bool:
-        """Whether the rows of a source get their numbers as keys, since it has no column for them."""
+    def auto_ids(self, source: Source) -> bool:
+        """True if the row numbers are the keys, because the source has no column for them."""
         return self.primary_key.name not in source.scalars
 
     def check_source(self, source: Source) -> None:
@@ -99,7 +135,7 @@ class Target:
                 f"The vectors of {source.name} have dimension {source.dim}, and the collection {self.name!r} takes "
                 f"{self.lowering.field.dim}."
             )
-        if self.numbered(source) and self.primary_key.data_type != "INT64":
+        if self.auto_ids(source) and self.primary_key.data_type != "INT64":
             raise DataError(
                 f"{source.name} has no column {self.primary_key.name!r} for the string ids of {self.name!r}; its "
                 f"scalar columns: {', '.join(source.scalars) or 'none'}."
@@ -108,7 +144,7 @@ class Target:
         if missing:
             raise DataError(
                 f"{source.name} lacks the column {', '.join(map(repr, missing))} that {self.name!r} has; add it, or "
-                "name the column that holds it (--map FIELD=COLUMN)."
+                "map the field to a column of another name."
             )
 
     def check_partition(self, partition: str) -> None:
@@ -122,12 +158,12 @@ class Target:
             )
 
     def ignored(self, source: Source) -> tuple[str, ...]:
-        """Columns of a source that the collection has no field for."""
+        """Columns of a source without a field in the collection."""
         known = {self.primary_key.name, *(field.name for field in self.fields)}
         return tuple(name for name in source.scalars if name not in known)
 
-    def check(self, batch: Batch, duplicates: Iterable[int] = ()) -> Checked:
-        """Find the rows of a batch that can be loaded.
+    def check(self, batch: Batch, duplicates: Iterable[int] = ()) -> CheckedRows:
+        """Find the rows of a batch that can be loaded, and convert their scalars.
 
         Args:
             batch: The rows.
@@ -151,10 +187,10 @@ class Target:
         for field in self.fields:
             values[field.name] = self._convert(field, batch, bad)
         if not bad:
-            return Checked(batch, list(range(len(batch))), batch.inputs, values, {})
+            return CheckedRows(batch, list(range(len(batch))), batch.inputs, values, {})
         good = [i for i in range(len(batch)) if i not in bad]
         inputs: Any = batch.inputs
-        return Checked(batch, good, _take(inputs, good), {n: _take(v, good) for n, v in values.items()}, bad)
+        return CheckedRows(batch, good, _take(inputs, good), {n: _take(v, good) for n, v in values.items()}, bad)
 
     def _check_vectors(self, vectors: Any, bad: dict[int, str]) -> None:
         if vectors.shape[1] != self.lowering.field.dim:
@@ -181,24 +217,24 @@ class Target:
                 if "\n" in value or "\r" in value:
                     bad.setdefault(i, f"a line break in the id {value!r}, which Milvus Lite cannot find again")
 
-    def encode(self, checked: Checked, *, encoded: Callable[[int], None] | None = None) -> dict[str, Any]:
-        """The columns that are written of some rows.
+    def encode(self, checked: CheckedRows, *, encoded: Callable[[int], None] | None = None) -> dict[str, Any]:
+        """The columns to write, of checked rows.
 
         Args:
             checked: The rows.
-            encoded: Called with the number of rows encoded since the last call; for networks every few rows.
+            encoded: Called with the number of rows encoded since the last call; networks call it every few rows.
         """
         encoder, lowering = self.lowering.encoder, self.lowering
         inputs: Any = checked.inputs
         pieces: list[dict[str, Any]] = []
         for start in range(0, len(checked), SLICE_ROWS):
-            told = 0
+            reported = 0
 
             def embedded(rows: int) -> None:
-                nonlocal told
+                nonlocal reported
                 if encoded:
-                    encoded(rows - told)
-                told = rows
+                    encoded(rows - reported)
+                reported = rows
 
             vectors = encoder.embed(inputs[start : start + SLICE_ROWS], progress=embedded)
             piece: dict[str, Any] = dict(lowering.encode_rows(vectors))
@@ -213,14 +249,14 @@ class Target:
 
     # A row of the sample that is compared at the end, kept in the journal as Arrow IPC.
 
-    def remember(self, checked: Checked, i: int) -> bytes:
+    def remember(self, checked: CheckedRows, i: int) -> bytes:
         """A checked row as bytes."""
         value: Any = cast(Any, checked.inputs)[i]
         kept = pa.array([value]) if isinstance(value, str) else pa.array([np.asarray(value).tobytes()], pa.binary())
         columns = {"": kept} | {name: pa.array([_plain(values[i])]) for name, values in checked.values.items()}
         return pack(pa.RecordBatch.from_pydict(columns))
 
-    def recall(self, records: Iterable[bytes]) -> Checked:
+    def recall(self, records: Iterable[bytes]) -> CheckedRows:
         """Checked rows out of what `remember` made of them."""
         info = self.lowering.encoder.info
         rows = [unpack(record) for record in records]
@@ -235,11 +271,11 @@ class Target:
             values[field.name] = [row.column(field.name)[0].as_py() for row in rows]
             if field.data_type not in ("VARCHAR", "BOOL"):
                 values[field.name] = np.asarray(values[field.name])
-        return Checked(Batch(0, inputs, {}), list(range(len(rows))), inputs, values, {})
+        return CheckedRows(Batch(0, inputs, {}), list(range(len(rows))), inputs, values, {})
 
 
 def batch_rows(info: EncoderInfo) -> int:
-    """Rows in a batch: so few that they take neither much memory nor, with a network, much time."""
+    """Rows in a batch, which bound its memory and, with a network, its time."""
     rows = BATCH_ROWS if info.input == "vectors" else RAW_ROWS
     return max(1, min(rows, BATCH_BYTES // max(4 * info.input_dim, math.prod(info.image_shape))))
 
@@ -254,7 +290,7 @@ def pack(record: pa.RecordBatch) -> bytes:
 
 
 def unpack(packed: bytes) -> pa.RecordBatch:
-    """A record batch out of what `pack` made of it."""
+    """The record batch of `pack`."""
     return pa.ipc.open_stream(packed).read_next_batch()
 
 
@@ -263,7 +299,7 @@ def _take(values: Any, positions: list[int]) -> Any:
 
 
 def join(pieces: Sequence[Any]) -> Any:
-    """Pieces of one encoded column as one: an array, or CSR."""
+    """Join pieces of one encoded column into an array or a CSR matrix."""
     if len(pieces) == 1:
         return pieces[0]
     return sp.vstack(pieces, format="csr") if sp.issparse(pieces[0]) else np.concatenate(pieces)

@@ -1,4 +1,4 @@
-"""After a load: does the collection hold what it should?"""
+"""Check after a load that the collection contains its rows."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ NEIGHBOURS = 10
 
 @dataclass(frozen=True)
 class Verification:
-    """What was found.
+    """The result of the check.
 
     Args:
         rows: Rows in the collection.
-        fewest: The fewest rows it may hold.
-        most: The most rows it may hold; more than `fewest` when rows may have replaced others.
+        fewest: The fewest rows expected.
+        most: The most rows expected; more than `fewest` if rows may have replaced others.
         compared: Rows of the sample, encoded again and compared with what Milvus returns, bit for bit.
-        different: What was wrong with those that differ, one sentence each.
-        answered: How many of the sample's rows, searched for, find any row.
-        found: How many of them find themselves among their ten nearest rows. Few do where many rows are alike, or where
-            codes are short and vectors were dropped.
+        different: The differing rows, one sentence each.
+        answered: Rows of the sample whose search finds any row.
+        found: Rows among these that are among their own ten nearest rows. Few are, if many rows are alike, or if codes
+            are short and vectors were dropped.
     """
 
     rows: int
@@ -36,10 +36,10 @@ class Verification:
 
     @property
     def problem(self) -> str:
-        """What is wrong, in a sentence; "" if nothing is."""
+        """The first problem, in a sentence; "" without one."""
         if not self.fewest <= self.rows <= self.most:
             should = f"{self.most:,}" if self.fewest == self.most else f"{self.fewest:,} to {self.most:,}"
-            return f"the collection holds {self.rows:,} rows, and should hold {should}"
+            return f"the collection contains {self.rows:,} rows, and should contain {should}"
         if self.different:
             return f"{len(self.different)} of {self.compared} rows differ from their source ({self.different[0]})"
         if self.compared and not self.answered:
@@ -53,7 +53,7 @@ def verify(target: Target, sample: list[bytes], fewest: int, most: int) -> Verif
     Args:
         target: The collection.
         sample: Rows as `Target.remember` kept them.
-        fewest: The fewest rows that the collection may hold.
+        fewest: The fewest rows expected.
         most: The most.
 
     Raises:

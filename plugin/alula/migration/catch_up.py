@@ -1,4 +1,4 @@
-"""Bring a copy of a collection up to date with the original, which is written to meanwhile."""
+"""Synchronise a copy of a collection with its original."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from typing import Any
 
 import pyarrow.compute as pc
 
-from alula.ingest.pipeline import Progress, Status
+from alula.ingest.monitor import Progress, Status
 from alula.ingest.rpc_sink import IDS_PER_QUERY, RpcSink
 from alula.ingest.target import Target
-from alula.migration.source_collection import OldCollection
+from alula.migration.source_collection import SourceCollection
 from alula.milvus import any_of, delete_rows, literal
 from alula.milvus.reading import keys_of
 from alula.milvus.retrying import RateLimiter
@@ -21,12 +21,12 @@ from alula.sources import Batch, Cursor, Source
 
 
 @dataclass(frozen=True)
-class Change:
-    """What was found by the values of a field that grows.
+class Changes:
+    """Rows found by the values of a field that grows with every change.
 
     Args:
         grown: Rows with a greater value than the mark; all of them were copied.
-        greatest: The mark for the next time: the greatest value before these rows were read; None if there is no row.
+        greatest: The next mark: the greatest value before these rows were read; None if there is no row.
     """
 
     grown: int
@@ -34,17 +34,17 @@ class Change:
 
 
 @dataclass
-class Walk:
-    """What a walk along the keys found and did.
+class KeyDiff:
+    """The resolved differences between the keys of an original and its copy.
 
     Args:
         keys: Rows of the original.
-        copied: Rows that the copy lacked, and holds now.
-        deleted: Rows that the original has no more, and the copy neither.
-        bad: Rows that the copy lacks and cannot hold.
-        reason: Why, of the first of these.
-        last: The last key of the original, or of as many keys as there were when the walk began.
-        whole: Whether it came to the end; else rows were added so fast that it was left to the next walk.
+        copied: Rows that the copy lacked, and contains now.
+        deleted: Rows that the original lacked, deleted from the copy.
+        bad: Rows that the copy lacks and cannot contain.
+        reason: The reason for the first of these.
+        last: The last compared key: of as many keys as the original had at the beginning.
+        whole: True if all keys were compared; else rows were added so fast that they are left to the next round.
         sample: Keys of the original, each as likely as any other.
     """
 
@@ -59,24 +59,24 @@ class Walk:
 
 
 class CatchUp:
-    """Brings a copy up to date.
+    """Synchronises a copy.
 
     Args:
         old: The original.
         target: The copy.
-        patience: Seconds for which a failing write is made again.
-        status: Told how many rows were read and written.
-        progress: Called when it changes.
+        retry_timeout: Seconds for which a failing write is repeated.
+        status: Counts rows read and written.
+        progress: Called with the status when it changes.
     """
 
     def __init__(
-        self, old: OldCollection, target: Target, *, patience: float, status: Status, progress: Progress
+        self, old: SourceCollection, target: Target, *, retry_timeout: float, status: Status, progress: Progress
     ) -> None:
         self._old, self._target, self._status, self._progress = old, target, status, progress
-        self._sink = RpcSink(target.server, target.name, target.specs, None, RateLimiter(1, patience))
+        self._sink = RpcSink(target.server, target.name, target.specs, None, RateLimiter(1, retry_timeout))
 
     def rewrite(self, spans: Sequence[tuple[Cursor, Cursor]]) -> None:
-        """Write rows anew about which an answer of Milvus was lost: they may be there twice.
+        """Rewrite rows about which an answer of Milvus was lost: they may be doubled.
 
         Args:
             spans: The first and the last key of such rows.
@@ -86,17 +86,17 @@ class CatchUp:
             for batch in self._read(f"{key} >= {literal(first)} and {key} <= {literal(last)}"):
                 self._write(batch)
 
-    def changed(self, field: str, mark: int | None, last: Cursor | None) -> Change:
+    def copy_changes(self, field: str, mark: int | None, last: Cursor | None) -> Changes:
         """Copy the rows that changed since a mark.
 
         Rows that have the mark itself are copied again: within one tick of a clock, rows may change after it was read.
 
         Args:
             field: The field that grows with every change.
-            mark: Its greatest value then; None if there was no row.
-            last: The last key to look at; rows behind it are left to the next walk.
+            mark: Its greatest value at that time; None if there was no row.
+            last: The last key to read; rows after it are left to the next round.
         """
-        source = self._old.source("" if mark is None else f"{field} >= {mark}", last=last)
+        source = self._old.rows_where("" if mark is None else f"{field} >= {mark}", last=last)
         # Before the first row is read: a row that changes behind the reader has at least this value, but perhaps less
         # than one that changes in front of it and is read.
         greatest = max((pc.max(page).as_py() for page in source.keys(field)), default=mark)
@@ -105,17 +105,17 @@ class CatchUp:
             values = batch.columns[field]
             grown += len(values) if mark is None else pc.sum(pc.greater(values, mark)).as_py()
             self._write(batch)
-        return Change(grown, greatest)
+        return Changes(grown, greatest)
 
-    def walk(self, sample: int, seed: int = 0) -> Walk:
-        """Walk along the keys of both in order, copy the rows that are missing and delete those that are too many.
+    def sync_keys(self, sample: int, seed: int = 0) -> KeyDiff:
+        """Compare the keys of both in order, copy missing rows and delete extra ones.
 
         Args:
-            sample: How many keys to sample.
-            seed: Of the sample.
+            sample: Number of keys to sample.
+            seed: Seed of the sample.
         """
         old, target = self._old, self._target
-        walk, kept = Walk(), _Reservoir(sample, seed)
+        diff, kept = KeyDiff(), _Reservoir(sample, seed)
         all_of_them = keys_of(old.server, old.name, old.primary_key, old.filter)
         theirs = kept.watch(itertools.islice(all_of_them, old.count()))
         ours = keys_of(target.server, target.name, target.primary_key)
@@ -124,36 +124,36 @@ class CatchUp:
         for key, is_missing in key_differences(theirs, ours):
             (missing if is_missing else extra).append(key)
             if len(missing) == IDS_PER_QUERY:
-                self._copy(missing, walk)
+                self._copy(missing, diff)
             elif len(extra) == IDS_PER_QUERY:
-                self._delete(extra, walk)
-        self._copy(missing, walk)
-        self._delete(extra, walk)
-        walk.keys, walk.last, walk.sample = kept.seen, kept.last, tuple(kept.kept)
-        walk.whole = next(all_of_them, None) is None
-        return walk
+                self._delete(extra, diff)
+        self._copy(missing, diff)
+        self._delete(extra, diff)
+        diff.keys, diff.last, diff.sample = kept.seen, kept.last, tuple(kept.kept)
+        diff.whole = next(all_of_them, None) is None
+        return diff
 
-    def _copy(self, keys: list[Cursor], walk: Walk) -> None:
+    def _copy(self, keys: list[Cursor], diff: KeyDiff) -> None:
         if keys:
             for batch in self._read(any_of(self._old.primary_key.name, keys)):
                 bad = self._write(batch)
-                walk.copied += len(batch) - len(bad)
-                walk.bad += len(bad)
-                walk.reason = walk.reason or next(iter(bad.values()), "")
+                diff.copied += len(batch) - len(bad)
+                diff.bad += len(bad)
+                diff.reason = diff.reason or next(iter(bad.values()), "")
         keys.clear()
 
-    def _delete(self, keys: list[Cursor], walk: Walk) -> None:
+    def _delete(self, keys: list[Cursor], diff: KeyDiff) -> None:
         if keys:
             old, key = self._old, self._old.primary_key
-            # a row may have been deleted and written again since its page was read, or lie behind where the walk ends
+            # a row may have been deleted and written again since its page was read, or lie after the last compared key
             back = set(keys_of(old.server, old.name, key, old.where(any_of(key.name, keys))))
             gone = [one for one in keys if one not in back]
             delete_rows(self._target.server, self._target.name, key.name, gone)
-            walk.deleted += len(gone)
+            diff.deleted += len(gone)
         keys.clear()
 
     def _read(self, filter: str) -> Iterator[Batch]:
-        return self._batches(self._old.source(filter))
+        return self._batches(self._old.rows_where(filter))
 
     def _batches(self, source: Source) -> Iterator[Batch]:
         for batch in source.batches(self._target.batch_rows):
@@ -161,7 +161,7 @@ class CatchUp:
             yield batch
 
     def _write(self, batch: Batch) -> dict[int, str]:
-        """Why rows of a batch cannot be written; the others are."""
+        """Write a batch; returns the reasons for rows that cannot be written, by position."""
         checked = self._target.check(batch)
         if len(checked):
             columns = self._target.encode(checked)
@@ -173,12 +173,12 @@ class CatchUp:
 
 
 def key_differences(old: Iterator[Any], new: Iterator[Any]) -> Iterator[tuple[Any, bool]]:
-    """Merge two streams of keys that grow.
+    """Compare two streams of growing keys.
 
     Strings compare alike in Python and in Milvus: the order of code points is that of their UTF-8 bytes.
 
     Returns:
-        The keys that are in one alone, and whether it is the old one.
+        The keys that are in one stream alone, and True if that is the old one.
     """
     ours, theirs = next(new, None), next(old, None)
     while theirs is not None or ours is not None:
@@ -193,7 +193,7 @@ def key_differences(old: Iterator[Any], new: Iterator[Any]) -> Iterator[tuple[An
 
 
 class _Reservoir:
-    """A sample of a stream whose length nobody knows (Vitter's algorithm R, ACM TOMS 11, 1985)."""
+    """A sample of a stream (Vitter's algorithm R, ACM TOMS 11, 1985)."""
 
     def __init__(self, size: int, seed: int) -> None:
         self.kept: list[Any] = []
@@ -208,6 +208,6 @@ class _Reservoir:
             self.seen, self.last = self.seen + 1, item
             if len(self.kept) < self._size:
                 self.kept.append(item)
-            elif (place := self._random.randrange(self.seen)) < self._size:
-                self.kept[place] = item
+            elif (position := self._random.randrange(self.seen)) < self._size:
+                self.kept[position] = item
             yield item

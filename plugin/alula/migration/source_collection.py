@@ -1,4 +1,4 @@
-"""What an existing collection holds, and what of it an Alula collection can carry."""
+"""The source collection of a migration, and the fields that are carried over."""
 
 from __future__ import annotations
 
@@ -6,13 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pymilvus import DataType
-
 from alula.catalog.description import scalar_field
 from alula.catalog.schema import ScalarField
 from alula.catalog.settings import read_settings
 from alula.errors import UsageError
-from alula.ingest.collection_source import CollectionSource
+from alula.ingest.collection_source import CollectionSource, type_name
 from alula.milvus import Server, literal, milvus_errors
 from alula.sources import Cursor
 
@@ -22,40 +20,40 @@ _LEVELS = ("Strong", "Bounded", "Session", "Eventually")
 
 
 @dataclass(frozen=True)
-class FieldFate:
-    """What becomes of one field.
+class FieldMapping:
+    """One field of the source collection, and its form in the new one.
 
     Args:
         name: The field.
-        kind: Its type in the old collection, in words.
-        becomes: What it is in the new one, in words.
+        type: Its type in the source collection, in words.
+        becomes: Its form in the new one, in words.
     """
 
     name: str
-    kind: str
+    type: str
     becomes: str
 
 
 @dataclass(frozen=True)
-class OldCollection:
+class SourceCollection:
     """A collection to be migrated.
 
     Args:
         server: Where it is.
-        name: Its own name, also where it was named by an alias.
+        name: Its own name, even if it was named by an alias.
         filter: The rows to take, as a filter of Milvus; "" for all.
         primary_key: Its primary key.
         fields: The scalar fields that are carried over.
         vector_field: The field with the vectors.
         dim: Their dimension.
         rows: The number of rows.
-        metric: The metric of the index on the vectors, None if there is none.
+        metric: The metric of the index on the vectors, None without an index.
         index_type: The type of that index in Milvus's words, or Alula's own.
-        settings: What Alula stored with it; empty for a plain collection.
+        settings: Settings that Alula stored with it; empty for a plain collection.
         text: Its description.
         consistency_level: Its default.
-        fates: What becomes of every field.
-        notes: What is not carried over, a sentence each.
+        mappings: Every field.
+        notes: A sentence for each property that is not carried over.
     """
 
     server: Server
@@ -71,56 +69,56 @@ class OldCollection:
     settings: Mapping[str, str]
     text: str
     consistency_level: str | None
-    fates: tuple[FieldFate, ...]
+    mappings: tuple[FieldMapping, ...]
     notes: tuple[str, ...]
 
     def where(self, filter: str = "", last: Cursor | None = None) -> str:
         """The filter for its rows that satisfy one more filter, up to the last key.
 
-        Without a last key, who reads a collection whose keys grow as it is written to may never come to an end.
+        Without a last key, reading a collection with growing keys and concurrent writes may never end.
         """
         bound = "" if last is None else f"{self.primary_key.name} <= {literal(last)}"
         return " and ".join(f"({part})" for part in (self.filter, filter, bound) if part)
 
-    def source(self, filter: str = "", *, last: Cursor | None = None) -> CollectionSource:
+    def rows_where(self, filter: str = "", *, last: Cursor | None = None) -> CollectionSource:
         """Its rows that satisfy one more filter, up to the last key."""
         both = self.where(filter, last)
         return CollectionSource(self.server, self.name, vector_field=self.vector_field, filter=both, live=True)
 
     def count(self) -> int:
         """The number of rows now."""
-        return self.source().rows or 0
+        return self.rows_where().rows or 0
 
 
-def read_old(
-    server: Server, name: str, *, vector_field: str | None = None, leave_out: Sequence[str] = (), filter: str = ""
-) -> OldCollection:
-    """Read the schema of a collection that is to be migrated.
+def read_source_collection(
+    server: Server, name: str, *, vector_field: str | None = None, exclude_fields: Sequence[str] = (), filter: str = ""
+) -> SourceCollection:
+    """Read the schema of a collection to migrate.
 
     Args:
         server: Where it is.
         name: The collection, or an alias.
         vector_field: The field with the vectors; by default the only one.
-        leave_out: Fields that are not to be carried over.
+        exclude_fields: Fields that are not carried over.
         filter: The rows to take.
 
     Raises:
         UsageError: If there is no such collection, its vectors were dropped, or it has fields that Alula cannot carry
-            and `leave_out` does not name.
+            and `exclude_fields` does not name.
         ServerError: If Milvus fails.
     """
     if not server.has_collection(name):
         raise UsageError(f"There is no collection {name!r} at {server.uri}.")
     with milvus_errors(f"describe the collection {name!r}"):
         about = server.client.describe_collection(name)
-        # an alias may point elsewhere before we are done
+        # an alias may be moved during the migration
         name = str(about["collection_name"])
         indexes = [server.client.describe_index(name, index) for index in server.client.list_indexes(name)]
     text, settings = read_settings(indexes, about.get("description", ""))
     if settings.get("vectors") == "dropped":
         raise UsageError(
-            f"{name!r} was created without keeping its vectors, so there is nothing to encode anew; create the new "
-            "collection with 'alula create' and load the vectors from where they come from with 'alula load'."
+            f"{name!r} was created without keeping its vectors, so there are none to encode; create the new "
+            "collection and load the vectors into it from their files."
         )
     source = CollectionSource(server, name, vector_field=vector_field or settings.get("field"), filter=filter)
     entries = {entry["name"]: entry for entry in about["fields"]}
@@ -129,17 +127,17 @@ def read_old(
     cannot = dict(source.left_out)
     if about.get("enable_dynamic_field"):
         cannot[DYNAMIC] = f"dynamic values ({_dynamic_names(server, name, set(entries))})"
-    _check_left_out(name, entries, cannot, leave_out, (key.name, column))
+    _check_left_out(name, entries, cannot, exclude_fields, (key.name, column))
     carried = tuple(
-        scalar_field(entries[field]) for field in source.scalars if field != key.name and field not in leave_out
+        scalar_field(entries[field]) for field in source.scalars if field != key.name and field not in exclude_fields
     )
     index: Mapping[str, Any] = next((index for index in indexes if index.get("field_name") == column), {})
     level = str(about.get("consistency_level_name", ""))
-    kept = {field.name: str(field) for field in (key, *carried)} | {column: "the vectors, encoded anew"}
+    kept = {field.name: str(field) for field in (key, *carried)} | {column: "the vectors, encoded again"}
     kinds = {field: _kind(entry) for field, entry in entries.items()}
     kinds |= {DYNAMIC: cannot[DYNAMIC]} if DYNAMIC in cannot else {}
-    fates = [FieldFate(field, kind, kept.get(field, _gone(field, settings))) for field, kind in kinds.items()]
-    return OldCollection(
+    mappings = [FieldMapping(field, kind, kept.get(field, _gone(field, settings))) for field, kind in kinds.items()]
+    return SourceCollection(
         server=server,
         name=name,
         filter=filter,
@@ -153,7 +151,7 @@ def read_old(
         settings=settings,
         text=text,
         consistency_level=level if level in _LEVELS else None,
-        fates=tuple(fates),
+        mappings=tuple(mappings),
         notes=tuple(_notes(server, name, about)),
     )
 
@@ -162,23 +160,23 @@ def _check_left_out(
     name: str,
     entries: Mapping[str, Any],
     cannot: Mapping[str, str],
-    leave_out: Sequence[str],
+    exclude_fields: Sequence[str],
     needed: tuple[str, str],
 ) -> None:
-    for field in leave_out:
+    for field in exclude_fields:
         if field in needed:
-            raise UsageError(f"--leave-out {field}: the new collection needs the key and the vectors.")
+            raise UsageError(f'exclude_field="{field}": the new collection needs the key and the vectors.')
         if field not in entries and field not in cannot:
-            raise UsageError(f"--leave-out {field}: {name!r} has no such field; it has: {', '.join(entries)}.")
-    lost = {field: kind for field, kind in cannot.items() if field not in leave_out}
+            raise UsageError(f'exclude_field="{field}": {name!r} has no such field; it has: {", ".join(entries)}.')
+    lost = {field: kind for field, kind in cannot.items() if field not in exclude_fields}
     if lost:
         shown = ", ".join(f"{field} ({kind})" for field, kind in lost.items())
-        options = " ".join(f"--leave-out '{field}'" for field in lost)
+        options = " ".join(f"exclude_field={field!r}" for field in lost)
         raise UsageError(f"Alula cannot carry these fields of {name!r}: {shown}. To migrate without them: {options}.")
 
 
 def _dynamic_names(server: Server, name: str, fields: set[str]) -> str:
-    """What is known of values that the schema has no field for; only the rows themselves tell."""
+    """Names of dynamic values in the first rows."""
     with milvus_errors(f"read rows of {name!r}"):
         server.client.load_collection(name)
         rows = server.client.query(
@@ -189,10 +187,10 @@ def _dynamic_names(server: Server, name: str, fields: set[str]) -> str:
 
 
 def _kind(entry: Mapping[str, Any]) -> str:
-    kind = DataType(entry["type"]).name
+    kind = type_name(entry["type"])
     params = entry.get("params", {})
     if "element_type" in entry:
-        kind += f" of {DataType(entry['element_type']).name}"
+        kind += f" of {type_name(entry['element_type'])}"
     for name in ("dim", "max_length"):
         kind += f"({params[name]})" if name in params else ""
     marks = {"is_primary": "primary key", "is_partition_key": "partition key", "nullable": "nullable"}
@@ -201,7 +199,7 @@ def _kind(entry: Mapping[str, Any]) -> str:
 
 def _gone(field: str, settings: Mapping[str, str]) -> str:
     own = settings.get("field")
-    return "encoded anew" if own and field.startswith(f"{own}__") else "left out"
+    return "encoded again" if own and field.startswith(f"{own}__") else "left out"
 
 
 def _notes(server: Server, name: str, about: Mapping[str, Any]) -> list[str]:
@@ -209,7 +207,7 @@ def _notes(server: Server, name: str, about: Mapping[str, Any]) -> list[str]:
     for entry in about["fields"]:
         if entry.get("auto_id"):
             notes.append(
-                f"Milvus gives the values of {entry['name']}; who writes into the new collection must give them."
+                f"Milvus generates the values of {entry['name']}; writers of the new collection must give them."
             )
         if entry.get("is_partition_key"):
             notes.append(f"{entry['name']} is a partition key; in the new collection it is a field like any other.")

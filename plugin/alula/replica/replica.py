@@ -22,7 +22,7 @@ from alula.encoders import Encoder, load_encoder
 from alula.encoders.queries import query_vectors
 from alula.errors import UsageError
 from alula.index_types import MAX_RESULTS, Lowering, check_options, index_type
-from alula.ingest.pipeline import Progress, Status
+from alula.ingest.monitor import Progress, Status
 from alula.kernels import TopK, better_is_larger, top_k
 from alula.milvus import Scope, any_of, literal
 from alula.milvus.reading import count_rows, keys_of

@@ -10,7 +10,7 @@ import pyarrow as pa
 from alula.sources.base import Batch, Cursor, Source
 
 
-class Part:
+class SourceSlice:
     """The rows with the cursors `first` to `last` of a source, as a source; they keep their numbers.
 
     Args:

@@ -73,7 +73,7 @@ def test_migrates_and_catches_up_when_asked_again(alula, fails, lite_uri, encode
     first = alula(*call)
     assert (first.code, first.err) == (0, "")
     assert "Copied 300 rows in " in first.out
-    assert "Caught up: 0 changed, 0 added, 0 deleted; then both were equal." in first.out
+    assert "Synchronised: 0 changed, 0 added, 0 deleted; then both were equal." in first.out
     assert "\n  docs_v2: 1.000 (" in first.out
     fails(2, call, "alula-docs_v2.journal", "--resume", "--restart")
     with library.connect(lite_uri) as server:
@@ -119,7 +119,7 @@ def test_what_it_refuses(fails, engine, docs, encoder, flops, tmp_path):
     fails(2, [*call, "--min-recall", "0.9", "--queries", "0"], "--min-recall")
     fails(2, [*call, "--resume", "--restart"], "opposites")
     fails(2, [*call, "--filter", "nothing > 3"], "nothing > 3")
-    fails(2, [*call, "--leave-out", "id"], "--leave-out id")
+    fails(2, [*call, "--leave-out", "id"], "--exclude-field id")
     fails(2, [*call, "--changed-field", "score"], "--changed-field score", "updated_at, small")
     fails(2, [*call, "--vector-field", "word"], "word")
     fails(2, to_drq(engine, f"{docs}_none", encoder), f"no collection '{docs}_none'")

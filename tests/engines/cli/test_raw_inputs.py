@@ -50,7 +50,7 @@ def titles(alula, uri, text, rows):
         assert "title:VARCHAR" in created.out
         assert f"Next: alula load titles {rows} --text-column title --uri" in created.out
         loaded = alula("load", "titles", rows, *named, *at)
-        assert (loaded.code, "now holds 6" in loaded.out) == (0, True), loaded
+        assert (loaded.code, "now contains 6" in loaded.out) == (0, True), loaded
     return lambda command, *args: [command, "titles", *args, *at]
 
 

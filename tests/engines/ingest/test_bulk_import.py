@@ -21,11 +21,13 @@ from pymilvus import DataType
 import alula
 from alula.errors import ServerError, UnsupportedError, UsageError
 from alula.index_types import FieldSpec
-from alula.ingest.bulk_import import sink as bulk_import
+from alula.ingest.bulk_import import tasks
 from alula.ingest.bulk_import.choice import IMPORT_ROWS, choose
-from alula.ingest.bulk_import.import_file import PartWriter
-from alula.ingest.bulk_import.sink import ImportSink, can_import
-from alula.ingest.bulk_import.staging import Stage
+from alula.ingest.bulk_import.delivery import ImportLedger
+from alula.ingest.bulk_import.import_file import ImportFile, ImportFileWriter
+from alula.ingest.bulk_import.sink import ImportSink
+from alula.ingest.bulk_import.staging import StagingArea
+from alula.ingest.bulk_import.tasks import can_import
 from alula.ingest.journal import Journal
 from tools.servers.standalone import MilvusStandalone
 
@@ -46,23 +48,20 @@ class DeathError(Exception):
     """The loader ends here, as by kill -9."""
 
 
-class Ledger:
-    """A journal whose loader dies ``before`` or ``after`` a step of a part is on the disk."""
+class Ledger(ImportLedger):
+    """A ledger whose loader dies ``before`` or ``after`` a step of a file is on the disk."""
 
     def __init__(self, journal: Journal, step: str = "", when: str = "before") -> None:
-        self.journal = journal
+        super().__init__(journal)
         self.step = step
         self.when = when
 
-    def parts(self):
-        return self.journal.parts()
-
-    def record_part(self, number, part):
-        moved = part["state"] == "written" and not part["file"].endswith(".0.parquet")
-        here = self.step == ("moved" if moved else part["state"])
+    def record(self, file):
+        moved = file.state == "written" and not file.file.endswith(".0.parquet")
+        here = self.step == ("moved" if moved else file.state)
         if here and self.when == "before":
             raise DeathError
-        self.journal.record_part(number, part)
+        super().record(file)
         if here:
             raise DeathError
 
@@ -104,12 +103,12 @@ def count(server: alula.Server, name: str) -> int:
     return answer[0]["count(*)"]
 
 
-def late_request(server: alula.Server, name: str, ledger: Journal) -> int:
-    """Ask for the files that parts had earlier, as a request would that was long on its way."""
+def late_request(server: alula.Server, name: str, journal: Journal) -> int:
+    """Ask for files by their earlier names, as a request would that was long on its way."""
     sent = 0
-    for part in ledger.parts():
-        head, attempt = part["file"].removesuffix(".parquet").rsplit(".", 1)
-        if int(attempt) and part["state"] != "done":
+    for file in ImportLedger(journal).files():
+        head, attempt = file.file.removesuffix(".parquet").rsplit(".", 1)
+        if int(attempt) and file.state != "done":
             connection = server.client._get_connection()
             connection.do_bulk_insert(name, "", [f"{head}.{int(attempt) - 1}.parquet"])
             sent += 1
@@ -133,7 +132,7 @@ def loaded(standalone, tmp_path_factory):
             folder=folder,
             ledger=ledger,
             load_id="dying",
-            part_bytes=1,
+            file_bytes=1,
         )
         try:
             after = sink.recover()
@@ -169,38 +168,44 @@ def test_every_type_arrives_as_it_was_written(standalone, loaded):
 
 def test_a_collection_with_rows_is_refused(standalone, loaded, tmp_path):
     sink = ImportSink(
-        standalone, loaded[0], ALL, stage=str(tmp_path), folder=tmp_path, ledger=Journal(), load_id="second"
+        standalone,
+        loaded[0],
+        ALL,
+        stage=str(tmp_path),
+        folder=tmp_path,
+        ledger=ImportLedger(Journal()),
+        load_id="second",
     )
-    with pytest.raises(UsageError, match="holds 400 rows already"):
+    with pytest.raises(UsageError, match="contains 400 rows already"):
         sink.recover()
 
 
 def test_a_part_whose_task_the_server_has_forgotten_is_found_by_its_rows(standalone, loaded, tmp_path):
     name, rows, _ = loaded
-    writer = PartWriter(tmp_path / "part.parquet", ALL, 0)
+    writer = ImportFileWriter(tmp_path / "part.parquet", ALL, 0)
     writer.write(rows, 399)
     writer.close()
-    file = Stage(str(tmp_path), None, "alula-old", {}).upload(tmp_path / "part.parquet", "000000.0.parquet")
-    journal = Journal()
-    journal.record_part(0, {"number": 0, "first": 0, "last": 399, "rows": 400, "file": file, "task": 7})
-    sink = ImportSink(standalone, name, ALL, stage=str(tmp_path), folder=tmp_path, ledger=journal, load_id="old")
+    file = StagingArea(str(tmp_path), None, "alula-old", {}).upload(tmp_path / "part.parquet", "000000.0.parquet")
+    ledger = ImportLedger(Journal())
+    ledger.record(ImportFile(0, 0, 399, 400, file, task=7))
+    sink = ImportSink(standalone, name, ALL, stage=str(tmp_path), folder=tmp_path, ledger=ledger, load_id="old")
     assert sink.recover() == 399
     assert sink.finish() == 400
-    assert journal.parts()[0]["state"] == "done"
+    assert ledger.files()[0].state == "done"
     assert count(standalone, name) == 400
 
 
 def test_a_server_killed_in_the_middle_and_a_loader_too(tmp_path, monkeypatch):
     """The server dies with a part begun and one written; the loader, about to ask for the first again."""
-    monkeypatch.setattr(bulk_import, "PATIENCE_SECONDS", 60)
+    monkeypatch.setattr(tasks, "STALLED_SECONDS", 60)
     n, half = 100_000, 50_000
     rows = {name: values for name, values in columns(n, strings=False).items() if name in {"id", "signs"}}
     journal, submitted, deaths = Journal(), threading.Event(), []
 
     class Watching(Ledger):
-        def record_part(self, number, part):
-            super().record_part(number, part)
-            if part["state"] == "submitted":
+        def record(self, file):
+            super().record(file)
+            if file.state == "submitted":
                 submitted.set()
 
     with MilvusStandalone() as milvus, alula.connect(milvus.uri) as server, ThreadPoolExecutor(1) as loader:
@@ -216,13 +221,13 @@ def test_a_server_killed_in_the_middle_and_a_loader_too(tmp_path, monkeypatch):
                     folder=tmp_path,
                     ledger=ledger,
                     load_id="k",
-                    part_bytes=1,
+                    file_bytes=1,
                 )
                 try:
                     write(sink, rows, sink.recover(), half)
                     return sink.finish()
                 except DeathError:
-                    deaths.append(journal.parts())
+                    deaths.append(ledger.files())
             raise AssertionError("both loaders died")
 
         result = loader.submit(load)
@@ -231,7 +236,7 @@ def test_a_server_killed_in_the_middle_and_a_loader_too(tmp_path, monkeypatch):
         time.sleep(1)
         milvus.start()
         assert result.result(240) == n
-        assert [[part["state"] for part in parts] for parts in deaths] == [["submitted", "written"]]
+        assert [[file.state for file in files] for files in deaths] == [["submitted", "written"]]
         assert count(server, "killed") == n
         for start in range(0, n, 16_384):
             wanted = set(range(start, min(n, start + 16_384)))
@@ -248,7 +253,13 @@ def test_a_server_killed_in_the_middle_and_a_loader_too(tmp_path, monkeypatch):
 def test_what_the_server_cannot_import_is_told_with_its_reason(standalone, collection_name, tmp_path):
     create(standalone, collection_name, ALL)
     sink = ImportSink(
-        standalone, collection_name, ALL[:-1], stage=str(tmp_path), folder=tmp_path, ledger=Journal(), load_id="bad"
+        standalone,
+        collection_name,
+        ALL[:-1],
+        stage=str(tmp_path),
+        folder=tmp_path,
+        ledger=ImportLedger(Journal()),
+        load_id="bad",
     )
     sink.recover()
     write(sink, columns(BATCH), None)
@@ -278,8 +289,8 @@ def bucket():
 
 
 def test_a_stage_in_s3(bucket, tmp_path):
-    stage = Stage("s3://milvus/import/", None, "alula-s3", bucket)
-    writer = PartWriter(tmp_path / "part.parquet", SMALL, 0)
+    stage = StagingArea("s3://milvus/import/", None, "alula-s3", bucket)
+    writer = ImportFileWriter(tmp_path / "part.parquet", SMALL, 0)
     writer.write(columns(BATCH, strings=False), BATCH - 1)
     writer.close()
     assert stage.upload(tmp_path / "part.parquet", "000000.0.parquet") == "import/alula-s3/000000.0.parquet"
@@ -304,7 +315,7 @@ def test_the_server_is_given_the_key_in_its_bucket(standalone, collection_name, 
         stage="s3://milvus/import",
         stage_options=bucket,
         folder=tmp_path,
-        ledger=Journal(),
+        ledger=ImportLedger(Journal()),
         load_id="s3",
     )
     sink.recover()
@@ -316,19 +327,19 @@ def test_the_server_is_given_the_key_in_its_bucket(standalone, collection_name, 
 
 def test_a_stage_that_cannot_be_opened(tmp_path):
     with pytest.raises(UsageError, match="cannot be opened"):
-        Stage("nosuch://place", None, "alula-x", {})
+        StagingArea("nosuch://place", None, "alula-x", {})
 
 
 def test_a_folder_that_the_server_sees_elsewhere(tmp_path):
     (tmp_path / "part").write_text("")
-    stage = Stage(str(tmp_path / "stage"), "/var/lib/milvus/import/", "alula-x", {})
+    stage = StagingArea(str(tmp_path / "stage"), "/var/lib/milvus/import/", "alula-x", {})
     assert stage.upload(tmp_path / "part", "p") == "/var/lib/milvus/import/alula-x/p"
     assert Path(tmp_path / "stage/alula-x/p").exists()
 
 
 def test_sparse_vectors_are_json_as_milvus_documents_them(tmp_path):
     rows = sp.csr_array(np.array([[0, 0.5, 0], [0, 0, 0], [1, 0, 2.5]], np.float32))
-    writer = PartWriter(tmp_path / "p.parquet", [FieldSpec("sparse", "SPARSE_FLOAT_VECTOR", 0)], 0)
+    writer = ImportFileWriter(tmp_path / "p.parquet", [FieldSpec("sparse", "SPARSE_FLOAT_VECTOR", 0)], 0)
     writer.write({"sparse": rows}, 2)
     writer.close()
     written = pq.read_table(tmp_path / "p.parquet")["sparse"].to_pylist()
@@ -337,7 +348,7 @@ def test_sparse_vectors_are_json_as_milvus_documents_them(tmp_path):
 
 def test_a_type_without_a_form_in_parquet_is_refused(tmp_path):
     with pytest.raises(UnsupportedError, match="'v' \\(INT8_VECTOR\\) cannot be imported"):
-        PartWriter(tmp_path / "p.parquet", [FieldSpec("v", "INT8_VECTOR", 0)], 0)
+        ImportFileWriter(tmp_path / "p.parquet", [FieldSpec("v", "INT8_VECTOR", 0)], 0)
 
 
 def test_who_can_import(standalone, lite):

@@ -107,7 +107,7 @@ def test_rows_without_ids_are_numbered(engine, drq, collection_name, tmp_path):
     np.save(tmp_path / "rows.npy", ROWS_HELD.vectors)
     collection = alula.Collection.create(engine, collection_name, encoder=drq.path, index_type="DRQ")
     report = collection.load(tmp_path / "rows.npy")
-    assert (report.numbered, report.total) == (True, ROWS)
+    assert (report.auto_ids, report.total) == (True, ROWS)
     (hits,) = collection.search(ROWS_HELD.vectors[17], limit=1, consistency_level="Strong")
     assert hits[0].id == 17
     collection.drop()

@@ -20,7 +20,7 @@ from alula.errors import DataError, UsageError
 from alula.ingest import target
 from alula.ingest.journal import Journal
 from alula.sources import ArraySource
-from alula.sources.source_slice import Part
+from alula.sources.source_slice import SourceSlice
 from tests.tiny_encoders import random_vectors, write_drq
 
 ROWS, DIM, BATCH = 8_000, 16, 512
@@ -126,7 +126,7 @@ def test_all_rows_arrive_but_for_the_bad_ones_and_no_secret_is_logged(collection
     letters = tmp_path / "dead.parquet"
     seen = []
     report = collection.load(
-        file, cluster=cluster, max_errors=5, dead_letters=letters, progress=lambda s: seen.append((s.read, s.written))
+        file, engine=cluster, max_errors=5, dead_letters=letters, progress=lambda s: seen.append((s.read, s.written))
     )
     check(collection, drq, rows, without=bad)
     assert (report.rows, report.total, report.written, report.bad) == (ROWS - 5, ROWS - 5, ROWS - 5, 5)
@@ -141,8 +141,8 @@ def test_all_rows_arrive_but_for_the_bad_ones_and_no_secret_is_logged(collection
     files = [log for log in logs.rglob("*") if log.is_file()]
     assert files
     assert not [log for log in files if SECRET.encode() in log.read_bytes()]
-    with pytest.raises(DataError, match=r"2 rows of .* more than --max-errors 1"):  # the words of a worker
-        collection.load(ArraySource(spoiled, {"id": rows["id"], "year": rows["year"]}), cluster=cluster, max_errors=1)
+    with pytest.raises(DataError, match=r"2 rows of .* more than max_errors=1"):  # the words of a worker
+        collection.load(ArraySource(spoiled, {"id": rows["id"], "year": rows["year"]}), engine=cluster, max_errors=1)
 
 
 def test_a_worker_is_killed(collection, cluster, drq, rows, tmp_path):
@@ -156,7 +156,7 @@ def test_a_worker_is_killed(collection, cluster, drq, rows, tmp_path):
 
     journal = Journal(tmp_path / "journal")
     source = ArraySource(rows["embedding"], {"id": rows["id"], "year": rows["year"]})
-    report = collection.load(source, cluster=cluster, journal=journal, progress=kill)
+    report = collection.load(source, engine=cluster, journal=journal, progress=kill)
     assert killed
     assert journal.doubtful  # what came after the loss was looked at again
     assert not report.verification.problem
@@ -175,7 +175,7 @@ uri, name, encoder, rows, journal, address = sys.argv[1:]
 target.BATCH_ROWS = {batch}
 with alula.connect(uri) as server:
     collection = alula.Collection.open(server, name, encoder=encoder)
-    collection.load(rows, journal=Journal(Path(journal)), cluster=RayCluster(address, unit_batches=1))
+    collection.load(rows, journal=Journal(Path(journal)), engine=RayCluster(address, unit_batches=1))
 """
 
 
@@ -201,7 +201,7 @@ def test_the_driver_is_killed(collection, cluster, drq, rows, tmp_path):
     assert 0 < with_journal.read_rows < ROWS
     with pytest.raises(UsageError, match="another engine"):
         collection.load(file, journal=with_journal)
-    report = collection.load(file, journal=with_journal, cluster=cluster)
+    report = collection.load(file, journal=with_journal, engine=cluster)
     assert report.rows == report.total == ROWS
     assert report.written < ROWS
     assert with_journal.doubtful
@@ -212,15 +212,15 @@ def test_the_driver_is_killed(collection, cluster, drq, rows, tmp_path):
 def test_what_cannot_be_loaded_by_ray(collection, cluster, lite, drq, rows, tmp_path):
     embedded = alula.Collection.create(lite, "embedded", encoder=drq.path, index_type="DRQ", columns=["year:INT64"])
     source = ArraySource(rows["embedding"][:50], {"id": rows["id"][:50], "year": rows["year"][:50]})
-    with pytest.raises(UsageError, match="Milvus Lite lets one process"):
-        embedded.load(source, cluster=cluster)
+    with pytest.raises(UsageError, match="Milvus Lite admits one process"):
+        embedded.load(source, engine=cluster)
     lines = tmp_path / "rows.jsonl"
     lines.write_text('{"id": 1, "year": 2, "embedding": %s}\n' % ([0.5] * DIM))
-    with pytest.raises(UsageError, match=r"rows\.jsonl cannot be cut into parts"):
-        collection.load(lines, cluster=cluster)
+    with pytest.raises(UsageError, match=r"rows\.jsonl cannot be cut into slices"):
+        collection.load(lines, engine=cluster)
     collection.load(source)
-    with pytest.raises(UsageError, match="leave --mode insert out"):
-        collection.load(source, cluster=cluster, mode="insert")
+    with pytest.raises(UsageError, match='leave mode="insert" out'):
+        collection.load(source, engine=cluster, mode="insert")
     assert collection.count() == 50
 
 
@@ -247,7 +247,7 @@ def test_alula_does_without_ray():
 def test_a_part_is_these_rows_with_their_numbers(first, last):
     vectors = random_vectors(100)
     source = ArraySource(vectors, {"id": range(100)})
-    batches = list(Part(source, first, last).batches(10))
+    batches = list(SourceSlice(source, first, last).batches(10))
     assert [n for batch in batches for n in range(batch.span[0], batch.span[1] + 1)] == list(range(first, last + 1))
     np.testing.assert_array_equal(np.concatenate([batch.inputs for batch in batches]), vectors[first : last + 1])
     assert [i for batch in batches for i in batch.columns["id"].to_pylist()] == list(range(first, last + 1))

@@ -12,11 +12,11 @@ import alula
 from alula.errors import EncoderError, UsageError
 from alula.ingest import target
 from alula.ingest.journal import Journal
-from alula.ingest.pipeline import Status
+from alula.ingest.monitor import Status
 from alula.migration import migrate
 from alula.migration.catch_up import CatchUp, key_differences
 from alula.migration.migrate import Migration
-from alula.migration.source_collection import read_old
+from alula.migration.source_collection import read_source_collection
 from tests.plain_collections import check_migrated, create_plain, everything, plain_rows
 from tests.small_collections import AWKWARD_IDS, DIM, Rows, best, scores
 from tests.tiny_encoders import random_vectors, write_drq
@@ -92,18 +92,18 @@ def test_a_collection_that_is_written_to_meanwhile(engine, drq, names, tmp_path,
     create_plain(engine, old, plain_rows(range(1500), clock=500))
     journal = Journal(tmp_path / "journal")
 
-    def run(*, go_on, rounds):  # few of them, as each read of Milvus 2.3 waits for a tick of its clock
+    def run(*, resume, rounds):  # few of them, as each read of Milvus 2.3 waits for a tick of its clock
         monkeypatch.setattr(migrate, "ROUNDS", rounds)
-        described = read_old(engine, old)
-        made = Migration(described, new, encoder=drq.path, index_type="DRQ", changed_field="updated_at", go_on=go_on)
+        described = read_source_collection(engine, old)
+        made = Migration(described, new, encoder=drq.path, index_type="DRQ", changed_field="updated_at", resume=resume)
         return made.run(journal=journal, queries=0, max_errors=10)
 
     with Writer(engine, old, 1500) as writer:
         writer.wait_for_turns(1)
-        first = run(go_on=False, rounds=1)
+        first = run(resume=False, rounds=1)
         assert writer.turns > 4
         writer.wait_for_turns(2)
-    last = run(go_on=True, rounds=2)
+    last = run(resume=True, rounds=2)
     assert first.load is not None
     assert last.load is None
     assert last.settled
@@ -124,7 +124,9 @@ def test_a_newer_encoder_for_a_collection_of_alulas(engine, drq, newer, names):
         engine, old, encoder=drq.path, index_type="DRQ", primary_key="id:VARCHAR(50)", columns=["year:INT32"]
     )
     before.insert(vectors, {"id": ids, "year": list(range(120))})
-    migration = Migration(read_old(engine, old), new, encoder=newer.path, index_type="DRQ", old_encoder=drq.path)
+    migration = Migration(
+        read_source_collection(engine, old), new, encoder=newer.path, index_type="DRQ", old_encoder=drq.path
+    )
     report = migration.run(queries=120, max_errors=10)
     assert check_migrated(engine, old, new, newer, 'id != ""') == 120
     opened = alula.Collection.open(engine, new, encoder=newer.path)
@@ -142,7 +144,7 @@ def test_a_row_that_changes_behind_the_reader_is_copied_next_time(engine, drq, n
     monkeypatch.setattr(target, "BATCH_ROWS", 100)
     old, new = names
     create_plain(engine, old, plain_rows(range(1000), clock=500))
-    described = read_old(engine, old)
+    described = read_source_collection(engine, old)
     collection = alula.Collection.create(
         engine, new, encoder=drq.path, index_type="DRQ", field="vec", columns=described.fields
     )
@@ -153,9 +155,9 @@ def test_a_row_that_changes_behind_the_reader_is_copied_next_time(engine, drq, n
             id_, clock = left.pop(0)
             engine.client.upsert(old, plain_rows([id_], clock=clock))
 
-    catch_up = CatchUp(described, collection.target(), patience=1, status=Status(), progress=change)
-    first = catch_up.changed("updated_at", 500, 999)
-    second = catch_up.changed("updated_at", first.greatest, 999)
+    catch_up = CatchUp(described, collection.target(), retry_timeout=1, status=Status(), progress=change)
+    first = catch_up.copy_changes("updated_at", 500, 999)
+    second = catch_up.copy_changes("updated_at", first.greatest, 999)
     assert second.greatest == 1002
     assert check_migrated(engine, old, new, drq) == 1000
 
@@ -164,7 +166,7 @@ def test_a_row_that_changes_behind_the_reader_is_copied_next_time(engine, drq, n
 def test_rows_that_satisfy_a_filter_without_some_fields(engine, drq, names):
     old, new = names
     create_plain(engine, old, plain_rows([f"it's {i}" for i in range(500)]))
-    described = read_old(engine, old, filter="small >= 0", leave_out=["exact"])
+    described = read_source_collection(engine, old, filter="small >= 0", exclude_fields=["exact"])
     report = Migration(described, new, encoder=drq.path, index_type="DRQ", keep_vectors=False).run(
         queries=20, max_errors=10
     )
@@ -180,13 +182,13 @@ def test_what_cannot_be_migrated(engine, drq, folder, names):
     old, new = names
     arguments = {"encoder": drq.path, "index_type": "DRQ"}
     create_plain(engine, old, plain_rows(range(20)))
-    described = read_old(engine, old)
+    described = read_source_collection(engine, old)
     with pytest.raises(UsageError, match="no collection 'nowhere'"):
-        read_old(engine, "nowhere")
+        read_source_collection(engine, "nowhere")
     with pytest.raises(UsageError, match="has no such field"):
-        read_old(engine, old, leave_out=["colour"])
+        read_source_collection(engine, old, exclude_fields=["colour"])
     with pytest.raises(UsageError, match="needs the key and the vectors"):
-        read_old(engine, old, leave_out=["vec"])
+        read_source_collection(engine, old, exclude_fields=["vec"])
     with pytest.raises(UsageError, match="itself"):
         Migration(described, old, **arguments)
     with pytest.raises(UsageError, match=r"no integer field .* it has: updated_at, small"):
@@ -201,10 +203,10 @@ def test_what_cannot_be_migrated(engine, drq, folder, names):
     Rows().create(engine, new, drq, "DRQ", keep_vectors=False)
     with pytest.raises(UsageError, match="exists"):
         Migration(described, new, **arguments)
-    with pytest.raises(UsageError, match="is there with another vector field"):
-        Migration(described, new, **arguments, go_on=True)
+    with pytest.raises(UsageError, match="exists with another vector field"):
+        Migration(described, new, **arguments, resume=True)
     with pytest.raises(UsageError, match="without keeping its vectors"):
-        read_old(engine, new)
+        read_source_collection(engine, new)
 
 
 def test_fields_that_alula_cannot_carry(engine, names):
@@ -216,11 +218,11 @@ def test_fields_that_alula_cannot_carry(engine, names):
     more = {"field_name": "more", "datatype": DataType.JSON}
     create_plain(engine, old, rows, tags, more, enable_dynamic_field=True)
     with pytest.raises(UsageError) as refused:
-        read_old(engine, old)
-    for words in ("tags (ARRAY)", "more (JSON)", "$meta (dynamic values (colour))", "--leave-out '$meta'"):
+        read_source_collection(engine, old)
+    for words in ("tags (ARRAY)", "more (JSON)", "$meta (dynamic values (colour))", "exclude_field='$meta'"):
         assert words in str(refused.value)
-    described = read_old(engine, old, leave_out=["tags", "more", "$meta"])
-    assert {fate.name for fate in described.fates if fate.becomes == "left out"} == {"tags", "more", "$meta"}
+    described = read_source_collection(engine, old, exclude_fields=["tags", "more", "$meta"])
+    assert {field.name for field in described.mappings if field.becomes == "left out"} == {"tags", "more", "$meta"}
     assert [str(field) for field in described.fields] == [
         "updated_at:INT64",
         "word:VARCHAR(20)",
@@ -237,11 +239,11 @@ def test_what_only_a_server_has_is_said(standalone, collection_name):
     keyed = {"field_name": "owner", "datatype": DataType.INT64, "is_partition_key": True}
     rows = [{**row, "owner": i} for i, row in enumerate(plain_rows(range(20)))]
     create_plain(standalone, collection_name, rows, keyed)
-    assert any("owner is a partition key" in note for note in read_old(standalone, collection_name).notes)
+    assert any("owner is a partition key" in note for note in read_source_collection(standalone, collection_name).notes)
     standalone.client.drop_collection(collection_name)
     create_plain(standalone, collection_name, plain_rows(range(20)))
     standalone.client.create_partition(collection_name, "winter")
-    assert any("(winter)" in note for note in read_old(standalone, collection_name).notes)
+    assert any("(winter)" in note for note in read_source_collection(standalone, collection_name).notes)
     standalone.client.drop_collection(collection_name)
 
 
@@ -249,7 +251,7 @@ def test_what_only_a_server_has_is_said(standalone, collection_name):
 def test_nothing_is_left_when_nothing_could_be_copied(engine, drq, names, monkeypatch):
     old, new = names
     create_plain(engine, old, plain_rows(range(20)))
-    migration = Migration(read_old(engine, old), new, encoder=drq.path, index_type="DRQ")
+    migration = Migration(read_source_collection(engine, old), new, encoder=drq.path, index_type="DRQ")
     monkeypatch.setattr("alula.migration.migrate.load", lambda *_, **__: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         migration.run()

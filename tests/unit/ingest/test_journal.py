@@ -12,7 +12,8 @@ import sys
 import pytest
 
 from alula.errors import UsageError
-from alula.ingest.journal import Acknowledgement, DeadLetter, Journal, JournalError
+from alula.ingest.journal import Acknowledgement, DeadLetter, Journal
+from alula.ingest.journal_file import JournalError
 
 
 def acknowledge(journal, number, first, last, **more):

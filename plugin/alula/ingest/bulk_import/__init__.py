@@ -1,1 +1,1 @@
-"""Sinks: encoded rows into a collection, by Milvus's write calls or by bulk import."""
+"""Bulk import: Milvus reads Parquet files from a staging area."""

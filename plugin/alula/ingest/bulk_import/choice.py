@@ -1,4 +1,4 @@
-"""Insert or import: how a load brings its rows to the server when the user leaves it open."""
+"""Choose between insert calls and bulk import when the user leaves it open."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ def choose(*, rows: int | None, empty: bool, staged: bool, importable: bool) -> 
     300,000 of 1.6 KB         23      31
     ====================  ======  ======
 
-    So an import was never faster: it costs 5 to 20 seconds more. What it saves is the server's message queue and the
-    growing segments, which hold inserted rows in memory until they are flushed. From `IMPORT_ROWS` on those seconds do
-    not matter beside the encoding, so that a load whose user has named a stage uses it.
+    So an import was never faster: it costs 5 to 20 seconds more. It saves the server's message queue and the growing
+    segments, which keep inserted rows in memory until they are flushed. From `IMPORT_ROWS` on those seconds do not
+    matter beside the encoding, so a load with a staging area imports.
 
     Args:
-        rows: Rows to load; None when not known.
-        empty: Whether the collection is empty: an import cannot replace rows.
-        staged: Whether there is a place from which the server reads files.
-        importable: Whether the server has bulk import (`alula.ingest.bulk_import.sink.can_import`).
+        rows: Rows to load; None if unknown.
+        empty: True if the collection is empty: an import cannot replace rows.
+        staged: True if there is a staging area.
+        importable: True if the server has bulk import (`alula.ingest.bulk_import.tasks.can_import`).
     """
     pays = rows is not None and rows >= IMPORT_ROWS
     return "import" if empty and staged and importable and pays else "insert"

@@ -1,15 +1,15 @@
-"""The parts of a bulk import: Parquet files as Milvus reads them, and what is known of each.
+"""The files of a bulk import: Parquet as Milvus reads it, and their states.
 
-Milvus's own writer (`pymilvus.bulk_writer.LocalBulkWriter`) takes rows one by one, holds a whole part in memory, and
+Milvus's own writer (`pymilvus.bulk_writer.LocalBulkWriter`) takes rows one by one, keeps a whole file in memory, and
 needs the clients of two object stores and pandas to be imported at all. So the same layout is written here from
-columns, and row group by row group; a test imports every type into Milvus 2.3.5.
+columns, one row group per batch; a test imports every type into Milvus 2.3.5.
 """
 
 from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol, cast
@@ -28,18 +28,18 @@ from alula.sources.base import Cursor
 
 
 @dataclass(frozen=True)
-class Part:
-    """One file of a bulk import, and how far it is.
+class ImportFile:
+    """One file of a bulk import, and its state.
 
     Args:
-        number: Its place among the parts of the load, counted from 0.
+        number: Its index among the files of the load, from 0.
         first: Cursor of its first row.
         last: Cursor of its last row.
         rows: Rows in it.
         file: The file's name as the server reads it.
-        task: The server's number of the import; None before it has been asked for.
-        state: ``written``: it lies in the stage, and the server may or may not have been asked to import it.
-            ``submitted``: the server has it, as `task`. ``done``: the server has imported it.
+        task: The server's number of the import; None before a request.
+        state: ``written``: it is in the staging area, and a request may or may not have been sent. ``submitted``: the
+            server imports it, as `task`. ``done``: the server has imported it.
     """
 
     number: int
@@ -52,23 +52,23 @@ class Part:
 
 
 class Ledger(Protocol):
-    """Remembers the parts of one load beyond the death of the process (`alula.ingest.journal.Journal`)."""
+    """Records the files of one load beyond the end of the process."""
 
-    def parts(self) -> Sequence[Mapping[str, Any]]:
-        """The fields of all parts, in the order of their numbers."""
+    def files(self) -> Sequence[ImportFile]:
+        """All recorded files, by number."""
         ...
 
-    def record_part(self, number: int, part: Mapping[str, Any]) -> None:
-        """Remember a part in the place of what was known of it: on the disk when this returns."""
+    def record(self, file: ImportFile) -> None:
+        """Record a file, in place of its earlier state: on disk when this returns."""
         ...
 
 
-class PartWriter:
-    """Writes one Parquet file, of which no more than one batch is in memory.
+class ImportFileWriter:
+    """Streams one Parquet file, one row group per batch.
 
     Args:
         path: The file.
-        fields: What is written.
+        fields: The written fields.
         first: Cursor of the first row that will be written.
 
     Raises:
@@ -79,7 +79,7 @@ class PartWriter:
         for field in fields:
             if field.data_type not in TYPES or TYPES[field.data_type].parquet is None:
                 raise UnsupportedError(
-                    f"The field {field.name!r} ({field.data_type}) cannot be imported; load with --via insert."
+                    f"The field {field.name!r} ({field.data_type}) cannot be imported; load with via=insert."
                 )
         self.first = first
         self.last = first

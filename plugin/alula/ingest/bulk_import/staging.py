@@ -1,4 +1,4 @@
-"""The stage of a bulk import: the place, under an fsspec URL, where files wait for the server to read them."""
+"""The staging area of a bulk import, from which the server reads files."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from fsspec.implementations.local import LocalFileSystem
 from alula.errors import ServerError, UsageError
 
 
-class Stage:
-    """The folder of one load in the stage.
+class StagingArea:
+    """The folder of one load in the staging area.
 
     Args:
         url: A folder (``/data/milvus/import``), or any URL that fsspec knows (``s3://bucket/prefix``).
-        at_server: The same place as the server names it. If None: the absolute path of a folder; of a bucket, the key
-            without the bucket, because Milvus imports from the bucket that it keeps its own data in.
-        folder: Name of the load's own folder, which is made here.
-        options: What fsspec needs to open the URL, e.g. ``endpoint_url`` of an S3.
+        at_server: The same folder as the server names it. If None: the absolute path of a folder; of a bucket, the key
+            without the bucket, because Milvus imports from the bucket that stores its own data.
+        folder: Name of the load's own folder, created with the first file.
+        options: Options of fsspec for the URL, e.g. ``endpoint_url`` of an S3.
 
     Raises:
         UsageError: If the URL cannot be opened.
@@ -42,15 +42,15 @@ class Stage:
         self.at_server = f"{at_server.rstrip('/')}/{folder}".lstrip("" if self._local else "/")
 
     def upload(self, path: Path, name: str) -> str:
-        """Copy a local file into the stage; its name as the server reads it."""
+        """Upload a local file; returns its name as the server reads it."""
         with self._errors(f"write {name!r} to"):
-            if self._local:  # elsewhere folders come into being with their files
+            if self._local:  # object stores create folders with their files
                 self._files.makedirs(self._root, exist_ok=True)
             self._files.put_file(str(path), self._path(name))
         return f"{self.at_server}/{name}"
 
     def copy(self, old: str, new: str) -> str:
-        """Copy a file within the stage; the new one's name as the server reads it."""
+        """Copy a file; returns the new name as the server reads it."""
         with self._errors(f"copy {old!r} in"):
             self._files.copy(self._path(old), self._path(new))
         return f"{self.at_server}/{new}"
@@ -70,7 +70,7 @@ class Stage:
                     self._files.rm_file(self._path(name))
 
     def remove(self) -> None:
-        """Remove the load's folder and all that is in it."""
+        """Remove the load's folder with all its files."""
         with self._errors("remove files from"):
             self._files.invalidate_cache()
             if self._files.exists(self._root):
@@ -85,8 +85,8 @@ class Stage:
             yield
         except FileNotFoundError as error:
             raise ServerError(
-                f"Could not {action} the stage {self.url}: {error} is not there; a load that is to go on needs the "
-                "files it has put there. If they are lost, drop the collection and load it anew."
+                f"Could not {action} the stage {self.url}: {error} is not there; a resumed load needs its "
+                "earlier files. If they are lost, drop the collection, create it and load it again."
             ) from error
         except Exception as error:  # every kind of store raises its own
             raise ServerError(f"Could not {action} the stage {self.url}: {error}.") from error
