@@ -32,7 +32,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
-import grpc
 import numpy as np
 import tenacity
 from pymilvus import DataType
@@ -45,7 +44,7 @@ from alula.index_types import FieldSpec
 from alula.milvus.connection import Server, milvus_errors
 from alula.milvus.deleting import delete_rows
 from alula.milvus.expressions import any_of, literal
-from alula.milvus.failures import Failure, what_failed
+from alula.milvus.retrying import call_with_retries
 from alula.milvus.writing import REQUEST_BYTES, send, write_request
 
 COLLECTION = "_alula_encoders"
@@ -53,7 +52,7 @@ FORMAT = 1
 PART_BYTES = 65535 // 4 * 3  # of a file: as much as Milvus's longest VARCHAR holds in base64
 PARTS_PER_CALL = REQUEST_BYTES // 65536
 LEFTOVER_SECONDS = 24 * 3600  # younger parts may be of a push that is running
-CALL_SECONDS, OUTAGE_SECONDS = 60.0, 60.0
+CALL_SECONDS, RETRY_TIMEOUT = 60.0, 60.0
 
 FIELDS = (
     FieldSpec("id", "VARCHAR", 0, {"max_length": 64}),
@@ -544,20 +543,7 @@ def _insert(server: Server, role: str, sha256: str, data: Mapping[int, str], pus
         request = write_request(COLLECTION, {"id": ids, **columns}, FIELDS, 0, count, partition="", upsert=False)
         send(server, request, CALL_SECONDS)
 
-    with milvus_errors(f"write into {COLLECTION!r}"):
-        _repeating(call)
-
-
-def _passes(error: BaseException) -> bool:
-    return isinstance(error, MilvusException | grpc.RpcError) and what_failed(error) is not Failure.REFUSED
-
-
-_repeating = tenacity.Retrying(
-    retry=tenacity.retry_if_exception(_passes),
-    wait=tenacity.wait_random_exponential(multiplier=0.1, max=5),
-    stop=tenacity.stop_after_delay(OUTAGE_SECONDS),
-    reraise=True,
-)
+    call_with_retries(f"write into {COLLECTION!r}", call, RETRY_TIMEOUT)
 
 
 def _point(server: Server, query: Query, name: str, sha256: str, *, replace: bool) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 from alula.index_types import FieldSpec
 from alula.ingest.compare_rows import same_rows
-from alula.milvus import Columns, Server, any_of, deletable, delete_rows, send, slices, write_request
+from alula.milvus import Columns, Server, any_of, delete_rows, send, slices, write_request
 from alula.milvus.reading import count_rows
 from alula.milvus.retrying import RateLimiter
 
@@ -88,7 +88,7 @@ class RpcSink:
         # Milvus Lite 2.5's upsert is a delete that fails silently on some ids
         keys = list(columns[self._key][start:stop])
         there = set(self.present(keys))
-        unchanged = self._unchanged(columns, start, [id_ for id_ in there if not deletable(self._server, id_)])
+        unchanged = self._unchanged(columns, start, [id_ for id_ in there if not self._server.dialect.can_delete(id_)])
         delete_rows(self._server, self._name, self._key, sorted(there - unchanged))
         if not unchanged:
             return self._send(columns, start, stop, upsert=False)

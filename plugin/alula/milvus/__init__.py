@@ -4,7 +4,7 @@ from alula.milvus.aliases import alias_target, point_alias
 from alula.milvus.calls import Calls, ClientCalls, Id, NativeHits, NativeSearch, Scope
 from alula.milvus.capabilities import probe, version
 from alula.milvus.connection import Server, connect, is_local, milvus_errors, server_words, trouble_with_port
-from alula.milvus.deleting import deletable, delete_rows
+from alula.milvus.deleting import delete_rows
 from alula.milvus.expressions import any_of, literal
 from alula.milvus.failures import Failure, what_failed
 from alula.milvus.writing import Columns, send, slices, write_request
@@ -22,7 +22,6 @@ __all__ = [
     "alias_target",
     "any_of",
     "connect",
-    "deletable",
     "delete_rows",
     "is_local",
     "literal",

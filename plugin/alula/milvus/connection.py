@@ -22,6 +22,7 @@ from pymilvus import MilvusClient
 from pymilvus.exceptions import MilvusException
 
 from alula.errors import ServerError, UsageError
+from alula.milvus.dialect import LITE, MILVUS, Dialect
 
 LITE_NAME = re.compile(r"[a-zA-Z0-9.\-_]{1,36}")
 BAD_FILTER = ("cannot parse expression", "Invalid expr", "PhyFilterBitsNode", "failed to create query plan")
@@ -42,9 +43,14 @@ class Server:
         self.login = dict(login or {})
 
     @property
+    def dialect(self) -> Dialect:
+        """The differences of this server from others."""
+        return LITE if is_local(self.uri) else MILVUS
+
+    @property
     def embedded(self) -> bool:
-        """Whether this is Milvus Lite in a local file."""
-        return is_local(self.uri)
+        """True for Milvus Lite in a local file."""
+        return self.dialect.embedded
 
     def close(self) -> None:
         """Close the connection; an embedded engine is stopped and its file released."""
@@ -68,13 +74,13 @@ class Server:
         Args:
             instead: What to do instead, in words that continue "Milvus Lite has no partitions;".
         """
-        if self.embedded:
-            raise UsageError(f"Milvus Lite has no partitions; {instead}, or use a Milvus server.")
+        if not self.dialect.partitions:
+            raise UsageError(f"{self.dialect.name} has no partitions; {instead}, or use a Milvus server.")
 
     def check_aliases(self) -> None:
         """Raise a `UsageError` where aliases do not exist."""
-        if self.embedded:
-            raise UsageError("Milvus Lite has no aliases; leave --swap-alias out, or use a Milvus server.")
+        if not self.dialect.aliases:
+            raise UsageError(f"{self.dialect.name} has no aliases; leave --swap-alias out, or use a Milvus server.")
 
     def has_collection(self, name: str) -> bool:
         """Whether there is a collection of that name."""

@@ -1,4 +1,4 @@
-"""Delete rows by id, where servers differ."""
+"""Delete rows by id."""
 
 from __future__ import annotations
 
@@ -9,32 +9,23 @@ from alula.milvus.connection import Server, milvus_errors
 from alula.milvus.expressions import any_of
 
 
-def deletable(server: Server, id_: int | str) -> bool:
-    """Whether a row can be deleted (and so replaced) at all.
-
-    Milvus Lite 2.5 puts ids unescaped between single quotes into SQL: a delete of an id that holds one fails or, worse,
-    deletes other rows.
-    """
-    return not (server.embedded and isinstance(id_, str) and "'" in id_)
-
-
 def delete_rows(server: Server, name: str, key: str, ids: Sequence[int | str]) -> None:
     """Delete rows by id.
 
     Args:
-        server: Where.
+        server: The connected server.
         name: The collection.
         key: Name of its primary key field.
-        ids: The rows; those that are not there are passed over.
+        ids: The rows; absent ones are skipped.
 
     Raises:
-        ServerError: If Milvus fails, or a row is not `deletable`.
+        ServerError: If Milvus fails, or the server cannot delete a row with such an id (`Dialect.can_delete`).
     """
     for id_ in ids:
-        if not deletable(server, id_):
+        if not server.dialect.can_delete(id_):
             raise ServerError(
-                f"Milvus Lite can neither delete nor replace the row with the id {id_!r}, because of the single quote "
-                "in it; drop the collection and load it anew, or use a Milvus server."
+                f"{server.dialect.name} can neither delete nor replace the row with the id {id_!r}, because of the "
+                "single quote in it; drop the collection and load it again, or use a Milvus server."
             )
     with milvus_errors(f"delete rows of {name!r}"):
         for start in range(0, len(ids), 1000):  # keeps the expression far below the server's limit

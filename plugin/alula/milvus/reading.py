@@ -17,9 +17,6 @@ from alula.sources.base import Cursor
 MAX_PAGE_ROWS = 16384  # Milvus returns no more at once
 FIRST_PAGE_ROWS = 128  # of the first page, while the rows' lengths are unknown
 PAGE_BYTES = 8 << 20
-# Milvus Lite 2.5's time for a page grows with the square of its rows where it returns vectors of floats: 100,000 rows
-# of 384 take 2 s in pages of 400 kB, and 47 s in pages of 6 MB.
-LITE_VECTOR_PAGE_BYTES = 200_000
 # A query with a limit promises no order but in this mode, which is that of pymilvus's iterator: each segment returns
 # its first rows by key. Pages may be shorter or longer than asked for (2.3.5), and only an empty one is the end.
 # pymilvus's iterator itself never ends on Lite 2.5, and fails on 2.3.5 where keys are strings with quotes.
@@ -96,7 +93,7 @@ def read_pages(
         ServerError: If Milvus fails, returns rows in another order, or too few.
     """
     vectors = any(pa.types.is_fixed_size_list(field.type) for field in schema)
-    page_bytes = LITE_VECTOR_PAGE_BYTES if server.embedded and vectors else PAGE_BYTES
+    page_bytes = min(PAGE_BYTES, server.dialect.vector_page_bytes) if vectors else PAGE_BYTES
     limit = FIRST_PAGE_ROWS if row_bytes is None else min(MAX_PAGE_ROWS, max(FIRST_PAGE_ROWS, page_bytes // row_bytes))
     # Milvus 2.3 may answer pages before it has applied the last writes; a strong count waits for them
     begin, read, total = after, 0, _count_behind(server, name, filter, key, after)

@@ -1,4 +1,4 @@
-"""Writing at the pace that the server keeps: fewer calls at a time when it refuses, more again when it does not."""
+"""Repeat failed calls to Milvus: one policy, and a limit of concurrent calls that follows the server's refusals."""
 
 from __future__ import annotations
 
@@ -6,113 +6,171 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TypeVar
 
 import grpc
 import tenacity
 from pymilvus.exceptions import MilvusException
 
 from alula.errors import AlulaError, ServerError
-from alula.milvus import Failure, milvus_errors, server_words, what_failed
+from alula.milvus.connection import milvus_errors, server_words
+from alula.milvus.failures import Failure, what_failed
 
 FIRST_WAIT, LONGEST_WAIT = 0.1, 15.0  # seconds
+T = TypeVar("T")
 
 
 class StoppedError(AlulaError):
     """A write was given up because the load is being stopped."""
 
 
-class RateLimiter:
-    """Lets a number of calls run at a time, and makes each of them until it succeeds or cannot.
+def may_pass(error: BaseException) -> bool:
+    """True if the same call may succeed later; of a `ServerError`, the error from Milvus that caused it decides."""
+    return _failure(error) is not Failure.REFUSED
 
-    As TCP does it, the number is halved by every refusal and grows by one with every round of successes.
+
+def retry_policy(
+    retry_timeout: float,
+    *,
+    retry_if: Callable[[BaseException], bool] = may_pass,
+    stop_event: threading.Event | None = None,
+) -> tenacity.Retrying:
+    """The policy of every repeated call: random waits that grow exponentially.
 
     Args:
-        most: The most calls at a time.
-        patience: Seconds for which one call is made again before the load stops.
+        retry_timeout: Seconds after which a failure is raised.
+        retry_if: True for errors after which the call is repeated.
+        stop_event: Ends the waiting when it is set.
+    """
+    stop: tenacity.stop.stop_base = tenacity.stop_after_delay(retry_timeout)
+    return tenacity.Retrying(
+        retry=tenacity.retry_if_exception(retry_if),
+        wait=tenacity.wait_random_exponential(multiplier=FIRST_WAIT, max=LONGEST_WAIT),
+        stop=stop if stop_event is None else stop | tenacity.stop_when_event_set(stop_event),
+        sleep=time.sleep if stop_event is None else tenacity.sleep_using_event(stop_event),
+        reraise=True,
+    )
+
+
+def call_with_retries(action: str, call: Callable[[], T], retry_timeout: float) -> T:
+    """Make a call until it succeeds.
+
+    Args:
+        action: Continues "Milvus could not" in messages.
+        call: The call.
+        retry_timeout: Seconds after which a failure is raised.
+
+    Raises:
+        ServerError: If Milvus refuses for good, or fails for longer than the timeout.
+    """
+    with milvus_errors(action):
+        return retry_policy(retry_timeout)(call)
+
+
+class RateLimiter:
+    """Limits the number of concurrent calls, and repeats each of them until it succeeds or cannot.
+
+    Additive increase, multiplicative decrease, as TCP does it: a refusal halves the number, a round of successes adds
+    one.
+
+    Args:
+        limit: The most concurrent calls.
+        retry_timeout: Seconds after which the failure of a repeated call is raised.
+
+    Attributes:
+        busy: Seconds that calls took, the sum of all threads.
+        retries: Repeated calls.
+        refusals: Calls that the server refused because it was busy.
+        trouble: The last error, "" after a success.
     """
 
-    def __init__(self, most: int, patience: float) -> None:
-        self.most = most
-        self.patience = patience
-        self._allowed = float(most)
+    def __init__(self, limit: int, retry_timeout: float) -> None:
+        self.limit = limit
+        self.retry_timeout = retry_timeout
+        self._allowed = float(limit)
         self._running = 0
         self._changed = threading.Condition()
         self._stop = threading.Event()
-        self.busy = 0.0  # seconds that calls took, those of all threads added
+        self.busy = 0.0
         self.retries = 0
         self.refusals = 0
         self.trouble = ""
 
     @property
     def allowed(self) -> int:
-        """How many calls may run at a time now."""
+        """The number of calls that may run concurrently now."""
         return max(1, int(self._allowed))
 
     @property
     def slowed(self) -> bool:
-        """Whether the server has made us slower than we could be."""
-        return self.allowed < self.most
+        """True while the server's refusals keep the number below the limit."""
+        return self.allowed < self.limit
 
     def stop(self) -> None:
-        """Let no waiting call be made again."""
+        """End all waiting; no call is repeated any more."""
         self._stop.set()
         with self._changed:
             self._changed.notify_all()
 
-    def make(self, action: str, call: Callable[[bool], None]) -> None:
+    def run(self, action: str, call: Callable[[bool], None]) -> None:
         """Make a call until it succeeds.
 
         Args:
-            action: What it does, in words that continue "Milvus could not".
-            call: The call; told whether an earlier try may have been done already.
+            action: Continues "Milvus could not" in messages.
+            call: The call; its argument is True if an earlier try may have been carried out.
 
         Raises:
-            ServerError: If Milvus refuses for good, or for longer than the patience.
+            ServerError: If Milvus refuses for good, or fails for longer than the retry timeout.
             StoppedError: If `stop` was called while it waited.
         """
         in_doubt = False
-        waiting = tenacity.Retrying(
-            retry=tenacity.retry_if_exception(_passes),
-            wait=tenacity.wait_random_exponential(multiplier=FIRST_WAIT, max=LONGEST_WAIT),
-            stop=tenacity.stop_after_delay(self.patience) | tenacity.stop_when_event_set(self._stop),
-            sleep=tenacity.sleep_using_event(self._stop),
-            reraise=True,
-        )
         began = time.monotonic()
         try:
-            for attempt in waiting:
+            for attempt in retry_policy(self.retry_timeout, stop_event=self._stop):
                 with attempt, self._slot():
                     try:
                         call(in_doubt)
                     except (MilvusException, grpc.RpcError, ServerError) as error:
-                        in_doubt |= self._learn(_told(error))
+                        in_doubt |= self._learn(error)
                         raise
             self._succeeded()
         except (MilvusException, grpc.RpcError, ServerError) as error:
             if self._stop.is_set():
                 raise StoppedError("Stopped.") from error
-            if _passes(error) and self.patience:
-                seconds, words = time.monotonic() - began, server_words(_told(error))
+            if may_pass(error) and self.retry_timeout:
+                seconds, words = time.monotonic() - began, server_words(_cause(error))
                 raise ServerError(
                     f"Milvus could not {action} for {seconds:.0f} seconds ({words}); check that it runs and is well."
                 ) from error
             with milvus_errors(action):
                 raise
 
+    make = run  # until every caller says run
+
+    @property
+    def most(self) -> int:
+        """The limit."""
+        return self.limit
+
+    @property
+    def patience(self) -> float:
+        """The retry timeout."""
+        return self.retry_timeout
+
     def _learn(self, error: BaseException) -> bool:
-        """Slow down where the server asks for it; whether the call may have been done."""
-        failure = _meaning(error)
+        """Slow down if the server refused; True if the call may have been carried out."""
+        failure = _failure(error)
         with self._changed:
             if failure is Failure.BUSY:
                 self.refusals += 1
                 self._allowed = max(1.0, self._allowed / 2)
             self.retries += failure is not Failure.REFUSED
-            self.trouble = server_words(error)
+            self.trouble = server_words(_cause(error))
         return failure is Failure.UNKNOWN
 
     def _succeeded(self) -> None:
         with self._changed:
-            self._allowed = min(float(self.most), self._allowed + 1 / self._allowed)
+            self._allowed = min(float(self.limit), self._allowed + 1 / self._allowed)
             self.trouble = ""
             self._changed.notify_all()
 
@@ -133,14 +191,11 @@ class RateLimiter:
                 self._changed.notify_all()
 
 
-def _told(error: BaseException) -> BaseException:
-    """What Milvus said, where an error of ours has been made of it."""
+def _cause(error: BaseException) -> BaseException:
+    """The error from Milvus behind an error of Alula's."""
     return error.__cause__ if isinstance(error, ServerError) and error.__cause__ is not None else error
 
 
-def _meaning(error: BaseException) -> Failure:
-    return what_failed(error) if isinstance(error, MilvusException | grpc.RpcError) else Failure.REFUSED
-
-
-def _passes(error: BaseException) -> bool:
-    return _meaning(_told(error)) is not Failure.REFUSED
+def _failure(error: BaseException) -> Failure:
+    cause = _cause(error)
+    return what_failed(cause) if isinstance(cause, MilvusException | grpc.RpcError) else Failure.REFUSED

@@ -11,8 +11,7 @@ import pytest
 from pymilvus.exceptions import MilvusException
 
 from alula.errors import ServerError
-from alula.milvus import Failure, server_words, what_failed
-from alula.milvus import retrying as pace_module
+from alula.milvus import Failure, retrying, server_words, what_failed
 from alula.milvus.retrying import RateLimiter, StoppedError
 
 LIMIT = MilvusException(8, "request is rejected by grpc RateLimiter middleware: rate limit exceeded[rate=524288]", 49)
@@ -37,20 +36,20 @@ class Rpc(grpc.RpcError):
 
 @pytest.fixture(autouse=True)
 def short_waits(monkeypatch):
-    monkeypatch.setattr(pace_module, "FIRST_WAIT", 0.001)
-    monkeypatch.setattr(pace_module, "LONGEST_WAIT", 0.01)
+    monkeypatch.setattr(retrying, "FIRST_WAIT", 0.001)
+    monkeypatch.setattr(retrying, "LONGEST_WAIT", 0.01)
 
 
 def failing(*errors):
-    """A call that fails with each error in turn and then succeeds; and what it was told."""
-    left, told = list(errors), []
+    """A call that fails with each error in turn and then succeeds; and the arguments that it was given."""
+    left, doubts = list(errors), []
 
     def call(in_doubt):
-        told.append(in_doubt)
+        doubts.append(in_doubt)
         if left:
             raise left.pop(0)
 
-    return call, told
+    return call, doubts
 
 
 @pytest.mark.parametrize(
@@ -95,34 +94,34 @@ def test_a_wrapped_call_error_is_seen():
 
 
 def test_only_a_lost_answer_leaves_doubt():
-    call, told = failing(LIMIT, LIMIT, LOST, LIMIT)
-    pace = RateLimiter(4, 30)
-    pace.make("write", call)
-    assert told == [False, False, False, True, True]
-    assert (pace.retries, pace.refusals) == (4, 3)
+    call, doubts = failing(LIMIT, LIMIT, LOST, LIMIT)
+    limiter = RateLimiter(4, 30)
+    limiter.run("write", call)
+    assert doubts == [False, False, False, True, True]
+    assert (limiter.retries, limiter.refusals) == (4, 3)
 
 
 def test_what_is_refused_for_good_is_not_tried_again():
-    call, told = failing(DENIED)
+    call, doubts = failing(DENIED)
     with pytest.raises(ServerError, match="could not write rows: PrivilegeInsert: permission deny"):
-        RateLimiter(4, 30).make("write rows", call)
-    assert told == [False]
+        RateLimiter(4, 30).run("write rows", call)
+    assert doubts == [False]
 
 
-def test_patience_ends():
-    call, told = failing(*[LOST] * 10_000)
+def test_the_retry_timeout_ends():
+    call, doubts = failing(*[LOST] * 10_000)
     started = time.monotonic()
     with pytest.raises(ServerError, match=r"could not write rows for \d+ seconds .*UNAVAILABLE"):
-        RateLimiter(4, 0.3).make("write rows", call)
+        RateLimiter(4, 0.3).run("write rows", call)
     assert 0.2 < time.monotonic() - started < 5
-    assert len(told) > 3
+    assert len(doubts) > 3
 
 
 def test_fewer_calls_at_a_time_after_refusals_and_more_again_after_successes():
-    pace = RateLimiter(8, 30)
-    pace.make("write", failing(LIMIT, LIMIT)[0])
-    assert pace.slowed
-    assert 2 <= pace.allowed <= 3
+    limiter = RateLimiter(8, 30)
+    limiter.run("write", failing(LIMIT, LIMIT)[0])
+    assert limiter.slowed
+    assert 2 <= limiter.allowed <= 3
     running, most, lock = 0, [], threading.Lock()
 
     def call(_):
@@ -135,21 +134,21 @@ def test_fewer_calls_at_a_time_after_refusals_and_more_again_after_successes():
             running -= 1
 
     with ThreadPoolExecutor(16) as pool:
-        list(pool.map(lambda _: pace.make("write", call), range(10)))
+        list(pool.map(lambda _: limiter.run("write", call), range(10)))
         early = max(most)
-        list(pool.map(lambda _: pace.make("write", call), range(100)))
+        list(pool.map(lambda _: limiter.run("write", call), range(100)))
     assert early < 8
     assert max(most) == 8
-    assert not pace.slowed
+    assert not limiter.slowed
 
 
 def test_a_stop_ends_the_waiting():
     call, _ = failing(*[LOST] * 10_000)
-    pace = RateLimiter(1, 60)
-    threading.Timer(0.2, pace.stop).start()
+    limiter = RateLimiter(1, 60)
+    threading.Timer(0.2, limiter.stop).start()
     started = time.monotonic()
     with pytest.raises(StoppedError):
-        pace.make("write", call)
+        limiter.run("write", call)
     assert time.monotonic() - started < 5
     with pytest.raises(StoppedError):
-        pace.make("write", lambda _: None)
+        limiter.run("write", lambda _: None)
