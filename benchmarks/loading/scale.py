@@ -22,10 +22,11 @@ import torch
 
 import alula
 from alula.encoders import DrqEncoder, EncoderInfo, FlopsEncoder, load_encoder
+from alula.encoders.encoder import SLICE_ROWS
 from alula.index_types import VectorField, index_type, vector_spec
 from alula.ingest.duplicates import duplicate_rows
 from alula.ingest.journal import Acknowledgement, Journal
-from alula.ingest.target import BATCH_ROWS, SLICE_ROWS
+from alula.ingest.target import BATCH_ROWS
 from alula_exporters.drq.export import build_graph as drq_graph
 from alula_exporters.drq.variants import QUANTIZERS
 from alula_exporters.flops.export import build_graph as flops_graph

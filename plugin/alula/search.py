@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from alula.encoders.metric import better_is_larger
 from alula.errors import UsageError
 from alula.index_types import MAX_RESULTS, Candidates, IndexType, Lowering, SearchPlan, VectorField, check_options
-from alula.kernels import better_is_larger, exact_scores, top_k
+from alula.kernels import exact_scores, top_k
 from alula.milvus import Calls, Id, NativeHits, NativeSearch, Scope, any_of
 
 F32 = npt.NDArray[np.float32]

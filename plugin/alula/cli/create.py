@@ -12,7 +12,7 @@ import click
 from alula.catalog.create import DEFAULT_FIELD, DEFAULT_KEY, create, design
 from alula.catalog.schema import ScalarField
 from alula.cli.options import connection_options, encoder_option, index_type_options
-from alula.encoders import load_encoder
+from alula.encoders import METRICS, load_encoder
 from alula.errors import UsageError
 from alula.milvus import Server
 from alula.sources import Source
@@ -38,7 +38,7 @@ from alula.sources.encoder_inputs import open_rows
 @click.option("--text-column", help="With --like: the column that holds the texts; it becomes a field as well.")
 @click.option(
     "--metric",
-    type=click.Choice(["COSINE", "IP", "L2"]),
+    type=click.Choice(METRICS),
     help="The metric; it must be the encoder's, which is the default.",
 )
 @click.option(

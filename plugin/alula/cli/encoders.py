@@ -17,6 +17,7 @@ from rich.text import Text
 from alula.cli.options import confirmed, connection_options, console, format_option, show_json
 from alula.encoder_store import store as encoder_store
 from alula.encoder_store.store import Entry
+from alula.encoders import ENCODERS
 from alula.errors import AlulaError
 from alula.milvus import Server
 
@@ -95,7 +96,7 @@ def _list(server: Server, output_format: str) -> None:
         table.add_column(heading, overflow="fold", justify="right" if heading == "size" else "left")
     for entry in there:
         takes = f"{entry.input}, {entry.input_dim}-d"
-        gives = f"{entry.output_dim:,} {'sparse dims' if entry.kind == 'flops' else 'bits'}"
+        gives = f"{entry.output_dim:,} {ENCODERS[entry.kind].output_unit}"
         row = ["\n".join(entry.names) or "(replaced)", entry.sha256[:16], entry.kind, takes, gives, entry.metric]
         table.add_row(*map(Text, [*row, _size(entry), f"{_when(entry):%Y-%m-%d %H:%M}"]))
     console().print(table)

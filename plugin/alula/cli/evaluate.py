@@ -18,7 +18,7 @@ from alula.catalog.schema import ScalarField
 from alula.cli.evaluation_options import question_options, shown_progress
 from alula.cli.options import Command, OutputFile, connection_options, console, format_option, show_json
 from alula.collection import Collection
-from alula.encoders import Encoder, load_encoder
+from alula.encoders import METRICS, Encoder, load_encoder
 from alula.errors import AlulaError, ServerError, UnsupportedError, UsageError
 from alula.evaluation.evaluate import Bench, Effort, Outcome, evaluate_collection, samples
 from alula.evaluation.native import PATIENCE, Params, parse_native
@@ -86,7 +86,7 @@ def _values(option: Option, text: str) -> list[Any]:
 @click.option("--layout", "layouts", multiple=True, help="Without a collection: DRQ's layouts to try; repeatable.")
 @click.option(
     "--metric",
-    type=click.Choice(["COSINE", "IP", "L2"]),
+    type=click.Choice(METRICS),
     help="Without an encoder: the metric; else it is the encoder's.",
 )
 @click.option(

@@ -216,12 +216,10 @@ def _end(collection: Collection, result: Tuning, kept: str, *, dry: bool) -> Non
 
 def _what_helps(collection: Collection) -> str:
     """What a user can do for a higher recall than any search option gives."""
-    field, info = collection.lowering.field, collection.lowering.encoder.info
-    if field.storage == "dropped":
+    size = collection.lowering.encoder.output_size
+    if collection.lowering.field.storage == "dropped":
         return (
             "The vectors were dropped: keep them (create without --drop-vectors), so that candidates are ranked again "
-            "exactly, or train an encoder with "
-            + (f"more than {info.max_bits} bits." if info.levels else f"more than {info.max_nnz} non-zeros.")
+            f"exactly, or train an encoder with more than {size}."
         )
-    more = f"more bits than {info.max_bits} or more sign bits" if info.levels else f"more non-zeros than {info.max_nnz}"
-    return f"Train an encoder with {more}, or on more of your vectors."
+    return f"Train an encoder with more than {size}, or on more of your vectors."

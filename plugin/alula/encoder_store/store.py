@@ -438,7 +438,7 @@ def _describe(encoder: Encoder, size: int) -> Entry:
         input=info.input,
         metric=info.metric,
         input_dim=info.input_dim,
-        output_dim=info.dim if info.kind == "flops" else info.max_bits,
+        output_dim=encoder.output_dim,
         pushed=int(time.time()),
     )
 

@@ -21,6 +21,7 @@ from typing import Any, Literal, get_args
 import onnx
 
 from alula.encoders.graph import trace
+from alula.encoders.metric import METRICS, Metric
 from alula.errors import EncoderError
 
 METADATA_KEY = "alula"
@@ -33,7 +34,6 @@ MAX_EMBEDDING_DIM = 1_000_000  # an embedding need not be kept in Milvus; one we
 MAX_IMAGE_BYTES = 64 << 20
 
 Kind = Literal["flops", "drq"]
-Metric = Literal["COSINE", "IP", "L2"]
 Input = Literal["vectors", "images", "text"]
 Precision = Literal["fp32", "int8"]
 
@@ -140,9 +140,7 @@ class EncoderInfo:
 
     def _check(self) -> None:
         _require(self.kind in get_args(Kind), f"kind is {self.kind!r}, not one of {', '.join(get_args(Kind))}")
-        _require(
-            self.metric in get_args(Metric), f"metric is {self.metric!r}, not one of {', '.join(get_args(Metric))}"
-        )
+        _require(self.metric in METRICS, f"metric is {self.metric!r}, not one of {', '.join(METRICS)}")
         for name in ("input_dim", "dim", "max_nnz", "levels", "sign_bits", "max_tokens"):
             value = getattr(self, name)
             _require(type(value) is int and 0 <= value < 2**31, f"{name} is {value!r}, not a count")

@@ -1,4 +1,4 @@
-"""Load an encoder file and run it: images or text to vectors, vectors to sparse rows or codes, queries to what is sent.
+"""Run an encoder file: inputs to vectors, vectors to encoded rows, queries to the form that a search needs.
 
 The graph is cut into three: inputs to ``vectors``, ``vectors`` to the row outputs, ``vectors`` to the query outputs.
 """
@@ -6,8 +6,8 @@ The graph is cut into three: inputs to ``vectors``, ``vectors`` to the row outpu
 from __future__ import annotations
 
 import hashlib
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, TypeAlias, cast
 
@@ -15,64 +15,44 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 import onnxruntime
-import scipy.sparse as sp
 
-from alula.encoders.contract import QUERY_OUTPUTS, ROW_OUTPUTS, TOKENIZER_KEY, VECTORS, EncoderInfo, read_model
+from alula.encoders.contract import TOKENIZER_KEY, VECTORS, EncoderInfo, Kind
 from alula.encoders.graph import cut
 from alula.encoders.preprocessing import Feed, Tokenizer, check_images, check_texts, image_feeds
 from alula.errors import DataError, EncoderError
 
 F32 = npt.NDArray[np.float32]
 U8 = npt.NDArray[np.uint8]
-Inputs: TypeAlias = "F32 | U8 | list[str]"  # what an encoder takes: vectors, images or texts
+Inputs: TypeAlias = "F32 | U8 | list[str]"  # vectors, images or texts
+NativeQuery: TypeAlias = "bytes | dict[int, float]"  # packed bits, or the weights of sparse dimensions
+
+# Small enough for a core's cache: a batch encoded in slices took 20 % less time than in one piece.
+SLICE_ROWS = 1024
 
 PROBE_TEXTS = ("two words", "a text of some more words than that, and 3 numbers: 1, 2, 3", "", "one")
 
 
-@dataclass(frozen=True)
-class DrqRows:
-    """Rows encoded by a ``drq`` encoder.
-
-    Args:
-        codes: uint8 (n, M): one codeword number per level.
-        norms: float32 (n, M): Euclidean norm of the reconstruction by each prefix, in units of the encoder's scale.
-        signs: uint8 (n, S / 8): sign bits of the rotated reconstruction, packed most significant bit first.
-    """
-
-    codes: U8
-    norms: F32
-    signs: U8
-
-
-@dataclass(frozen=True)
-class DrqQueries:
-    """Queries encoded by a ``drq`` encoder.
-
-    Args:
-        lut: float32 (n, M, 256): inner product of the (normalised or scaled) query with each scaled codeword.
-        signs: uint8 (n, S / 8): sign bits of the rotated query.
-        norms: float32 (n,): Euclidean norm of the query as the encoder saw it (1 where it normalises).
-    """
-
-    lut: F32
-    signs: U8
-    norms: F32
-
-
-class Encoder:
+class Encoder(ABC):
     """An encoder file, loaded and checked.
 
     The file is cut into a graph for the embedding, one for rows and one for queries, because onnxruntime computes
-    every output of a graph whatever outputs are asked for. Sessions are made on first use.
+    every output of a graph whatever outputs are asked for. Sessions are created on first use.
 
     Args:
         path: The ``.onnx`` file.
-        model: What it holds.
-        info: What it says of itself.
+        model: The parsed file.
+        info: Its metadata.
         threads: Threads onnxruntime may use for one call; 0 lets it choose.
+
+    Attributes:
+        kind: The kind of encoder.
+        native_type: The Milvus type of `native_rows`, e.g. ``SPARSE_FLOAT_VECTOR``.
+        output_unit: The unit of `output_dim`, in the plural.
     """
 
-    kind: ClassVar[str] = ""
+    kind: ClassVar[Kind]
+    native_type: ClassVar[str]
+    output_unit: ClassVar[str]
 
     def __init__(self, path: Path, model: onnx.ModelProto, info: EncoderInfo, *, threads: int = 0) -> None:
         self.path = path
@@ -83,27 +63,66 @@ class Encoder:
         self._sessions: dict[tuple[str, ...], onnxruntime.InferenceSession] = {}
         self._tokenizer: Tokenizer | None = None
 
-    def embed(self, inputs: Any, *, queries: bool = False, progress: Callable[[int], None] | None = None) -> F32:
-        """What the encoder takes, as vectors.
+    @property
+    @abstractmethod
+    def output_dim(self) -> int:
+        """The size of an encoded row, in units of `output_unit`."""
+
+    @property
+    @abstractmethod
+    def output_size(self) -> str:
+        """The most that a row can hold, in words; more of it means a higher recall."""
+
+    @property
+    def native_dim(self) -> int | None:
+        """The ``dim`` of a field of `native_type`; None if such fields have none."""
+        return None
+
+    @abstractmethod
+    def encode_rows(self, vectors: npt.ArrayLike, *, checked: bool = False) -> Any:
+        """Encode vectors (n, d), checked or not."""
+
+    @abstractmethod
+    def encode_queries(self, vectors: npt.ArrayLike, *, checked: bool = False) -> Any:
+        """Encode queries (n, d), checked or not."""
+
+    @abstractmethod
+    def native_rows(self, vectors: F32) -> Any:
+        """Encode checked vectors (n, d) to a column of `native_type`: CSR (n, dim), or packed bits uint8 (n, bytes)."""
+
+    @abstractmethod
+    def native_queries(self, vectors: F32) -> list[NativeQuery]:
+        """Encode checked queries (n, d) to queries that Milvus takes for `native_rows`."""
+
+    def embed(
+        self,
+        inputs: Any,
+        *,
+        queries: bool = False,
+        checked: bool = False,
+        progress: Callable[[int], None] | None = None,
+    ) -> F32:
+        """Embed inputs: vectors as they are, images and texts by the backbone.
 
         Args:
-            inputs: As `check_inputs` takes them.
-            queries: Whether they are queries: a text then gets the prompt of queries, and errors call them so.
+            inputs: Inputs as `check_inputs` takes them.
+            queries: True for queries: texts get the prompt of queries, and errors say queries.
+            checked: True for inputs as `check_inputs` returns them, which are not checked again.
             progress: Called with the number of images or texts embedded so far, every few of them.
 
         Returns:
-            float32 (n, d): vectors as they are, or the backbone's embeddings of images or texts.
+            float32 (n, d).
 
         Raises:
-            DataError: If the inputs are not what the encoder takes.
-            EncoderError: If the backbone fails, or gives something else than finite vectors.
+            DataError: If the encoder does not take the inputs.
+            EncoderError: If the backbone fails, or its output is not finite vectors.
         """
-        checked = self.check_inputs(inputs, what="queries" if queries else None)
+        given = inputs if checked else self.check_inputs(inputs, what="queries" if queries else None)
         if self.info.input == "vectors":
-            return cast(F32, checked)
-        vectors = np.empty((len(checked), self.info.input_dim), np.float32)
+            return cast(F32, given)
+        vectors = np.empty((len(given), self.info.input_dim), np.float32)
         done = 0
-        for places, feed in self._feeds(checked, self.info.query_prompt if queries else self.info.row_prompt):
+        for places, feed in self._feeds(given, self.info.query_prompt if queries else self.info.row_prompt):
             (part,) = self._run((VECTORS,), feed)
             self._check_output(VECTORS, part, (len(places), self.info.input_dim), np.float32)
             vectors[places] = part
@@ -113,18 +132,18 @@ class Encoder:
         return vectors
 
     def check_inputs(self, inputs: Any, *, what: str | None = None) -> Inputs:
-        """What the encoder takes, checked but not run.
+        """Check inputs without running the encoder.
 
         Args:
             inputs: Vectors as `check_vectors` takes them; images, uint8 (n, h, w, c) or (h, w, c) for one; a sequence
                 of strings, or one string.
-            what: How an error names them.
+            what: Their name in errors.
 
         Returns:
             float32 (n, d), uint8 (n, h, w, c), or a list of n strings.
 
         Raises:
-            DataError: If they are not that.
+            DataError: If the encoder does not take them.
         """
         if self.info.input == "images":
             return check_images(inputs, self.info.image_shape, what=what or "images", encoder=self.path.name)
@@ -141,20 +160,20 @@ class Encoder:
         return self._tokenizer.feeds([prompt + text for text in inputs], self.info.input_dim)
 
     def check_vectors(self, vectors: npt.ArrayLike, *, what: str = "vectors") -> F32:
-        """Vectors as a finite, contiguous float32 (n, d) array.
+        """Convert vectors to a finite, contiguous float32 (n, d) array.
 
         Args:
             vectors: Array-like (n, d), or (d,) for one vector.
-            what: How an error names them.
+            what: Their name in errors.
 
         Raises:
-            DataError: If they are not numbers, have another dimension, or hold NaN or infinite values.
+            DataError: If they are not numbers, have another dimension, or contain NaN or infinite values.
         """
         try:
             given = np.asarray(vectors)
-            if given.dtype.kind in "bcmMSU":  # numpy would convert them without a word
+            if given.dtype.kind in "bcmMSU":  # numpy would convert them silently
                 raise TypeError
-            with np.errstate(over="ignore"):  # what is too large becomes infinite, and is refused below
+            with np.errstate(over="ignore"):  # too large a number becomes infinite, and is refused below
                 array = np.ascontiguousarray(given, dtype=np.float32)
         except (ValueError, TypeError, OverflowError):
             raise DataError(f"The {what} are not an array of numbers of one length.") from None
@@ -174,11 +193,17 @@ class Encoder:
             )
         return array
 
+    def checked_vectors(self, vectors: Any, checked: bool, what: str = "vectors") -> F32:
+        """Vectors as `check_vectors` returns them; without a check if they are `checked` already."""
+        if checked:
+            return np.ascontiguousarray(vectors, np.float32)
+        return self.check_vectors(vectors, what=what)
+
     def _run(self, outputs: tuple[str, ...], feed: Mapping[str, npt.NDArray[Any]]) -> list[Any]:
         if outputs not in self._sessions:
             options = onnxruntime.SessionOptions()
             options.intra_op_num_threads = self.threads
-            options.log_severity_level = 4  # its errors become sentences; nothing goes to the terminal beside them
+            options.log_severity_level = 4  # its errors become sentences, and none goes to the terminal
             try:
                 self._sessions[outputs] = onnxruntime.InferenceSession(
                     cut(self.model, feed, outputs).SerializeToString(), options, providers=["CPUExecutionProvider"]
@@ -209,127 +234,30 @@ class Encoder:
             raise self._broken(f"{name} holds values that are not finite")
 
     def self_test(self) -> None:
-        """Embed a few images or texts, encode a few vectors, a zero vector among them, and check what comes out.
+        """Encode a few vectors, a zero vector among them, embed a few images or texts, and check the outputs.
 
         Raises:
             EncoderError: If an output breaks the contract.
         """
-        if self.info.input == "vectors":
-            return
-        probes = _probe_images(self.info.image_shape) if self.info.input == "images" else PROBE_TEXTS
-        for some in (probes, probes[:1]):  # a graph of a fixed batch takes only one of them
-            self.embed(some)
-            self.embed(some, queries=True)
-
-
-class FlopsEncoder(Encoder):
-    """A sparse encoder: vectors to non-negative sparse rows, the same for rows and queries."""
-
-    kind = "flops"
-
-    def encode_rows(self, vectors: npt.ArrayLike) -> sp.csr_array:
-        """Encode vectors (n, d) to a float32 CSR array (n, dim) with sorted indices and no explicit zeros."""
-        array = self.check_vectors(vectors)
-        if not len(array):
-            return sp.csr_array((0, self.info.dim), dtype=np.float32)
-        rows, dims, weights = self._run(ROW_OUTPUTS["flops"], {VECTORS: array})
-        if not (rows.ndim == dims.ndim == weights.ndim == 1 and len(rows) == len(dims) == len(weights)):
-            raise self._broken("rows, dims and weights are not three lists of one length")
-        if (rows.dtype.kind, dims.dtype.kind, weights.dtype.kind) != ("i", "i", "f"):
-            raise self._broken(
-                f"rows, dims and weights are {rows.dtype}, {dims.dtype} and {weights.dtype}, and int64, int64 and "
-                "float32 were expected"
-            )
-        if len(rows) and (rows.min() < 0 or rows.max() >= len(array) or dims.min() < 0 or dims.max() >= self.info.dim):
-            raise self._broken("a non-zero lies outside the sparse matrix")
-        if not np.isfinite(weights).all() or (weights < 0).any():
-            raise self._broken("a weight is negative or not finite, which Milvus does not take")
-        matrix = sp.csr_array(
-            (weights.astype(np.float32), (rows, dims)), shape=(len(array), self.info.dim), dtype=np.float32
-        )
-        matrix.eliminate_zeros()
-        matrix.sort_indices()
-        counts = np.diff(matrix.indptr)
-        if (counts == 0).any():
-            raise self._broken("a row is empty, and Milvus would never find it")
-        if (counts > self.info.max_nnz).any():
-            raise self._broken(f"a row has more than {self.info.max_nnz} non-zeros")
-        return matrix
-
-    encode_queries = encode_rows
-
-    def self_test(self) -> None:
-        """See `Encoder.self_test`."""
-        super().self_test()
+        if self.info.input != "vectors":
+            probes = _probe_images(self.info.image_shape) if self.info.input == "images" else PROBE_TEXTS
+            for some in (probes, probes[:1]):  # a graph with a fixed batch size takes only one of them
+                self.embed(some)
+                self.embed(some, queries=True)
         vectors = _probe_vectors(self.info.input_dim)
-        for some in (vectors, vectors[:1]):  # a graph of a fixed batch takes only one of them
-            self.encode_rows(some)
+        for few in (vectors, vectors[:1]):
+            self._probe(few)
+
+    def _probe(self, vectors: F32) -> None:
+        """Encode a few vectors in every way."""
+        self.encode_rows(vectors)
 
 
-class DrqEncoder(Encoder):
-    """A recurrent quantiser: vectors to codes of which every prefix is a code, queries to look-up tables."""
-
-    kind = "drq"
-
-    def encode_rows(self, vectors: npt.ArrayLike) -> DrqRows:
-        """Encode vectors (n, d) to codes, prefix norms and sign bits."""
-        array = self.check_vectors(vectors)
-        n, levels, sign_bytes = len(array), self.info.levels, self.info.sign_bits // 8
-        if not n:
-            return DrqRows(
-                np.empty((0, levels), np.uint8), np.empty((0, levels), np.float32), np.empty((0, sign_bytes), np.uint8)
-            )
-        codes, norms, signs = self._run(ROW_OUTPUTS["drq"], {VECTORS: array})
-        self._check_output("codes", codes, (n, levels), np.uint8)
-        self._check_output("norms", norms, (n, levels), np.float32)
-        self._check_output("signs", signs, (n, sign_bytes), np.uint8)
-        return DrqRows(codes, norms, signs)
-
-    def encode_queries(self, vectors: npt.ArrayLike) -> DrqQueries:
-        """Encode queries (n, d) to look-up tables and sign bits."""
-        array = self.check_vectors(vectors, what="queries")
-        n = len(array)
-        norms = (
-            np.ones(n, np.float32) if self.info.normalized else np.linalg.norm(array, axis=1) / self.info.scale
-        ).astype(np.float32)
-        if not n:
-            return DrqQueries(
-                np.empty((0, self.info.levels, 256), np.float32),
-                np.empty((0, self.info.sign_bits // 8), np.uint8),
-                norms,
-            )
-        lut, signs = self._run(QUERY_OUTPUTS["drq"], {VECTORS: array})
-        self._check_output("lut", lut, (n, self.info.levels, 256), np.float32)
-        self._check_output("query_signs", signs, (n, self.info.sign_bits // 8), np.uint8)
-        return DrqQueries(lut, signs, norms)
-
-    def self_test(self) -> None:
-        """See `Encoder.self_test`."""
-        super().self_test()
-        vectors = _probe_vectors(self.info.input_dim)
-        for some in (vectors, vectors[:1]):  # a graph of a fixed batch takes only one of them
-            self.encode_rows(some)
-            self.encode_queries(some)
-
-
-_CLASSES: dict[str, type[FlopsEncoder | DrqEncoder]] = {cls.kind: cls for cls in (FlopsEncoder, DrqEncoder)}
-
-
-def load_encoder(path: str | Path, *, threads: int = 0) -> FlopsEncoder | DrqEncoder:
-    """Open an encoder file, check its contract and try it on a few vectors.
-
-    Args:
-        path: The ``.onnx`` file.
-        threads: Threads onnxruntime may use for one call; 0 lets it choose.
-
-    Raises:
-        EncoderError: If the file is missing, truncated, not an encoder, or breaks the contract.
-    """
-    path = Path(path)
-    model, info = read_model(path)
-    encoder = _CLASSES[info.kind](path, model, info, threads=threads)
-    encoder.self_test()
-    return encoder
+def slices(vectors: F32, rows: int | None = None) -> Iterator[F32]:
+    """Vectors (n, d) in slices of some rows, `SLICE_ROWS` by default, to keep an encoder's hidden layers small."""
+    step = rows or SLICE_ROWS
+    for start in range(0, len(vectors), step):
+        yield vectors[start : start + step]
 
 
 def _probe_images(shape: Sequence[int]) -> U8:

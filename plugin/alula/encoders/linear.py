@@ -14,7 +14,7 @@ import onnx
 from onnx import numpy_helper
 
 from alula.encoders.contract import ROW_OUTPUTS, VECTORS
-from alula.encoders.encoder import FlopsEncoder
+from alula.encoders.flops_encoder import FlopsEncoder
 from alula.encoders.graph import trace
 
 F32 = npt.NDArray[np.float32]

@@ -15,7 +15,6 @@ from alula.gateway.session import Session
 from alula.gateway.upstream import refill
 from alula.gateway.views import View
 from alula.index_types import Lowering
-from alula.ingest.target import SLICE_ROWS, join
 from alula.milvus.wire.field_data import column, float_vectors, vectors, write_column
 
 _DYNAMIC = "$meta"  # the field that holds all dynamic ones
@@ -62,13 +61,10 @@ def encoded(lowering: Lowering, given: Any, rows: int) -> list[Any]:
     except DataError as error:
         raise DataError(f"{error} It takes {lowering.field.dim} dimensions.") from None
     check_dim(matrix, lowering)
-    lowering.encoder.check_vectors(matrix, what=f"vectors of {given.field_name!r}")
+    matrix = lowering.encoder.check_vectors(matrix, what=f"vectors of {given.field_name!r}")
     if len(matrix) != rows:
         raise DataError(f"The field {given.field_name!r} has {len(matrix)} vectors for {rows} rows.")
-    pieces = [lowering.encode_rows(matrix[i : i + SLICE_ROWS]) for i in range(0, rows, SLICE_ROWS)]
-    columns: dict[str, Any] = {lowering.field.name: matrix}
-    for name in pieces[0] if pieces else ():
-        columns[name] = join([piece[name] for piece in pieces])
+    columns: dict[str, Any] = {lowering.field.name: matrix, **lowering.encode_rows(matrix)}
     made = []
     for spec in added_fields(lowering):
         data = schema_pb2.FieldData(field_name=spec.name, type=DataType[spec.data_type])

@@ -28,25 +28,19 @@ from pymilvus import DataType
 from pymilvus.grpc_gen import milvus_pb2, schema_pb2
 
 from alula.catalog.settings import read_settings, with_settings
-from alula.encoders import DrqEncoder, Encoder, FlopsEncoder
+from alula.encoders import Encoder
 from alula.encoders.queries import query_vectors
 from alula.errors import DataError, EncoderError, UnsupportedError, UsageError
 from alula.gateway.ops import metrics
 from alula.gateway.upstream import pairs
 from alula.index_types import Capabilities, Column, FieldSpec
-from alula.index_types.base import NativeQuery
-from alula.ingest.target import join
 from alula.milvus.wire import placeholders
 from alula.milvus.wire.field_data import column, write_column
 
 EncoderOf: TypeAlias = Callable[[str], Encoder]
 
 PROVIDER = "alula"
-# What an encoder is given at a time: look-up tables of queries take a few 10 KB each, beams of rows a few KB.
-QUERIES_AT_A_TIME = 256
-ROWS_AT_A_TIME = 8192
 _INPUTS = {DataType.VARCHAR: "text", DataType.FLOAT_VECTOR: "vectors"}
-_OUTPUTS = {"flops": DataType.SPARSE_FLOAT_VECTOR, "drq": DataType.BINARY_VECTOR}
 _PARAMS = {"provider", "encoder"}
 
 
@@ -231,7 +225,7 @@ def native_queries(group: bytes, function: Function, encoder_of: EncoderOf) -> b
     if isinstance(queries, list) and encoder.info.input == "vectors":
         queries = _numbers(queries)
     with metrics.encoding("queries"):
-        return placeholders.write(_encode_queries(encoder, query_vectors(encoder, queries)))
+        return placeholders.write(encoder.native_queries(query_vectors(encoder, queries)))
 
 
 def _is_ours(declared: schema_pb2.FunctionSchema) -> bool:
@@ -282,16 +276,16 @@ def _check_input(name: str, source: Any, encoder: Encoder) -> None:
 
 
 def _check_output(name: str, target: Any, encoder: Encoder) -> None:
-    wanted = _OUTPUTS[encoder.kind]
+    wanted = DataType[encoder.native_type]
     if target.data_type != wanted:
         raise EncoderError(
             f"The function {name!r} fills {target.name!r}, which is {_type_name(target)}, and the encoder "
             f"{encoder.path.name} of the kind {encoder.kind!r} gives {wanted.name}."
         )
-    if wanted == DataType.BINARY_VECTOR and _dim(target) != encoder.info.sign_bits:
+    if encoder.native_dim is not None and _dim(target) != encoder.native_dim:
         raise EncoderError(
             f"The function {name!r} fills {target.name!r} of {_dim(target)} bits, and the encoder {encoder.path.name} "
-            f"gives {encoder.info.sign_bits}."
+            f"gives {encoder.native_dim}."
         )
     if target.nullable:
         raise UsageError(f"The function {name!r} fills {target.name!r} in each row; it cannot be nullable.")
@@ -345,31 +339,8 @@ def _values(data: Any) -> Any:
 
 def _encode_rows(encoder: Encoder, values: Any) -> Column:
     """The output column of texts or vectors: CSR (n, dim) or uint8 (n, bytes)."""
-    parts = []
-    for start in range(0, max(1, len(values)), ROWS_AT_A_TIME):
-        some = values[start : start + ROWS_AT_A_TIME]
-        vectors = encoder.embed(some) if isinstance(some, list) else encoder.check_vectors(some)
-        if isinstance(encoder, FlopsEncoder):
-            parts.append(encoder.encode_rows(vectors))
-        else:
-            parts.append(cast(DrqEncoder, encoder).encode_rows(vectors).signs)
-    return cast(Column, join(parts))
-
-
-def _encode_queries(encoder: Encoder, vectors: npt.NDArray[np.float32]) -> list[NativeQuery]:
-    found: list[NativeQuery] = []
-    for start in range(0, len(vectors), QUERIES_AT_A_TIME):
-        some = vectors[start : start + QUERIES_AT_A_TIME]
-        if isinstance(encoder, FlopsEncoder):
-            found += _sparse_queries(encoder.encode_queries(some))
-        else:
-            found += [signs.tobytes() for signs in cast(DrqEncoder, encoder).encode_queries(some).signs]
-    return found
-
-
-def _sparse_queries(rows: sp.csr_array) -> Iterator[dict[int, float]]:
-    for start, stop in zip(rows.indptr[:-1], rows.indptr[1:], strict=True):
-        yield dict(zip(rows.indices[start:stop].tolist(), rows.data[start:stop].tolist(), strict=True))
+    vectors = encoder.embed(values) if isinstance(values, list) else encoder.check_vectors(values)
+    return cast(Column, encoder.native_rows(vectors))
 
 
 def _numbers(texts: Sequence[str]) -> npt.NDArray[np.float32]:

@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 from pymilvus.grpc_gen import milvus_pb2, schema_pb2
 
+from alula.encoders.metric import better_is_larger
 from alula.errors import UsageError
 from alula.index_types import MAX_RESULTS
 from alula.search import RankedIds, check_limit
@@ -25,7 +26,6 @@ F32 = npt.NDArray[np.float32]
 
 DEFAULT_K = 60.0
 MAX_SEARCHES = 1024
-LARGER_IS_BETTER = ("COSINE", "IP", "BM25")
 
 
 @dataclass(frozen=True)
@@ -57,14 +57,14 @@ class Fusion:
             rankings: One per sub-search, best first, with scores as Milvus reports them.
             metrics: The metric of each sub-search.
         """
-        mixed = len({_larger(metric) for metric in metrics}) > 1
+        mixed = len({better_is_larger(metric) for metric in metrics}) > 1
         parts = [self._parts(i, ranking.scores, metrics[i], mixed) for i, ranking in enumerate(rankings)]
         kind = object if any(isinstance(id_, str) for ranking in rankings for id_ in ranking.ids[:1]) else np.int64
         ids = np.concatenate([np.asarray(ranking.ids, kind) for ranking in rankings])
         distinct, places = np.unique(ids, return_inverse=True)
         scores = np.zeros(len(distinct), np.float32)
         np.add.at(scores, places, np.concatenate(parts))
-        ascending = self.strategy == "weighted" and not (self.normalised or mixed or _larger(metrics[0]))
+        ascending = self.strategy == "weighted" and not (self.normalised or mixed or better_is_larger(metrics[0]))
         order = np.argsort(scores if ascending else -scores, kind="stable")[self.offset : self.offset + self.limit]
         return RankedIds(distinct[order].tolist(), self._rounded(scores[order]), exact=False)
 
@@ -73,7 +73,7 @@ class Fusion:
         if self.strategy == "rrf":
             ranks = np.arange(1, len(scores) + 1, dtype=np.float32)
             return cast(F32, np.float32(1) / (np.float32(self.k) + ranks))
-        if self.normalised or (mixed and not _larger(metric)):
+        if self.normalised or (mixed and not better_is_larger(metric)):
             scores = normalise(scores, metric)
         return cast(F32, np.float32(self.weights[i]) * scores)
 
@@ -131,10 +131,6 @@ def read(request: milvus_pb2.HybridSearchRequest) -> Fusion:
     weights = _weights(params.get("weights"), len(request.requests))
     normalised = _truth(params.get("norm_score", normalised))
     return Fusion("weighted", limit, offset, decimals, weights=weights, normalised=normalised)
-
-
-def _larger(metric: str) -> bool:
-    return metric.upper() in LARGER_IS_BETTER
 
 
 def _of_rank_params(given: Mapping[str, str]) -> tuple[str, Mapping[str, Any]]:

@@ -16,6 +16,7 @@ import numpy.typing as npt
 from pymilvus import DataType
 from pymilvus.grpc_gen import common_pb2, milvus_pb2
 
+from alula.encoders.metric import better_is_larger
 from alula.encoders.queries import query_vectors
 from alula.errors import UsageError
 from alula.gateway import functions
@@ -25,7 +26,6 @@ from alula.gateway.session import RequestCalls, Session
 from alula.gateway.upstream import pairs, refill
 from alula.gateway.views import View
 from alula.index_types import MAX_RESULTS
-from alula.kernels import better_is_larger
 from alula.milvus import NativeHits, Scope, any_of
 from alula.milvus.wire import placeholders
 from alula.milvus.wire.field_data import column, join, take

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 import scipy.sparse as sp
 
-from alula.encoders import Encoder, Metric
+from alula.encoders import Encoder, Metric, NativeQuery
 from alula.errors import UnsupportedError, UsageError
 
 if TYPE_CHECKING:
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
 F32 = npt.NDArray[np.float32]
 Column: TypeAlias = "npt.NDArray[Any] | sp.csr_array"
-NativeQuery: TypeAlias = "bytes | dict[int, float]"
 Storage = Literal["field", "column", "dropped"]
 
 MAX_RESULTS = 16384  # Milvus: "top k should be in range [1, 16384]"
@@ -210,7 +209,14 @@ class Lowering(ABC):
 
     @abstractmethod
     def encode_rows(self, vectors: F32) -> dict[str, Column]:
-        """The companion fields of vectors (n, d): arrays of length n, uint8 (n, bytes) for binary, CSR for sparse."""
+        """Encode rows into the companion fields.
+
+        Args:
+            vectors: float32 (n, d), contiguous and finite, as `Encoder.check_vectors` returns them.
+
+        Returns:
+            Arrays of length n, uint8 (n, bytes) for binary vectors, CSR for sparse ones.
+        """
 
     def decode_rows(self, columns: Mapping[str, Column]) -> EncodedRows:
         """The encoded rows that companion fields hold: the inverse of `encode_rows`, as far as it goes.
@@ -229,7 +235,7 @@ class Lowering(ABC):
         """The native search for queries (n, d).
 
         Args:
-            queries: float32 (n, d).
+            queries: float32 (n, d), checked.
             options: Checked search options of the index type, each present.
             limit: How many results the user needs, offset included.
         """

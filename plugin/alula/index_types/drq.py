@@ -172,7 +172,7 @@ class _HammingLowering(_DrqLowering):
         return self.field.companion(f"drq_norm_{i}")
 
     def encode_rows(self, vectors: F32) -> dict[str, Column]:
-        rows = self.drq.encode_rows(vectors)
+        rows = self.drq.encode_rows(vectors, checked=True)
         columns: dict[str, Column] = {self.index.field: rows.signs}
         columns |= {self._code(i): column for i, column in enumerate(pack_bytes(rows.codes))}
         if self.field.metric != "IP":
@@ -190,7 +190,7 @@ class _HammingLowering(_DrqLowering):
 
     def plan_search(self, queries: F32, options: Mapping[str, Any], limit: int) -> SearchPlan:
         levels = self.prefix(options["bits"])
-        encoded = self.drq.encode_queries(queries)
+        encoded = self.drq.encode_queries(queries, checked=True)
         columns = [self._code(i) for i in range(-(-levels // 8))]
         if self.field.metric != "IP":
             columns.append(self._norm((levels - 1) // 4))
@@ -264,7 +264,7 @@ class _AdcLowering(_DrqLowering):
         return levels
 
     def encode_rows(self, vectors: F32) -> dict[str, Column]:
-        return {self.index.field: self.one_hot(self.drq.encode_rows(vectors))}
+        return {self.index.field: self.one_hot(self.drq.encode_rows(vectors, checked=True))}
 
     def one_hot(self, rows: DrqRows) -> sp.csr_array:
         """The sparse rows (n, 256 M + M) of codes."""
@@ -294,7 +294,7 @@ class _AdcLowering(_DrqLowering):
 
     def plan_search(self, queries: F32, options: Mapping[str, Any], limit: int) -> SearchPlan:
         levels = self.prefix(options["bits"])
-        encoded = self.drq.encode_queries(queries)
+        encoded = self.drq.encode_queries(queries, checked=True)
         lut = encoded.lut[:, :levels, :]
         factor = np.float32(1.0 if self.field.metric == "IP" else 2.0)
         lowest = lut.min(axis=2, keepdims=True)
@@ -380,4 +380,4 @@ class _LocalDrq(LocalIndex):
         """The scaled codewords, float32 (d, 256 M): the tables of queries that are unit vectors to the encoder."""
         info = self._encoder.info
         units = np.eye(info.input_dim, dtype=np.float32) * np.float32(1.0 if info.normalized else info.scale)
-        return self._encoder.encode_queries(units).lut.reshape(info.input_dim, -1)
+        return self._encoder.encode_queries(units, checked=True).lut.reshape(info.input_dim, -1)

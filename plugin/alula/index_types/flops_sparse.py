@@ -9,10 +9,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
-import numpy as np
 import scipy.sparse as sp
 
-from alula.encoders import Encoder, FlopsEncoder, Metric, read_linear_head
+from alula.encoders import Encoder, FlopsEncoder, Metric, read_linear_head, sparse_queries
 from alula.errors import UnsupportedError
 from alula.index_types.base import (
     F32,
@@ -84,20 +83,14 @@ class _FlopsLowering(Lowering):
         return NativeIndex(self.fields[0].name, "SPARSE_INVERTED_INDEX", "IP", params)
 
     def encode_rows(self, vectors: F32) -> dict[str, Column]:
-        return {self.fields[0].name: cast(FlopsEncoder, self.encoder).encode_rows(vectors)}
+        return {self.fields[0].name: cast(FlopsEncoder, self.encoder).encode_rows(vectors, checked=True)}
 
     def decode_rows(self, columns: Mapping[str, Column]) -> EncodedRows:
         return cast(sp.csr_array, columns[self.fields[0].name])
 
     def plan_search(self, queries: F32, options: Mapping[str, Any], limit: int) -> SearchPlan:
-        rows = cast(FlopsEncoder, self.encoder).encode_queries(queries)
-        native = []
-        for start, end in zip(rows.indptr[:-1], rows.indptr[1:], strict=True):
-            dims, weights = rows.indices[start:end], rows.data[start:end]
-            if options["terms"] is not None and options["terms"] < len(dims):
-                kept = np.sort(np.argsort(-weights, kind="stable")[: options["terms"]])
-                dims, weights = dims[kept], weights[kept]
-            native.append(dict(zip(dims.tolist(), weights.tolist(), strict=True)))
+        rows = cast(FlopsEncoder, self.encoder).encode_queries(queries, checked=True)
+        native = sparse_queries(rows, options["terms"])
         return SearchPlan(self.index.field, "IP", native, max(options["candidates"], limit), "IP")
 
 
@@ -123,7 +116,7 @@ class _LocalFlops(LocalIndex):
         # without exact scores the weights themselves are what is handed out, so they must be the encoder's
         rough = self._linear is not None and self.keeps_vectors and rerank != 0
         return self._index.search(
-            self._linear.of(queries) if self._linear and rough else self._encoder.encode_queries(queries),
+            self._linear.of(queries) if self._linear and rough else self._encoder.encode_queries(queries, checked=True),
             limit,
             vectors=queries,
             candidates=options["candidates"],

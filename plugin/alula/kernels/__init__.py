@@ -2,7 +2,7 @@
 
 from alula.kernels.adc import adc_inner_products, adc_scores, pack_bytes, pack_norms, unpack_bytes, unpack_norms
 from alula.kernels.code_index.index import CodeIndex
-from alula.kernels.exact import better_is_larger, exact_scores, top_k
+from alula.kernels.exact import exact_scores, top_k
 from alula.kernels.inverted_index.index import InvertedIndex
 from alula.kernels.linear import LinearQueries
 from alula.kernels.topk import TopK
@@ -15,7 +15,6 @@ __all__ = [
     "TopK",
     "adc_inner_products",
     "adc_scores",
-    "better_is_larger",
     "exact_scores",
     "pack_bytes",
     "pack_norms",

@@ -10,11 +10,6 @@ import numpy.typing as npt
 F32 = npt.NDArray[np.float32]
 
 
-def better_is_larger(metric: str) -> bool:
-    """Whether a larger score is a better one; distances are the other way round."""
-    return metric not in ("L2", "HAMMING")
-
-
 def exact_scores(query: F32, vectors: F32, metric: str) -> F32:
     """Scores of vectors against one query, as Milvus reports them.
 

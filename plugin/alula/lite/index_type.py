@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from alula.catalog.binding import check_fit
-from alula.encoders import DrqEncoder, FlopsEncoder, load_encoder
+from alula.encoders import Encoder, load_encoder
 from alula.errors import EncoderError, UsageError
 from alula.index_types import IndexType, Option, check_options, index_types
 from alula.index_types.local import F32
@@ -105,7 +105,7 @@ def every_offered() -> dict[str, LiteIndexType]:
     }
 
 
-def open_encoder(path: str, sha256: str | None) -> FlopsEncoder | DrqEncoder:
+def open_encoder(path: str, sha256: str | None) -> Encoder:
     """The encoder of a file, held open for the segments that share it.
 
     Raises:
@@ -121,7 +121,7 @@ def open_encoder(path: str, sha256: str | None) -> FlopsEncoder | DrqEncoder:
 
 
 @lru_cache(maxsize=8)
-def _opened(file: Path, changed: int, size: int) -> FlopsEncoder | DrqEncoder:
+def _opened(file: Path, changed: int, size: int) -> Encoder:
     del changed, size  # part of the key: a file that was replaced is another encoder
     return load_encoder(file)
 

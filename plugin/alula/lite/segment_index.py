@@ -10,23 +10,22 @@ import json
 import logging
 import tempfile
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
-import scipy.sparse as sp
 
 from alula.catalog.binding import check_fit
-from alula.encoders import DrqEncoder, DrqRows, FlopsEncoder
+from alula.encoders import Encoder
+from alula.encoders.metric import better_is_larger
 from alula.errors import AlulaError, DataError
-from alula.index_types import EncodedRows, IndexType, LocalIndex
+from alula.index_types import IndexType, LocalIndex
 from alula.index_types.local import F32, I64, Mask
-from alula.kernels import TopK, better_is_larger, exact_scores, top_k
+from alula.kernels import TopK, exact_scores, top_k
 
 ABOUT, FORMAT = "alula.json", 1
-BLOCK = 4096  # rows to encode at a time: an encoder's hidden layer is far larger than its rows
 CANDIDATES = 500  # of index types that do not let the user choose: fewer rows are all ranked exactly
 
 _log = logging.getLogger("alula.lite")
@@ -37,7 +36,7 @@ class Recipe:
     """What the index of a field is made of."""
 
     kind: IndexType
-    encoder: FlopsEncoder | DrqEncoder
+    encoder: Encoder
 
     @property
     def about(self) -> dict[str, Any]:
@@ -78,12 +77,9 @@ class SegmentIndex:
         """
         encoder = recipe.encoder
         finite: Mask = np.asarray(np.isfinite(vectors).all(axis=1))
-        blocks = [
-            encoder.encode_rows(np.where(finite[start : start + BLOCK, None], vectors[start : start + BLOCK], 0))
-            for start in range(0, len(vectors), BLOCK)
-        ]
+        usable = vectors if finite.all() else np.where(finite[:, None], vectors, np.float32(0))
         rows = recipe.kind.local(encoder, encoder.info.metric, keep_vectors=False)
-        rows.add(_joined(blocks))
+        rows.add(encoder.encode_rows(usable, checked=True))
         if not finite.all():  # Milvus Lite takes them, and keeps them for a while when they are deleted
             _log.warning("%d rows hold NaN or infinite values, and will not be found.", (~finite).sum())
             rows.delete(np.flatnonzero(~finite))
@@ -202,17 +198,6 @@ def _check_same(recipe: Recipe, about: Mapping[str, Any], path: str) -> None:
     if about["format"] != FORMAT:
         raise ValueError(f"its format is {about['format']}, and this version of Alula reads {FORMAT}")
     check_fit(recipe.kind, recipe.encoder, subject=f"The index file {path}", fingerprint=about["encoder_sha256"])
-
-
-def _joined(blocks: Sequence[EncodedRows]) -> EncodedRows:
-    if isinstance(blocks[0], DrqRows):
-        parts = cast("Sequence[DrqRows]", blocks)
-        return DrqRows(
-            np.concatenate([part.codes for part in parts]),
-            np.concatenate([part.norms for part in parts]),
-            np.concatenate([part.signs for part in parts]),
-        )
-    return cast(sp.csr_array, sp.vstack(blocks, format="csr"))
 
 
 def _distances(scores: F32, metric: str) -> F32:

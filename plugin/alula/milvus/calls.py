@@ -10,7 +10,7 @@ from typing import Any, Protocol, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from alula.index_types.base import NativeQuery
+from alula.encoders import NativeQuery
 from alula.milvus.connection import Server, milvus_errors
 from alula.milvus.wire.query_results import hit_columns
 

@@ -19,11 +19,12 @@ from alula.catalog.binding import lowering_of
 from alula.catalog.description import describe
 from alula.collection import Collection
 from alula.encoders import Encoder, load_encoder
+from alula.encoders.metric import better_is_larger
 from alula.encoders.queries import query_vectors
 from alula.errors import UsageError
 from alula.index_types import MAX_RESULTS, Lowering, check_options, index_type
 from alula.ingest.monitor import Progress, Status
-from alula.kernels import TopK, better_is_larger, top_k
+from alula.kernels import TopK, top_k
 from alula.milvus import Scope, any_of, literal
 from alula.milvus.reading import count_rows, keys_of
 from alula.replica import snapshot

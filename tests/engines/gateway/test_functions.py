@@ -10,6 +10,8 @@ from pymilvus.client.prepare import Prepare
 from pymilvus.client.utils import sparse_parse_single_row
 from pymilvus.grpc_gen import common_pb2, milvus_pb2, schema_pb2
 
+import alula.encoders.drq_encoder
+import alula.encoders.encoder
 from alula.encoders import load_encoder
 from alula.errors import DataError, EncoderError, UsageError
 from alula.gateway import functions
@@ -234,7 +236,7 @@ def test_many_rows_are_encoded_in_parts(encoder_of, monkeypatch):
     held = functions.functions_of(stored_schema(encoder_of, ("vector", "sparse"), ("text", "binary")))
     whole, parts = rows(vector=random_vectors(4), text=TEXTS), rows(vector=random_vectors(4), text=TEXTS)
     functions.fill(whole, held, encoder_of)
-    monkeypatch.setattr(functions, "ROWS_AT_A_TIME", 3)
+    monkeypatch.setattr(alula.encoders.encoder, "SLICE_ROWS", 3)
     functions.fill(parts, held, encoder_of)
     assert parts == whole
 
@@ -276,7 +278,7 @@ def test_a_partial_upsert_without_the_input_leaves_the_output(encoder_of):
 
 @pytest.mark.parametrize(("source", "target"), PAIRS)
 def test_queries_become_native_ones(tiny, encoder_of, source, target, monkeypatch):
-    monkeypatch.setattr(functions, "QUERIES_AT_A_TIME", 3)
+    monkeypatch.setattr(alula.encoders.drq_encoder, "NATIVE_QUERIES", 3)
     (held,) = functions.functions_of(stored_schema(encoder_of, (source, target)))
     sent = Prepare._prepare_placeholder_str(list(values_of(source)))
     group = functions.native_queries(sent, held, encoder_of)

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from alula.kernels import better_is_larger, exact_scores, top_k
+from alula.kernels import exact_scores, top_k
 
 values = st.floats(-100, 100, width=32)
 
@@ -57,10 +57,6 @@ def test_a_zero_query_has_scores(metric, expected):
 @pytest.mark.parametrize("metric", ["COSINE", "IP", "L2"])
 def test_no_vectors_have_no_scores(metric):
     assert exact_scores(np.ones(3, np.float32), np.empty((0, 3), np.float32), metric).shape == (0,)
-
-
-def test_which_metrics_are_distances():
-    assert [better_is_larger(metric) for metric in ("COSINE", "IP", "L2", "HAMMING")] == [True, True, False, False]
 
 
 few_values = st.sampled_from([-2.0, -1.0, 0.0, 0.5, 3.0])  # so that ties are common

@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from alula.encoders.metric import better_is_larger
 from alula.errors import DataError
 from alula.kernels.array_folder import load_arrays, save_arrays
 from alula.kernels.code_index.layout import BLOCK, Rows, key_positions, key_scores
-from alula.kernels.exact import better_is_larger
 from alula.kernels.loops import code_loops
 from alula.kernels.topk import F32, I64, U8, U16, U32, Mask, TopK, check_mask
 from alula.kernels.vectors import Vectors, check_vectors

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from alula.encoders.metric import better_is_larger
 from alula.kernels.adc import adc_inner_products, adc_scores
 from alula.kernels.code_index.layout import BLOCK, U64, Rows, best_keys, ordered_keys
-from alula.kernels.exact import better_is_larger
 from alula.kernels.topk import F32, I64, Mask
 
 CHUNK = 512  # blocks at a time: what they need stays in the caches

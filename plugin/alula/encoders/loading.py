@@ -1,0 +1,29 @@
+"""Load an encoder file as the class of its kind."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from alula.encoders.contract import read_model
+from alula.encoders.drq_encoder import DrqEncoder
+from alula.encoders.flops_encoder import FlopsEncoder
+
+ENCODERS: Mapping[str, type[FlopsEncoder] | type[DrqEncoder]] = {cls.kind: cls for cls in (FlopsEncoder, DrqEncoder)}
+
+
+def load_encoder(path: str | Path, *, threads: int = 0) -> FlopsEncoder | DrqEncoder:
+    """Open an encoder file, check its contract and encode a few probes with it.
+
+    Args:
+        path: The ``.onnx`` file.
+        threads: Threads onnxruntime may use for one call; 0 lets it choose.
+
+    Raises:
+        EncoderError: If the file is missing, truncated, not an encoder, or breaks the contract.
+    """
+    path = Path(path)
+    model, info = read_model(path)
+    encoder = ENCODERS[info.kind](path, model, info, threads=threads)
+    encoder.self_test()
+    return encoder
