@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 import alula
-import alula.search
+import alula.search.searcher
 from benchmarks.report import Report
 from tests.tiny_encoders import random_vectors, write_drq
 
@@ -17,8 +17,8 @@ TITLE = "how exact re-ranking gets its vectors"
 ANSWERS = """\
 The question: is it faster to fetch the candidates' vectors with the search and score them in the client, or to let
 Milvus score the candidates by a second search? Few bytes are fetched, many are left where they are: the bound is
-`alula.search.FETCH_BYTES`, and "Alula takes" is what it chooses. Both ways in turn, the same queries; only time is
-measured, so the encoder is an untrained one.
+`alula.search.searcher.FETCH_BYTES`, and "Alula takes" is what it chooses. Both ways in turn, the same queries; only
+time is measured, so the encoder is an untrained one.
 """
 SEED = 0
 SEEDS = (SEED,)
@@ -29,7 +29,7 @@ def measure(report: Report, *, quick: bool) -> None:
     """Add a table of both ways, interleaved, by vector length and candidates."""
     rows = 10_000 if quick else 50_000
     repeats = 15 if quick else 40
-    limit = alula.search.FETCH_BYTES
+    limit = alula.search.searcher.FETCH_BYTES
     with tempfile.TemporaryDirectory() as folder, alula.connect(str(Path(folder) / "rerank.db")) as server:
         for dim in (50, 384):
             encoder = write_drq(Path(folder) / f"rerank-{dim}.onnx", input_dim=dim, levels=4, sign_bits=256)
@@ -40,11 +40,11 @@ def measure(report: Report, *, quick: bool) -> None:
                 times: dict[str, list[float]] = {"fetched": [], "second search": []}
                 for query in queries:
                     for way, most in (("fetched", 1 << 40), ("second search", 0)):
-                        alula.search.FETCH_BYTES = most
+                        alula.search.searcher.FETCH_BYTES = most
                         started = time.perf_counter()
                         collection.search(query, candidates=candidates)
                         times[way].append(1e3 * (time.perf_counter() - started))
-                alula.search.FETCH_BYTES = limit
+                alula.search.searcher.FETCH_BYTES = limit
                 fetched, second = (float(np.median(times[way])) for way in times)
                 size = 4 * dim * candidates
                 chosen = "fetched" if size <= limit else "second search"

@@ -14,13 +14,12 @@ from alula.catalog.create import DEFAULT_FIELD, DEFAULT_KEY, create, design
 from alula.catalog.description import Description, connected, describe, load_and_count
 from alula.catalog.search_defaults import write_defaults
 from alula.encoders import Encoder
-from alula.encoders.queries import query_vectors
 from alula.errors import UsageError
 from alula.index_types import MAX_RESULTS, check_options
 from alula.ingest.load import LoadReport, load
 from alula.ingest.target import Target
 from alula.milvus import ClientCalls, Id, Scope, Server, delete_rows, milvus_errors
-from alula.search import Hit, Searcher, check_limit, check_rerank, with_defaults
+from alula.search import Hit, Searcher, SearchRequest, check_limit, check_rerank
 from alula.sources import ArraySource, Source
 from alula.sources.encoder_inputs import open_rows
 
@@ -208,19 +207,22 @@ class Collection:
             ServerError: If Milvus fails.
         """
         self.check_output_fields(output_fields)
-        vectors = query_vectors(self.lowering.encoder, queries)
-        # Milvus takes blanks for a filter that it cannot read
-        scope = Scope(filter if filter and filter.strip() else "", partitions, consistency_level, timeout)
-        rerank, options = with_defaults(self.defaults, rerank, options)
-        return self.searcher.search(
-            vectors,
+        request = SearchRequest.build(
+            self.lowering,
+            self.index_type,
+            queries,
             limit=limit,
             offset=offset,
+            filter=filter,
             output_fields=output_fields,
+            partitions=partitions,
+            consistency_level=consistency_level,
             rerank=rerank,
-            scope=scope,
+            timeout=timeout,
             options=options,
+            defaults=self.defaults,
         )
+        return self.searcher.search(request)
 
     def set_defaults(self, **options: Any) -> None:
         """Store search options with the collection, for all who open it later; without any, remove those there are.
@@ -249,7 +251,7 @@ class Collection:
             ServerError: If Milvus fails.
         """
         self.check_output_fields(fields)
-        return self.searcher.fetch(set(ids), fields, Scope())
+        return self.searcher.fetch(list(dict.fromkeys(ids)), fields, Scope())
 
     def check_output_fields(self, names: Sequence[str]) -> None:
         """Raise a `UsageError` for a name that is no field of the collection."""

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import alula
-import alula.search
+import alula.search.searcher
 from alula.errors import DataError, UsageError
 from tests.small_collections import AWKWARD_IDS, DIM, ROWS, Rows, best, scores
 from tests.tiny_encoders import random_vectors, write_drq, write_flops
@@ -95,7 +95,7 @@ def reconstructions(encoder, query, levels):
 def test_all_candidates_reranked_is_brute_force(hamming, candidates_vectors, monkeypatch):
     encoder, collection = hamming
     if candidates_vectors == "second search":
-        monkeypatch.setattr(alula.search, "FETCH_BYTES", 0)
+        monkeypatch.setattr(alula.search.searcher, "FETCH_BYTES", 0)
     for query, hits in zip(QUERIES, collection.search(QUERIES, candidates=ROWS), strict=True):
         assert_exact(hits, query, encoder.info.metric)
 
@@ -178,7 +178,7 @@ def test_filter_offset_and_output_fields_work_as_in_milvus(cosine):
 
 
 def test_a_batch_gives_what_single_searches_give(cosine, monkeypatch):
-    monkeypatch.setattr(alula.search, "ANSWER_BYTES", 1)  # one query per call
+    monkeypatch.setattr(alula.search.searcher, "RESPONSE_BYTES", 1)  # one query per call
     singly = cosine.search(QUERIES)
     monkeypatch.undo()
     assert cosine.search(QUERIES) == singly == [cosine.search(query)[0] for query in QUERIES]
@@ -198,7 +198,7 @@ def test_more_like_this_takes_any_id(cosine, id_):
 
 @pytest.mark.parametrize("id_", AWKWARD_IDS)
 def test_awkward_ids_pass_through_every_step(cosine, id_, monkeypatch):
-    monkeypatch.setattr(alula.search, "FETCH_BYTES", 0)  # the id goes into a filter of the second search
+    monkeypatch.setattr(alula.search.searcher, "FETCH_BYTES", 0)  # the id goes into a filter of the second search
     place = ROWS_HELD.ids.index(id_)
     (hits,) = cosine.search(ROWS_HELD.vectors[place], limit=1, rerank=20, output_fields=["word"])
     assert (hits[0].id, hits[0].fields["word"]) == (id_, f"w{place}")
@@ -269,7 +269,7 @@ def test_rows_that_change_before_their_fields_are_read(engine, folder, monkeypat
     arguments = {"limit": 10, "candidates": ROWS, "filter": "year >= 0", "output_fields": ["year", "word"]}
     (before,) = collection.search(query, **arguments)
     gone, changed, left = before[0].id, before[1].id, before[2].id
-    rank = alula.search.Searcher.rank
+    rank = alula.search.searcher.Searcher.rank
 
     def rank_and_change(*given, **named):
         ranked = rank(*given, **named)
@@ -279,7 +279,7 @@ def test_rows_that_change_before_their_fields_are_read(engine, folder, monkeypat
         collection.insert(np.stack([-query, query]), columns, mode="upsert")
         return ranked
 
-    monkeypatch.setattr(alula.search.Searcher, "rank", rank_and_change)
+    monkeypatch.setattr(alula.search.searcher.Searcher, "rank", rank_and_change)
     (hits,) = collection.search(query, **arguments)
     assert [hit.id for hit in hits] == [*(hit.id for hit in before[3:]), changed]
     assert hits[-1].fields == {"year": 1, "word": "new"}

@@ -12,7 +12,9 @@ from alula.gateway import functions, fusion
 from alula.gateway import search as searching
 from alula.gateway.declaration import flat
 from alula.gateway.entities import show
-from alula.gateway.session import Session, found, shared
+from alula.gateway.search_calls import found, shared
+from alula.gateway.search_params import SearchParams, read_params, searched_field
+from alula.gateway.session import Session
 from alula.gateway.upstream import pairs, refill
 from alula.gateway.views import View, describe_indexes
 from alula.search import RankedIds
@@ -25,7 +27,7 @@ def search(session: Session, request: Any) -> Any:
         return None
     view = known.view
     params = [flat(sub.search_params) for sub in request.requests]
-    fields = [searching.searched_field(given, known.vector_fields) for given in params]
+    fields = [searched_field(given, known.vector_fields) for given in params]
     for sub, field in zip(request.requests, fields, strict=True):
         functions.translate(sub, field, known.functions, session.encoder_of(request))
     if view is None:
@@ -69,13 +71,13 @@ def _fused(
         output_fields=request.output_fields,
         **shared(request),
     )
-    return searching.answer(session, view, whole, searching.Asked(wanted.limit), fused)
+    return searching.answer(session, view, whole, SearchParams(wanted.limit), fused)
 
 
 def _rankings(session: Session, view: View, sub: Any, field: str, params: Mapping[str, Any]) -> Sequence[RankedIds]:
     """What one search of a hybrid search finds for each of its queries."""
     if field == view.field:
-        return searching.rank(session, view, sub, searching.read(params, view), searching.queries_of(view, sub))
+        return searching.rank(session, view, sub, read_params(params, view), searching.queries_of(view, sub))
     others = [pair for pair in sub.search_params if pair.key not in ("topk", "offset")]
     refill(sub.search_params, [*others, *pairs([("topk", params["topk"])])])
     results = session.caller.send("Search", sub).results

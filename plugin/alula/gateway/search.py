@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
-import threading
-import time
 import uuid
-from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -21,114 +17,22 @@ from alula.encoders.queries import query_vectors
 from alula.errors import UsageError
 from alula.gateway import functions
 from alula.gateway.declaration import flat
-from alula.gateway.entities import check_dim, check_seen, settle_output, show, shown
-from alula.gateway.session import RequestCalls, Session
-from alula.gateway.upstream import pairs, refill
+from alula.gateway.entities import check_dim, check_seen, settle_output, show
+from alula.gateway.search_calls import FieldRows, RequestCalls
+from alula.gateway.search_iterators import IteratorCache, iterator_identity
+from alula.gateway.search_params import SearchParams, read_params, searched_field
+from alula.gateway.session import Session
 from alula.gateway.views import View
 from alula.index_types import MAX_RESULTS
-from alula.milvus import NativeHits, Scope, any_of
+from alula.milvus import Scope
 from alula.milvus.wire import placeholders
-from alula.milvus.wire.field_data import column, join, take
-from alula.milvus.wire.types import type_of
-from alula.search import FETCH_ROWS, RankedIds, Searcher, check_limit, scored_again, with_defaults
+from alula.search import RankedIds, Searcher, SearchRequest
+from alula.search.ranking import all_ids, all_scores
 
 F32 = npt.NDArray[np.float32]
+SELECT_DEPTH = 1000  # rows to rank at first where not every ranked row is a result
 
-# Of Milvus's own search parameters those that other index types take are harmless here: clients send them to every
-# field, and web consoles do so without being asked.
-_FOREIGN = frozenset(
-    [
-        "nprobe",
-        "ef",
-        "efSearch",
-        "search_list",
-        "level",
-        "drop_ratio_search",
-        "refine_k",
-        "reorder_k",
-        "itopk_size",
-        "search_width",
-        "min_iterations",
-        "max_iterations",
-        "team_size",
-        "max_empty_result_buckets",
-        "search_k",
-        "dim_max_score_ratio",
-        "rbq_query_bits",
-        "hints",
-        "page_retain_order",
-        "mmap.enabled",
-    ]
-)
-# What Milvus writes beside the index's own parameters.
-_OUTER = frozenset(
-    [
-        "anns_field",
-        "topk",
-        "limit",
-        "offset",
-        "metric_type",
-        "params",
-        "round_decimal",
-        "ignore_growing",
-        "iterator",
-        "collection_id",
-        "guarantee_timestamp",
-        "search_iter_v2",
-        "search_iter_batch_size",
-        "search_iter_last_bound",
-        "search_iter_id",
-        "strict_group_size",
-        "group_size",
-        "group_by_field",
-        "radius",
-        "range_filter",
-        "rerank",
-        "retrieve_limit",
-        "timezone",
-        "time_fields",
-    ]
-)
-_UNSUPPORTED = ("group_by_fields", "order_by_fields", "search_aggregation", "json_path", "analyzer_name")
-ITERATORS, ITERATOR_SECONDS = 64, 60.0
-
-
-@dataclass(frozen=True)
-class Asked:
-    """What a client's search parameters ask for.
-
-    Args:
-        limit: Results per query.
-        offset: Results to leave out at the start.
-        options: Search options of the index type.
-        rerank: How many candidates to score exactly; None for the default.
-        radius: The worst score that is wanted, exclusive; None for any.
-        range_filter: The best score that is wanted, inclusive; None for any.
-        group_by: A field of whose values each has at most `group_size` results; "" for none.
-        group_size: See `group_by`.
-        decimals: Digits behind the point of the scores, -1 for all.
-        iterator: Whether this is a page of a search iterator.
-        walk: Of an iterator: what tells its pages from those of others; "" for the first one.
-        done: Of an iterator: results that were handed out.
-    """
-
-    limit: int
-    offset: int = 0
-    options: Mapping[str, Any] = field(default_factory=dict)
-    rerank: int | None = None
-    radius: float | None = None
-    range_filter: float | None = None
-    group_by: str = ""
-    group_size: int = 1
-    decimals: int = -1
-    iterator: bool = False
-    walk: str = ""
-    done: int = 0
-
-    @property
-    def all_candidates(self) -> bool:
-        """Whether more rows must be ranked than are answered with."""
-        return self.radius is not None or self.range_filter is not None or bool(self.group_by) or self.iterator
+_ITERATORS = IteratorCache()
 
 
 def search(session: Session, request: Any) -> Any:
@@ -136,8 +40,8 @@ def search(session: Session, request: Any) -> Any:
     known = session.known(request)
     if known.ordinary:
         return None
-    params = flat(request.search_params)
-    searched, view = searched_field(params, known.vector_fields), known.view
+    given = flat(request.search_params)
+    searched, view = searched_field(given, known.vector_fields), known.view
     functions.translate(request, searched, known.functions, session.encoder_of(request))
     if view is None:
         return session.caller.send("Search", request)
@@ -147,19 +51,19 @@ def search(session: Session, request: Any) -> Any:
         response = session.caller.send("Search", request)
         show(response.results, view)
         return response
-    asked = read(params, view)
-    if asked.iterator and not asked.walk:
-        asked = replace(asked, walk=uuid.uuid4().hex)
+    params = read_params(given, view)
+    if params.iterator and not params.iterator_id:
+        params = replace(params, iterator_id=uuid.uuid4().hex)
     queries = queries_of(view, request)
-    _fix_moment(session, request)
+    _pin_snapshot(session, request)
     while True:
-        ranked = rank(session, view, request, asked, queries)
-        response = answer(session, view, request, asked, ranked, queries=queries)
-        handed_out = sum(len(one.ids) for one in ranked)
-        if not asked.iterator or not handed_out or len(response.results.scores):
+        ranked = rank(session, view, request, params, queries)
+        response = answer(session, view, request, params, ranked, queries=queries)
+        returned = sum(len(one.ids) for one in ranked)
+        if not params.iterator or not returned or len(response.results.scores):
             return response
         # an empty page would end the iterator, and only these rows are gone
-        asked = replace(asked, done=asked.done + handed_out)
+        params = replace(params, returned=params.returned + returned)
 
 
 def check_fields(request: Any, view: View, searched: Sequence[str]) -> None:
@@ -168,102 +72,13 @@ def check_fields(request: Any, view: View, searched: Sequence[str]) -> None:
     settle_output(request, view)
 
 
-def _fix_moment(session: Session, request: Any) -> None:
-    """Have a strongly consistent search mean now in all of its calls: each would wait for its own now, 0.2 s a time."""
+def _pin_snapshot(session: Session, request: Any) -> None:
+    """Pin one timestamp for all calls of a Strong search: each would wait for a new one, 0.2 s a time."""
     strong = request.consistency_level == common_pb2.ConsistencyLevel.Strong and not request.use_default_consistency
     if strong and not request.guarantee_timestamp:
         now = session.caller.now()
         if now:
             request.guarantee_timestamp, request.consistency_level = now, common_pb2.ConsistencyLevel.Customized
-
-
-def searched_field(params: Mapping[str, Any], vector_fields: Sequence[str]) -> str:
-    """The field that a search is about: the one it names, or the only one there is."""
-    named = str(params.get("anns_field", ""))
-    return named or (vector_fields[0] if len(vector_fields) == 1 else "")
-
-
-def read(params: Mapping[str, Any], view: View) -> Asked:
-    """The search parameters of a client.
-
-    Raises:
-        UsageError: If one is wrong or not supported.
-    """
-    for name in _UNSUPPORTED:
-        if params.get(name):
-            raise UsageError(f"A search through {view.settings['type']} cannot do {name}.")
-    metric = str(params.get("metric_type", ""))
-    if metric and metric.upper() != view.vector.metric:
-        raise UsageError(f"The metric of {view.field!r} is {view.vector.metric}, and the search asks for {metric}.")
-    own = {option.name: option.value_type for option in view.kind.search_options}
-    options = {
-        name: _whole(name, value) if own.get(name) is int else value
-        for name, value in params.items()
-        if name in own or name not in _OUTER | _FOREIGN
-    }
-    iterator = _true(params.get("iterator")) and _true(params.get("search_iter_v2"))
-    limit = params.get("search_iter_batch_size") if iterator else params.get("topk", params.get("limit"))
-    asked = Asked(
-        limit=_whole("limit", limit if limit is not None else 10),
-        offset=_whole("offset", params.get("offset", 0)),
-        options=options,
-        rerank=None if params.get("rerank") is None else _whole("rerank", params["rerank"]),
-        radius=_number("radius", params.get("radius")),
-        range_filter=_number("range_filter", params.get("range_filter")),
-        group_by=str(params.get("group_by_field", "")),
-        group_size=_whole("group_size", params.get("group_size", 1)),
-        decimals=_whole("round_decimal", params.get("round_decimal", -1)),
-        iterator=iterator,
-        walk=str(params.get("search_iter_id") or ""),
-        done=int(_number("search_iter_last_bound", params.get("search_iter_last_bound")) or 0),
-    )
-    _check_range(asked, larger=better_is_larger(view.vector.metric))
-    if asked.group_by:
-        _check_group(asked, view)
-    return asked
-
-
-def _check_range(asked: Asked, *, larger: bool) -> None:
-    worst, best = asked.radius, asked.range_filter
-    if worst is not None and best is not None and (best <= worst if larger else best >= worst):
-        must = "greater" if larger else "less"
-        raise UsageError(f"range_filter ({best:g}) must be {must} than radius ({worst:g}).")
-
-
-def _check_group(asked: Asked, view: View) -> None:
-    types = {f.name: f.data_type for f in view.schema.fields if f.name not in view.companions}
-    name = asked.group_by
-    if name not in types:
-        raise UsageError(f"The collection has no field {name!r} to group by (group_by_field).")
-    field_type = type_of(types[name])
-    if field_type is None or not field_type.distinct:
-        raise UsageError(
-            f"Results cannot be grouped by {name!r}, which is {DataType(types[name]).name}: group_by_field takes whole "
-            "numbers, booleans and strings."
-        )
-    if asked.group_size < 1:
-        raise UsageError(f"group_size is {asked.group_size}, and must be 1 or more.")
-
-
-def _true(value: Any) -> bool:
-    return str(value).lower() == "true"
-
-
-def _whole(name: str, value: Any) -> int:
-    try:
-        return int(str(value))
-    except ValueError:
-        raise UsageError(f"{name} is {str(value)[:80]!r}, and a whole number is needed.") from None
-
-
-def _number(name: str, value: Any) -> float | None:
-    try:
-        found = None if value in (None, "") else float(value)
-    except (TypeError, ValueError):
-        raise UsageError(f"{name} is {str(value)[:80]!r}, and a number is needed.") from None
-    if found is not None and not np.isfinite(found):
-        raise UsageError(f"{name} is {str(value)[:80]!r}, and a finite number is needed.")
-    return found
 
 
 def queries_of(view: View, request: Any) -> F32:
@@ -278,198 +93,151 @@ def queries_of(view: View, request: Any) -> F32:
     return query_vectors(view.lowering.encoder, given)
 
 
-def rank(session: Session, view: View, request: Any, asked: Asked, queries: F32) -> list[RankedIds]:
-    """The best rows for each of the queries of a search, as `asked`."""
-    check_limit(asked.limit, asked.offset)
-    rerank, options = with_defaults(view.defaults, asked.rerank, asked.options)
+def rank(session: Session, view: View, request: Any, params: SearchParams, queries: F32) -> list[RankedIds]:
+    """The rows of a page for each of the queries of a search."""
+    searcher = _searcher(session, view, request)
+    checked = SearchRequest.build(
+        view.lowering,
+        view.kind,
+        queries,
+        limit=params.limit,
+        offset=params.offset,
+        filter=request.dsl,
+        options=params.options,
+        defaults=view.defaults,
+    )
+    if not params.selects:
+        return searcher.rank(checked)
+    own_depth = {**view.defaults, **params.options}.get("candidates") is not None
+    if params.iterator:
+        depth = 0 if own_depth else MAX_RESULTS
+
+        def search() -> list[RankedIds]:
+            return searcher.rank(checked, enough=lambda *_: False, depth=depth)
+
+        ranked = _ITERATORS.get(iterator_identity(session, view, request, params), search)
+        larger, start = better_is_larger(view.vector.metric), params.offset + params.returned
+        return [_in_range(one, params, larger=larger).page(start, params.limit) for one in ranked]
+    selected = _Selection(view, params, lambda ids: searcher.fetch(ids, [params.group_by], checked.scope))
+    ranked = searcher.rank(checked, enough=selected.complete, depth=0 if own_depth else SELECT_DEPTH)
+    return [selected.page(one) for one in ranked]
+
+
+def _searcher(session: Session, view: View, request: Any) -> Searcher:
     calls = RequestCalls(session.caller, view, request)
-    searcher = Searcher(calls, view.collection, view.primary_key.name, view.kind, view.lowering)
-    scope = Scope(filter=request.dsl)
-    if not asked.all_candidates:
-        return searcher.rank(
-            queries, limit=asked.limit, offset=asked.offset, rerank=rerank, scope=scope, options=options
-        )
-    wanted = MAX_RESULTS if asked.iterator else min(MAX_RESULTS, max(1000, 10 * (asked.limit + asked.offset)))
-    wanted = max(options.get("candidates") or wanted, asked.limit + asked.offset)
-
-    def everything() -> list[RankedIds]:
-        return searcher.rank(queries, limit=wanted, rerank=rerank, scope=scope, options=options)
-
-    larger = better_is_larger(view.vector.metric)
-    if asked.iterator:
-        found = _ITERATED.get(_identity(session, view, request, asked), everything)
-        start = asked.offset + asked.done
-        return [_part(_in_range(one, asked, larger=larger), start, asked.limit) for one in found]
-    found = [_in_range(one, asked, larger=larger) for one in everything()]
-    if asked.group_by:
-        return [_grouped(calls, one, asked) for one in found]
-    return [_part(one, asked.offset, asked.limit) for one in found]
+    return Searcher(calls, view.collection, view.primary_key.name, view.kind, view.lowering)
 
 
-def _part(ranked: RankedIds, start: int, count: int) -> RankedIds:
-    return RankedIds(ranked.ids[start : start + count], ranked.scores[start : start + count], ranked.exact)
+class _Selection:
+    """The results among ranked rows: those in a range of scores, or the best of each group.
 
+    The results of a longer ranking begin with those of a shorter one, so that pages fit together. Ranking ends with the
+    first stage without a score in the range. A group has only rows of the stage in which it begins.
 
-def _in_range(ranked: RankedIds, asked: Asked, *, larger: bool) -> RankedIds:
-    """Those within radius and range filter, which Milvus reads as: worse than neither, the filter's own score included.
-
-    The radius itself is outside, as in Milvus.
+    Args:
+        view: The collection.
+        params: The range and the groups.
+        fetch: Reads the field to group by of some rows: by id, by field.
     """
+
+    def __init__(
+        self, view: View, params: SearchParams, fetch: Callable[[Sequence[Any]], dict[Any, dict[str, Any]]]
+    ) -> None:
+        self._params = params
+        self._fetch = fetch
+        self._values: dict[Any, Any] = {}
+        self._larger = better_is_larger(view.vector.metric)
+
+    def complete(self, number: int, ranked: RankedIds) -> bool:
+        """Whether a query's ranking has all results of the page."""
+        del number
+        params = self._params
+        if params.radius is not None:
+            best = float(ranked.last_stage().scores[0])
+            if (best <= params.radius) if self._larger else (best >= params.radius):
+                return True
+        found = _in_range(ranked, params, larger=self._larger)
+        return len(self._groups(found) if params.group_by else found.ids) >= params.offset + params.limit
+
+    def page(self, ranked: RankedIds) -> RankedIds:
+        """The results of the page: rows, or rows of as many groups."""
+        params = self._params
+        found = _in_range(ranked, params, larger=self._larger)
+        if not params.group_by:
+            return found.page(params.offset, params.limit)
+        chosen = self._groups(found)[params.offset : params.offset + params.limit]
+        return found.take([i for group in chosen for i in group[: params.group_size]])
+
+    def _groups(self, ranked: RankedIds) -> list[list[int]]:
+        """The positions of the rows of each group, the group of the best row first."""
+        name = self._params.group_by
+        unknown = [id_ for id_ in ranked.ids if id_ not in self._values]
+        self._values |= {id_: row[name] for id_, row in self._fetch(unknown).items()}
+        groups: dict[Any, list[int]] = {}
+        stages = ranked.stage_numbers.tolist()
+        for i, id_ in enumerate(ranked.ids):
+            if id_ in self._values:
+                group = groups.setdefault(self._values[id_], [i])
+                if group[-1] != i and stages[group[0]] == stages[i]:
+                    group.append(i)
+        return list(groups.values())
+
+
+def _in_range(ranked: RankedIds, params: SearchParams, *, larger: bool) -> RankedIds:
+    """The rows whose scores are between radius (exclusive) and range filter (inclusive), as in Milvus."""
+    if not params.in_range:
+        return ranked
     signed = ranked.scores if larger else -ranked.scores
     kept = np.ones(len(signed), bool)
-    if asked.radius is not None:
-        kept &= signed > (asked.radius if larger else -asked.radius)
-    if asked.range_filter is not None:
-        kept &= signed <= (asked.range_filter if larger else -asked.range_filter)
-    places = np.flatnonzero(kept).tolist()
-    return RankedIds([ranked.ids[i] for i in places], ranked.scores[places], ranked.exact)
-
-
-def _grouped(calls: RequestCalls, ranked: RankedIds, asked: Asked) -> RankedIds:
-    """The best of each group: `limit` groups after the first `offset`, of each `group_size` rows at most."""
-    values: dict[Any, Any] = {}
-    for rows in fetched(calls, ranked.ids, [asked.group_by]):
-        values |= dict(zip(rows.ids, rows.columns[asked.group_by], strict=True))
-    groups: OrderedDict[Any, list[int]] = OrderedDict()
-    for i, id_ in enumerate(ranked.ids):
-        if id_ in values:
-            groups.setdefault(values[id_], []).append(i)
-    chosen = list(groups.values())[asked.offset : asked.offset + asked.limit]
-    places = [i for group in chosen for i in group[: asked.group_size]]
-    return RankedIds([ranked.ids[i] for i in places], ranked.scores[places], ranked.exact)
-
-
-def fetched(calls: RequestCalls, ids: Sequence[Any], fields: Sequence[str]) -> list[NativeHits]:
-    """Some fields of some rows, in no order."""
-    key = calls.key
-    pieces = [ids[i : i + FETCH_ROWS] for i in range(0, len(ids), FETCH_ROWS)]
-    return [calls.query(any_of(key, piece), fields, Scope()) for piece in pieces]
-
-
-class _Iterated:
-    """What iterators walk over, kept for a minute so that a page need not search anew; without it pages are slower."""
-
-    def __init__(self) -> None:
-        self._kept: OrderedDict[bytes, tuple[float, list[RankedIds]]] = OrderedDict()
-        self._lock = threading.Lock()
-
-    def get(self, identity: bytes, search: Callable[[], list[RankedIds]]) -> list[RankedIds]:
-        with self._lock:
-            found = self._kept.get(identity)
-        if found is None or time.monotonic() - found[0] > ITERATOR_SECONDS:
-            found = (time.monotonic(), search())
-        with self._lock:
-            self._kept[identity] = (time.monotonic(), found[1])
-            self._kept.move_to_end(identity)
-            while len(self._kept) > ITERATORS:
-                self._kept.popitem(last=False)
-        return found[1]
-
-
-_ITERATED = _Iterated()
-
-
-def _identity(session: Session, view: View, request: Any, asked: Asked) -> bytes:
-    """What makes two pages those of one iterator: its token, all of its request but how far it is, and who asks."""
-    own = milvus_pb2.SearchRequest()
-    own.CopyFrom(request)
-    own.guarantee_timestamp = 0
-    progress = ("topk", "limit", "search_iter_batch_size", "search_iter_last_bound", "search_iter_id")
-    params = flat(own.search_params)
-    for name in (*progress, "params", "guarantee_timestamp"):
-        params.pop(name, None)
-    refill(own.search_params, pairs(sorted(params.items())))
-    login = [value for key, value in session.caller.metadata if key in ("authorization", "dbname")]
-    others = repr((asked.walk, login, sorted(view.settings.items())))
-    return hashlib.sha256(own.SerializeToString(deterministic=True) + others.encode()).digest()
+    if params.radius is not None:
+        kept &= signed > (params.radius if larger else -params.radius)
+    if params.range_filter is not None:
+        kept &= signed <= (params.range_filter if larger else -params.range_filter)
+    return ranked.take(np.flatnonzero(kept).tolist())
 
 
 def answer(
     session: Session,
     view: View,
     request: Any,
-    asked: Asked,
+    params: SearchParams,
     ranked: Sequence[RankedIds],
     *,
     queries: F32 | None = None,
 ) -> Any:
-    """Ranked rows as Milvus's ``SearchResults``, with the output fields that the client wants.
+    """Ranked rows as Milvus's ``SearchResults``, with the client's output fields (`Searcher.read_fields`).
 
-    These are read after the rows were ranked, and a row may have changed in between. What is read then counts: with the
-    queries, its vector is read too and the row scored anew, so that score, fields and filter are those of one moment.
+    Args:
+        session: The call.
+        view: The collection.
+        request: The client's search.
+        params: Its parameters.
+        ranked: The rows of each query.
+        queries: float32 (n, d), to score rows by the vectors that are read with the fields; None to leave the scores.
     """
-    handed_out = asked.done + sum(len(one.ids) for one in ranked)
+    returned = params.returned + sum(len(one.ids) for one in ranked)
+    names = [*request.output_fields, *([params.group_by] if params.group_by else [])]
+    scope = Scope(filter=request.dsl)
+    searcher = _searcher(session, view, request)
+    ranked, rows = searcher.read_fields(ranked, names, scope, None if params.selects else queries)
     response = milvus_pb2.SearchResults(collection_name=request.collection_name, status=common_pb2.Status())
-    data, key = response.results, view.primary_key
-    names = [*request.output_fields, *([asked.group_by] if asked.group_by else [])]
-    calls = RequestCalls(session.caller, view, request)
-    rows = None
-    if names:
-        rows = _Rows(calls, view, ranked, names, None if asked.all_candidates else queries)
-        ranked = [rows.now(i, one) for i, one in enumerate(ranked)]
-    ids = [id_ for one in ranked for id_ in one.ids]
-    scores = np.concatenate([np.empty(0, np.float32), *(one.scores for one in ranked)])
+    data, key, scores = response.results, view.primary_key, all_scores(ranked)
     data.primary_field_name = key.name
     data.num_queries, data.top_k = len(ranked), max((len(one.ids) for one in ranked), default=0)
     data.topks.extend(len(one.ids) for one in ranked)
-    data.scores.extend((np.round(scores, asked.decimals) if asked.decimals >= 0 else scores).tolist())
+    data.scores.extend((np.round(scores, params.decimals) if params.decimals >= 0 else scores).tolist())
     listed = data.ids.str_id if key.data_type == DataType.VARCHAR else data.ids.int_id
-    listed.data.extend(ids)
-    if rows:
-        for column_ in rows.columns(ids):
-            if column_.field_name == asked.group_by:
-                data.group_by_field_value.CopyFrom(column_)
-            if column_.field_name != asked.group_by or asked.group_by in request.output_fields:
-                data.fields_data.append(column_)
-        # of dynamic fields clients show those that are named here, and all of them where none is
-        data.output_fields.extend(request.output_fields)
-    if asked.iterator:
-        data.search_iterator_v2_results.token = asked.walk
-        # how many rows were handed out: a float of 24 bits is exact for as many as a search can rank
-        data.search_iterator_v2_results.last_bound = handed_out
+    listed.data.extend(all_ids(ranked))
+    hidden = {key.name, view.field} - set(names)
+    for column in rows.fields if isinstance(rows, FieldRows) else ():
+        if column.field_name == params.group_by:
+            data.group_by_field_value.CopyFrom(column)
+        if column.field_name in request.output_fields or column.field_name not in {*hidden, params.group_by}:
+            data.fields_data.append(column)
+    # of dynamic fields clients show those that are named here, and all of them if no name is
+    data.output_fields.extend(request.output_fields)
+    if params.iterator:
+        data.search_iterator_v2_results.token = params.iterator_id
+        # a float of 24 bits is exact for as many rows as a search can rank
+        data.search_iterator_v2_results.last_bound = returned
     return response
-
-
-class _Rows:
-    """The output fields of ranked rows.
-
-    Args:
-        calls: The client's calls.
-        view: The collection.
-        ranked: The rows of each query.
-        names: The fields.
-        queries: Vectors to score the rows by anew; None to leave the scores.
-    """
-
-    def __init__(
-        self, calls: RequestCalls, view: View, ranked: Sequence[RankedIds], names: Sequence[str], queries: F32 | None
-    ) -> None:
-        ids = list(dict.fromkeys(id_ for one in ranked for id_ in one.ids))
-        field = view.vector
-        again = queries is not None and scored_again(ranked, len(ids), field)
-        self._key, self._metric = view.primary_key.name, field.metric
-        self._queries = queries if again else None
-        self._hidden = {name for name, hide in ((self._key, True), (field.name, again)) if hide} - set(names)
-        pieces = [ids[i : i + FETCH_ROWS] for i in range(0, len(ids), FETCH_ROWS)]
-        wanted = [*names, field.name] if again else names
-        answers = [calls.fetch(any_of(self._key, piece), wanted, filtered=True) for piece in pieces]
-        fetched = [shown(answer.fields_data, view) for answer in answers]
-        self._fields = [join(parts) for parts in zip(*fetched, strict=True)]
-        held = {data.field_name: column(data) for data in self._fields if data.field_name in (self._key, field.name)}
-        keys: Any = held.get(self._key, [])
-        keys = keys.tolist() if isinstance(keys, np.ndarray) else keys
-        self._places = {id_: place for place, id_ in enumerate(keys)}
-        self._vectors: Any = held.get(field.name)
-
-    def now(self, number: int, ranked: RankedIds) -> RankedIds:
-        """Those rows of a query that still exist, in the order of their scores now."""
-        kept = ranked.among(self._places)
-        if self._queries is None or not kept.ids:
-            return kept
-        vectors = np.asarray(self._vectors[[self._places[id_] for id_ in kept.ids]], np.float32)
-        return kept.anew(self._queries[number], vectors, self._metric)
-
-    def columns(self, ids: Sequence[Any]) -> list[Any]:
-        """The fields of rows in their order, a row as often as it is named."""
-        order = [self._places[id_] for id_ in ids]
-        return [take(field, order) for field in self._fields if field.field_name not in self._hidden]

@@ -17,10 +17,10 @@ from alula.catalog.schema import ScalarField
 from alula.encoders import Encoder, EncoderInfo, Inputs
 from alula.errors import DataError, UsageError
 from alula.index_types import FieldSpec, Lowering, index_type, vector_spec
-from alula.milvus import ClientCalls, Id, Scope, Server, milvus_errors
+from alula.milvus import ClientCalls, Id, Server, milvus_errors
 from alula.milvus.reading import count_rows
 from alula.milvus.wire.types import field_spec
-from alula.search import Searcher
+from alula.search import Searcher, SearchRequest
 from alula.sources import Batch, Source
 
 BATCH_ROWS = 8192
@@ -93,7 +93,8 @@ class Target:
         kind = index_type(self.lowering.settings["type"])
         calls = ClientCalls(self.server, self.name, self.primary_key.name)
         searcher = Searcher(calls, self.name, self.primary_key.name, kind, self.lowering)
-        found = searcher.search(vectors, limit=limit, scope=Scope(consistency_level="Strong"))
+        request = SearchRequest.build(self.lowering, kind, vectors, limit=limit, consistency_level="Strong")
+        found = searcher.search(request)
         return [[hit.id for hit in hits] for hits in found]
 
     def identity(self) -> str:

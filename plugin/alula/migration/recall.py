@@ -12,7 +12,7 @@ from alula.evaluation import NearestSoFar, RecallEstimate, estimate_recall
 from alula.migration.catch_up import KeyDiff
 from alula.migration.source_collection import SourceCollection
 from alula.milvus import any_of, milvus_errors
-from alula.search import MAX_QUERIES
+from alula.search.searcher import QUERIES_PER_CALL
 
 NEIGHBOURS = 10
 Search = Callable[[Any], list[list[Any]]]
@@ -72,5 +72,5 @@ def _ids(collection: Collection, queries: Any, **arguments: Any) -> list[list[An
 
 
 def _in_slices(search: Search, queries: Any) -> list[list[Any]]:
-    slices = (search(queries[start : start + MAX_QUERIES]) for start in range(0, len(queries), MAX_QUERIES))
+    slices = (search(queries[start : start + QUERIES_PER_CALL]) for start in range(0, len(queries), QUERIES_PER_CALL))
     return [ids for found in slices for ids in found]

@@ -1,12 +1,13 @@
 """Servers: connect, ask what they can do, and speak their dialect."""
 
 from alula.milvus.aliases import alias_target, point_alias
-from alula.milvus.calls import Calls, ClientCalls, Id, NativeHits, NativeSearch, Scope
+from alula.milvus.calls import Calls, ClientCalls, NativeHits, NativeSearch, Scope
 from alula.milvus.capabilities import probe, version
 from alula.milvus.connection import Server, connect, is_local, milvus_errors, server_words, trouble_with_port
 from alula.milvus.deleting import delete_rows
 from alula.milvus.expressions import any_of, literal
 from alula.milvus.failures import Failure, what_failed
+from alula.milvus.row_set import Id, RowSet
 from alula.milvus.writing import Columns, send, slices, write_request
 
 __all__ = [
@@ -17,6 +18,7 @@ __all__ = [
     "Id",
     "NativeHits",
     "NativeSearch",
+    "RowSet",
     "Scope",
     "Server",
     "alias_target",

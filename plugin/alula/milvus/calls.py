@@ -1,21 +1,21 @@
-"""The two calls to Milvus that every search is made of, whoever makes them: pymilvus here, or the gateway."""
+"""The two calls to Milvus behind every search, by pymilvus here and by raw requests in the gateway."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from alula.encoders import NativeQuery
 from alula.milvus.connection import Server, milvus_errors
+from alula.milvus.row_set import ClientRows, Id, RowSet
 from alula.milvus.wire.query_results import hit_columns
 
 F32 = npt.NDArray[np.float32]
-Id: TypeAlias = "int | str"
 
 
 @dataclass(frozen=True)
@@ -69,12 +69,12 @@ class NativeSearch:
 
 @dataclass(frozen=True)
 class NativeHits:
-    """Rows that Milvus answered with.
+    """The rows that Milvus found for one query.
 
     Args:
         ids: Their primary keys.
-        scores: float32 (n,): their native scores; empty for a query, which has none.
-        columns: The fields that were asked for, each of length n: float32 (n, d) for vectors.
+        scores: float32 (n,): their native scores.
+        columns: The requested fields, each of length n: float32 (n, d) for vectors.
     """
 
     ids: Sequence[Id]
@@ -83,13 +83,20 @@ class NativeHits:
 
 
 class Calls(Protocol):
-    """Search and query in one collection."""
+    """Searches and reads of one collection."""
 
     def search(self, native: NativeSearch, scope: Scope) -> Sequence[NativeHits]:
-        """What was found for each query, best first; the scope says everything but the filter."""
+        """The rows found for each query, best first; of the scope's filter nothing is used."""
 
-    def query(self, filter: str, fields: Sequence[str], scope: Scope) -> NativeHits:
-        """The rows that match a filter of Alula's own, whatever `scope.filter` says."""
+    def fetch(self, filter: str, fields: Sequence[str], scope: Scope, *, filtered: bool = False) -> RowSet:
+        """The rows that match a filter, in no order.
+
+        Args:
+            filter: An expression.
+            fields: Fields to read beside the primary key.
+            scope: Partitions, consistency, timeout.
+            filtered: Only rows that match the scope's filter too.
+        """
 
 
 class ClientCalls:
@@ -128,11 +135,12 @@ class ClientCalls:
             for hits in answers
         ]
 
-    def query(self, filter: str, fields: Sequence[str], scope: Scope) -> NativeHits:
-        """See `Calls.query`."""
+    def fetch(self, filter: str, fields: Sequence[str], scope: Scope, *, filtered: bool = False) -> ClientRows:
+        """See `Calls.fetch`."""
+        if filtered and scope.filter:
+            filter = f"({filter}) and ({scope.filter})"
         with milvus_errors(f"read the fields {', '.join(fields)} of {self._name!r}"):
             rows = self._server.client.query(
                 self._name, filter=filter, output_fields=list({*fields, self._primary_key}), **scope.arguments()
             )
-        ids = [row[self._primary_key] for row in rows]
-        return NativeHits(ids, np.empty(0, np.float32), {name: [row[name] for row in rows] for name in fields})
+        return ClientRows(rows, self._primary_key)

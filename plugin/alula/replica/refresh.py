@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from alula.replica.block_reader import Page
-from alula.replica.replica_rows import I64, Rows
+from alula.replica.replica_rows import I64, ReplicaRows
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class Difference:
         return sum(len(page.prints) for page in self.fresh) - len(self.changed)
 
 
-def compare(rows: Rows, pages: Iterable[Page]) -> Difference:
+def compare(rows: ReplicaRows, pages: Iterable[Page]) -> Difference:
     """Walk along held rows and pages of all rows together, both in the order of their keys."""
     found = Difference()
     order = rows.in_key_order()
@@ -84,7 +84,7 @@ def compare(rows: Rows, pages: Iterable[Page]) -> Difference:
     return found
 
 
-def really_gone(rows: Rows, missing: Sequence[int], still_there: Callable[[list[Any]], Iterator[Any]]) -> I64:
+def really_gone(rows: ReplicaRows, missing: Sequence[int], still_there: Callable[[list[Any]], Iterator[Any]]) -> I64:
     """Those of missing rows that Milvus does not have when it is asked for them by key.
 
     A row may be written anew while the reader passes it, and a server that moves its segments about can pass rows over.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import logging
 import threading
 import time
@@ -19,26 +18,20 @@ from alula.catalog.binding import lowering_of
 from alula.catalog.description import describe
 from alula.collection import Collection
 from alula.encoders import Encoder, load_encoder
-from alula.encoders.metric import better_is_larger
-from alula.encoders.queries import query_vectors
 from alula.errors import UsageError
-from alula.index_types import MAX_RESULTS, Lowering, check_options, index_type
+from alula.index_types import Lowering, index_type
 from alula.ingest.monitor import Progress, Status
-from alula.kernels import TopK, top_k
-from alula.milvus import Scope, any_of, literal
+from alula.milvus import any_of, literal
 from alula.milvus.reading import count_rows, keys_of
 from alula.replica import snapshot
 from alula.replica.block_reader import Page, Reader
+from alula.replica.local_search import LocalSearch
 from alula.replica.lock import ReadWriteLock
 from alula.replica.refresh import Difference, Refreshed, compare, really_gone
-from alula.replica.replica_rows import I64, Rows
+from alula.replica.replica_rows import I64, ReplicaRows
 from alula.replica.row_filter import FilterNotSupported, Predicate, parse_filter
 from alula.replica.snapshot import Origin
-from alula.search import Hit, Searcher, check_limit, check_rerank, scored_exactly, with_defaults
-
-F32 = npt.NDArray[np.float32]
-Filter = tuple[str, Predicate]
-RankedPositions = list[tuple[I64, F32]]  # for each query, positions and scores of its best rows
+from alula.search import Hit, SearchRequest
 
 _MOST_WARNINGS = 20  # of different reasons, in the life of a replica
 
@@ -102,8 +95,8 @@ class Replica:
     def _prepare(self, origin: Origin, lowering: Lowering, collection: Collection | None) -> None:
         self._origin, self._lowering, self._collection = origin, lowering, collection
         self._kind = index_type(lowering.settings["type"])
-        self._gate, self._refreshing = ReadWriteLock(), threading.Lock()
-        self._told: set[str] = set()
+        self._lock, self._refreshing = ReadWriteLock(), threading.Lock()
+        self._warned: set[str] = set()
 
     @classmethod
     def load(
@@ -143,7 +136,7 @@ class Replica:
 
         The folder appears when it is whole, so that another process never opens half of one.
         """
-        with self._gate.reading():
+        with self._lock.reading():
             snapshot.save(Path(folder), replace(self._origin, defaults=self.defaults), self._rows)
 
     @property
@@ -225,39 +218,41 @@ class Replica:
                 "filter by a column that tells them apart."
             )
         self._check_fields(output_fields)
-        vectors = query_vectors(self._lowering.encoder, queries)
-        rerank, options = with_defaults(self.defaults, rerank, options)
-        checked = check_options(self._kind.local_options, options, self._kind.name)
-        wanted = check_limit(limit, offset)
-        check_rerank(rerank, self._lowering.field)
-        scope = Scope("", (), consistency_level, timeout)
+        request = SearchRequest.build(
+            self._lowering,
+            self._kind,
+            queries,
+            limit=limit,
+            offset=offset,
+            filter=filter,
+            output_fields=output_fields,
+            consistency_level=consistency_level,
+            rerank=rerank,
+            timeout=timeout,
+            options=options,
+            defaults=self.defaults,
+            local=True,
+        )
         try:
-            understood = self._understood(filter)
+            predicate = self._predicate(filter)
         except FilterNotSupported as reason:
-            searcher = self._searcher(f"The filter {filter!r} is for Milvus: {reason}")
+            searcher = self._asked(f"The filter {filter!r} is for Milvus: {reason}").searcher
             self._warn(filter, str(reason))
-            return searcher.search(
-                vectors,
-                limit=limit,
-                offset=offset,
-                output_fields=output_fields,
-                rerank=rerank,
-                scope=replace(scope, filter=filter),
-                options={o.name: checked[o.name] for o in self._kind.search_options},
-            )
-        exact = scored_exactly(rerank, max(checked.get("candidates") or 0, wanted), wanted, self._lowering.field)
-        if exact and not self._rows.index.keeps_vectors:
-            rows, ranked = self._scored_by_milvus(vectors, exact, checked, understood, scope)
-        else:
-            rows, found = self._find(vectors, wanted, checked, rerank, understood)
-            ranked = [(at[at >= 0], scores[at >= 0]) for at, scores in zip(found.positions, found.scores, strict=True)]
-        best = [(at[offset:wanted], scores[offset:wanted]) for at, scores in ranked]
-        return self._hits(rows, best, output_fields, scope, exact=exact > 0)
+            native = {option.name: request.options[option.name] for option in self._kind.search_options}
+            return searcher.search(replace(request, options=native))
+        local = LocalSearch(request, self._lowering.field, self._rows.index.keeps_vectors)
+        if local.scored_by_milvus:
+            self._asked("Exact scores need the vectors, which are not held (search with rerank=0)")
+            local.check_milvus_can_score()
+        with self._lock.reading():
+            rows = self._rows
+            found = local.find(rows, rows.mask(filter, predicate) if predicate else None)
+        return local.hits(rows, found, self._collection.searcher if self._collection else None)
 
     def filter_is_local(self, filter: str) -> bool:
         """Whether a search with this filter is made in this process, and not by Milvus."""
         try:
-            self._understood(filter)
+            self._predicate(filter)
         except FilterNotSupported:
             return False
         return True
@@ -325,20 +320,20 @@ class Replica:
         elif found.fresh or len(old):
             blocks = list(reader.blocks(found.fresh))
             new = rows.followed_by([(block.columns, block.prints) for block in blocks])
-            with self._gate.writing():
+            with self._lock.writing():
                 for block in blocks:
                     rows.index.add(*block.encoded)
                 rows.index.delete(old)
                 self._rows = new
 
-    def _read_all(self, reader: Reader, report: _Report) -> Rows:
+    def _read_all(self, reader: Reader, report: _Report) -> ReplicaRows:
         keep = reader.vectors
         index = self._kind.local(self._lowering.encoder, self._lowering.field.metric, keep_vectors=keep)
         taken = []
         for block in reader.blocks(report.watch(reader.pages())):
             index.add(*block.encoded)
             taken.append((block.columns, block.prints))  # the index has the rest
-        none = Rows(index, pa.RecordBatch.from_pylist([], schema=reader.held), np.empty(0, np.uint64))
+        none = ReplicaRows(index, pa.RecordBatch.from_pylist([], schema=reader.held), np.empty(0, np.uint64))
         return none.followed_by(taken)
 
     def _check_same(self, collection: Collection) -> None:
@@ -354,13 +349,13 @@ class Replica:
         if others:
             self._asked(f"The field {others[0]!r} is not held and must be fetched").check_output_fields(names)
 
-    def _understood(self, filter: str | None) -> Filter | None:
-        """A filter with what it does; None if there is none."""
-        return (filter, parse_filter(filter, self._rows.columns.schema)) if filter and filter.strip() else None
+    def _predicate(self, filter: str | None) -> Predicate | None:
+        """The predicate of a filter; None for a blank one."""
+        return parse_filter(filter, self._rows.columns.schema) if filter and filter.strip() else None
 
     def _warn(self, filter: str, reason: str) -> None:
-        if reason not in self._told and len(self._told) < _MOST_WARNINGS:
-            self._told.add(reason)
+        if reason not in self._warned and len(self._warned) < _MOST_WARNINGS:
+            self._warned.add(reason)
             _log.warning("Milvus searches %r by itself for the filter %r: %s.", self._origin.collection, filter, reason)
 
     def _asked(self, why: str) -> Collection:
@@ -368,60 +363,6 @@ class Replica:
         if self._collection is None:
             raise UsageError(f"{why}, and this replica was loaded without its collection; give Replica.load one.")
         return self._collection
-
-    def _searcher(self, why: str) -> Searcher:
-        return self._asked(why).searcher
-
-    def _find(
-        self, vectors: F32, k: int, options: Mapping[str, Any], rerank: int | None, filter: Filter | None
-    ) -> tuple[Rows, TopK]:
-        """The best rows by the index, and the rows among which they were found."""
-        with self._gate.reading():
-            rows = self._rows
-            valid = rows.mask(*filter) if filter else None
-            if not len(rows.index) or (valid is not None and not valid.any()):
-                return rows, TopK.empty(len(vectors), k)
-            return rows, rows.index.search(vectors, k, options, rerank=rerank, valid=valid)
-
-    def _scored_by_milvus(
-        self, vectors: F32, exact: int, options: Mapping[str, Any], filter: Filter | None, scope: Scope
-    ) -> tuple[Rows, RankedPositions]:
-        """The best candidates, with exact scores from Milvus; those that it does not have any more are left out."""
-        searcher = self._searcher("Exact scores need the vectors, which are not held (search with rerank=0)")
-        if exact > MAX_RESULTS:
-            raise UsageError(f"{exact} candidates are to be scored exactly, and Milvus does {MAX_RESULTS} at most.")
-        rows, found = self._find(vectors, exact, options, 0, filter)
-        larger = better_is_larger(self._lowering.field.metric)
-        ranked = []
-        for query, positions in zip(vectors, found.positions, strict=True):
-            held = positions[positions >= 0]
-            places = dict(zip(rows.ids(held), held.tolist(), strict=True))
-            ids, scores = (
-                searcher.score_exactly(query, list(places), scope) if places else ([], np.empty(0, np.float32))
-            )
-            order = top_k(scores, len(scores), larger=larger)
-            ranked.append((np.array([places[ids[i]] for i in order], np.int64), scores[order]))
-        return rows, ranked
-
-    def _hits(
-        self, rows: Rows, best: RankedPositions, output_fields: Sequence[str], scope: Scope, *, exact: bool
-    ) -> list[list[Hit]]:
-        positions = np.concatenate([np.empty(0, np.int64), *(at for at, _ in best)])
-        ids = rows.ids(positions)
-        names = rows.columns.schema.names
-        held = rows.columns.select([name for name in names if name in output_fields]).take(pa.array(positions))
-        fields: list[dict[str, Any]] = held.to_pylist() if held.num_columns else [{} for _ in ids]
-        missing = [name for name in output_fields if name not in names]
-        # a row that is gone has no fields there
-        fetched = self._searcher("").fetch(set(ids), missing, scope) if missing and ids else {id_: {} for id_ in ids}
-        scores = np.concatenate([np.empty(0, np.float32), *(score for _, score in best)]).tolist()
-        hits = iter(
-            [
-                Hit(id_, score, exact, one | fetched[id_]) if id_ in fetched else None
-                for id_, score, one in zip(ids, scores, fields, strict=True)
-            ]
-        )
-        return [[hit for hit in itertools.islice(hits, len(at)) if hit is not None] for at, _ in best]
 
 
 class _Report:

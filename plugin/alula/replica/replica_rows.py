@@ -22,7 +22,7 @@ _MOST_MASKS = 8  # a byte per row each
 
 
 @dataclass(frozen=True)
-class Rows:
+class ReplicaRows:
     """Rows by position; deleted ones keep theirs.
 
     Args:
@@ -78,7 +78,9 @@ class Rows:
         found: I64 = alive[order]
         return found
 
-    def followed_by(self, others: Sequence[tuple[pa.RecordBatch, U64]]) -> Rows:
+    def followed_by(self, others: Sequence[tuple[pa.RecordBatch, U64]]) -> ReplicaRows:
         """The same index, with the columns and fingerprints of rows that it has or will have behind these."""
         table = pa.Table.from_batches([self.columns, *(columns for columns, _ in others)])
-        return Rows(self.index, one_batch(table), np.concatenate([self.prints, *(prints for _, prints in others)]))
+        return ReplicaRows(
+            self.index, one_batch(table), np.concatenate([self.prints, *(prints for _, prints in others)])
+        )

@@ -16,7 +16,7 @@ from alula.encoders import Encoder
 from alula.errors import DataError
 from alula.index_types import IndexType, LocalIndex
 from alula.kernels.array_folder import ABOUT, whole_folder
-from alula.replica.replica_rows import Rows
+from alula.replica.replica_rows import ReplicaRows
 
 FORMAT = 1
 _INDEX, _COLUMNS, _PRINTS = "index", "columns.arrow", "fingerprints.npy"
@@ -45,7 +45,7 @@ class Origin:
     defaults: Mapping[str, Any]
 
 
-def save(folder: Path, origin: Origin, rows: Rows) -> None:
+def save(folder: Path, origin: Origin, rows: ReplicaRows) -> None:
     """Write a replica into a folder, which appears only when it is whole, in place of an older one."""
     with whole_folder(folder) as partial:
         rows.index.save(partial / _INDEX)
@@ -91,7 +91,7 @@ def read_origin(folder: Path) -> Origin:
         raise DataError(f"The replica in {folder} is not whole: {ABOUT} has no {error}. Copy it anew.") from None
 
 
-def open_rows(folder: Path, kind: IndexType, encoder: Encoder) -> Rows:
+def open_rows(folder: Path, kind: IndexType, encoder: Encoder) -> ReplicaRows:
     """The rows of a snapshot, by memory map."""
     index: LocalIndex = kind.open_local(folder / _INDEX, encoder)
     try:
@@ -99,7 +99,7 @@ def open_rows(folder: Path, kind: IndexType, encoder: Encoder) -> Rows:
         prints = np.load(folder / _PRINTS, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError) as error:
         raise DataError(f"The replica in {folder} cannot be read ({error}).") from None
-    return Rows(index, columns, prints)
+    return ReplicaRows(index, columns, prints)
 
 
 def _about(folder: Path) -> dict[str, Any]:

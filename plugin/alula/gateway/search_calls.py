@@ -1,0 +1,149 @@
+"""`alula.milvus.Calls` by raw requests in a client's name, and the columns they return."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from pymilvus.grpc_gen import milvus_pb2
+
+from alula.gateway.entities import shown
+from alula.gateway.upstream import Caller, pairs
+from alula.gateway.views import View
+from alula.milvus import NativeHits, NativeSearch, RowSet, Scope
+from alula.milvus.row_set import F32
+from alula.milvus.wire import placeholders
+from alula.milvus.wire.field_data import column, join, take
+
+# The gateway chooses the search parameters; of the client's own it passes on whether growing segments are searched.
+_KEPT_PARAMS = ("ignore_growing",)
+_SHARED = (
+    "db_name",
+    "travel_timestamp",
+    "guarantee_timestamp",
+    "not_return_all_meta",
+    "consistency_level",
+    "use_default_consistency",
+)
+
+
+class FieldRows(RowSet):
+    """`RowSet` of ``FieldData`` messages.
+
+    Args:
+        fields: The columns, the primary key among them unless there are no rows.
+        primary_key: Name of the primary key field.
+    """
+
+    def __init__(self, fields: Sequence[Any], primary_key: str) -> None:
+        self.fields = fields
+        self._primary_key = primary_key
+
+    @property
+    def ids(self) -> list[Any]:
+        """See `RowSet.ids`."""
+        return self.values(self._primary_key)
+
+    def values(self, name: str) -> list[Any]:
+        """See `RowSet.values`."""
+        values: Any = self._column(name)
+        return list(values.tolist()) if isinstance(values, np.ndarray) else values
+
+    def vectors(self, name: str) -> F32:
+        """See `RowSet.vectors`."""
+        return np.asarray(self._column(name), np.float32)
+
+    def _column(self, name: str) -> Any:
+        return next((column(field) for field in self.fields if field.field_name == name), [])
+
+    def take(self, positions: Sequence[int]) -> FieldRows:
+        """See `RowSet.take`."""
+        return FieldRows([take(field, positions) for field in self.fields], self._primary_key)
+
+    def followed_by(self, others: Sequence[FieldRows]) -> FieldRows:
+        """See `RowSet.followed_by`."""
+        parts = [one.fields for one in (self, *others) if one.fields]
+        return FieldRows([join(columns) for columns in zip(*parts, strict=True)], self._primary_key)
+
+
+class RequestCalls:
+    """`alula.milvus.Calls` by raw requests with the partitions, consistency and timestamps of the client's request.
+
+    Args:
+        caller: The client.
+        view: The collection.
+        request: The client's ``SearchRequest``.
+    """
+
+    def __init__(self, caller: Caller, view: View, request: Any) -> None:
+        self._caller = caller
+        self._view = view
+        self._key: str = view.primary_key.name
+        self._request = request
+        self._template = milvus_pb2.SearchRequest(
+            collection_name=view.collection,
+            partition_names=request.partition_names,
+            dsl_type=request.dsl_type,
+            **shared(request),
+        )
+        self._kept = [(pair.key, pair.value) for pair in request.search_params if pair.key in _KEPT_PARAMS]
+
+    def search(self, native: NativeSearch, scope: Scope) -> Sequence[NativeHits]:
+        """See `alula.milvus.Calls.search`; of the scope nothing is used but the filter in `native`."""
+        request = milvus_pb2.SearchRequest()
+        request.CopyFrom(self._template)
+        request.dsl = native.filter
+        if native.filter == scope.filter:
+            self._fill_in(request)
+        request.nq = len(native.queries)
+        request.placeholder_group = placeholders.write(native.queries)
+        request.output_fields.extend(native.columns)
+        params = {
+            "anns_field": native.field,
+            "topk": native.limit,
+            "metric_type": native.metric,
+            "params": json.dumps(dict(native.params)),
+            "round_decimal": -1,
+        }
+        request.search_params.extend(pairs([*params.items(), *self._kept]))
+        return found(self._caller.send("Search", request).results, len(native.queries), native.columns)
+
+    def fetch(self, filter: str, fields: Sequence[str], scope: Scope, *, filtered: bool = False) -> FieldRows:
+        """See `alula.milvus.Calls.fetch`; the columns are those that clients see."""
+        template = self._template
+        request = milvus_pb2.QueryRequest(
+            collection_name=template.collection_name,
+            partition_names=template.partition_names,
+            expr=filter,
+            output_fields=list(dict.fromkeys([*fields, self._key])),
+            **shared(template),
+        )
+        if filtered and scope.filter:
+            request.expr = f"({filter}) and ({scope.filter})"
+            self._fill_in(request)
+        return FieldRows(shown(self._caller.send("Query", request).fields_data, self._view), self._key)
+
+    def _fill_in(self, request: Any) -> None:
+        """Copy the client's values for the placeholders of its filter."""
+        for name, value in self._request.expr_template_values.items():
+            request.expr_template_values[name].CopyFrom(value)
+
+
+def shared(request: Any) -> dict[str, Any]:
+    """The fields that searches, hybrid searches and queries share: database, timestamps, consistency."""
+    return {name: getattr(request, name) for name in _SHARED}
+
+
+def found(results: Any, queries: int, columns: Sequence[str] = ()) -> list[NativeHits]:
+    """The hits of each query in the ``SearchResultData`` of a native search."""
+    ids = results.ids.int_id.data if results.ids.WhichOneof("id_field") == "int_id" else results.ids.str_id.data
+    keys, scores = list(ids), np.array(results.scores, np.float32)
+    held = {data.field_name: column(data) for data in results.fields_data}
+    pieces, start = [], 0
+    for count in results.topks or [0] * queries:
+        part = slice(start, start + count)
+        pieces.append(NativeHits(keys[part], scores[part], {name: held[name][part] for name in columns if count}))
+        start += count
+    return pieces

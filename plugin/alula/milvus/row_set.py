@@ -1,0 +1,67 @@
+"""Rows read from Milvus by their ids: fields by name, in an order that the reader chooses."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+F32 = npt.NDArray[np.float32]
+Id: TypeAlias = "int | str"
+
+
+class RowSet(Protocol):
+    """Rows with their primary keys and some of their fields."""
+
+    @property
+    def ids(self) -> Sequence[Id]:
+        """The primary keys of the rows."""
+
+    def values(self, name: str) -> Sequence[Any]:
+        """The values of a field, one per row."""
+
+    def vectors(self, name: str) -> F32:
+        """The values of a field of dense vectors: float32 (n, d)."""
+
+    def take(self, positions: Sequence[int]) -> RowSet:
+        """The rows at these positions, in this order; a position may repeat."""
+
+    def followed_by(self, others: Sequence[Any]) -> RowSet:
+        """These rows and then those of other sets with the same fields."""
+
+
+@dataclass(frozen=True)
+class ClientRows:
+    """`RowSet` of the dictionaries that pymilvus returns.
+
+    Args:
+        rows: The rows.
+        primary_key: Name of the primary key field.
+    """
+
+    rows: Sequence[Mapping[str, Any]]
+    primary_key: str
+
+    @property
+    def ids(self) -> Sequence[Id]:
+        """See `RowSet.ids`."""
+        return self.values(self.primary_key)
+
+    def values(self, name: str) -> list[Any]:
+        """See `RowSet.values`."""
+        return [row[name] for row in self.rows]
+
+    def vectors(self, name: str) -> F32:
+        """See `RowSet.vectors`."""
+        return np.array(self.values(name), np.float32).reshape(len(self.rows), -1)
+
+    def take(self, positions: Sequence[int]) -> ClientRows:
+        """See `RowSet.take`."""
+        return ClientRows([self.rows[i] for i in positions], self.primary_key)
+
+    def followed_by(self, others: Sequence[ClientRows]) -> ClientRows:
+        """See `RowSet.followed_by`."""
+        return ClientRows([row for one in (self, *others) for row in one.rows], self.primary_key)

@@ -1,0 +1,258 @@
+"""Run searches in Milvus: native candidates, exact scores, and fields that fit them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from alula.encoders.metric import better_is_larger
+from alula.errors import UsageError
+from alula.index_types import MAX_RESULTS, Candidates, IndexType, Lowering, SearchPlan, VectorField
+from alula.kernels import exact_scores
+from alula.milvus import Calls, Id, NativeHits, NativeSearch, RowSet, Scope, any_of
+from alula.search.ranking import RankedIds, all_ids, best_first, rank_in_stages, stage_depths
+from alula.search.request import SearchRequest
+
+F32 = npt.NDArray[np.float32]
+
+# Exact re-ranking fetches the candidates' vectors with the search up to this many bytes per query, and otherwise has
+# Milvus score the candidates in a second search. Measured on Milvus Lite 2.5 by `make bench` (section "re-ranking").
+FETCH_BYTES = 600_000
+# Most bytes in the response to one native search: far below gRPC's limit on both ends.
+RESPONSE_BYTES = 16 << 20
+# Milvus Lite 2.5's time grows with the square of what is in one call: 100 queries take 0.04 s, 1,000 a second, 4,000
+# hang; and of 1,000 candidates each, 5 queries take 0.02 s, 40 take 0.4 to 4 s, and 40 of 2,000 hang.
+QUERIES_PER_CALL = 100
+CANDIDATES_PER_CALL = 5_000
+FETCH_ROWS = 1_000  # keeps the expression that names them far below the server's limit
+
+
+@dataclass(frozen=True)
+class Hit:
+    """One result.
+
+    Args:
+        id: The row's primary key.
+        score: In the user's metric as Milvus reports it: cosine, inner product, or squared Euclidean distance.
+        exact: False when no exact vector was scored: ``score`` is then an estimate from the codes, or the inner
+            product of the sparse vectors.
+        fields: The output fields.
+    """
+
+    id: Id
+    score: float
+    exact: bool
+    fields: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Searcher:
+    """Searches one collection.
+
+    Args:
+        calls: Sends searches and reads to Milvus.
+        name: The collection.
+        primary_key: Name of its primary key field.
+        index_type: Its index type.
+        lowering: The lowering of that type in this collection.
+    """
+
+    def __init__(self, calls: Calls, name: str, primary_key: str, index_type: IndexType, lowering: Lowering) -> None:
+        self._calls = calls
+        self._name = name
+        self._primary_key = primary_key
+        self._index_type = index_type
+        self._lowering = lowering
+        self._field = lowering.field
+
+    def search(self, request: SearchRequest) -> list[list[Hit]]:
+        """The best rows for each query, with their output fields; see `rank` and `read_fields`.
+
+        Raises:
+            UsageError: If an option or the filter is wrong.
+            ServerError: If Milvus fails.
+        """
+        ranked, rows = self.read_fields(self.rank(request), request.output_fields, request.scope, request.queries)
+        fields = {name: rows.values(name) for name in request.output_fields} if rows else {}
+        return to_hits(ranked, fields)
+
+    def rank(
+        self,
+        request: SearchRequest,
+        *,
+        enough: Callable[[int, RankedIds], bool] | None = None,
+        depth: int = 0,
+    ) -> list[RankedIds]:
+        """The best rows for each query, ranked in stages (`alula.search.ranking`).
+
+        Args:
+            request: The search.
+            enough: Whether a query's ranking is long enough; it is then returned whole. By default the ranking is cut
+                to the page that the request asks for.
+            depth: Rows to rank in the first stage, if that is more than the index type's candidates.
+
+        Raises:
+            UsageError: If an option or the filter is wrong.
+            ServerError: If Milvus fails.
+        """
+        queries, wanted = request.queries, MAX_RESULTS if enough else request.wanted
+        plan = self._lowering.plan_search(queries, request.options, 1)
+        if plan.candidates > MAX_RESULTS:
+            raise UsageError(f"candidates is {plan.candidates}, and Milvus returns at most {MAX_RESULTS} per query.")
+        reranks = None if self._field.storage == "dropped" else request.rerank
+        first = max(depth, min(plan.candidates, reranks or plan.candidates))
+
+        def rank_stage(numbers: Sequence[int], depth: int) -> list[RankedIds]:
+            deep = replace(plan, candidates=max(plan.candidates, depth))
+            exact = scored_exactly(request.rerank, deep.candidates, depth, self._field)
+            larger = better_is_larger(self._field.metric if exact else plan.estimate_metric)
+            return [
+                best_first(ids, scores, min(depth, wanted), larger=larger, exact=exact > 0)
+                for ids, scores in self._candidates(deep, queries, numbers, exact, request.scope)
+            ]
+
+        depths = stage_depths(first, wanted)
+        ranked = rank_in_stages(rank_stage, len(queries), depths, enough or (lambda _, one: len(one.ids) >= wanted))
+        return ranked if enough else [one.page(request.offset, request.limit) for one in ranked]
+
+    def read_fields(
+        self, ranked: Sequence[RankedIds], fields: Sequence[str], scope: Scope, queries: F32 | None = None
+    ) -> tuple[Sequence[RankedIds], RowSet | None]:
+        """Read fields of ranked rows, which may have changed since they were ranked.
+
+        The values read now count: rows that are gone or do not match the filter any more are left out, and scores are
+        computed again from vectors that are read with the fields, unless there are too many (`FETCH_BYTES`).
+
+        Args:
+            ranked: The rows of each query.
+            fields: Fields to read.
+            scope: The scope of the search.
+            queries: float32 (n, d); None to leave the scores.
+
+        Returns:
+            The ranking of each query, and all their rows, one query behind another; None without fields or rows.
+        """
+        ids = list(dict.fromkeys(all_ids(ranked)))
+        if not fields or not ids:
+            return ranked, None
+        name, small = self._field.name, len(ids) * 4 * self._field.dim <= FETCH_BYTES
+        again = queries is not None and small and all(one.exact for one in ranked)
+        rows = self.read_rows(ids, [*fields, name] if again else fields, scope, filtered=True)
+        places = {id_: place for place, id_ in enumerate(rows.ids)}
+        ranked = [one.restricted_to(places) for one in ranked]
+        if again and queries is not None and places:
+            vectors = rows.vectors(name)
+            ranked = [
+                one.rescored(query, vectors[[places[id_] for id_ in one.ids]], self._field.metric)
+                for one, query in zip(ranked, queries, strict=True)
+            ]
+        return ranked, rows.take([places[id_] for id_ in all_ids(ranked)])
+
+    def vector_of(self, id_: Id, scope: Scope) -> F32:
+        """The kept vector of one row, for a "more like this" search.
+
+        Raises:
+            UsageError: If the vectors were dropped or there is no such row.
+        """
+        if self._field.storage == "dropped":
+            raise UsageError(
+                "This collection keeps no vectors, because they were dropped, so it cannot look one up by id; pass the "
+                "query vector instead."
+            )
+        rows = self.read_rows([id_], [self._field.name], scope)
+        if not rows.ids:
+            raise UsageError(f"The collection {self._name!r} has no row with the id {id_!r}.")
+        vector: F32 = rows.vectors(self._field.name)[0]
+        return vector
+
+    def score_exactly(self, query: F32, ids: Sequence[Id], scope: Scope) -> tuple[Sequence[Id], F32]:
+        """Exact scores of some rows: by a second search that sees only them, or by fetching the vectors."""
+        field = self._field
+        if field.storage == "column":
+            rows = self.read_rows(ids, [field.name], scope)
+            vectors = rows.vectors(field.name) if rows.ids else np.empty((0, field.dim), np.float32)
+            return rows.ids, exact_scores(query, vectors, field.metric)
+        these = any_of(self._primary_key, ids)
+        (found,) = self._calls.search(NativeSearch(field.name, query[np.newaxis], field.metric, len(ids), these), scope)
+        return found.ids, found.scores
+
+    def fetch(self, ids: Sequence[Id], fields: Sequence[str], scope: Scope) -> dict[Id, dict[str, Any]]:
+        """Some fields of some rows, by id; rows that do not exist are left out."""
+        if not fields or not ids:
+            return {}
+        rows = self.read_rows(ids, fields, scope)
+        columns = [rows.values(name) for name in fields]
+        return {id_: dict(zip(fields, row, strict=True)) for id_, *row in zip(rows.ids, *columns, strict=True)}
+
+    def read_rows(self, ids: Sequence[Id], fields: Sequence[str], scope: Scope, *, filtered: bool = False) -> RowSet:
+        """Some fields of one or more rows, in no order; if `filtered`, only of rows that match the scope's filter."""
+        parts = [any_of(self._primary_key, ids[i : i + FETCH_ROWS]) for i in range(0, len(ids), FETCH_ROWS)]
+        first, *others = (self._calls.fetch(part, fields, scope, filtered=filtered) for part in parts)
+        return first.followed_by(others) if others else first
+
+    def _candidates(
+        self, plan: SearchPlan, queries: F32, numbers: Sequence[int], exact: int, scope: Scope
+    ) -> Iterator[tuple[Sequence[Id], F32]]:
+        """Ids and scores of some queries' candidates: exact scores of the best `exact`, or estimates if that is 0."""
+        field = self._field
+        all_exact = exact == plan.candidates
+        fetch = all_exact and (field.storage == "column" or exact * 4 * field.dim <= FETCH_BYTES)
+        columns = (field.name,) if fetch else () if all_exact else plan.columns
+        width = 4 * field.dim if fetch else 16 + 8 * len(columns)
+        step = max(
+            1,
+            min(QUERIES_PER_CALL, CANDIDATES_PER_CALL // plan.candidates, RESPONSE_BYTES // (plan.candidates * width)),
+        )
+        for start in range(0, len(numbers), step):
+            some = numbers[start : start + step]
+            for i, found in zip(some, self._native(plan, some, columns, scope), strict=True):
+                if not found.ids:
+                    yield [], np.empty(0, np.float32)
+                elif fetch:
+                    vectors = np.asarray(found.columns[field.name], np.float32)
+                    yield found.ids, exact_scores(queries[i], vectors, field.metric)
+                elif all_exact:
+                    yield self.score_exactly(queries[i], found.ids, scope)
+                else:
+                    estimates = self._lowering.estimate(plan, i, Candidates(found.scores, found.columns))
+                    if exact:
+                        better = better_is_larger(plan.estimate_metric)
+                        kept = best_first(found.ids, estimates, exact, larger=better, exact=False)
+                        yield self.score_exactly(queries[i], kept.ids, scope)
+                    else:
+                        yield found.ids, estimates
+
+    def _native(
+        self, plan: SearchPlan, numbers: Sequence[int], columns: Sequence[str], scope: Scope
+    ) -> Sequence[NativeHits]:
+        queries = [plan.queries[i] for i in numbers]
+        native = NativeSearch(plan.field, queries, plan.metric, plan.candidates, scope.filter, plan.params, columns)
+        return self._calls.search(native, scope)
+
+
+def to_hits(ranked: Sequence[RankedIds], fields: Mapping[str, Sequence[Any]]) -> list[list[Hit]]:
+    """Ranked rows as results.
+
+    Args:
+        ranked: The rows of each query.
+        fields: Values by the name of their field, one per row, one query behind another.
+    """
+    start, found = 0, []
+    columns = list(fields.values())
+    for one in ranked:
+        rows = zip(*(column[start : start + len(one.ids)] for column in columns), strict=True) if columns else ()
+        shown = [dict(zip(fields, row, strict=True)) for row in rows] or [{} for _ in one.ids]
+        scored = zip(one.ids, one.scores.tolist(), shown, strict=True)
+        found.append([Hit(id_, score, one.exact, row) for id_, score, row in scored])
+        start += len(one.ids)
+    return found
+
+
+def scored_exactly(rerank: int | None, candidates: int, depth: int, field: VectorField) -> int:
+    """The number of candidates to score by their exact vectors: 0, or at least as many as a stage ranks."""
+    if rerank == 0 or field.storage == "dropped":
+        return 0
+    return candidates if rerank is None else min(max(rerank, depth), candidates)
