@@ -15,16 +15,16 @@ from rich.table import Table
 from rich.text import Text
 
 from alula.catalog.schema import ScalarField
-from alula.cli.evaluation_options import question_options, shown_progress
+from alula.cli.evaluation_options import query_options, shown_progress
 from alula.cli.options import Command, OutputFile, connection_options, console, format_option, show_json
 from alula.collection import Collection
 from alula.encoders import METRICS, Encoder, load_encoder
 from alula.errors import AlulaError, ServerError, UnsupportedError, UsageError
-from alula.evaluation.evaluate import Bench, Effort, Outcome, evaluate_collection, samples
+from alula.evaluation.evaluate import Bench, Budget, Measured, evaluate_collection, samples
 from alula.evaluation.native import PATIENCE, Params, parse_native
-from alula.evaluation.queries import Asked, make_questions
+from alula.evaluation.queries import QueryOptions, QuerySet, make_queries
 from alula.evaluation.results import Evaluation
-from alula.evaluation.row_source import Progress, Rows, collection_rows, file_rows, rows_of_collection_files
+from alula.evaluation.row_source import Progress, RowSource, collection_rows, file_rows, rows_of_collection_files
 from alula.evaluation.settings import Settings, show_settings
 from alula.index_types import Option, index_types
 from alula.milvus import Server, connect, version
@@ -33,7 +33,7 @@ _RIVALS = "HNSW,IVF_SQ8"
 
 
 def _sweep_options(command: Command) -> Command:
-    """Add an option for each search option of each index type, which takes several values."""
+    """Add an option with several values for each search option of each index type."""
     declared = {option.name: option for kind in index_types().values() for option in kind.all_search_options}
 
     def run(*args: Any, **given: Any) -> Any:
@@ -51,13 +51,13 @@ def _sweep_options(command: Command) -> Command:
 
 
 def _values(option: Option, text: str) -> list[Any]:
-    """The values of a list; ``all`` is what holds where the option is not given."""
+    """Parse a list of values; ``all`` means the option is not given."""
     found: list[Any] = []
     for part in (word.strip() for word in text.split(",")):
         if part == "all":
             found.append(None)
         elif option.value_type is int and not part.isdecimal():
-            raise UsageError(f"--{option.name} takes numbers with commas between, or 'all', and {part!r} is none.")
+            raise UsageError(f"--{option.name} takes numbers with commas between, or 'all', and {part!r} is neither.")
         else:
             found.append(option.check(int(part) if option.value_type is int else part))
     return found
@@ -74,7 +74,7 @@ def _values(option: Option, text: str) -> list[Any]:
     type=click.Path(path_type=Path, exists=True, dir_okay=False),
     help="The collection's encoder file; without a collection repeatable, to compare encoders.",
 )
-@question_options
+@query_options
 @click.option("--sample", type=click.IntRange(2), default=200, show_default=True, help="Rows to draw as queries.")
 @click.option(
     "--compare",
@@ -94,17 +94,15 @@ def _values(option: Option, text: str) -> list[Any]:
     type=click.FloatRange(min=0.05),
     default=2.0,
     show_default=True,
-    help="How long several clients search with each setting.",
+    help="Seconds that concurrent clients search with each setting.",
 )
-@click.option(
-    "--clients", type=click.IntRange(1, 64), default=4, show_default=True, help="Clients to search side by side."
-)
+@click.option("--clients", type=click.IntRange(1, 64), default=4, show_default=True, help="Concurrent clients.")
 @click.option(
     "--patience",
     type=click.FloatRange(min=0),
     default=PATIENCE,
     show_default=True,
-    help="Seconds to wait until an index that is made to be measured is built.",
+    help="Seconds to wait for the build of a temporary index.",
 )
 @_sweep_options
 @click.option("--output", type=OutputFile(), help="Write all figures to this JSON file.")
@@ -151,10 +149,9 @@ def command(
         from alula.evaluation.report import write_report  # noqa: PLC0415 - it needs an extra
 
         render = write_report
-    asking: dict[str, Any] = {"queries": queries, "column": query_column, "seed": seed, "k": k, "truth": truth}
-    asking["sample"] = sample
-    with shown_progress(quiet) as progress, _somewhere(server) as place:
-        effort = Effort(seconds, clients, sweep, patience)
+    options = QueryOptions(queries, query_column, sample, seed, k, truth)
+    with shown_progress(quiet) as progress, _temporary_server(server) as opened:
+        budget = Budget(seconds, clients, sweep, patience)
         if name is not None:
             if server is None:
                 raise UsageError("Say where the collection is, with --uri.")
@@ -163,13 +160,13 @@ def command(
                     "A collection has its own metric and layout; leave --metric and --layout out, which are for "
                     "--vectors without a collection."
                 )
-            job = _Job(place, vectors, vector_column, _rivals(compare, "none"), effort, asking, progress)
-            evaluation = _collection(job, name, loaded)
+            run = EvaluateRun(opened, vectors, vector_column, _rivals(compare, "none"), budget, options, progress)
+            evaluation = _collection(run, name, loaded)
         else:
             if vectors is None:
                 raise UsageError("Give a collection to evaluate, or vectors to compare index types on with --vectors.")
-            job = _Job(place, vectors, vector_column, _rivals(compare, _RIVALS), effort, asking, progress)
-            evaluation = _vectors(job, loaded, layouts, metric)
+            run = EvaluateRun(opened, vectors, vector_column, _rivals(compare, _RIVALS), budget, options, progress)
+            evaluation = _vectors(run, loaded, layouts, metric)
     if output is not None:
         output.write_text(json.dumps(evaluation.as_json(), indent=1, default=str, ensure_ascii=False) + "\n", "utf-8")
     if render is not None and report is not None:
@@ -183,8 +180,8 @@ def command(
 
 
 @contextmanager
-def _somewhere(server: Server | None) -> Iterator[Server]:
-    """The server, or an embedded one for the while."""
+def _temporary_server(server: Server | None) -> Iterator[Server]:
+    """The given server, or an embedded one in a temporary folder."""
     if server is not None:
         yield server
         return
@@ -198,23 +195,23 @@ def _rivals(texts: tuple[str, ...], default: str) -> list[tuple[str, Params]]:
 
 
 @dataclass(frozen=True)
-class _Job:
-    """What is to be done, but for the collection or the encoders."""
+class EvaluateRun:
+    """One run of the command, without the collection or the encoders."""
 
     server: Server
     vectors: str | None
     vector_column: str | None
     rivals: Sequence[tuple[str, Params]]
-    effort: Effort
-    asking: Mapping[str, Any]
+    budget: Budget
+    options: QueryOptions
     progress: Progress
 
-    def compare(self, bench: Bench, asked: Asked, outcomes: list[Outcome]) -> dict[str, str]:
-        """Measure Milvus's own index types; those that the server refuses, and why."""
+    def compare(self, bench: Bench, query_set: QuerySet, outcomes: list[Measured]) -> dict[str, str]:
+        """Measure native index types into `outcomes`; returns those that the server rejects, with the reason."""
         refused = {}
         for rival, params in self.rivals:
             try:
-                outcomes.append(bench.native(rival, params, asked.questions))
+                outcomes.append(bench.native(rival, params, query_set.queries))
             except ServerError as error:
                 refused[rival] = str(error)
         return refused
@@ -222,49 +219,49 @@ class _Job:
     def evaluation(
         self,
         title: str,
-        asked: Asked,
+        query_set: QuerySet,
         *,
         metric: str,
         rows: int,
-        outcomes: Sequence[Outcome],
+        outcomes: Sequence[Measured],
         refused: Mapping[str, str],
         columns: Any,
     ) -> Evaluation:
-        """What was measured, with what a reader must know of it; arguments as of `Evaluation` and `samples`."""
+        """Collect the results; arguments as of `Evaluation` and `samples`."""
         return Evaluation(
             title=title,
             metric=metric,
-            k=asked.questions.k,
+            k=query_set.queries.k,
             rows=rows,
-            dim=asked.questions.vectors.shape[1],
-            queries=len(asked.questions),
-            queries_from=asked.queries_from,
-            truth_from=asked.truth_from,
+            dim=query_set.queries.vectors.shape[1],
+            queries=len(query_set.queries),
+            queries_from=query_set.queries_from,
+            truth_from=query_set.truth_from,
             server=version(self.server),
-            seed=self.asking["seed"],
+            seed=self.options.seed,
             subjects=[outcome.subject for outcome in outcomes],
             refused=refused,
-            samples=samples(asked.questions, outcomes, columns),
+            samples=samples(query_set.queries, outcomes, columns),
         )
 
 
-def _collection(job: _Job, name: str, encoders: Sequence[Encoder]) -> Evaluation:
+def _collection(run: EvaluateRun, name: str, encoders: Sequence[Encoder]) -> Evaluation:
     if len(encoders) != 1:
         raise UsageError("Give the collection's encoder with --encoder, and no other.")
-    collection = Collection.open(job.server, name, encoder=encoders[0])
-    rows, asked = ask(collection, job.vectors, job.vector_column, job.asking, job.progress)
-    if job.rivals and rows is None:
+    collection = Collection.open(run.server, name, encoder=encoders[0])
+    rows, query_set = queries_of_collection(collection, run.vectors, run.vector_column, run.options, run.progress)
+    if run.rivals and rows is None:
         raise UsageError("--compare needs the vectors, and the collection keeps none; give them with --vectors.")
     field, count = collection.lowering.field, collection.count()
-    outcomes = [evaluate_collection(collection, asked.questions, job.effort, count, job.progress)]
+    outcomes = [evaluate_collection(collection, query_set.queries, run.budget, count, run.progress)]
     refused = {}
     if rows is not None:
         about = (collection.primary_key, field.metric, field.dim, count)
-        refused = job.compare(Bench(job.server, rows, *about, job.effort, job.progress), asked, outcomes)
+        refused = run.compare(Bench(run.server, rows, *about, run.budget, run.progress), query_set, outcomes)
     shown = [scalar.name for scalar in collection.fields]
-    return job.evaluation(
+    return run.evaluation(
         f"Collection {name}",
-        asked,
+        query_set,
         metric=field.metric,
         rows=count,
         outcomes=outcomes,
@@ -273,29 +270,27 @@ def _collection(job: _Job, name: str, encoders: Sequence[Encoder]) -> Evaluation
     )
 
 
-def ask(
+def queries_of_collection(
     collection: Collection,
     vectors: str | None,
     vector_column: str | None,
-    asking: Mapping[str, Any],
+    options: QueryOptions,
     progress: Progress,
-) -> tuple[Rows | None, Asked]:
-    """The rows of a collection as far as they can be read, and questions about them."""
+) -> tuple[RowSource | None, QuerySet]:
+    """Open the rows of a collection, if they can be read, and prepare queries."""
     field = collection.lowering.field
     if vectors is not None:
-        rows: Rows | None = rows_of_collection_files(collection, vectors, vector_column)
-    elif field.storage == "dropped" and asking["truth"] is not None and asking["queries"] is not None:
+        rows: RowSource | None = rows_of_collection_files(collection, vectors, vector_column)
+    elif field.storage == "dropped" and options.truth is not None and options.queries is not None:
         rows = None
     else:
         rows = collection_rows(collection)
     encoder = collection.lowering.encoder
     key_type = str if collection.primary_key.data_type == "VARCHAR" else int
-    return rows, make_questions(
-        rows, encoder=encoder, metric=field.metric, key_type=key_type, progress=progress, **asking
-    )
+    return rows, make_queries(rows, options, encoder=encoder, metric=field.metric, key_type=key_type, progress=progress)
 
 
-def _vectors(job: _Job, encoders: Sequence[Encoder], layouts: Sequence[str], metric: str | None) -> Evaluation:
+def _vectors(run: EvaluateRun, encoders: Sequence[Encoder], layouts: Sequence[str], metric: str | None) -> Evaluation:
     raw = next((encoder for encoder in encoders if encoder.info.input != "vectors"), None)
     if raw is not None:
         raise UsageError(
@@ -307,30 +302,30 @@ def _vectors(job: _Job, encoders: Sequence[Encoder], layouts: Sequence[str], met
         raise UsageError(f"One metric can be evaluated at a time, and these are {', '.join(sorted(metrics))}.")
     chosen = next(iter(metrics), "COSINE")
     first = encoders[0] if encoders else None
-    rows = file_rows(str(job.vectors), job.vector_column, first.info.input_dim if first else None)
-    asked = make_questions(rows, encoder=first, metric=chosen, progress=job.progress, **job.asking)
-    dim = asked.questions.vectors.shape[1]
+    rows = file_rows(str(run.vectors), run.vector_column, first.info.input_dim if first else None)
+    query_set = make_queries(rows, run.options, encoder=first, metric=chosen, progress=run.progress)
+    dim = query_set.queries.vectors.shape[1]
     count = rows.count if rows.count is not None else sum(len(keys) for keys, _ in rows.blocks())
-    bench = Bench(job.server, rows, ScalarField("alula_row", "INT64"), chosen, dim, count, job.effort, job.progress)
-    outcomes: list[Outcome] = []
+    bench = Bench(run.server, rows, ScalarField("alula_row", "INT64"), chosen, dim, count, run.budget, run.progress)
+    outcomes: list[Measured] = []
     refused: dict[str, str] = {}
     for encoder in encoders:
         for options in _layouts(encoder, layouts):
             try:
-                outcomes.append(bench.learned(encoder, options, asked.questions))
+                outcomes.append(bench.learned(encoder, options, query_set.queries))
             except (ServerError, UnsupportedError) as error:
                 refused[" ".join((encoder.path.name, *options.values()))] = str(error)
-    refused |= job.compare(bench, asked, outcomes)
+    refused |= run.compare(bench, query_set, outcomes)
     if not outcomes:
         raise AlulaError("Nothing could be measured. " + " ".join(refused.values()))
     title = f"Index types on {Path(rows.source.name).name}"
-    return job.evaluation(
-        title, asked, metric=chosen, rows=count, outcomes=outcomes, refused=refused, columns=rows.columns
+    return run.evaluation(
+        title, query_set, metric=chosen, rows=count, outcomes=outcomes, refused=refused, columns=rows.columns
     )
 
 
 def _layouts(encoder: Encoder, wanted: Sequence[str]) -> list[Settings]:
-    """Create options to try: each layout of an index type that has layouts."""
+    """The create options to try: each layout, if the index type has layouts."""
     kind = next((kind for kind in index_types().values() if kind.encoder_kind == encoder.kind), None)
     if kind is None:
         raise UsageError(f"No index type is known for encoders of the kind {encoder.kind!r}, as {encoder.path} is.")
@@ -339,7 +334,7 @@ def _layouts(encoder: Encoder, wanted: Sequence[str]) -> list[Settings]:
 
 
 def _show(evaluation: Evaluation) -> None:
-    """The figures as a table for people, each index from its fastest setting to its slowest."""
+    """Print the figures as a table, each index from its fastest setting to its slowest."""
     click.echo(f"{evaluation.title} at {evaluation.server}: {evaluation.rows:,} rows x {evaluation.dim}, ", nl=False)
     click.echo(f"{evaluation.metric}; {evaluation.queries_from}.")
     table = Table(title=f"recall@{evaluation.k} with its 95 % interval", title_justify="left")
@@ -367,5 +362,5 @@ def _show(evaluation: Evaluation) -> None:
         )
         for note in subject.notes:
             click.echo(f"  Note: {note}.")
-    for what, why in evaluation.refused.items():
-        click.echo(f"Not measured: {what}. {why}")
+    for name, reason in evaluation.refused.items():
+        click.echo(f"Not measured: {name}. {reason}")

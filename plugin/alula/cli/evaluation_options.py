@@ -1,4 +1,4 @@
-"""What ``alula evaluate`` and ``alula tune`` share: their questions, and how progress is shown."""
+"""Options of ``alula evaluate`` and ``alula tune``: queries, true neighbours and progress."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ Command = Callable[..., Any]
 _FILE = click.Path(path_type=Path, dir_okay=False)
 
 
-def question_options(command: Command) -> Command:
-    """Add what queries there are, and what is known of their true neighbours."""
+def query_options(command: Command) -> Command:
+    """Add the options of queries and their true neighbours."""
     for option in reversed(
         (
             click.option(
                 "--queries",
                 type=click.Path(path_type=Path, exists=True, dir_okay=False),
-                help="Queries: vectors, or what the encoder takes. By default rows are drawn.",
+                help="File of queries: vectors, or the encoder's input. By default rows are drawn.",
             ),
             click.option("--query-column", help="With --queries: the column that holds them."),
             click.option(
@@ -36,13 +36,13 @@ def question_options(command: Command) -> Command:
             click.option(
                 "--truth",
                 type=_FILE,
-                help="True neighbours: a .npy array (queries, k) of keys. A .npz file is written where there is none, "
-                "and read the next time.",
+                help="True neighbours: a .npy array (queries, k) of keys, or a .npz file, which is written if there is "
+                "none, read the next time, and rejected after the rows changed.",
             ),
             click.option(
                 "--k", type=click.IntRange(1, 1000), default=10, show_default=True, help="Neighbours per query."
             ),
-            click.option("--seed", default=0, show_default=True, help="Of what is drawn at random."),
+            click.option("--seed", default=0, show_default=True, help="Seed of the random draw."),
             click.option("--quiet", is_flag=True, help="Show no progress."),
         )
     ):
@@ -52,7 +52,7 @@ def question_options(command: Command) -> Command:
 
 @contextmanager
 def shown_progress(quiet: bool) -> Iterator[Show]:
-    """Something to tell the progress to: a line with a bar on standard error, where that is a terminal."""
+    """Show progress as a bar on standard error, if that is a terminal."""
     screen = Console(stderr=True)
     if quiet or not screen.is_terminal:
         yield silent
@@ -68,7 +68,7 @@ def shown_progress(quiet: bool) -> Iterator[Show]:
     with bar:
         task = bar.add_task("starting", total=None)
 
-        def show(what: str, done: int, total: int | None) -> None:
-            bar.update(task, description=what, completed=done, total=total)
+        def show(stage: str, done: int, total: int | None) -> None:
+            bar.update(task, description=stage, completed=done, total=total)
 
         yield show

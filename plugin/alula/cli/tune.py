@@ -15,11 +15,12 @@ from rich.text import Text
 
 from alula.catalog.description import describe
 from alula.catalog.search_defaults import write_defaults
-from alula.cli.evaluate import ask
-from alula.cli.evaluation_options import question_options, shown_progress
+from alula.cli.evaluate import queries_of_collection
+from alula.cli.evaluation_options import query_options, shown_progress
 from alula.cli.options import OutputFile, connection_options, console, encoder_options, format_option, show_json
 from alula.collection import Collection
 from alula.errors import AlulaError, UnsupportedError, UsageError
+from alula.evaluation.queries import QueryOptions
 from alula.evaluation.settings import as_options, show_settings
 from alula.evaluation.tune import Tuning, check_target, queries_needed, queries_to_draw, tune
 from alula.milvus import Server
@@ -30,7 +31,7 @@ from alula.milvus import Server
 @connection_options()
 @encoder_options(required=False)
 @click.option("--target", metavar="recall=NUMBER", help="The recall to reach, e.g. recall=0.95.")
-@question_options
+@query_options
 @click.option(
     "--sample",
     type=click.IntRange(2),
@@ -41,7 +42,7 @@ from alula.milvus import Server
     type=click.FloatRange(min=1),
     default=120.0,
     show_default=True,
-    help="When to stop trying other ways of searching.",
+    help="Time limit for trying other ways of searching.",
 )
 @click.option(
     "--dry-run", "dry", is_flag=True, help="Show the choice, and leave the collection's defaults as they are."
@@ -74,7 +75,7 @@ def command(
     save: Path | None,
     output_format: str,
 ) -> None:
-    """Find the cheapest search options of a COLLECTION that reach a recall, and make them its defaults.
+    """Find a COLLECTION's cheapest search options for a recall and store them as defaults.
 
     \b
     alula tune words --target recall=0.95 --uri http://localhost:19530 --encoder words-drq.onnx
@@ -97,12 +98,12 @@ def command(
     rows = collection.count()
     if queries is None and sample is None:
         drawn = _as_many_as_there_are(name, rows, drawn, wanted, k)
-    asking: dict[str, Any] = {"queries": queries, "column": query_column, "seed": seed, "k": k, "truth": truth}
+    options = QueryOptions(queries, query_column, 2 * drawn, seed, k, truth)
     with shown_progress(quiet) as progress:
-        _, asked = ask(collection, vectors, vector_column, {**asking, "sample": 2 * drawn}, progress)
-        half = len(asked.questions) // 2
+        _, query_set = queries_of_collection(collection, vectors, vector_column, options, progress)
+        half = len(query_set.queries) // 2
         check_target(wanted, half, k)
-        tuning, held_out = asked.questions.part(0, half), asked.questions.part(half, 2 * half)
+        tuning, held_out = query_set.queries.part(0, half), query_set.queries.part(half, 2 * half)
         result = tune(collection, tuning, held_out, wanted, rows=rows, seconds=seconds, progress=progress)
     kept = _keep(collection, result, dry)
     written: dict[str, Any] = {
@@ -110,13 +111,13 @@ def command(
         "options": dict(result.chosen.settings) if result.chosen else None,
         "kept": kept,
     }
-    written |= {"held": result.held, "queries": asked.queries_from, **asdict(result)}
+    written |= {"held": result.held, "queries": query_set.queries_from, **asdict(result)}
     if save is not None:
         save.write_text(json.dumps(written, indent=1, default=str) + "\n", "utf-8")
     if output_format == "json":
         show_json(written)
     else:
-        _show(result, asked.queries_from)
+        _show(result, query_set.queries_from)
     _end(collection, result, kept, dry=dry)
 
 
@@ -146,7 +147,7 @@ def _parse_target(text: str) -> float:
 
 
 def _as_many_as_there_are(name: str, rows: int, drawn: int, target: float, k: int) -> int:
-    """How many queries to draw twice from so many rows, at most `drawn`."""
+    """The number of queries to draw twice from the rows, at most `drawn`."""
     needed = queries_needed(target, k)
     if rows < 2 * needed:
         raise UsageError(
@@ -158,7 +159,7 @@ def _as_many_as_there_are(name: str, rows: int, drawn: int, target: float, k: in
 
 
 def _keep(collection: Collection, result: Tuning, dry: bool) -> str:
-    """Make the choice the collection's default; what came of it."""
+    """Make the choice the collection's default; returns the result in words."""
     if result.chosen is None or not result.held:
         return "nothing was chosen"
     if dry:
@@ -190,12 +191,12 @@ def _show(result: Tuning, queries: str) -> None:
 
 
 def _end(collection: Collection, result: Tuning, kept: str, *, dry: bool) -> None:
-    """The verdict, as the last line or as the error."""
+    """Print the verdict as the last line, or raise it."""
     if result.chosen is None:
         best = result.best
         raise AlulaError(
             f"No setting reaches recall@{result.k} {result.target:g}: the best found {best.recall} with "
-            f"{show_settings(best.settings)}. {_what_helps(collection)}"
+            f"{show_settings(best.settings)}. {_advice(collection)}"
         )
     options, chosen = as_options(result.chosen.settings), show_settings(result.chosen.settings)
     if not result.held:
@@ -214,8 +215,8 @@ def _end(collection: Collection, result: Tuning, kept: str, *, dry: bool) -> Non
         click.echo(f"{kept} Here: alula search {collection.name} {options} ...")
 
 
-def _what_helps(collection: Collection) -> str:
-    """What a user can do for a higher recall than any search option gives."""
+def _advice(collection: Collection) -> str:
+    """Advice for a higher recall than any search option gives."""
     size = collection.lowering.encoder.output_size
     if collection.lowering.field.storage == "dropped":
         return (

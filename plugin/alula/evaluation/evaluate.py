@@ -13,7 +13,7 @@ from alula.catalog.schema import ScalarField
 from alula.collection import Collection
 from alula.encoders import Encoder
 from alula.errors import LoadInterrupted
-from alula.evaluation.ground_truth import Questions, Searcher
+from alula.evaluation.ground_truth import Queries, Searcher
 from alula.evaluation.measure import Point, measure
 from alula.evaluation.native import (
     NATIVE,
@@ -25,7 +25,7 @@ from alula.evaluation.native import (
     settle,
 )
 from alula.evaluation.results import Neighbour, Sample, Subject
-from alula.evaluation.row_source import F32, Key, Progress, Rows, silent
+from alula.evaluation.row_source import F32, Key, Progress, RowSource, silent
 from alula.evaluation.settings import Settings, default_sweep, given_sweep, show_settings
 from alula.evaluation.sizes import lowering_sizes
 from alula.index_types import index_types
@@ -37,7 +37,7 @@ SAMPLES = 5  # queries shown with their neighbours
 
 
 @dataclass(frozen=True)
-class Effort:
+class Budget:
     """How much to measure.
 
     Args:
@@ -54,7 +54,7 @@ class Effort:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class Measured:
     """A subject, and what each of its settings found."""
 
     subject: Subject
@@ -76,43 +76,43 @@ def searcher(collection: Collection, settings: Mapping[str, Any]) -> Searcher:
 
 
 def evaluate_collection(
-    collection: Collection, questions: Questions, effort: Effort, rows: int, progress: Progress = silent
-) -> Outcome:
+    collection: Collection, queries: Queries, budget: Budget, rows: int, progress: Progress = silent
+) -> Measured:
     """Measure a collection that is there, with its default setting and a sweep of others.
 
     Raises:
         UsageError: If a setting of the sweep is none.
         ServerError: If Milvus fails.
     """
-    if effort.sweep:
-        settings = given_sweep(collection, effort.sweep)
+    if budget.sweep:
+        settings = given_sweep(collection, budget.sweep)
     else:
-        settings = default_sweep(collection, questions.limit, rows)
+        settings = default_sweep(collection, queries.limit, rows)
         if collection.defaults and collection.defaults not in settings:
             settings.append(dict(collection.defaults))
     about = collection.lowering.settings
     name = " ".join(filter(None, (about["type"], about.get("layout"))))
     bare = without_defaults(collection)
     tries = {show_settings(given): (given, searcher(bare, given)) for given in settings}
-    points, found = _sweep(name, tries, questions, effort, progress)
+    points, found = _sweep(name, tries, queries, budget, progress)
     sizes = lowering_sizes(collection.lowering)
     notes = [sizes.note] if sizes.note else []
     build: dict[str, Any] = {key: about[key] for key in ("layout", "binary_index") if key in about}
     encoder = collection.lowering.encoder
-    return Outcome(Subject(name, sizes, points, encoder.path.name, build, None, notes), found)
+    return Measured(Subject(name, sizes, points, encoder.path.name, build, None, notes), found)
 
 
 def _sweep(
     name: str,
     tries: Mapping[str, tuple[Settings, Searcher]],
-    questions: Questions,
-    effort: Effort,
+    queries: Queries,
+    budget: Budget,
     progress: Progress,
 ) -> tuple[list[Point], list[list[list[Key]]]]:
     points, found = [], []
     for number, (shown, (settings, search)) in enumerate(tries.items()):
         progress(f"{name}: {shown}", number, len(tries))
-        point, answers = measure(search, questions, settings, seconds=effort.seconds, clients=effort.clients)
+        point, answers = measure(search, queries, settings, seconds=budget.seconds, clients=budget.clients)
         points.append(point)
         found.append(answers)
     progress(name, len(tries), len(tries))
@@ -130,39 +130,39 @@ class Bench:
         metric: The metric.
         dim: Their dimension.
         count: Their number.
-        effort: How much to measure.
+        budget: How much to measure.
         progress: Told of what goes on.
     """
 
     server: Server
-    rows: Rows
+    rows: RowSource
     key: ScalarField
     metric: str
     dim: int
     count: int
-    effort: Effort
+    budget: Budget
     progress: Progress = silent
 
-    def native(self, name: str, params: Params, questions: Questions) -> Outcome:
+    def native(self, name: str, params: Params, queries: Queries) -> Measured:
         """Measure one of Milvus's own index types.
 
         Raises:
             ServerError: If the server refuses it.
         """
         given: Any = {"metric": self.metric, "dim": self.dim, "count": self.count, "progress": self.progress}
-        given["patience"] = self.effort.patience
+        given["patience"] = self.budget.patience
         with native_collection(self.server, self.rows, self.key, name, params, **given) as made:
             shown = " ".join((name, *(f"{key}={value}" for key, value in params.items())))
-            settings = NATIVE[name].sweep(made.params, questions.limit)
+            settings = NATIVE[name].sweep(made.params, queries.limit)
             tries = {show_settings(given): (given, made.searcher(given)) for given in settings}
-            points, found = _sweep(shown, tries, questions, self.effort, self.progress)
+            points, found = _sweep(shown, tries, queries, self.budget, self.progress)
         sizes = NATIVE[name].sizes(self.count, self.dim, made.params)
         notes = [sizes.note] if sizes.note else []
         if "nprobe" in settings[0] and len(found) > 1 and all(answers == found[0] for answers in found):
             notes.append(f"{name} gave the same answers for every nprobe: this server seems not to use the index")
-        return Outcome(Subject(shown, sizes, points, "", made.params, made.seconds, notes), found)
+        return Measured(Subject(shown, sizes, points, "", made.params, made.seconds, notes), found)
 
-    def learned(self, encoder: Encoder, options: Settings, questions: Questions) -> Outcome:
+    def learned(self, encoder: Encoder, options: Settings, queries: Queries) -> Measured:
         """Measure the index type of an encoder, loaded into a collection that is dropped afterwards.
 
         Raises:
@@ -170,7 +170,7 @@ class Bench:
             ServerError: If it fails.
         """
         with self._loaded(encoder, options) as (collection, seconds):
-            outcome = evaluate_collection(collection, questions, self.effort, self.count, self.progress)
+            outcome = evaluate_collection(collection, queries, self.budget, self.count, self.progress)
         name = f"{outcome.subject.name} ({encoder.path.stem})"
         return replace(outcome, subject=replace(outcome.subject, name=name, load_seconds=seconds))
 
@@ -197,17 +197,17 @@ class Bench:
                 load(collection.target(), self.rows.source, mode="insert", progress=show)
             except (KeyboardInterrupt, LoadInterrupted):  # the latter tells how to go on with rows that are gone
                 raise LoadInterrupted(f"Stopped while {what}; the temporary collection was dropped.") from None
-            settle(self.server, name, f"building {kind.name}", self.effort.patience, self.progress)
+            settle(self.server, name, f"building {kind.name}", self.budget.patience, self.progress)
             yield collection, time.perf_counter() - started
         finally:
             drop_quietly(self.server, name)
 
 
-def samples(questions: Questions, outcomes: Sequence[Outcome], columns: Any, target: float = 0.9) -> list[Sample]:
+def samples(queries: Queries, outcomes: Sequence[Measured], columns: Any, target: float = 0.9) -> list[Sample]:
     """Some queries with their true neighbours, and what the fastest setting with a good recall found for them.
 
     Args:
-        questions: The queries.
+        queries: The queries.
         outcomes: What was measured.
         columns: Gives scalar columns by key: keys -> key -> name -> value.
         target: What recall is good.
@@ -224,11 +224,11 @@ def samples(questions: Questions, outcomes: Sequence[Outcome], columns: Any, tar
     else:
         subject, point, found = max(ours, key=lambda entry: entry[1].recall.value)
     # those that something was missed of tell more
-    order = sorted(range(len(questions)), key=lambda i: len(questions.good(i) & set(found[i])))
+    order = sorted(range(len(queries)), key=lambda i: len(queries.relevant(i) & set(found[i])))
     few, some = order[: SAMPLES // 2], order[len(order) // 2 :][: SAMPLES - SAMPLES // 2]
     chosen = list(dict.fromkeys(few + some))
-    keys = {key for i in chosen for key in (*questions.truth[i], *found[i])}
-    keys |= {questions.own[i] for i in chosen} if questions.own is not None else set()
+    keys = {key for i in chosen for key in (*queries.ground_truth[i], *found[i])}
+    keys |= {queries.own[i] for i in chosen} if queries.own is not None else set()
     held: Mapping[Key, Mapping[str, Any]] = columns(keys)
 
     def neighbours(these: Sequence[Key], others: Container[Key]) -> list[Neighbour]:
@@ -237,9 +237,9 @@ def samples(questions: Questions, outcomes: Sequence[Outcome], columns: Any, tar
     by = f"{subject.name}, {show_settings(point.settings)}"
     made = []
     for i in chosen:
-        own = None if questions.own is None else questions.own[i]
-        label = questions.labels[i] if questions.labels else f"row {own}" if own is not None else f"query {i}"
-        true, got = questions.truth[i], found[i]
+        own = None if queries.own is None else queries.own[i]
+        label = queries.labels[i] if queries.labels else f"row {own}" if own is not None else f"query {i}"
+        true, got = queries.ground_truth[i], found[i]
         about = held.get(own, {}) if own is not None else {}
-        made.append(Sample(label, about, neighbours(true, got), neighbours(got, questions.good(i)), by))
+        made.append(Sample(label, about, neighbours(true, got), neighbours(got, queries.relevant(i)), by))
     return made

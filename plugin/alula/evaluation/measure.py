@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from alula.evaluation.ground_truth import Questions, Searcher
+from alula.evaluation.ground_truth import Queries, Searcher
 from alula.evaluation.recall import RecallEstimate, estimate_recall
 from alula.evaluation.row_source import Key
 
@@ -46,7 +46,7 @@ class Point:
 
 def measure(
     search: Searcher,
-    questions: Questions,
+    queries: Queries,
     settings: Mapping[str, Any],
     *,
     seconds: float = 0.0,
@@ -58,28 +58,28 @@ def measure(
 
     Args:
         search: Searches with the setting.
-        questions: The queries and their true neighbours.
+        queries: The queries and their true neighbours.
         settings: The setting, for the record.
         seconds: How long several clients search side by side afterwards.
         clients: How many clients; 1 for no such test.
     """
-    for i in range(min(WARM_UP, len(questions))):
-        search(questions.vectors[i : i + 1], questions.limit)
+    for i in range(min(WARM_UP, len(queries))):
+        search(queries.vectors[i : i + 1], queries.limit)
     found: list[list[Key]] = []
     times: list[float] = []
-    for i in range(len(questions)):
+    for i in range(len(queries)):
         started = time.perf_counter()
-        answer = search(questions.vectors[i : i + 1], questions.limit)
+        answer = search(queries.vectors[i : i + 1], queries.limit)
         times.append(time.perf_counter() - started)
-        found += questions.answers(i, answer)
+        found += queries.without_own(i, answer)
     p50, p95, p99 = np.percentile(times, [50, 95, 99]) * 1e3
-    together = _together(search, questions, clients, seconds) if clients > 1 else None
-    recall = estimate_recall(found, questions.truth, questions.ties)
+    together = _together(search, queries, clients, seconds) if clients > 1 else None
+    recall = estimate_recall(found, queries.ground_truth, queries.ties)
     qps = len(times) / sum(times)
     return Point(settings, recall, float(p50), float(p95), float(p99), qps, clients, together), found
 
 
-def _together(search: Searcher, questions: Questions, clients: int, seconds: float) -> float:
+def _together(search: Searcher, queries: Queries, clients: int, seconds: float) -> float:
     """Queries a second of several clients that search side by side."""
     numbers, stopped = itertools.count(), threading.Event()
     began = time.perf_counter()
@@ -87,8 +87,8 @@ def _together(search: Searcher, questions: Questions, clients: int, seconds: flo
     def one(_: int) -> int:
         done = 0
         while time.perf_counter() - began < seconds and not stopped.is_set():
-            i = next(numbers) % len(questions)
-            search(questions.vectors[i : i + 1], questions.limit)
+            i = next(numbers) % len(queries)
+            search(queries.vectors[i : i + 1], queries.limit)
             done += 1
         return done
 
@@ -100,13 +100,13 @@ def _together(search: Searcher, questions: Questions, clients: int, seconds: flo
     return done / (time.perf_counter() - began)
 
 
-def time_side_by_side(searchers: Sequence[Searcher], questions: Questions, rounds: int) -> list[float]:
+def time_side_by_side(searchers: Sequence[Searcher], queries: Queries, rounds: int) -> list[float]:
     """Median milliseconds of each searcher, asked in turn, so that what else the machine does hits all alike."""
     times: list[list[float]] = [[] for _ in searchers]
     for i in range(rounds):
-        query = questions.vectors[i % len(questions) :][:1]
+        query = queries.vectors[i % len(queries) :][:1]
         for search, taken in zip(searchers, times, strict=True):
             started = time.perf_counter()
-            search(query, questions.limit)
+            search(query, queries.limit)
             taken.append(time.perf_counter() - started)
     return [float(np.median(taken) * 1e3) for taken in times]

@@ -18,7 +18,7 @@ from pymilvus.exceptions import MilvusException
 from alula.catalog.schema import ScalarField
 from alula.errors import ServerError, UsageError
 from alula.evaluation.ground_truth import Searcher
-from alula.evaluation.row_source import F32, Key, Progress, Rows, silent
+from alula.evaluation.row_source import F32, Key, Progress, RowSource, silent
 from alula.evaluation.settings import Settings
 from alula.evaluation.sizes import Sizes
 from alula.milvus import Server, connect, milvus_errors, send, slices, write_request
@@ -163,7 +163,7 @@ class NativeCollection:
 @contextmanager
 def native_collection(
     server: Server,
-    rows: Rows,
+    rows: RowSource,
     key: ScalarField,
     index_type: str,
     params: Params,

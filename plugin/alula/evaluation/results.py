@@ -106,7 +106,7 @@ class Evaluation:
         title: What was evaluated.
         metric: The metric.
         k: Neighbours per query.
-        rows: Rows searched.
+        rows: RowSource searched.
         dim: Their dimension.
         queries: Number of queries.
         queries_from: Where they are from.

@@ -1,7 +1,8 @@
-"""Rows that an evaluation reads more than once: their keys and vectors, block by block, and a sample of them."""
+"""Rows that an evaluation reads more than once, block by block or as a random sample."""
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,25 +20,27 @@ from alula.sources.encoder_inputs import open_rows
 
 F32 = npt.NDArray[np.float32]
 Key = int | str
-Progress = Callable[[str, int, int | None], None]  # what is done, how much of it, of how much
+Progress = Callable[[str, int, int | None], None]  # (stage, done, total)
 BLOCK_ROWS = 8192
+STRIPES, STRIPE_ROWS = 16, 256  # of vectors in a fingerprint: a sample that takes few reads
 
 
-def silent(what: str, done: int, total: int | None) -> None:
+def silent(stage: str, done: int, total: int | None) -> None:
     """A `Progress` that shows nothing."""
-    del what, done, total
+    del stage, done, total
 
 
 @dataclass(frozen=True)
-class Rows:
-    """Rows that can be read again and again, always in the same order.
+class RowSource:
+    """Rows that can be read repeatedly, always in the same order.
 
     Args:
-        source: Where they are.
+        source: Reads the rows.
         key: The column with their keys; None if their keys are their numbers.
-        embed: Makes vectors (n, d) of the source's inputs.
-        count: Their number, None when it is not known without reading them.
-        file: The local file that they are read from; None if they are elsewhere, or in several.
+        embed: Converts the source's inputs to vectors (n, d).
+        count: Their number; None if unknown before reading them.
+        file: The local file with the rows; None for other sources and for several files.
+        fields: The scalar columns that `columns` returns.
     """
 
     source: Source
@@ -47,8 +50,25 @@ class Rows:
     file: Path | None = None
     fields: tuple[str, ...] = field(default=())
 
-    def blocks(self, progress: Progress = silent, what: str = "reading") -> Iterator[tuple[list[Key], F32]]:
-        """Keys and vectors, some thousand at a time.
+    def fingerprint(self) -> str:
+        """Identify the rows: changes when they do.
+
+        Of files it is their paths, sizes and times of change. Of a collection it is the number of rows, all keys, and
+        vectors that are read again: all of up to 4,096 rows, 256 in each of 16 places of a larger collection.
+        """
+        if self.source.fingerprint or self.key is None:
+            return self.source.fingerprint
+        keys = [key for page in self.source.keys(self.key) for key in page.to_pylist()]
+        digest = hashlib.sha256("".join(f"{key!r}\n" for key in keys).encode())
+        stripes = min(STRIPES, -(-len(keys) // STRIPE_ROWS))
+        for first in (i * len(keys) // stripes for i in range(stripes)):
+            for batch in self.source.batches(STRIPE_ROWS, after=keys[first - 1] if first else None):
+                digest.update(self.embed(batch.inputs).tobytes())
+                break
+        return f"{len(keys)} rows, sha256 {digest.hexdigest()}"
+
+    def blocks(self, progress: Progress = silent, stage: str = "reading") -> Iterator[tuple[list[Key], F32]]:
+        """Read keys and vectors, some thousand rows at a time.
 
         Raises:
             DataError: For the first row that has no vector.
@@ -62,11 +82,11 @@ class Rows:
             if self.key is not None:
                 keys = batch.columns[self.key].to_pylist()
             done += len(batch)
-            progress(what, done, self.count)
+            progress(stage, done, self.count)
             yield keys, self.embed(batch.inputs)
 
     def columns(self, keys: Iterable[Key]) -> dict[Key, dict[str, Any]]:
-        """The scalar columns of some rows, by key; reads the source up to the last of them."""
+        """Read the scalar columns of some rows, by key; stops at the last of them."""
         wanted, found = set(keys), {}
         if not self.fields:
             return {}
@@ -81,8 +101,8 @@ class Rows:
         return found
 
 
-def collection_rows(collection: Collection) -> Rows:
-    """The kept vectors of an Alula collection.
+def collection_rows(collection: Collection) -> RowSource:
+    """Open the kept vectors of an Alula collection.
 
     Raises:
         UsageError: If they were dropped.
@@ -94,11 +114,11 @@ def collection_rows(collection: Collection) -> Rows:
             "that they came from with --vectors, or the true neighbours with --truth and queries with --queries."
         )
     source = CollectionSource(collection.server, collection.name, vector_field=kept.name, live=True)
-    return Rows(source, collection.primary_key.name, _as_float32, source.rows)
+    return RowSource(source, collection.primary_key.name, _as_float32, source.rows)
 
 
-def rows_of_collection_files(collection: Collection, places: str | Sequence[str], column: str | None) -> Rows:
-    """The files that a collection was loaded from, under the keys that its rows have there.
+def rows_of_collection_files(collection: Collection, places: str | Sequence[str], column: str | None) -> RowSource:
+    """Open the files that a collection was loaded from, with the collection's keys.
 
     Raises:
         UsageError, DataError: If they cannot be read.
@@ -116,8 +136,8 @@ def rows_of_collection_files(collection: Collection, places: str | Sequence[str]
     return _of_files(source, key.name, encoder.check_vectors if takes == "vectors" else encoder.embed)
 
 
-def file_rows(places: str | Sequence[str], column: str | None, dim: int | None) -> Rows:
-    """Files of vectors; the rows' keys are their numbers.
+def file_rows(places: str | Sequence[str], column: str | None, dim: int | None) -> RowSource:
+    """Open files of vectors; the rows' keys are their numbers.
 
     Raises:
         UsageError, DataError: If they cannot be read.
@@ -125,10 +145,10 @@ def file_rows(places: str | Sequence[str], column: str | None, dim: int | None) 
     return _of_files(open_source(places, column, dim=dim), None, _as_float32)
 
 
-def _of_files(source: FileSource, key: str | None, embed: Callable[[Any], F32]) -> Rows:
+def _of_files(source: FileSource, key: str | None, embed: Callable[[Any], F32]) -> RowSource:
     path = Path(source.name)
     held = key if key in source.scalars else None
-    return Rows(source, held, embed, source.rows, path if path.is_file() else None, tuple(source.scalars))
+    return RowSource(source, held, embed, source.rows, path if path.is_file() else None, tuple(source.scalars))
 
 
 def _as_float32(inputs: Any) -> F32:
@@ -136,11 +156,11 @@ def _as_float32(inputs: Any) -> F32:
     return vectors
 
 
-def sample_rows(rows: Rows, count: int, seed: int, progress: Progress = silent) -> tuple[list[Key], F32]:
-    """Rows drawn at random, each as likely as any other, in random order.
+def sample_rows(rows: RowSource, count: int, seed: int, progress: Progress = silent) -> tuple[list[Key], F32]:
+    """Draw rows uniformly at random, in random order.
 
     Raises:
-        UsageError: If there are not so many.
+        UsageError: If there are fewer rows.
     """
     rng = np.random.default_rng(seed)
     drawn = np.empty(0)

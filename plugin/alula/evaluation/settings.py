@@ -47,7 +47,7 @@ def default_sweep(collection: Collection, limit: int, rows: int) -> list[Setting
     Args:
         collection: The collection.
         limit: Results per query.
-        rows: Rows in it.
+        rows: RowSource in it.
     """
     options = {option.name for option in collection.index_type.search_options}
     if "candidates" not in options:
@@ -64,23 +64,28 @@ def default_sweep(collection: Collection, limit: int, rows: int) -> list[Setting
 
 
 def branches(collection: Collection) -> list[Settings]:
-    """The ways to search a collection that differ in kind; along each, more candidates find more and cost more."""
+    """The settings that differ in kind; along each, more candidates find more and cost more."""
     lowering = collection.lowering
-    info = lowering.encoder.info
-    options = {option.name for option in collection.index_type.search_options}
     exact = lowering.field.storage != "dropped"
-    found: list[Settings] = [{}] if exact or "bits" not in options else []
-    if "terms" in options:
-        found += [{"terms": terms} for terms in sorted({info.max_nnz // 2, info.max_nnz // 4} - {0}, reverse=True)]
-    if "bits" in options:
-        # powers of two and the longest: what every layout holds
-        lengths = sorted({8 << n for n in range(16) if 8 << n < info.max_bits} | {info.max_bits}, reverse=True)[:5]
-        if exact:
-            found += [{"rerank": count} for count in (30, 100)]
-        found += [{"bits": bits, "rerank": 0} for bits in lengths]
-    if "nprobe" in options and lowering.settings.get("binary_index") == "BIN_IVF_FLAT":
-        found = [{**branch, "nprobe": nprobe} for branch in found for nprobe in (16, 64, 256)]
-    return found
+    swept = {"alone": _swept(collection, "alone"), "estimates": _swept(collection, "estimates")}
+    found: list[Settings] = [{}] if exact or not swept["estimates"] else []
+    found += swept["alone"]
+    if swept["estimates"] and exact:
+        found += [{"rerank": count} for count in (30, 100)]
+    found += [{**setting, "rerank": 0} for setting in swept["estimates"]]
+    everywhere = _swept(collection, "all")
+    return [{**branch, **setting} for branch in found for setting in everywhere] if everywhere else found
+
+
+def _swept(collection: Collection, combine: str) -> list[Settings]:
+    """One setting for each value of the options that are combined in one way."""
+    lowering = collection.lowering
+    return [
+        {option.name: value}
+        for option in collection.index_type.search_options
+        if option.sweep is not None and option.sweep.combine == combine
+        for value in option.sweep.values(lowering.encoder, lowering.settings)
+    ]
 
 
 def candidates_ladder(limit: int, rows: int) -> list[int]:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from alula.collection import Collection
 from alula.errors import UsageError
 from alula.evaluation.evaluate import searcher, without_defaults
-from alula.evaluation.ground_truth import Questions
+from alula.evaluation.ground_truth import Queries
 from alula.evaluation.measure import Point, measure, time_side_by_side
 from alula.evaluation.recall import RecallEstimate, Z
 from alula.evaluation.row_source import Progress, silent
@@ -91,8 +91,8 @@ def check_target(target: float, queries: int, k: int) -> None:
 
 def tune(
     collection: Collection,
-    tuning: Questions,
-    held_out: Questions,
+    tuning: Queries,
+    held_out: Queries,
     target: float,
     *,
     rows: int,
@@ -109,7 +109,7 @@ def tune(
         tuning: Queries to choose by.
         held_out: Queries to check the choice with.
         target: The recall, between 0 and 1.
-        rows: Rows in the collection.
+        rows: RowSource in the collection.
         seconds: When to stop trying other ways of searching; the first one is finished in any case.
         progress: Told of each setting.
 
@@ -148,11 +148,11 @@ class _Bench:
     """Measures settings, and remembers those that it has measured."""
 
     def __init__(
-        self, collection: Collection, questions: Questions, target: float, deadline: float, progress: Progress
+        self, collection: Collection, queries: Queries, target: float, deadline: float, progress: Progress
     ) -> None:
         self.collection = collection
         self.tried: list[Point] = []
-        self._questions, self._target, self._deadline, self._progress = questions, target, deadline, progress
+        self._queries, self._target, self._deadline, self._progress = queries, target, deadline, progress
 
     @property
     def late(self) -> bool:
@@ -162,7 +162,7 @@ class _Bench:
         settings = branch if candidates is None else {"candidates": candidates, **branch}
         self._progress(f"trying {show_settings(settings)}", len(self.tried), None)
         search = searcher(self.collection, settings)
-        point, _ = measure(search, self._questions, settings)
+        point, _ = measure(search, self._queries, settings)
         self.tried.append(point)
         return point
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias
@@ -52,6 +52,20 @@ class Capabilities:
 
 
 @dataclass(frozen=True)
+class Sweep:
+    """Values of a search option that an evaluation tries.
+
+    Args:
+        values: (encoder, the collection's stored settings) -> the values; empty where they change nothing.
+        combine: ``alone``: each value with all candidates ranked exactly. ``estimates``: each value without exact
+            scores, because it changes the estimate. ``all``: each value with every other setting.
+    """
+
+    values: Callable[[Encoder, Mapping[str, Any]], Sequence[int]]
+    combine: Literal["alone", "estimates", "all"] = "alone"
+
+
+@dataclass(frozen=True)
 class Option:
     """One parameter of an index type, given when a collection is created or when it is searched.
 
@@ -62,6 +76,7 @@ class Option:
         default: The value when it is not given; None when the index type decides.
         minimum: Least value of an ``int``.
         choices: Allowed values of a ``str``.
+        sweep: For search options: the values that an evaluation tries beside the default, if any.
     """
 
     name: str
@@ -70,6 +85,7 @@ class Option:
     default: int | str | None = None
     minimum: int = 1
     choices: tuple[str, ...] = ()
+    sweep: Sweep | None = None
 
     def check(self, value: Any) -> Any:
         """The value, converted.

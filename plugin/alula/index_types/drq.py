@@ -27,6 +27,7 @@ from alula.index_types.base import (
     NativeIndex,
     Option,
     SearchPlan,
+    Sweep,
     VectorField,
 )
 from alula.index_types.flops_sparse import POSTING_BYTES
@@ -44,6 +45,16 @@ from alula.kernels import (
 
 TINY = 1e-12  # the least norm that a query is divided by
 BINARY_INDEXES = ("BIN_FLAT", "BIN_IVF_FLAT")
+
+
+def _lengths(encoder: Encoder, _: Mapping[str, Any]) -> list[int]:
+    """The five longest code lengths that every layout has norms of: the longest, and powers of two."""
+    longest = encoder.info.max_bits
+    return sorted({8 << n for n in range(16) if 8 << n < longest} | {longest}, reverse=True)[:5]
+
+
+def _clusters(_: Encoder, settings: Mapping[str, Any]) -> list[int]:
+    return [16, 64, 256] if settings.get("binary_index") == "BIN_IVF_FLAT" else []
 
 
 class Drq(IndexType):
@@ -71,9 +82,17 @@ class Drq(IndexType):
         ),
     )
     search_options = (
-        Option("bits", int, "Code length used for ranking, a multiple of 8; the longest by default.", minimum=8),
+        Option(
+            "bits",
+            int,
+            "Code length used for ranking, a multiple of 8; the longest by default.",
+            minimum=8,
+            sweep=Sweep(_lengths, "estimates"),
+        ),
         Option("candidates", int, "Candidates to take from the native index and rank.", 1000),
-        Option("nprobe", int, "Layout hamming with BIN_IVF_FLAT: clusters to visit.", 16),
+        Option(
+            "nprobe", int, "Layout hamming with BIN_IVF_FLAT: clusters to visit.", 16, sweep=Sweep(_clusters, "all")
+        ),
     )
     local_options = (
         *search_options,

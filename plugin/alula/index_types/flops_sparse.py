@@ -23,12 +23,18 @@ from alula.index_types.base import (
     NativeIndex,
     Option,
     SearchPlan,
+    Sweep,
     VectorField,
 )
 from alula.index_types.local import EncodedRows, LocalIndex, Mask
 from alula.kernels import InvertedIndex, LinearQueries, TopK
 
 POSTING_BYTES = 8  # an id and a float32 weight
+
+
+def _fewer_terms(encoder: Encoder, _: Mapping[str, Any]) -> list[int]:
+    most = encoder.info.max_nnz
+    return sorted({most // 2, most // 4} - {0}, reverse=True)
 
 
 class FlopsSparse(IndexType):
@@ -39,7 +45,12 @@ class FlopsSparse(IndexType):
     summary = "Learned sparse vectors in an inverted index whose cost per query is a number you ask for in training."
     search_options = (
         Option("candidates", int, "Candidates (R) to take from the inverted index and score exactly.", 500),
-        Option("terms", int, "Send only the query's heaviest terms, so many; all by default. Fewer is faster."),
+        Option(
+            "terms",
+            int,
+            "Send only the query's heaviest terms, so many; all by default. Fewer is faster.",
+            sweep=Sweep(_fewer_terms),
+        ),
     )
 
     local_options = search_options

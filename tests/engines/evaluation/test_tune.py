@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from alula.errors import UsageError
-from alula.evaluation.queries import make_questions
+from alula.evaluation.queries import QueryOptions, make_queries
 from alula.evaluation.row_source import collection_rows
 from alula.evaluation.settings import candidates_ladder
 from alula.evaluation.tune import check_target, queries_needed, tune
@@ -25,18 +25,18 @@ def encoders(tmp_path_factory):
 
 
 def halves(collection):
-    asked = {"queries": None, "column": None, "sample": 120, "seed": 0, "k": 10, "metric": "COSINE", "truth": None}
+    options = QueryOptions(sample=120, k=10)
     rows = collection_rows(collection)
-    questions = make_questions(rows, encoder=collection.lowering.encoder, **asked).questions
-    return questions.part(0, 60), questions.part(60, 120)
+    queries = make_queries(rows, options, encoder=collection.lowering.encoder, metric="COSINE").queries
+    return queries.part(0, 60), queries.part(60, 120)
 
 
-def own_recall(collection, questions, settings):
+def own_recall(collection, queries, settings):
     """The mean share of the true neighbours, both found by the test itself."""
     rows = Rows()
     position = {id_: i for i, id_ in enumerate(rows.ids)}
     shares = []
-    for query, own in zip(questions.vectors, questions.own, strict=True):
+    for query, own in zip(queries.vectors, queries.own, strict=True):
         ranked = [i for i in best(scores(query, rows.vectors, "COSINE"), 11, "COSINE") if i != position[own]][:10]
         (hits,) = collection.search(query, limit=11, **settings)
         found = [position[hit.id] for hit in hits if hit.id != own][:10]

@@ -8,8 +8,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from alula.errors import DataError, UsageError
-from alula.evaluation.ground_truth import find_truth
-from alula.evaluation.queries import make_questions
+from alula.evaluation.ground_truth import find_ground_truth
+from alula.evaluation.queries import QueryOptions, make_queries
 from alula.evaluation.row_source import file_rows, sample_rows
 from tests.small_collections import best, scores
 from tests.tiny_encoders import random_vectors
@@ -25,28 +25,32 @@ def file(tmp_path):
 
 
 def ask(file, **given):
-    asked = {"queries": None, "column": None, "encoder": None, "sample": 20, "seed": 3, "k": 5, "metric": "COSINE"}
+    call = {
+        "encoder": None,
+        "metric": "COSINE",
+        **{name: given.pop(name) for name in ("metric", "key_type") if name in given},
+    }
     rows = file_rows(str(file), None, None) if file else None
-    return make_questions(rows, **{**asked, "truth": None, **given})
+    return make_queries(rows, QueryOptions(**{"sample": 20, "seed": 3, "k": 5, **given}), **call)
 
 
 @pytest.mark.parametrize("metric", ["COSINE", "IP", "L2"])
 def test_true_neighbours_are_those_of_brute_force(file, metric):
-    truth = find_truth(file_rows(str(file), None, None), QUERIES, 7, metric)
+    truth = find_ground_truth(file_rows(str(file), None, None), QUERIES, 7, metric)
     assert [one.keys for one in truth] == [
         best(scores(query, VECTORS, metric), 7, metric).tolist() for query in QUERIES
     ]
 
 
 def test_rows_drawn_as_queries_are_not_their_own_neighbours(file):
-    questions = ask(file).questions
-    assert len(set(questions.own)) == 20
-    for own, vector, truth in zip(questions.own, questions.vectors, questions.truth, strict=True):
+    queries = ask(file).queries
+    assert len(set(queries.own)) == 20
+    for own, vector, truth in zip(queries.own, queries.vectors, queries.ground_truth, strict=True):
         assert np.array_equal(vector, VECTORS[own])
         ranked = best(scores(vector, VECTORS, "COSINE"), 6, "COSINE").tolist()
         assert truth == [key for key in ranked if key != own][:5]
-    found = [[own, 1001, 1002, 1003, 1004, 1005] for own in questions.own]
-    assert questions.answers(0, found) == [[1001, 1002, 1003, 1004, 1005]] * 20
+    found = [[own, 1001, 1002, 1003, 1004, 1005] for own in queries.own]
+    assert queries.without_own(0, found) == [[1001, 1002, 1003, 1004, 1005]] * 20
 
 
 @pytest.mark.parametrize("metric", ["COSINE", "IP", "L2"])
@@ -54,14 +58,14 @@ def test_rows_as_near_as_the_last_neighbour_are_ties(tmp_path, metric):
     file = tmp_path / "rows.npy"
     np.save(file, np.repeat(VECTORS[:60], 4, axis=0))  # 4 i to 4 i + 3 are equal
     for k in (10, 6):  # the fewer are read out of the file of the more
-        questions = ask(file, k=k, metric=metric).questions
-        for own, true, ties in zip(questions.own, questions.truth, questions.ties, strict=True):
+        queries = ask(file, k=k, metric=metric).queries
+        for own, true, ties in zip(queries.own, queries.ground_truth, queries.ties, strict=True):
             last = true[-1] // 4
             assert set(ties) == set(range(4 * last, 4 * last + 4)) - {own, *true}
             assert len(true) == k
     assert len(list(tmp_path.glob("*.truth.npz"))) == 1
-    part = questions.part(2, 4)
-    assert (part.ties, part.good(1)) == (questions.ties[2:4], questions.good(3))
+    part = queries.part(2, 4)
+    assert (part.ties, part.relevant(1)) == (queries.ties[2:4], queries.relevant(3))
 
 
 def test_every_row_is_as_likely_to_be_drawn(file):
@@ -73,17 +77,17 @@ def test_every_row_is_as_likely_to_be_drawn(file):
 
 
 def test_true_neighbours_are_found_once(file, monkeypatch):
-    first = ask(file).questions.truth
+    first = ask(file).queries.ground_truth
     (kept,) = file.parent.glob("*.truth.npz")
-    monkeypatch.setattr("alula.evaluation.queries.find_truth", lambda *_, **__: pytest.fail("found again"))
-    assert ask(file).questions.truth == first
-    assert ask(file, k=3).questions.truth == [keys[:3] for keys in first]
+    monkeypatch.setattr("alula.evaluation.queries.find_ground_truth", lambda *_, **__: pytest.fail("found again"))
+    assert ask(file).queries.ground_truth == first
+    assert ask(file, k=3).queries.ground_truth == [keys[:3] for keys in first]
     monkeypatch.undo()
     np.save(file, VECTORS[::-1])  # other rows: what was kept does not hold any more
-    assert ask(file).questions.truth != first
+    assert ask(file).queries.ground_truth != first
     kept.write_bytes(b"no archive")
     np.save(file, VECTORS)
-    assert ask(file).questions.truth == first
+    assert ask(file).queries.ground_truth == first
 
 
 def test_true_neighbours_of_the_user(file, tmp_path):
@@ -91,10 +95,10 @@ def test_true_neighbours_of_the_user(file, tmp_path):
     given = np.arange(23 * 6).reshape(23, 6)
     np.save(tmp_path / "truth.npy", given)
     asked = ask(None, queries=tmp_path / "q.npy", truth=tmp_path / "truth.npy")
-    assert asked.questions.truth == given[:, :5].tolist()
-    made = ask(file, queries=tmp_path / "q.npy", truth=tmp_path / "made.npz").questions.truth
+    assert asked.queries.ground_truth == given[:, :5].tolist()
+    made = ask(file, queries=tmp_path / "q.npy", truth=tmp_path / "made.npz").queries.ground_truth
     assert (tmp_path / "made.npz").exists()
-    assert ask(None, queries=tmp_path / "q.npy", truth=tmp_path / "made.npz").questions.truth == made
+    assert ask(None, queries=tmp_path / "q.npy", truth=tmp_path / "made.npz").queries.ground_truth == made
 
 
 def test_truth_that_cannot_be_used(file, tmp_path):
