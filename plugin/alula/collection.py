@@ -142,6 +142,7 @@ class Collection:
             vector_column=vector_column,
             text_column=text_column,
             mapping=mapping,
+            types=self.target().types,
             metadata=metadata,
         )
         return load(self.target(), rows, **arguments)

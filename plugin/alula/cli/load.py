@@ -128,7 +128,7 @@ def command(
     journal_path = journal_path or Path(f"alula-{name}.journal")
     spool = journal_path.with_suffix("")
     if dry:
-        _show_dry_run(collection, given.open(loaded, server, spool), quiet=quiet, json_logs=json_logs)
+        _show_dry_run(collection, given.open(collection.target(), spool), quiet=quiet, json_logs=json_logs)
         return
     cluster = _cluster(ray_address) if engine == "ray" else None
     dead_letters = dead_letters or Path(f"alula-{name}.dead.parquet")
@@ -136,7 +136,7 @@ def command(
         forget_stdin(spool)
     journal = open_journal(journal_path, resume=resume, restart=restart)
     with _keeping_stdin(journal, spool), resumable(journal):
-        rows = given.open(loaded, server, spool)
+        rows = given.open(collection.target(), spool)
         with load_progress(quiet=quiet, json_logs=json_logs) as progress:
             report = load(
                 collection.target(),

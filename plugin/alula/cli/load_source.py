@@ -14,6 +14,7 @@ import click
 from alula.encoders import Encoder
 from alula.errors import UsageError
 from alula.ingest.collection_source import CollectionSource
+from alula.ingest.target import Target
 from alula.milvus import Server
 from alula.sources import ColumnMapping, Source, read_mapping, spool_stdin
 from alula.sources.encoder_inputs import column_of, open_rows
@@ -36,21 +37,20 @@ class SourceOptions:
     from_collection: str | None
     filter: str
 
-    def open(self, encoder: Encoder, server: Server, spool: Path) -> Source:
+    def open(self, target: Target, spool: Path) -> Source:
         """Open the source.
 
         Args:
-            encoder: The encoder of the rows.
-            server: The server of a collection to read.
+            target: The collection to load into.
             spool: A path without ending for a copy of standard input.
 
         Raises:
             UsageError, DataError: If it cannot be opened.
         """
-        mapping = self._mapping()
+        encoder, mapping = target.lowering.encoder, self._mapping()
         vectors, texts = self.vector_column or mapping.vector, self.text_column or mapping.text
         if self.from_collection is not None:
-            return self._open_collection(server, column_of(encoder, vectors, texts), encoder)
+            return self._open_collection(target.server, column_of(encoder, vectors, texts), encoder)
         if self.filter:
             raise UsageError("--filter is for --from-collection; filter files before loading them.")
         if not self.places:
@@ -66,6 +66,7 @@ class SourceOptions:
             vector_column=vectors,
             text_column=texts,
             mapping=mapping.columns,
+            types=target.types,
             metadata=self.metadata,
         )
 

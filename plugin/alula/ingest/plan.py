@@ -74,8 +74,11 @@ class LoadPlan:
         """
         for field in dataclasses.fields(self):
             mine, theirs = getattr(self, field.name), getattr(other, field.name)
-            unknown = field.name == "identity" and not (mine and theirs)
-            if field.name != _RANDOM and mine != theirs and not unknown:
+            if field.name == "identity" and not (mine and theirs):
+                continue
+            if field.name == "fingerprint" and not (":" in mine and ":" in theirs):
+                mine, theirs = mine.partition(":")[0], theirs.partition(":")[0]  # of a version without content
+            if field.name != _RANDOM and mine != theirs:
                 return field.name
         return None
 

@@ -19,7 +19,7 @@ from alula.errors import DataError, UsageError
 from alula.index_types import FieldSpec, Lowering, index_type, vector_spec
 from alula.milvus import ClientCalls, Id, Server, milvus_errors
 from alula.milvus.reading import count_rows
-from alula.milvus.wire.types import field_spec
+from alula.milvus.wire.types import ARROW_TYPES, field_spec
 from alula.search import Searcher, SearchRequest
 from alula.sources import Batch, Source
 
@@ -111,6 +111,11 @@ class Target:
         scalars = [field_spec(f.name, f.data_type) for f in (self.primary_key, *self.fields)]
         kept = vector_spec(self.lowering.field)
         return (*scalars, *([kept] if kept else []), *self.lowering.fields)
+
+    @property
+    def types(self) -> dict[str, pa.DataType]:
+        """The Arrow types of the scalar fields, the primary key first; sources without types are read as these."""
+        return {field.name: ARROW_TYPES[field.data_type] for field in (self.primary_key, *self.fields)}
 
     @property
     def batch_rows(self) -> int:

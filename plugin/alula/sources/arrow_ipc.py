@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from alula.sources.locations import File
 from alula.sources.reading import Piece, Wanted, behind
+from alula.sources.views import plain_record, plain_schema
 
 _MAGIC = b"ARROW1"  # a file begins with it, a stream does not
 
@@ -25,7 +26,7 @@ class ArrowReader:
         with file.open() as content:
             self._stream = content.read(len(_MAGIC)) != _MAGIC
         with ExitStack() as opened:
-            self.schema = self._open(opened, None).schema.remove_metadata()
+            self.schema = plain_schema(self._open(opened, None).schema)
         if not self._stream:
             # a single plain column is all that is read; a dataset's count_rows() reads everything
             plain = [field.name for field in self.schema if not pa.types.is_nested(field.type)]
@@ -53,6 +54,6 @@ class ArrowReader:
     def _counted(self, batches: Any) -> Iterator[Piece]:
         rows = 0
         for record in batches:
-            yield Piece(record)
+            yield Piece(plain_record(record))
             rows += record.num_rows
         self.rows = rows

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 
 import pyarrow as pa
 
+from alula.sources.declared_types import texts_of
 from alula.sources.json_lines import parse_lines
 from alula.sources.locations import File
 from alula.sources.reading import Piece, Wanted
@@ -28,8 +29,8 @@ Row = list[str] | str  # the fields, or what is wrong
 class CsvReader:
     """A CSV file (a ``.tsv`` has tabs instead of commas); see `Reader`.
 
-    Columns whose first values are all whole numbers, numbers, ``true`` and ``false``, or lists of numbers become such;
-    all others are strings.
+    Columns with a declared type are strings, to be converted exactly. Of the others, columns whose first values are all
+    whole numbers, numbers, ``true`` and ``false``, or lists of numbers get that type; the rest are strings.
     """
 
     def __init__(self, file: File, wanted: Wanted) -> None:
@@ -40,6 +41,7 @@ class CsvReader:
         csv.field_size_limit(max(csv.field_size_limit(), _LONGEST))
         rows = self._rows()
         self._header = _checked(next(rows, []))
+        self._types = {name: kind for name, kind in wanted.types.items() if name in self._header}
         if wanted.like is not None and set(wanted.like.names) == set(self._header):
             self.schema = pa.schema([wanted.like.field(name) for name in self._header])
             return
@@ -52,7 +54,10 @@ class CsvReader:
             if length > _BLOCK:
                 break
         values = zip(*sample, strict=True) if sample else ((),) * len(self._header)
-        self.schema = pa.schema([(name, _infer(some)) for name, some in zip(self._header, values, strict=True)])
+        columns = zip(self._header, values, strict=True)
+        self.schema = pa.schema(
+            [(name, pa.string() if name in self._types else _infer(some)) for name, some in columns]
+        )
 
     def _rows(self) -> Iterator[Row]:
         """The header and the rows."""
@@ -98,7 +103,11 @@ class CsvReader:
         arrays = []
         for name in columns:
             position = self._header.index(name)
-            array, wrong = _convert([row[position] for row in fields], self.schema.field(name).type, name)
+            values = [row[position] for row in fields]
+            if name in self._types:
+                arrays.append(texts_of(values, self._types[name], _MISSING))
+                continue
+            array, wrong = _convert(values, self.schema.field(name).type, name)
             arrays.append(array)
             bad = {**wrong, **bad}
         schema = pa.schema([self.schema.field(name) for name in columns])

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import pyarrow as pa
+
 from alula.encoders import Encoder
 from alula.errors import UsageError
 from alula.sources.files import FileSource
@@ -18,9 +20,10 @@ def open_rows(
     vector_column: str | None = None,
     text_column: str | None = None,
     mapping: Mapping[str, str] | None = None,
+    types: Mapping[str, pa.DataType] | None = None,
     metadata: str | Path | None = None,
 ) -> FileSource:
-    """Open files of an encoder's inputs; arguments as `alula.Collection.load`.
+    """Open files of an encoder's inputs; arguments as `alula.sources.open_source`.
 
     Raises:
         UsageError, DataError: If they cannot be opened, or the encoder takes other inputs.
@@ -31,6 +34,7 @@ def open_rows(
         column_of(encoder, vector_column, text_column),
         info.input,
         mapping=mapping,
+        types=types,
         metadata=metadata,
         dim=info.input_dim if info.input == "vectors" else None,
         image_shape=info.image_shape if info.input == "images" else None,

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import io
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import pyarrow as pa
 import pyarrow.json as pj
 
+from alula.sources.declared_types import json_value, read_object
 from alula.sources.locations import File, first_line
 from alula.sources.reading import Piece, Wanted
 
@@ -17,26 +18,41 @@ _LONGEST = 64 << 20  # bytes of a line
 
 
 class JsonLinesReader:
-    """A file of JSON lines; see `Reader`. Columns that are only null in the first block are left out."""
+    """A file of JSON lines; see `Reader`.
+
+    Columns without a declared type that are only null in the first block are left out.
+    """
 
     def __init__(self, file: File, wanted: Wanted) -> None:
         self.file = file
         self.column: str | None = None
         self.shape: tuple[int, ...] | None = None
         self.rows: int | None = None
+        self._exact = False
+        self._types = dict(wanted.types)
         self.schema = wanted.like or self._infer()
+        self._types = {name: self._types[name] for name in self.schema.names if name in self._types}
 
     def _infer(self) -> pa.Schema:
         lines = next(_blocks(self._lines(), _BLOCK), [])
-        parsed = [part for part in _parts(lines, None) if isinstance(part, pa.RecordBatch)]
+        parts = list(_parts(lines, None))
+        parsed = [part for part in parts if isinstance(part, pa.RecordBatch)]
         if not parsed:
-            why = next((part for part in _parts(lines[:1], None) if isinstance(part, str)), "it holds no rows")
-            raise ValueError(why)
+            raise ValueError(next((part[1] for part in parts if isinstance(part, tuple)), "it holds no rows"))
         try:
             schema = pa.unify_schemas([part.schema for part in parsed], promote_options="permissive")
         except pa.ArrowException:
             schema = max(parsed, key=len).schema
-        fields = [pa.field(field.name, _plain(field.type)) for field in schema if not pa.types.is_null(field.type)]
+        fields = [
+            pa.field(field.name, self._types.get(field.name) or _plain(field.type))
+            for field in schema
+            if field.name in self._types or not pa.types.is_null(field.type)
+        ]
+        # numbers in a column of texts fit no schema of Arrow
+        self._exact = any(
+            field.name in self._types and pa.types.is_string(self._types[field.name]) and not _is_text(field.type)
+            for field in schema
+        )
         return pa.schema(fields)
 
     def _lines(self) -> Iterator[bytes]:
@@ -58,7 +74,7 @@ class JsonLinesReader:
         for _ in itertools.islice(lines, skip):
             rows += 1
         for block in _blocks(lines, _BLOCK, size):
-            piece = parse_lines(block, schema)
+            piece = parse_lines(block, schema, self._types, exact=self._exact)
             if len(block) - 1 in piece.bad and not block[-1].endswith(b"\n"):
                 raise ValueError(f"its last line breaks off, so it is truncated: {piece.bad[len(block) - 1]}")
             yield piece
@@ -79,35 +95,92 @@ def _blocks(lines: Iterator[bytes], most: int, rows: int | None = None) -> Itera
         yield block
 
 
-def parse_lines(lines: Sequence[bytes], schema: pa.Schema) -> Piece:
-    """Lines of JSON as a record with a row for each; what does not fit the schema is a bad row of nulls."""
+def parse_lines(
+    lines: Sequence[bytes],
+    schema: pa.Schema,
+    types: Mapping[str, pa.DataType] | None = None,
+    *,
+    exact: bool = False,
+) -> Piece:
+    """Parse lines of JSON into a record with a row for each; misfits are bad rows.
+
+    Args:
+        lines: The lines.
+        schema: The columns.
+        types: Those with declared types, which are converted exactly.
+        exact: Convert every line so, since Arrow would refuse most of them.
+    """
     nothing = [pa.nulls(1, field.type) for field in schema]
+    types = types or {}
     bad: dict[int, str] = {}
     records = []
     row = 0
-    for part in _parts(lines, schema):
-        record = pa.RecordBatch.from_arrays(nothing, schema=schema) if isinstance(part, str) else part
-        if isinstance(part, str):
-            bad[row] = part
+    for part in _parts(lines, schema, types, exact=exact):
+        record, why = part if isinstance(part, tuple) else (part, None)
+        if record is None:
+            record = pa.RecordBatch.from_arrays(nothing, schema=schema)
+        if why is not None:
+            bad[row] = why
         records.append(record)
         row += record.num_rows
     (record,) = pa.Table.from_batches(records).combine_chunks().to_batches()
     return Piece(record, bad)
 
 
-def _parts(lines: Sequence[bytes], schema: pa.Schema | None) -> Iterator[pa.RecordBatch | str]:
-    """Records of as many lines as can be parsed together, and for each of the others what is wrong with it."""
+def _parts(
+    lines: Sequence[bytes],
+    schema: pa.Schema | None,
+    types: Mapping[str, pa.DataType] | None = None,
+    *,
+    exact: bool = False,
+) -> Iterator[pa.RecordBatch | tuple[pa.RecordBatch | None, str | None]]:
+    """Records of as many lines as parse together; for a line alone also what is wrong with it, if anything."""
     if not lines:
+        return
+    if exact:
+        yield from (_parse_exactly(line, schema, types or {}) for line in lines)
         return
     try:
         yield _parse(lines, schema)
     except (pa.ArrowException, ValueError) as error:
         if len(lines) == 1:
-            yield first_line(error).removesuffix(" in row 0").replace("JSON parse error", "JSON that does not fit")
+            yield _parse_exactly(lines[0], schema, types) if schema and types else (None, _reason(error))
             return
         half = len(lines) // 2
-        yield from _parts(lines[:half], schema)
-        yield from _parts(lines[half:], schema)
+        yield from _parts(lines[:half], schema, types)
+        yield from _parts(lines[half:], schema, types)
+
+
+def _parse_exactly(
+    line: bytes, schema: pa.Schema, types: Mapping[str, pa.DataType]
+) -> tuple[pa.RecordBatch | None, str | None]:
+    """A line whose declared columns are converted one by one, null where they do not fit."""
+    try:
+        values = read_object(line)
+        others = pa.schema([field for field in schema if field.name not in types])
+        record = _parse([line], others) if len(others) else pa.record_batch({})
+    except (pa.ArrowException, ValueError, RecursionError) as error:
+        return None, _reason(error)
+    arrays, why = [], None
+    for field in schema:
+        if field.name not in types:
+            arrays.append(record.column(field.name))
+            continue
+        value = None
+        try:
+            value = json_value(values.get(field.name), field.type)
+        except ValueError as error:
+            why = why or f"{error} in the column {field.name!r}"
+        arrays.append(pa.array([value], field.type))
+    return pa.RecordBatch.from_arrays(arrays, schema=schema), why
+
+
+def _reason(error: Exception) -> str:
+    return first_line(error).removesuffix(" in row 0").replace("JSON parse error", "JSON that does not fit")
+
+
+def _is_text(data_type: pa.DataType) -> bool:
+    return bool(pa.types.is_string(data_type) or pa.types.is_temporal(data_type) or pa.types.is_null(data_type))
 
 
 def _parse(lines: Sequence[bytes], schema: pa.Schema | None) -> pa.RecordBatch:

@@ -9,6 +9,7 @@ from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 
 from alula.encoders import Input, Inputs
 from alula.errors import DataError, UsageError
@@ -17,6 +18,7 @@ from alula.sources.array_files import Hdf5Reader, NpyReader, NpzReader
 from alula.sources.arrow_ipc import ArrowReader
 from alula.sources.base import Batch
 from alula.sources.csv_files import CsvReader
+from alula.sources.declared_types import column_types
 from alula.sources.files import FileSource
 from alula.sources.image_folder import ImageFolderReader
 from alula.sources.json_lines import JsonLinesReader
@@ -70,6 +72,7 @@ def open_source(
     input: Input = "vectors",
     *,
     mapping: Mapping[str, str] | None = None,
+    types: Mapping[str, pa.DataType] | None = None,
     metadata: Place | None = None,
     dim: int | None = None,
     image_shape: Sequence[int] | None = None,
@@ -83,6 +86,8 @@ def open_source(
         column: Name of the column, array or dataset that holds the rows; by default the only one that could.
         input: What the rows are.
         mapping: For fields of a collection, the column that they are read from, where that has another name.
+        types: The Arrow types that fields of a collection declare: formats without types (JSON lines, CSV) are read as
+            these instead of guessed types.
         metadata: A table whose row i belongs to row i of a single file of arrays.
         dim: What vectors must have, where the files do not tell; by default the length of the first.
         image_shape: (height, width, channels) that images out of image files must have; by default the first one's.
@@ -92,7 +97,8 @@ def open_source(
         DataError: If a file is empty or damaged.
     """
     name, files = find_files(path)
-    wanted = Wanted(input, column, tuple(image_shape) if image_shape else None)
+    declared = column_types(types, mapping)
+    wanted = Wanted(input, column, tuple(image_shape) if image_shape else None, types=declared)
     if input == "images" and files[0].ending in image_folder.ENDINGS:
         other = next((file for file in files if file.ending not in image_folder.ENDINGS), None)
         if other is not None:
@@ -104,7 +110,7 @@ def open_source(
         beside, tables = find_files(metadata)
         if len(readers) != 1 or readers[0].file.ending not in ARRAYS:
             raise UsageError(f"{name} takes no table beside it: that is for a single file of arrays.")
-        table = _readers(tables, Wanted(input), TABLES)
+        table = _readers(tables, Wanted(input, types=declared), TABLES)
         readers = [WithMetadata(readers[0], table, beside)]
         files = [*files, *tables]
     return FileSource(name, readers, wanted, dim=dim, mapping=mapping, fingerprint=fingerprint(files))

@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 
 from alula.sources.locations import File
 from alula.sources.reading import Piece, Wanted, behind
+from alula.sources.views import plain_record, plain_schema
 
 _BUFFER = 1 << 20
 
@@ -21,7 +22,7 @@ class ParquetReader:
         self.column: str | None = None
         self.shape: tuple[int, ...] | None = None
         with self._opened() as parquet:
-            self.schema = parquet.schema_arrow.remove_metadata()
+            self.schema = plain_schema(parquet.schema_arrow)
             self.rows: int | None = parquet.metadata.num_rows
 
     @contextmanager
@@ -41,4 +42,4 @@ class ParquetReader:
                 group += 1
             rest = list(range(group, about.num_row_groups))
             records = parquet.iter_batches(size, row_groups=rest, columns=columns) if rest else ()
-            yield from behind(map(Piece, records), skip)
+            yield from behind((Piece(plain_record(record)) for record in records), skip)

@@ -43,13 +43,15 @@ class Wanted:
         input: What the rows are.
         column: The column that holds the vectors or texts, if the user named it.
         image_shape: (height, width, channels) that images must have, if it is known.
-        like: The schema of the first of several files, for formats that do not tell their types.
+        like: The schema of the first of several files, for formats without types.
+        types: The declared types of columns, for formats without types.
     """
 
     input: Input = "vectors"
     column: str | None = None
     image_shape: tuple[int, ...] | None = None
     like: pa.Schema | None = None
+    types: Mapping[str, pa.DataType] = dataclasses.field(default_factory=dict)
 
 
 class Reader(Protocol):

@@ -15,8 +15,9 @@ from alula.ingest.journal import Journal
 from alula.ingest.monitor import Status
 from alula.migration import migrate
 from alula.migration.catch_up import CatchUp, key_differences
-from alula.migration.migrate import Migration
+from alula.migration.migrate import Migration, NotSettledError
 from alula.migration.source_collection import read_source_collection
+from alula.milvus import alias_target
 from tests.plain_collections import check_migrated, create_plain, everything, plain_rows
 from tests.small_collections import AWKWARD_IDS, DIM, Rows, best, scores
 from tests.tiny_encoders import random_vectors, write_drq
@@ -137,6 +138,34 @@ def test_a_newer_encoder_for_a_collection_of_alulas(engine, drq, newer, names):
         shares = [len({hit.id for hit in hits} & true) / 10 for hits, true in zip(found, truth, strict=True)]
         assert estimate.value == pytest.approx(np.mean(shares), abs=1e-3)
         assert estimate.queries == 120
+
+
+@pytest.mark.parametrize("engine", ["standalone"], indirect=True)
+def test_an_alias_is_moved_only_to_a_copy_without_gaps(engine, standalone, drq, names, tmp_path, monkeypatch):
+    monkeypatch.setattr(target, "BATCH_ROWS", 500)
+    monkeypatch.setattr(migrate, "ROUNDS", 1)
+    old, new = names
+    create_plain(standalone, old, plain_rows(range(1500), clock=500))
+    live, journal = f"{old}_live", Journal(tmp_path / "journal")
+    standalone.client.create_alias(old, live)
+
+    def run(*, resume):
+        described = read_source_collection(standalone, old)
+        made = Migration(described, new, encoder=drq.path, index_type="DRQ", alias=live, resume=resume)
+        return made.run(journal=journal, queries=0, max_errors=10)
+
+    try:
+        with Writer(standalone, old, 1500) as writer:
+            writer.wait_for_turns(1)
+            with pytest.raises(NotSettledError, match=r"later writes are missing .* was not moved"):
+                run(resume=False)
+            assert alias_target(standalone, live) == old
+            writer.wait_for_turns(1)
+        monkeypatch.setattr(migrate, "ROUNDS", 3)
+        assert run(resume=True).settled
+        assert alias_target(standalone, live) == new
+    finally:
+        standalone.client.drop_alias(live)
 
 
 @pytest.mark.parametrize("engine", ["lite"], indirect=True)

@@ -118,6 +118,8 @@ def same_value(stored: Any, column: Any, position: int, data_type: str) -> bool:
         return np.asarray(stored, np.float32).tobytes() == np.asarray(column[position], np.float32).tobytes()
     if field_type.layout == "dense":
         return bytes(_content(stored)) == field_type.encode(column[position])
-    if data_type == "FLOAT":
-        return bool(np.float32(stored) == np.float32(column[position]))
-    return bool(stored == column[position])
+    written = column[position]
+    if data_type in ("FLOAT", "DOUBLE"):
+        dtype = np.float32 if data_type == "FLOAT" else np.float64
+        return bool(np.array_equal(dtype(stored), dtype(written), equal_nan=True))
+    return bool(stored == written)

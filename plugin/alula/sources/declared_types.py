@@ -1,0 +1,88 @@
+"""Values of text formats, read as the type that the field of a collection declares.
+
+A format without types leaves a reader to guess, and a guess rounds: one fraction in a column makes numbers of all its
+integers, and those above 2**53 change. A declared type needs no guess.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+from collections.abc import Mapping, Sequence
+from decimal import Decimal
+from typing import Any
+
+import pyarrow as pa
+
+_FRACTION = re.compile(r"[+-]?\d+(\.\d*)?([eE][+-]?\d{1,3})?|[+-]?\.\d+([eE][+-]?\d{1,3})?")
+
+
+class Literal(str):
+    """A number in JSON, as it is written."""
+
+    __slots__ = ()
+
+
+def column_types(
+    types: Mapping[str, pa.DataType] | None, mapping: Mapping[str, str] | None
+) -> Mapping[str, pa.DataType]:
+    """The declared types by column, out of those by field and the mapping of fields to columns."""
+    return {(mapping or {}).get(field, field): data_type for field, data_type in (types or {}).items()}
+
+
+def whole_number(text: str) -> str:
+    """A number without its fraction of zeros and its exponent, as in ``30.0`` or ``1e3``; other texts as they are."""
+    text = text.strip()
+    if _FRACTION.fullmatch(text):
+        number = Decimal(text)
+        if number == number.to_integral_value() and number.adjusted() < 20:
+            return str(int(number))
+    return text
+
+
+def texts_of(values: Sequence[str], data_type: pa.DataType, missing: frozenset[str]) -> pa.Array:
+    """A column of CSV texts for a declared type: exact texts, missing ones null unless texts are declared.
+
+    The collection's own conversion turns them into values, and rejects what does not fit with its text.
+    """
+    if pa.types.is_string(data_type):
+        return pa.array(values, pa.string())
+    kept = [None if value in missing else value for value in values]
+    if pa.types.is_integer(data_type):
+        kept = [None if value is None else whole_number(value) for value in kept]
+    return pa.array(kept, pa.string())
+
+
+def read_object(line: bytes) -> dict[str, Any]:
+    """A line of JSON, with numbers as `Literal`.
+
+    Raises:
+        ValueError: If it is no JSON object.
+    """
+    found = json.loads(line, parse_float=Literal, parse_int=Literal, parse_constant=_refuse)
+    if isinstance(found, dict):
+        return found
+    raise ValueError("a line that is no JSON object")
+
+
+def _refuse(name: str) -> None:
+    raise ValueError(f"{name} is no number of JSON")
+
+
+def json_value(value: Any, data_type: pa.DataType) -> Any:
+    """A value of JSON in a declared type.
+
+    Raises:
+        ValueError: If it does not fit.
+    """
+    if value is None or (isinstance(value, bool) and pa.types.is_boolean(data_type)):
+        return value
+    text = json.dumps(value, ensure_ascii=False) if isinstance(value, bool) else value
+    if isinstance(text, str) and not (isinstance(value, bool) and not pa.types.is_string(data_type)):
+        if pa.types.is_integer(data_type):
+            text = whole_number(text)
+        with contextlib.suppress(pa.ArrowInvalid):
+            return pa.scalar(str(text)).cast(data_type).as_py()
+    shown = str(value) if isinstance(value, Literal) else json.dumps(value, ensure_ascii=False)
+    raise ValueError(f"{shown if len(shown) <= 40 else f'{shown[:37]}...'} is no {data_type}")
