@@ -15,7 +15,7 @@ import numpy as np
 from pymilvus import DataType, MilvusClient
 
 import alula
-from alula.encoder_store import store as encoder_store
+from alula import encoder_store
 from benchmarks.loading.checking import count
 from benchmarks.report import Report
 from tests.tiny_encoders import random_vectors, write_drq, write_flops

@@ -22,7 +22,7 @@ import numpy as np
 from pymilvus import MilvusClient
 from pymilvus.exceptions import MilvusException
 
-from alula.encoder_store import store as encoder_store
+from alula import encoder_store
 from benchmarks.gateway.soak_model import CLIENTS, DIM, Model, columns_of
 from benchmarks.gateway.soak_straight import PATIENCE, Findings, straights
 from benchmarks.gateway.soak_worker import ENCODER, Refusal, Seen, Task, make, work

@@ -1,4 +1,4 @@
-"""Progress of long work: the callback that every long call takes, and the bar that shows it."""
+"""Progress of long calls: the callback that they take, and the bar that shows it."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def progress_bar(*, quiet: bool = False, in_bytes: bool = False, one_line: bool 
 
 
 def count_text(done: int, total: int | None, *, in_bytes: bool = False) -> str:
-    """The part that is done, as ``1,024/4,096``; as ``1.0/4.1 MB`` of bytes; empty while nothing is counted."""
+    """Counts as ``1,024/4,096`` or ``1.0/4.1 MB``; "" while nothing is counted."""
     if not done and total is None:
         return ""
     numbers = [done] if total is None else [done, total]

@@ -16,8 +16,9 @@ import tenacity
 from pymilvus import MilvusClient
 
 import alula
-from alula.encoder_store import store
-from alula.encoder_store.store import COLLECTION, PART_BYTES, entries, find, pull, push, querying, read, remove
+from alula.encoder_store import COLLECTION, PART_BYTES, entries, find, pull, push, querying, read, remove, upload
+from alula.encoder_store import content as content_module
+from alula.encoder_store import rows as store_rows
 from alula.errors import AlulaError, EncoderError, UsageError
 from alula.milvus import delete_rows
 from tests.tiny_encoders import TinyText, write_drq, write_flops
@@ -66,7 +67,7 @@ def large(folder):
 @pytest.fixture
 def impatient(monkeypatch):
     """A part that is missing is not waited for long."""
-    monkeypatch.setattr(store._page.retry, "stop", tenacity.stop_after_attempt(2))
+    monkeypatch.setattr(content_module._page.retry, "stop", tenacity.stop_after_attempt(2))
 
 
 def sha256_of(path: Path) -> str:
@@ -132,9 +133,9 @@ def test_a_file_comes_back(server, large, tmp_path):
 @in_lite
 def test_pages_and_requests_stay_small(server, large, monkeypatch):
     sent, pages = [], []
-    send = store.send
+    send = store_rows.send
     monkeypatch.setattr(
-        store, "send", lambda where, request, *rest: (sent.append(request), send(where, request, *rest))
+        store_rows, "send", lambda where, request, *rest: (sent.append(request), send(where, request, *rest))
     )
     push(server, large)
     assert max(request.ByteSize() for request in sent) < 1.6e6
@@ -193,7 +194,7 @@ def test_the_same_file_again_is_not_written(server, small):
 
 def test_a_name_stands_for_one_file(server, small, other):
     push(server, small, name="words")
-    with pytest.raises(UsageError, match=f"{sha256_of(small)[:16]}, and this is {sha256_of(other)[:16]}.*--replace"):
+    with pytest.raises(UsageError, match=f"{sha256_of(small)[:16]}, and this is {sha256_of(other)[:16]}.*replace=True"):
         push(server, other, name="words")
     assert content(server, "words") == small.read_bytes()
     assert len(entries(querying(server))) == 1
@@ -214,7 +215,7 @@ def test_a_name_stands_for_one_file(server, small, other):
     "name", ["", "a b", "../up", ".hidden", "-x", "it's", 'a"b', "n" * 101, "deadbeef", "2026" * 16]
 )
 def test_what_cannot_be_a_name(server, small, name):
-    with pytest.raises(UsageError, match="--name"):
+    with pytest.raises(UsageError, match="name="):
         push(server, small, name=name)
     assert entries(querying(server)) == []
 
@@ -239,7 +240,7 @@ def test_a_file_that_changes_while_it_is_pushed(server, small, other, tmp_path, 
         path.write_bytes(other.read_bytes())
         return encoder
 
-    monkeypatch.setattr(store, "load_encoder", load_and_change)
+    monkeypatch.setattr(upload, "load_encoder", load_and_change)
     with pytest.raises(UsageError, match="changed while"):
         push(server, path)
 
@@ -269,7 +270,7 @@ def test_a_push_without_its_last_step(server, small, monkeypatch):
         raise Interrupted
 
     with monkeypatch.context() as patched:
-        patched.setattr(store, "_point", stop)
+        patched.setattr(upload, "_point", stop)
         with pytest.raises(Interrupted):
             push(server, small)
     (entry,) = entries(querying(server))  # whole, and so readable, but no name stands for it yet
@@ -283,7 +284,7 @@ def test_a_replacement_without_its_last_step(server, small, other, monkeypatch):
     push(server, small, name="words")
     push(server, other, name="words", replace=True)
     with monkeypatch.context() as patched:
-        patched.setattr(store, "delete_rows", lambda *_: None)
+        patched.setattr(upload, "delete_rows", lambda *_: None)
         push(server, small, name="words", replace=True)
     assert len(rows(server, 'role == "name"')) == 2
     assert content(server, "words") == small.read_bytes()
@@ -294,9 +295,9 @@ def test_a_replacement_without_its_last_step(server, small, other, monkeypatch):
 KILLED = """
 import os, signal, sys
 import alula
-from alula.encoder_store.store import push
+from alula.encoder_store import push
 
-def progress(stage, done, total):
+def progress(stage, done, total, figures={}):
     if done > 3_000_000:
         os.kill(os.getpid(), signal.SIGKILL)
 
@@ -345,7 +346,7 @@ def test_leftovers_are_removed_when_they_are_old(server, small, large, monkeypat
     left = parts_in(server)
     small_parts = push(server, small).entry.parts
     assert parts_in(server) == left + small_parts  # the other push may still be running
-    monkeypatch.setattr(store, "LEFTOVER_SECONDS", -10)
+    monkeypatch.setattr(store_rows, "LEFTOVER_SECONDS", -10)
     push(server, small)
     assert parts_in(server) == small_parts
     assert content(server, "small") == small.read_bytes()
@@ -420,7 +421,7 @@ def test_parts_of_an_interrupted_push_that_are_damaged(server, large):
 def test_a_row_of_another_version(server, small, data):
     push(server, small)
     rewrite(server, rows(server, 'role == "file"')[0], data=data)
-    with pytest.raises(AlulaError, match="update Alula"):
+    with pytest.raises(AlulaError, match="upgrade Alula"):
         entries(querying(server))
 
 
@@ -445,8 +446,8 @@ def test_a_collection_of_somebody_else(server, small):
 def test_a_collection_without_an_index_or_not_loaded(server, small):
     server.client.drop_collection(COLLECTION)
     schema = MilvusClient.create_schema(auto_id=False)
-    for field in store.FIELDS:
-        kind = getattr(store.DataType, field.data_type)
+    for field in store_rows.FIELDS:
+        kind = getattr(store_rows.DataType, field.data_type)
         schema.add_field(field.name, kind, is_primary=field.name == "id", **field.params)
     server.client.create_collection(COLLECTION, schema=schema)
     push(server, small)
@@ -466,7 +467,7 @@ def test_pull_writes_over_nothing(server, small, other, tmp_path, monkeypatch):
     pull(server, entry.sha256[:10])  # the same bytes: nothing to do
     assert path.stat().st_mtime_ns == before
     path.write_bytes(other.read_bytes())
-    with pytest.raises(UsageError, match=r"small.onnx is there.*--out, or --overwrite"):
+    with pytest.raises(UsageError, match=r"small.onnx is there.*out=.*, or overwrite=True"):
         pull(server, "small")
     assert path.read_bytes() == other.read_bytes()
     pull(server, "small", overwrite=True)
@@ -506,7 +507,7 @@ def test_an_encoder_in_use_is_not_removed(server, small, other, collection_name)
     push(server, other)
     collection = alula.Collection.create(server, collection_name, encoder=small, index_type="DRQ")
     try:
-        with pytest.raises(UsageError, match=f"{collection_name}.*--force"):
+        with pytest.raises(UsageError, match=f"{collection_name}.*force=True"):
             remove(server, "small")
         assert content(server, "small") == small.read_bytes()
         remove(server, "other")

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from pymilvus import DataType, MilvusClient
 from pymilvus.grpc_gen import common_pb2, milvus_pb2, schema_pb2
 
-from alula.encoder_store import store as encoder_store
+from alula import encoder_store
 from tests.engines.gateway import wire
 from tests.small_collections import best, scores
 from tests.tiny_encoders import random_vectors, write_drq

@@ -11,7 +11,7 @@ from langchain_core.documents import Document
 from langchain_core.embeddings import Embeddings
 
 import alula
-from alula.encoder_store import store as encoder_store
+from alula import encoder_store
 from tests.small_collections import best, scores
 from tests.tiny_encoders import random_vectors, write_drq, write_flops
 from tools.servers import langchain

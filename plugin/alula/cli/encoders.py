@@ -1,65 +1,63 @@
-"""``alula encoders``: push, pull, list and remove the encoder files that a database keeps."""
+"""``alula encoders``: push, pull, list and remove the encoder files in a database."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import datetime, timezone
 from pathlib import Path
 
 import click
-from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
+from alula import encoder_store
 from alula.cli.options import confirmed, connection_options, console, format_option, show_json
-from alula.encoder_store import store as encoder_store
-from alula.encoder_store.store import Entry
+from alula.encoder_store import Entry
 from alula.encoders import ENCODERS
 from alula.errors import AlulaError
 from alula.milvus import Server
+from alula.progress import progress_bar
 
 
 @click.group("encoders")
 def command() -> None:
-    """Keep encoder files in the database itself, so that whoever uses its collections can have them.
+    """Keep encoder files in the database, for all users of its collections.
 
     \b
     alula encoders push words-drq.onnx --uri http://milvus:19530
     alula encoders list --uri http://milvus:19530
     alula encoders pull words-drq --uri http://milvus:19530
 
-    They lie in a small collection, _alula_encoders, of the database that --database names.
+    They are in a small collection, _alula_encoders, of the database that --database names.
     """
 
 
 @command.command("push")
 @click.argument("file", type=click.Path(path_type=Path, exists=True, dir_okay=False))
 @connection_options(must_exist=False)
-@click.option("--name", help="Its name in the database; by default the file's, without the ending.")
+@click.option("--name", help="Its name in the database; by default the file name without the ending.")
 @click.option(
     "--replace",
     is_flag=True,
-    help="Let a name that stands for another encoder stand for this one; write parts anew that are damaged.",
+    help="Take the name from another encoder; rewrite damaged parts.",
 )
 def _push(file: Path, server: Server, name: str | None, replace: bool) -> None:
-    """Put the encoder FILE (.onnx) into the database; it is checked before, and read back after.
+    """Push the encoder FILE (.onnx) into the database.
 
-    A push that was interrupted is repeated; until it is done nobody sees the encoder.
+    The file is checked first and read back after. Repeat an interrupted push; until it is complete, no client sees
+    the encoder.
     """
-    with _bar() as progress:
+    with progress_bar(in_bytes=True) as progress:
         done = encoder_store.push(server, file, name=name, replace=replace, progress=progress)
-    what = f"{done.name} ({done.entry.sha256[:16]}, {_size(done.entry)})"
+    pushed = f"{done.name} ({done.entry.sha256[:16]}, {_size(done.entry)})"
     if done.before == done.entry.sha256:
-        click.echo(f"Repaired {what}." if done.written else f"{what} is there already; nothing was written.")
+        click.echo(f"Repaired {pushed}." if done.written else f"{pushed} is there already; nothing was written.")
     else:
-        click.echo(f"Pushed {what}." if done.written else f"Named {what}; the file was there already.")
+        click.echo(f"Pushed {pushed}." if done.written else f"Named {pushed}; the file was there already.")
     if done.before not in (None, done.entry.sha256):
         old = str(done.before)[:16]
         click.echo(
-            f"The encoder that had this name before, {old}, stays for the collections made with it; 'alula encoders "
+            f"The encoder that had this name before, {old}, stays for the collections created with it; 'alula encoders "
             f"remove {old}' removes it."
         )
 
@@ -70,10 +68,13 @@ def _push(file: Path, server: Server, name: str | None, replace: bool) -> None:
 @click.option(
     "--out", type=click.Path(path_type=Path, dir_okay=False), help="The file to write; by default NAME.onnx, here."
 )
-@click.option("--overwrite", is_flag=True, help="Write over another file that is there.")
+@click.option("--overwrite", is_flag=True, help="Replace another file.")
 def _pull(name: str, server: Server, out: Path | None, overwrite: bool) -> None:
-    """Write the encoder NAME to a file. NAME may be the first eight or more digits of its sha256."""
-    with _bar() as progress:
+    """Write the encoder NAME to a file.
+
+    NAME may be the first eight or more digits of its sha256.
+    """
+    with progress_bar(in_bytes=True) as progress:
         entry, path = encoder_store.pull(server, name, out, overwrite=overwrite, progress=progress)
     click.echo(f"{path} is the encoder {entry.sha256[:16]} ({_size(entry)}).")
 
@@ -82,19 +83,19 @@ def _pull(name: str, server: Server, out: Path | None, overwrite: bool) -> None:
 @connection_options()
 @format_option
 def _list(server: Server, output_format: str) -> None:
-    """List the encoders that the database keeps."""
-    there = encoder_store.entries(encoder_store.querying(server))
+    """List the encoders in the database."""
+    known = encoder_store.entries(encoder_store.querying(server))
     if output_format == "json":
-        for entry in there:
+        for entry in known:
             show_json({**asdict(entry), "pushed": _when(entry).isoformat()})
         return
-    if not there:
+    if not known:
         click.echo(f"There are no encoders at {server.uri}; push one with 'alula encoders push FILE'.")
         return
     table = Table()
     for heading in ("name", "sha256", "kind", "takes", "gives", "metric", "size", "pushed (UTC)"):
         table.add_column(heading, overflow="fold", justify="right" if heading == "size" else "left")
-    for entry in there:
+    for entry in known:
         takes = f"{entry.input}, {entry.input_dim}-d"
         gives = f"{entry.output_dim:,} {ENCODERS[entry.kind].output_unit}"
         row = ["\n".join(entry.names) or "(replaced)", entry.sha256[:16], entry.kind, takes, gives, entry.metric]
@@ -105,10 +106,10 @@ def _list(server: Server, output_format: str) -> None:
 @command.command("remove")
 @click.argument("name")
 @connection_options()
-@click.option("--force", is_flag=True, help="Remove it though there are collections that were made with it.")
+@click.option("--force", is_flag=True, help="Remove it although collections were created with it.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 def _remove(name: str, server: Server, force: bool, yes: bool) -> None:
-    """Remove the encoder NAME from the database; refused while a collection is there that was made with it.
+    """Remove the encoder NAME, unless a collection was created with it.
 
     NAME may be the first eight or more digits of a sha256: then all names of that encoder are removed with it.
     """
@@ -127,25 +128,3 @@ def _size(entry: Entry) -> str:
 
 def _when(entry: Entry) -> datetime:
     return datetime.fromtimestamp(entry.pushed, timezone.utc)
-
-
-@contextmanager
-def _bar() -> Iterator[encoder_store.Progress]:
-    screen = Console(stderr=True)
-    bar = Progress(
-        TextColumn("{task.description:>9}"),
-        BarColumn(bar_width=20),
-        DownloadColumn(),
-        TimeRemainingColumn(),
-        console=screen,
-        disable=not screen.is_terminal,
-    )
-    tasks = {}
-    with bar:
-
-        def show(stage: str, done: int, total: int) -> None:
-            if stage not in tasks:
-                tasks[stage] = bar.add_task(stage)
-            bar.update(tasks[stage], completed=done, total=total)
-
-        yield show

@@ -11,7 +11,7 @@ from typing import Any
 
 from pymilvus.grpc_gen import common_pb2, milvus_pb2
 
-from alula.encoder_store import store as encoder_store
+from alula import encoder_store
 from alula.encoders import Encoder, load_encoder
 from alula.errors import UsageError
 from alula.gateway.ops import metrics

@@ -1,4 +1,4 @@
-"""The two calls to Milvus behind every search, by pymilvus here and by raw requests in the gateway."""
+"""The two calls to Milvus behind every search, made by pymilvus or by the gateway."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ class Calls(Protocol):
     """Searches and reads of one collection."""
 
     def search(self, native: NativeSearch, scope: Scope) -> Sequence[NativeHits]:
-        """The rows found for each query, best first; of the scope's filter nothing is used."""
+        """The rows for each query, best first; the scope's filter does not count."""
 
     def fetch(self, filter: str, fields: Sequence[str], scope: Scope, *, filtered: bool = False) -> RowSet:
         """The rows that match a filter, in no order.

@@ -1,4 +1,4 @@
-"""Connect to a Milvus server or an embedded Milvus Lite, and turn its failures into sentences."""
+"""Connect to Milvus or an embedded Milvus Lite; turn its errors into sentences."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Server:
     Args:
         uri: ``http://host:19530``, ``https://...``, or a path ending in ``.db`` for embedded Milvus Lite.
         client: The connected client.
-        login: What else `connect` was given, for other processes that connect too. It holds secrets.
+        login: The other arguments of `connect`, for other processes that connect too. It contains secrets.
     """
 
     def __init__(self, uri: str, client: MilvusClient, login: Mapping[str, Any] | None = None) -> None:
@@ -69,27 +69,29 @@ class Server:
         self.close()
 
     def check_partitions(self, instead: str) -> None:
-        """Raise a `UsageError` where partitions do not exist: Milvus Lite would use all rows without a word.
+        """Raise a `UsageError` on a server without partitions.
+
+        Milvus Lite would use all rows without an error.
 
         Args:
-            instead: What to do instead, in words that continue "Milvus Lite has no partitions;".
+            instead: A remedy that continues "Milvus Lite has no partitions;".
         """
         if not self.dialect.partitions:
             raise UsageError(f"{self.dialect.name} has no partitions; {instead}, or use a Milvus server.")
 
     def check_aliases(self) -> None:
-        """Raise a `UsageError` where aliases do not exist."""
+        """Raise a `UsageError` on a server without aliases."""
         if not self.dialect.aliases:
-            raise UsageError(f"{self.dialect.name} has no aliases; leave --swap-alias out, or use a Milvus server.")
+            raise UsageError(f"{self.dialect.name} has no aliases; leave swap_alias=... out, or use a Milvus server.")
 
     def has_collection(self, name: str) -> bool:
-        """Whether there is a collection of that name."""
+        """True if there is a collection of that name."""
         with milvus_errors(f"look for the collection {name!r}"):
             return bool(self.client.has_collection(name))
 
 
 def is_local(uri: str) -> bool:
-    """Whether a URI names an embedded Milvus Lite database: a path that ends in ``.db``."""
+    """True for the path of an embedded Milvus Lite database: it ends in ``.db``."""
     return uri.endswith(".db") and "://" not in uri
 
 
@@ -116,7 +118,7 @@ def connect(
         ca_file: PEM file of the certificate authority, for ``https``.
         server_name: Name in the server's certificate when it is not the host.
         timeout: Seconds to wait for the server to answer.
-        must_exist: Refuse a local database file that is not there instead of creating one.
+        must_exist: Reject a missing local database file instead of creating it.
 
     Raises:
         UsageError: If the URI is of no known form.
@@ -137,7 +139,7 @@ def connect(
         try:
             ssl.create_default_context(cafile=ca_file)
         except ssl.SSLError:
-            raise UsageError(f"The file {ca_file} holds no certificate; give the authority's as PEM.") from None
+            raise UsageError(f"The file {ca_file} contains no certificate; give the authority's as PEM.") from None
         options["server_pem_path"] = ca_file
     if server_name:
         options["server_name"] = server_name
@@ -146,7 +148,7 @@ def connect(
         client = MilvusClient(
             uri, user=user, password=password, token=token, db_name=database, timeout=timeout, **options
         )
-        # the connection alone does not show whether the login holds
+        # the connection alone does not check the login
         client.list_collections(timeout=timeout)
     except (MilvusException, grpc.RpcError) as error:
         raise ServerError(_connect_message(uri, error, ca_file=ca_file, server_name=server_name)) from error
@@ -164,26 +166,28 @@ def _is_address(uri: str) -> bool:
 
 
 def _connect_message(uri: str, error: Exception, *, ca_file: str | None, server_name: str | None) -> str:
-    """Why a connection failed: pymilvus says the same of every cause, so the port is tried again without it."""
+    """The cause of a failed connection, found at the port: pymilvus does not say it."""
     text = server_words(error)
     parts = urlsplit(uri)
     if "database not found" in text:
-        return f"Milvus at {uri} has no such database; check --database ({text})."
+        return f"Milvus at {uri} has no such database; check database=... ({text})."
     if parts.scheme == "unix":
         return f"Milvus at {uri} does not answer; check that it runs ({text})."
     if trouble := trouble_with_port(uri, ca_file, server_name):
         return trouble
     if parts.scheme == "https":
-        return f"Milvus at {uri} refused the login; check --user and --password, or --token."
-    return f"Milvus at {uri} refused the connection; check the port, and --user and --password, or --token ({text})."
+        return f"Milvus at {uri} refused the login; check user=... and password=..., or token=..."
+    return (
+        f"Milvus at {uri} refused the connection; check the port, and user=... and password=..., or token=... ({text})."
+    )
 
 
 def trouble_with_port(uri: str, ca_file: str | None, server_name: str | None) -> str:
-    """Why what listens at an address cannot be Milvus spoken to in this way, or an empty text when it may be.
+    """The reason why an address cannot be Milvus's in this way; "" if it may be.
 
     Args:
         uri: The address, ``http://`` or ``https://``.
-        ca_file: Authority that the certificate is to be checked with; it exists and holds one.
+        ca_file: File with the authority's certificate, checked before.
         server_name: Name in the certificate when it is not the host.
     """
     parts = urlsplit(uri)
@@ -195,17 +199,17 @@ def trouble_with_port(uri: str, ca_file: str | None, server_name: str | None) ->
         "silence": f"{uri} accepts connections and does not answer; check that it is Milvus's port, and that it is "
         "well.",
         "not trusted": f"The certificate of {uri} is not trusted ({detail}); give the authority that signed it with "
-        "--ca-file, and the name in it with --server-name when that is not the host.",
+        "ca_file=..., and the name in it with server_name=... when that is not the host.",
     }
     if secure:
-        troubles["no tls"] = f"What listens at {uri} does not speak TLS; give http:// instead of https://."
+        troubles["no tls"] = f"The server at {uri} does not speak TLS; give http:// instead of https://."
     else:
-        troubles["tls"] = f"Milvus at {uri} wants an encrypted connection; give https:// and --ca-file."
+        troubles["tls"] = f"Milvus at {uri} wants an encrypted connection; give https:// and ca_file=..."
     return troubles.get(found, "")
 
 
 def _try_tls(host: str, port: int, ca_file: str | None, server_name: str | None, *, verify: bool) -> tuple[str, str]:
-    """What a port does when it is spoken to in TLS, and the words of the failure."""
+    """The reaction of a port to TLS, and the error message if it fails."""
     try:
         plain = socket.create_connection((host, port), timeout=1)
     except OSError as error:
@@ -273,7 +277,7 @@ def _may_be_database(path: Path) -> bool:
 
 @contextmanager
 def _child_stderr_to(path: str) -> Iterator[None]:
-    """Start child processes with another stderr: the engine prints its parser's noise there on every bad filter."""
+    """Redirect the stderr of new child processes, where Milvus Lite prints."""
     sys.stderr.flush()
     saved, sink = os.dup(2), os.open(path, os.O_WRONLY)
     try:
@@ -291,7 +295,7 @@ def _quiet_pymilvus() -> None:
 
 
 def server_words(error: BaseException | None) -> str:
-    """What the server said, on one line and without the client's wrapping."""
+    """The server's error message on one line, without the client's wrapping."""
     if isinstance(error, MilvusException):
         text = str(error.message)
     elif isinstance(error, grpc.RpcError):
@@ -300,7 +304,7 @@ def server_words(error: BaseException | None) -> str:
         text = f"{code.name if code else 'RPC error'} {details}".strip()
     else:
         text = str(error)
-    # neither a stack of calls nor a parser's list of all that it would have taken says anything to a person
+    # neither a stack trace nor a parser's list of expected tokens helps a reader
     text = re.sub(r"stack trace:(\s+\S+\.(go|s):\d+\s+\S+)+:?\s*", "", text)
     text = re.sub(r" expecting \{[^\n]*", "", text)
     return " ".join(text.split()).rstrip(". :")[:400]
@@ -308,10 +312,10 @@ def server_words(error: BaseException | None) -> str:
 
 @contextmanager
 def milvus_errors(action: str, *, filter: str = "") -> Iterator[None]:
-    """Turn what pymilvus and gRPC raise inside into a `ServerError`, or a `UsageError` when the filter is to blame.
+    """Turn errors of Milvus into a `ServerError`, or a `UsageError` for a filter.
 
     Args:
-        action: What was being done, in words that continue "Milvus could not".
+        action: Continues "Milvus could not" in messages.
         filter: The user's filter, if the call carries one.
     """
     try:

@@ -1,4 +1,4 @@
-"""What a failed write means: try again, slow down, or stop."""
+"""Classify failed calls: try again, slow down, or stop."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from pymilvus.exceptions import MilvusException
 
 
 class Failure(Enum):
-    """What to do about a failed call.
+    """The kinds of failed calls.
 
     Attributes:
-        BUSY: Milvus refused it for now (rate limit, quota, memory): nothing was written, send less and try again.
-        UNKNOWN: The answer was lost, so that nobody knows whether it was done; try again so that it does not matter.
-        REFUSED: Trying again would change nothing.
+        BUSY: Milvus rejected it for now (rate limit, quota, memory): nothing was written, slow down and retry.
+        UNKNOWN: The answer was lost, and the call may have been carried out; retry it in an idempotent way.
+        REFUSED: A retry would change nothing.
     """
 
     BUSY = "busy"
@@ -30,7 +30,7 @@ _BUSY_WORDS = ("rate limit", "quota", "memory limit", "disk limit", "time tick l
 # Service not ready, unavailable and internal; then channels, nodes, storage and message queue.
 _PASSING_CODES = {1, 2, 5, *range(500, 700), *range(900, 1100), *range(1300, 1400)}
 _PASSING_WORDS = (
-    "stack trace",  # the server's own breakdown, as while it restarts, and no refusal
+    "stack trace",  # the server's own failure, as while it restarts, and no rejection
     "statuscode.unavailable",
     "statuscode.deadline_exceeded",
     "fail connecting",
@@ -65,7 +65,7 @@ _REFUSED_RPC = {
 
 
 def what_failed(error: MilvusException | grpc.RpcError) -> Failure:
-    """What a failed call to Milvus means for whoever made it."""
+    """Classify the error of a failed call."""
     rpc = error if isinstance(error, grpc.RpcError) else error.__cause__  # futures wrap it
     if isinstance(rpc, grpc.RpcError):
         return _of_call(rpc)

@@ -10,7 +10,7 @@ from alula.milvus.connection import Server
 
 
 def grpc_handler(server: Server) -> tuple[Any, dict[str, Any]]:
-    """The object that makes a client's gRPC calls, and the arguments that name the database in them."""
+    """The gRPC handler of a client, and the arguments for the database in its calls."""
     context = {}
     if hasattr(server.client, "_generate_call_context"):  # pymilvus 3
         context["context"] = server.client._generate_call_context()
@@ -18,7 +18,7 @@ def grpc_handler(server: Server) -> tuple[Any, dict[str, Any]]:
 
 
 def start_import(server: Server, name: str, partition: str, file: str, timeout: float) -> int:
-    """Request the bulk import of a file once, and return the server's number of the task.
+    """Request the bulk import of a file once; returns the server's task number.
 
     pymilvus would repeat a request whose answer is lost, and so import the file twice.
 
@@ -37,6 +37,10 @@ def start_import(server: Server, name: str, partition: str, file: str, timeout: 
 
 
 def list_imports(server: Server, name: str, timeout: float, *, limit: int = 0) -> list[BulkInsertState]:
-    """List the server's import tasks of a collection, at most `limit` (0: all); errors as `start_import`."""
+    """The server's import tasks of a collection, at most `limit` (0: all).
+
+    Raises:
+        MilvusException, grpc.RpcError: As they came.
+    """
     handler, context = grpc_handler(server)
     return list(handler.list_bulk_insert_tasks(limit, name, timeout=timeout, **context))

@@ -1,4 +1,4 @@
-"""Read the rows of a collection in the order of their primary keys, and count them."""
+"""Read the rows of a collection in the order of their keys, and count them."""
 
 from __future__ import annotations
 
@@ -38,7 +38,10 @@ class Key(Protocol):
 
 
 def keys_of(server: Server, name: str, key: Key, filter: str = "") -> Iterator[Any]:
-    """The primary keys of a collection in ascending order, strings by their UTF-8 bytes; errors as `read_pages`."""
+    """The primary keys of a collection in ascending order; errors as `read_pages`.
+
+    Strings are in the order of their UTF-8 bytes.
+    """
     schema = pa.schema([(key.name, ARROW_TYPES[key.data_type])])
     for page in read_pages(server, name, schema, key.name, filter=filter):
         yield from page.column(0).to_pylist()
@@ -47,7 +50,7 @@ def keys_of(server: Server, name: str, key: Key, filter: str = "") -> Iterator[A
 def count_rows(
     server: Server, name: str, filter: str = "", *, partition: str = "", timeout: float | None = None
 ) -> int:
-    """Count the rows of a loaded collection, every acknowledged one included (consistency Strong).
+    """Count the rows of a loaded collection, at consistency Strong.
 
     Args:
         server: The connected server.
@@ -76,7 +79,7 @@ def read_pages(
     counted: bool = False,
     row_bytes: int | None = None,
 ) -> Iterator[pa.RecordBatch]:
-    """Read some fields of a collection's rows in the order of their primary keys, page by page.
+    """Read fields of a collection's rows in the order of their keys, page by page.
 
     Args:
         server: The connected server.
@@ -138,7 +141,7 @@ def _query(
     after: Cursor | None = None,
     **options: Any,
 ) -> list[Any]:
-    """A Strong query of the rows that satisfy the filter, and of these of the ones behind a key if it is given."""
+    """A Strong query of the rows that satisfy a filter and lie behind a key, if given."""
     terms = [f"({filter})"] if filter else []
     if after is not None:
         terms.append(f"{key} > {literal(after)}")

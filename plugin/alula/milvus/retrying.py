@@ -1,4 +1,4 @@
-"""Repeat failed calls to Milvus: one policy, and a limit of concurrent calls that follows the server's refusals."""
+"""Retry failed calls to Milvus, and limit concurrent calls by its rejections."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class StoppedError(AlulaError):
 
 
 def may_pass(error: BaseException) -> bool:
-    """True if the same call may succeed later; of a `ServerError`, the error from Milvus that caused it decides."""
+    """True if the same call may succeed later; the cause of a `ServerError` decides."""
     return _failure(error) is not Failure.REFUSED
 
 
@@ -68,7 +68,7 @@ def call_with_retries(action: str, call: Callable[[], T], retry_timeout: float) 
 
 
 class RateLimiter:
-    """Limits the number of concurrent calls, and repeats each of them until it succeeds or cannot.
+    """Limits concurrent calls, and retries each of them until it succeeds or cannot.
 
     Additive increase, multiplicative decrease, as TCP does it: a refusal halves the number, a round of successes adds
     one.

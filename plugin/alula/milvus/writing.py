@@ -26,7 +26,7 @@ Columns = Mapping[str, "Sequence[Any] | Column"]
 
 
 def slices(columns: Columns, fields: Sequence[FieldSpec]) -> Iterator[tuple[int, int]]:
-    """Where to cut rows into requests of about `REQUEST_BYTES`: (first row, row behind the last)."""
+    """Spans of requests of about `REQUEST_BYTES`: (first row, row behind the last)."""
     sizes = np.zeros(len(columns[fields[0].name]) if fields else 0, np.int64)
     for field in fields:
         sizes += _bytes_per_row(columns[field.name], field)
@@ -50,7 +50,7 @@ def _bytes_per_row(column: Any, field: FieldSpec) -> Any:
 def write_request(
     name: str, columns: Columns, fields: Sequence[FieldSpec], start: int, stop: int, *, partition: str, upsert: bool
 ) -> Any:
-    """Rows of columns as an ``InsertRequest`` or ``UpsertRequest`` of Milvus's protocol.
+    """Rows of columns as an ``InsertRequest`` or ``UpsertRequest`` of the protocol.
 
     Args:
         name: The collection.
@@ -60,7 +60,7 @@ def write_request(
         start: First row.
         stop: The row behind the last.
         partition: Partition to write to; "" for the default one.
-        upsert: Whether rows may be there already, to be replaced.
+        upsert: True to replace rows that have the same keys.
 
     Raises:
         ServerError: If a field's type cannot be written this way.
@@ -74,15 +74,15 @@ def write_request(
 
 
 def send(server: Server, request: Any, timeout: float) -> None:
-    """Send a request of `write_request` once, and return when Milvus has acknowledged every row of it.
+    """Send a request of `write_request` once, until Milvus has acknowledged every row.
 
-    pymilvus sends a request again by itself when a connection breaks, which doubles rows that had arrived; a call given
-    as a future is sent once.
+    pymilvus repeats a request by itself when a connection breaks, which doubles rows that had arrived; a call as a
+    future is sent once.
 
     Args:
-        server: Where.
+        server: The connected server.
         request: The request.
-        timeout: Seconds until the call is given up; whether the rows were written is then not known.
+        timeout: Seconds until the call is given up; the rows may have been written then.
 
     Raises:
         MilvusException, grpc.RpcError: As they came.
@@ -93,6 +93,6 @@ def send(server: Server, request: Any, timeout: float) -> None:
     call, name = (handler.upsert, "upsert_param") if upsert else (handler.batch_insert, "insert_param")
     given = {name: request, "schema": {"fields": []}, "_async": True, "timeout": timeout, **context}
     result = call(request.collection_name, [], **given).result(timeout=timeout)
-    wrong = f"acknowledged {len(result.succ_index)} of {request.num_rows} rows"
+    acknowledged = f"acknowledged {len(result.succ_index)} of {request.num_rows} rows"
     if result.err_count or (len(result.succ_index) and len(result.succ_index) != request.num_rows):
-        raise ServerError(f"Milvus {wrong} written into {request.collection_name!r}.")
+        raise ServerError(f"Milvus {acknowledged} written into {request.collection_name!r}.")

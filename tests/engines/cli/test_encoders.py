@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from alula.encoder_store.store import COLLECTION, querying
+from alula.encoder_store import COLLECTION, querying
 from tests.fixtures.command_line import finish, start
 from tests.tiny_encoders import TinyText, write_drq
 

@@ -8,7 +8,7 @@ from pymilvus import DataType, MilvusClient
 from pymilvus.exceptions import MilvusException
 
 import alula
-from alula.encoder_store import store as encoder_store
+from alula import encoder_store
 from alula.errors import UsageError
 from alula.gateway import indexes, views
 from tests.engines.gateway.running import RunningGateway

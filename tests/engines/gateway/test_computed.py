@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from pymilvus import AnnSearchRequest, DataType, Function, FunctionType, MilvusClient, MilvusException, WeightedRanker
 
-from alula.encoder_store import store as encoder_store
+from alula import encoder_store
 from alula.errors import UsageError
 from tests.engines.gateway.running import RunningGateway
 from tests.tiny_encoders import VOCABULARY, TinyText, random_vectors, write_drq, write_flops

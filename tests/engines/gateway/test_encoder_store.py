@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 import alula
-from alula.encoder_store.store import COLLECTION, entries, find, pull, push, querying, remove
+from alula.encoder_store import COLLECTION, entries, find, pull, push, querying, remove
 from alula.errors import UsageError
 from tests.tiny_encoders import write_drq
 from tools.servers.lite import connected

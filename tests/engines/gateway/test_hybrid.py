@@ -20,7 +20,7 @@ from pymilvus import (
     WeightedRanker,
 )
 
-from alula.encoder_store import store as encoder_store
+from alula import encoder_store
 from tests.engines.gateway.running import RunningGateway
 from tests.tiny_encoders import random_vectors, write_drq, write_flops
 from tools.servers.lite import connected

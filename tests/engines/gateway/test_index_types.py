@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 import alula
-from alula.encoder_store import store as encoder_store
+from alula import encoder_store
 from tests.sdk.model import Model
 from tests.sdk.scenario import RUNNERS, Run, rows, same, vectors
 from tests.tiny_encoders import write_drq, write_flops

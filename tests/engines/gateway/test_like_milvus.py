@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from pymilvus import Collection, CollectionSchema, DataType, FieldSchema, MilvusClient, MilvusException, connections
 
-from alula.encoder_store import store as encoder_store
+from alula import encoder_store
 from alula.gateway import search as searching
 from tests.engines.gateway.running import RunningGateway
 from tests.tiny_encoders import random_vectors, write_drq, write_flops

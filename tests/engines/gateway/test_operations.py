@@ -17,7 +17,7 @@ from pymilvus import DataType, MilvusClient
 from pymilvus.grpc_gen import common_pb2, milvus_pb2
 
 import alula
-from alula.encoder_store.store import push
+from alula.encoder_store import push
 from alula.gateway.config import TlsFiles
 from tests.engines.gateway.running import LOOPBACK, RunningGateway, stub
 from tests.tiny_encoders import random_vectors, write_drq

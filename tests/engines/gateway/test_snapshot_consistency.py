@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from pymilvus import DataType, MilvusClient
 
-from alula.encoder_store import store as encoder_store
+from alula import encoder_store
 from alula.gateway import search as searching
 from tests.engines.gateway.running import RunningGateway
 from tests.small_collections import scores

@@ -1,1 +1,1 @@
-"""The Milvus protocol: field types, FieldData, vectors, placeholders, query results."""
+"""The Milvus protocol: types, FieldData, vectors, placeholders, query results."""

@@ -1,4 +1,4 @@
-"""The codec of ``FieldData``, Milvus's message for the values of one column: write, read, reorder and join columns."""
+"""The codec of ``FieldData``, Milvus's message for the values of one column."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def _packed(payload: bytes) -> bytes:
 
 
 def _float_arrays(rows: F32) -> bytes:
-    """Rows (n, d) as a serialised ``ArrayArray``: all are of one length, so they differ only in their numbers."""
+    """Rows (n, d) as a serialised ``ArrayArray``; they differ only in their numbers."""
     sample = schema_pb2.ArrayArray()
     sample.data.add().float_data.data.extend([0.0] * rows.shape[1])
     head = sample.SerializeToString()[: -4 * rows.shape[1]]
@@ -94,7 +94,7 @@ def column(field: Any) -> Any:
 
 
 def vectors(field: Any) -> Any:
-    """The vectors of a dense vector column: float32 (n, d), or uint8 (n, bytes) for binary ones.
+    """The vectors of a column: float32 (n, d), or uint8 (n, bytes) for binary ones.
 
     Raises:
         DataError: If the numbers make no vectors of one length.
@@ -115,7 +115,7 @@ def vectors(field: Any) -> Any:
 
 
 def packed(numbers: Any) -> F32:
-    """The numbers of a ``FloatArray``: float32 (n,), without protobuf's list of one Python object each."""
+    """The numbers of a ``FloatArray``: float32 (n,), without a Python object for each."""
     count, raw = len(numbers.data), numbers.SerializeToString()
     return np.frombuffer(raw, "<f4", count, offset=len(raw) - 4 * count)
 
@@ -210,7 +210,7 @@ def _take_vectors(field: Any, taken: Any, rows: Sequence[int]) -> None:
 
 
 def _places(field: Any, count: int, rows: Sequence[int]) -> Sequence[int]:
-    """Positions of rows among `count` values: a nullable column may contain only the values that are not null."""
+    """Positions of rows among `count` values; a nullable column may leave nulls out."""
     if count == len(field.valid_data) or not field.valid_data:
         return rows
     before = np.cumsum(np.array(field.valid_data)) - 1

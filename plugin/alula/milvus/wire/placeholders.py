@@ -1,4 +1,4 @@
-"""The queries of a search as they travel: Milvus's `PlaceholderGroup`, read into arrays or texts, and written.
+"""The codec of ``PlaceholderGroup``, Milvus's message for the queries of a search.
 
 Every SDK sends one placeholder ``$0`` with one value of bytes per query: little-endian numbers of a dense vector, pairs
 of dimension and weight of a sparse one, or the UTF-8 of a text. Placeholders have the numbers of Milvus's field types.
@@ -54,7 +54,7 @@ def read(group: bytes) -> Queries:
 
 
 def are_native(group: bytes) -> bool:
-    """True if the queries are binary or sparse vectors, which need no encoding; errors as `read`."""
+    """True for binary or sparse vectors, which need no encoder; errors as `read`."""
     return _placeholder(group).type in _NATIVE
 
 

@@ -1,4 +1,4 @@
-"""Rows and hits as pymilvus returns them: as Arrow columns, as arrays, and compared with what was written."""
+"""Convert and compare the rows and hits that pymilvus returns."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def _vectors(rows: list[Any], field: pa.Field, data_type: str) -> pa.Array:
 
 
 def _flat(rows: list[Any], name: str) -> Any:
-    """The vectors of a field in Milvus's own message; None where pymilvus has unpacked them already."""
+    """The vectors of a field in Milvus's message; None if pymilvus has unpacked them."""
     for data in getattr(rows, "_lazy_field_data", ()):
         if data.field_name == name:
             return data.vectors
@@ -99,7 +99,7 @@ def hit_columns(hits: Any, names: Sequence[str]) -> dict[str, Any]:
 
 
 def same_value(stored: Any, column: Any, position: int, data_type: str) -> bool:
-    """Compare a value that pymilvus's ``query`` returned with one that was written, bit for bit.
+    """Compare a value that ``query`` returned with a written one, bit for bit.
 
     Args:
         stored: The value, None if the field is missing.

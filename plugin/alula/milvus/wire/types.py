@@ -1,4 +1,4 @@
-"""The types of Milvus's fields: one table for every file that reads, writes or describes rows."""
+"""The table of Milvus's field types."""
 
 from __future__ import annotations
 
@@ -76,14 +76,14 @@ class FieldType:
         return pa.list_(pa.float32(), size) if self.is_float else pa.binary(self.bytes_per_row(size))
 
     def decode(self, content: bytes) -> npt.NDArray[Any]:
-        """The numbers in the bytes of dense vectors: float32 (n,) for floats, else int8 or uint8 (n,) as they are."""
+        """Decode dense vectors: float32 (n,) from floats, else int8 or uint8 (n,)."""
         numbers = np.frombuffer(content, self.dtype)
         if self.name == "BFLOAT16_VECTOR":
             return from_bfloat16(numbers)
         return numbers.astype(np.float32, copy=False) if self.is_float else numbers
 
     def encode(self, vectors: F32 | npt.NDArray[np.uint8]) -> bytes:
-        """The bytes of dense vectors: the inverse of `decode`, rounded where the type has fewer bits."""
+        """Encode dense vectors, rounded to the bits of the type; the inverse of `decode`."""
         if self.name == "BFLOAT16_VECTOR":
             return to_bfloat16(np.asarray(vectors, np.float32)).tobytes()
         return np.ascontiguousarray(vectors, self.dtype).tobytes()
@@ -124,7 +124,10 @@ ARROW_TYPES = {name: field_type.arrow for name, field_type in TYPES.items() if f
 
 
 def type_of(number: int) -> FieldType | None:
-    """The type with a number of Milvus's protocol, of a field or of a placeholder; None if Alula has no use for it."""
+    """The type with this number in Milvus's protocol; None if Alula does not use it.
+
+    Placeholders of queries have the same numbers as fields.
+    """
     try:
         return TYPES.get(DataType(number).name)
     except ValueError:

@@ -1,4 +1,4 @@
-"""Numbers of vectors as Milvus's protocol encodes them: bfloat16, and the pairs of sparse vectors."""
+"""The encodings of bfloat16 and sparse vectors in Milvus's protocol."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def to_bfloat16(values: F32) -> npt.NDArray[np.uint16]:
 
 
 def sparse_rows(rows: Any) -> Iterator[bytes]:
-    """Encode each row of a CSR matrix as `SPARSE_PAIR` bytes, in the order of its non-zeros."""
+    """Encode each row of a CSR matrix as `SPARSE_PAIR`s, in their order."""
     pairs = np.empty(rows.nnz, SPARSE_PAIR)
     pairs["dim"], pairs["weight"] = rows.indices, rows.data
     flat = pairs.tobytes()
@@ -34,7 +34,7 @@ def sparse_rows(rows: Any) -> Iterator[bytes]:
 
 
 def sparse_row(weights: Mapping[int, float]) -> bytes:
-    """Encode a mapping of dimension to weight as `SPARSE_PAIR` bytes, in its own order."""
+    """Encode weights by dimension as `SPARSE_PAIR`s, in their order."""
     pairs = np.empty(len(weights), SPARSE_PAIR)
     pairs["dim"] = np.fromiter(weights.keys(), np.uint32, len(weights))
     pairs["weight"] = np.fromiter(weights.values(), np.float32, len(weights))
