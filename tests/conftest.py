@@ -1,82 +1,93 @@
-"""The real servers, as fixtures: each starts when the first test asks for it and is stopped even if tests fail."""
+"""Which tests need a server and which take long, read off their fixtures and folders; and what a skipped one lacks."""
 
 from __future__ import annotations
 
-import uuid
-from collections.abc import Iterator
+import contextlib
+import sys
+import warnings
+from collections import Counter
+from pathlib import Path
 
 import pytest
 
-import alula
-from tools.servers.lite import LiteDatabase
-from tools.servers.standalone import MilvusStandalone
+with warnings.catch_warnings(), contextlib.suppress(ImportError):  # Milvus Lite 3 has no such module
+    warnings.simplefilter("ignore")  # milvus-lite 2.5 imports pkg_resources
+    from milvus_lite.server import Server as LiteEngine
 
-pytest_plugins = ("tests.fixtures.command_line", "tests.fixtures.gateway", "tests.fixtures.object_store")
+    start_engine = LiteEngine.start
 
+pytest_plugins = (
+    "tests.fixtures.chance",
+    "tests.fixtures.command_line",
+    "tests.fixtures.engines",
+    "tests.fixtures.gateway",
+    "tests.fixtures.object_store",
+)
 
-@pytest.fixture(scope="session")
-def milvus_server() -> Iterator[MilvusStandalone]:
-    """Milvus 2.3.5 standalone: ``.uri``, ``.client()``; no users, no TLS."""
-    # a read of strong consistency waits for the next tick: 200 ms by default, most of the time of many tests
-    with MilvusStandalone(settings={"proxy.timeTickInterval": 50}) as server:
-        yield server
+TESTS = Path(__file__).parent
 
+# A test that uses one of these, itself or through another fixture, runs against an engine: marked `server`.
+ENGINES = {
+    "default_database",
+    "engine",
+    "gateway_to_lite",
+    "gateway_to_standalone",
+    "in_lite",
+    "in_server",
+    "lite",
+    "lite_database",
+    "lite_server",
+    "lite_uri",
+    "milvus_server",
+    "milvus_server_with_auth",
+    "own_server",
+    "place",
+    "shared_lite_uri",
+    "standalone",
+    "starts_engine",
+}
+SERVER_FOLDERS = ("engines/lite/inside",)
 
-@pytest.fixture(scope="session")
-def milvus_server_with_auth() -> Iterator[MilvusStandalone]:
-    """Milvus 2.3.5 standalone with users and TLS: ``.client_options`` has all that a client needs."""
-    with MilvusStandalone(auth=True, tls=True) as server:
-        yield server
-
-
-@pytest.fixture
-def lite_uri() -> Iterator[str]:
-    """A path to an embedded database that does not exist yet; released and removed afterwards."""
-    with LiteDatabase() as database:
-        yield database.uri
-
-
-@pytest.fixture(scope="session")
-def shared_lite_uri() -> Iterator[str]:
-    """A path to one embedded database for the whole session: use ``collection_name`` in it."""
-    with LiteDatabase() as database:
-        yield database.uri
-
-
-@pytest.fixture(scope="module")
-def lite(tmp_path_factory: pytest.TempPathFactory) -> Iterator[alula.Server]:
-    """An embedded database for one test module, connected."""
-    with alula.connect(str(tmp_path_factory.mktemp("lite") / "module.db")) as server:
-        yield server
-
-
-@pytest.fixture(scope="module")
-def standalone(milvus_server: MilvusStandalone) -> Iterator[alula.Server]:
-    """Milvus 2.3.5 standalone, connected."""
-    with alula.connect(milvus_server.uri) as server:
-        yield server
+# A test that uses one of these, or lies in one of the folders, takes long: marked `slow`.
+SLOW = {"imported", "installed_package", "own_server", "on_ray"}
+SLOW_FOLDERS = ("deploy", "faults", "sdk")
 
 
-@pytest.fixture(scope="module")
-def database(milvus_server: MilvusStandalone) -> Iterator[alula.Server]:
-    """A database of its own on Milvus 2.3.5 standalone, connected; dropped afterwards with all that is in it."""
-    name = f"alula_{uuid.uuid4().hex[:12]}"
-    client = milvus_server.client()
-    client.create_database(name)
-    with alula.connect(milvus_server.uri, database=name) as server:
-        yield server
-        for collection in server.client.list_collections():
-            server.client.drop_collection(collection)
-    client.drop_database(name)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests, and group them by module, so that one worker makes a module's fixtures; slow modules first."""
+    for item in items:
+        fixtures = set(getattr(item, "fixturenames", ()))
+        parameters = item.callspec.params.values() if hasattr(item, "callspec") else ()
+        fixtures |= {value for value in parameters if isinstance(value, str)}
+        folder = item.path.relative_to(TESTS).parent.as_posix()
+        if fixtures & ENGINES or folder.startswith(SERVER_FOLDERS):
+            item.add_marker("server")
+        if fixtures & SLOW or folder.startswith(SLOW_FOLDERS):
+            item.add_marker("slow")
+        item.add_marker(pytest.mark.xdist_group(str(item.path.relative_to(TESTS))))
+    items.sort(key=_rank)
 
 
-@pytest.fixture(scope="module", params=["lite", "standalone"])
-def engine(request: pytest.FixtureRequest) -> alula.Server:
-    """Each real engine in turn, connected."""
-    return request.getfixturevalue(request.param)
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Keep engines out of tests that are not marked `server`."""
+    if "milvus_lite.server" in sys.modules:
+        LiteEngine.start = start_engine if item.get_closest_marker("server") else _refuse
 
 
-@pytest.fixture
-def collection_name() -> str:
-    """A name that no other test uses."""
-    return f"alula_{uuid.uuid4().hex[:12]}"
+def _refuse(engine: object) -> None:
+    pytest.fail("This test starts Milvus Lite without a fixture that says so: see tests/fixtures/engines.py.")
+
+
+def _rank(item: pytest.Item) -> int:
+    """Slow tests first, then those that need a server: the last ones are short, and keep both workers busy."""
+    return 0 if item.get_closest_marker("slow") else 1 if item.get_closest_marker("server") else 2
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Name what skipped tests lack, once each."""
+    reasons = Counter(str(report.longrepr[2]) for report in terminalreporter.stats.get("skipped", []))
+    if reasons:
+        terminalreporter.section("skipped, for want of")
+        for reason, tests in reasons.most_common():
+            terminalreporter.line(f"{tests} tests: {reason.removeprefix('Skipped: ')}")

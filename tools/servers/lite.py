@@ -56,6 +56,14 @@ class LiteDatabase:
         engine = server_manager_instance._servers.get(self.uri)
         return None if engine is None or engine._p is None else engine._p.pid
 
+    @property
+    def ended(self) -> bool:
+        """True when the engine was started and has ended by itself."""
+        from milvus_lite.server_manager import server_manager_instance
+
+        engine = server_manager_instance._servers.get(self.uri)
+        return engine is not None and engine._p is not None and engine._p.poll() is not None
+
     def client(self) -> MilvusClient:
         """A new client of this database; starts the engine if it does not run."""
         return MilvusClient(self.uri)
@@ -140,6 +148,16 @@ class LiteServer:
             else:
                 return
         raise ServerError(f"Milvus Lite did not start at {self.uri}, or not within {START_SECONDS:.0f} s.")
+
+    @property
+    def pid(self) -> int | None:
+        """The engine's process id, or None while it does not run."""
+        return None if self._engine._p is None else self._engine._p.pid
+
+    def restart(self) -> None:
+        """Start an engine that has ended by itself, on the same data and port."""
+        self._engine.stop()
+        self.start()
 
     def kill(self) -> None:
         """End the engine as a crash would; ``start()`` brings it back on the same data."""

@@ -92,6 +92,17 @@ class MilvusStandalone:
         self._ports: dict[str, int] = {}
         self._process: subprocess.Popen[bytes] | None = None
 
+    @classmethod
+    def attached(cls, address: Mapping[str, Any], **options: Any) -> MilvusStandalone:
+        """A server that another process has started, by its `address` and with the same options."""
+        server = cls(address["data_dir"], **options)
+        server._ports = dict(address["ports"])
+        return server
+
+    def address(self) -> dict[str, Any]:
+        """What another process needs for `attached`, in JSON's types."""
+        return {"data_dir": str(self.data_dir), "ports": self._ports}
+
     def __enter__(self) -> MilvusStandalone:
         self.start()
         return self

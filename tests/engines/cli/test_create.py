@@ -81,28 +81,25 @@ def test_ctrl_c_leaves_nothing(new, drq, monkeypatch, capsys):
     assert not new.exists()
 
 
-def test_a_server_that_cannot_hold_the_type(fails, milvus_server, drq, flops):
-    at = ["create", "cli_cannot", "--uri", milvus_server.uri]
-    before = sorted(milvus_server.client().list_collections())
+def test_a_server_that_cannot_hold_the_type(fails, database, in_database, drq, flops):
+    at = ["create", "cli_cannot", *in_database]
     fails(1, [*at, "--index-type", "FLOPS_SPARSE", "--encoder", flops], "cannot index sparse", "Milvus 2.4", "DRQ")
     fails(1, [*at, "--index-type", "DRQ", "--layout", "adc", "--encoder", drq], "--layout hamming")
-    assert sorted(milvus_server.client().list_collections()) == before
+    assert database.client.list_collections() == []
 
 
-def test_a_server_that_fails_half_way(milvus_server, drq, monkeypatch, capsys):
+def test_a_server_that_fails_half_way(database, in_database, drq, monkeypatch, capsys):
     from pymilvus.exceptions import MilvusException
 
     def fail(*args, **options):
         raise MilvusException(message="the disk is full")
 
-    client = milvus_server.client()
-    before = sorted(client.list_collections())
     monkeypatch.setattr("pymilvus.MilvusClient.load_collection", fail)
     with pytest.raises(SystemExit) as stopped:
-        main(["create", "cli_half", "--uri", milvus_server.uri, "--index-type", "DRQ", "--encoder", str(drq)])
+        main(["create", "cli_half", *in_database, "--index-type", "DRQ", "--encoder", str(drq)])
     assert stopped.value.code == 1
     assert capsys.readouterr().err == "Error: Milvus could not create the collection 'cli_half': the disk is full.\n"
-    assert sorted(client.list_collections()) == before
+    assert database.client.list_collections() == []
 
 
 def test_paths_that_cannot_be_databases(fails, tmp_path, drq):

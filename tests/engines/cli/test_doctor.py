@@ -5,14 +5,13 @@ from __future__ import annotations
 from pymilvus import MilvusClient
 
 
-def test_milvus(alula, milvus_server):
-    before = sorted(milvus_server.client().list_collections())
-    result = alula("doctor", "--uri", milvus_server.uri)
+def test_milvus(alula, database, in_database):
+    result = alula("doctor", *in_database)
     assert (result.code, result.err) == (0, "")
     assert result.out.startswith("Milvus 2.3.5")
     assert "DRQ: yes, layout hamming" in result.out
     assert "FLOPS_SPARSE: no: " in result.out
-    assert sorted(milvus_server.client().list_collections()) == before
+    assert database.client.list_collections() == []
 
 
 def test_milvus_lite(alula, in_lite):

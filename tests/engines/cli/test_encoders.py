@@ -16,12 +16,6 @@ from tests.tiny_encoders import TinyText, write_drq
 
 
 @pytest.fixture
-def in_database(database):
-    """Options that name a database of its own on the server."""
-    return ["--uri", database.uri, "--database", database.login["database"]]
-
-
-@pytest.fixture
 def at(lite_uri):
     """Options that name a database without encoders."""
     return ["--uri", lite_uri]

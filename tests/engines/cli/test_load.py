@@ -4,26 +4,19 @@ from __future__ import annotations
 
 import json
 import os
-import random
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-import pytest
 from pymilvus import MilvusClient
 
-import alula as alula_library
 from alula.ingest.journal import Journal
-from alula.milvus import any_of
-from tests.fixtures.command_line import ROWS, check_failure, finish, start, write_rows
-from tools.servers.standalone import MilvusStandalone
-
-MANY = 40_000
+from tests.fixtures.command_line import MANY, ROWS, check_failure, created, finish, start, wait_for_rows, write_rows
+from tests.waiting import wait_until
 
 
 def vectors(rows=3, dim=8):
@@ -231,27 +224,6 @@ def test_wrong_encoder_and_collection(fails, in_server, rows_file, other_drq, fl
     fails(2, ["load", "missing", rows_file, *in_server.opened], "no collection 'missing'", in_server.name)
 
 
-def created(alula, uri, name, drq, file):
-    opened = ["--uri", uri, "--encoder", drq]
-    assert alula("create", name, "--index-type", "DRQ", "--like", file, *opened).code == 0
-    return opened
-
-
-def wait_for_rows(client, name, at_least=1):
-    """Return when a load, in another process, has had some rows acknowledged."""
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline:
-        rows = client.query(name, filter="", output_fields=["count(*)"], consistency_level="Strong")[0]["count(*)"]
-        if rows >= at_least:
-            return
-    raise AssertionError("the load wrote nothing")
-
-
-@pytest.fixture(scope="module")
-def many(tmp_path_factory):
-    return write_rows(tmp_path_factory.mktemp("many") / "many.parquet", MANY)
-
-
 def test_ctrl_c_and_again(alula, milvus_server, drq, many, tmp_path):
     name = "cli_ctrl_c"
     client = milvus_server.client()
@@ -273,9 +245,7 @@ def test_ctrl_c_in_milvus_lite(alula, lite_uri, drq, many, tmp_path):
     opened = created(alula, lite_uri, "w", drq, many)
     process = start("load", "w", many, *opened, "--debug", cwd=tmp_path)
     size = Path(lite_uri).stat().st_size
-    deadline = time.monotonic() + 60
-    while Path(lite_uri).stat().st_size < size + 500_000 and time.monotonic() < deadline:
-        time.sleep(0.02)
+    wait_until(lambda: Path(lite_uri).stat().st_size >= size + 500_000, "the load to write")
     os.killpg(process.pid, signal.SIGINT)
     stopped = finish(process)
     assert stopped.code == 130
@@ -283,59 +253,6 @@ def test_ctrl_c_in_milvus_lite(alula, lite_uri, drq, many, tmp_path):
     again = alula("load", "w", many, *opened, "--resume")
     assert (again.code, again.err) == (0, "")
     assert f"w now contains {MANY:,}." in again.out
-
-
-@pytest.mark.parametrize("where", ["lite", "server", "server, import"])
-def test_a_loader_that_is_killed(alula, where, drq, many, tmp_path, request):
-    """Killed at a random moment, twice, and gone on with: exactly the rows are there."""
-    name = "killed"
-    more = ["--resume", *(["--via", "import", "--stage", tmp_path / "stage"] if "import" in where else [])]
-    uri = request.getfixturevalue("lite_uri") if where == "lite" else request.getfixturevalue("milvus_server").uri
-    opened = created(alula, uri, name, drq, many)
-    for _ in range(2):
-        process = start("load", name, many, *opened, *more, cwd=tmp_path)
-        deadline = time.monotonic() + 60
-        while not Path("alula-killed.journal").exists() and process.poll() is None and time.monotonic() < deadline:
-            time.sleep(0.01)
-        time.sleep(random.Random().uniform(0, 1.5))
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-    last = alula("load", name, many, *opened, *more)
-    assert (last.code, last.err) == (0, "")
-    with alula_library.connect(uri) as server:
-        rows = server.client.query(name, filter="", output_fields=["count(*)"], consistency_level="Strong")
-        assert rows[0]["count(*)"] == MANY
-        found = set()
-        for i in range(0, MANY, 10_000):
-            ids = any_of("id", [f"row {j}" for j in range(i, i + 10_000)])
-            found |= {row["id"] for row in server.client.query(name, filter=ids, output_fields=["id"])}
-        assert len(found) == MANY
-        server.client.drop_collection(name)
-
-
-def test_a_server_that_is_killed_and_comes_back(alula, drq, many, tmp_path):
-    with MilvusStandalone() as server:
-        opened = created(alula, server.uri, "w", drq, many)
-        process = start("load", "w", many, *opened, cwd=tmp_path)
-        wait_for_rows(server.client(), "w")
-        server.kill()
-        server.start()
-        done = finish(process)
-        assert (done.code, done.err) == (0, "")
-        assert f"w now contains {MANY:,}." in done.out
-
-
-def test_a_server_that_stays_away(alula, drq, many, tmp_path):
-    with MilvusStandalone() as server:
-        opened = created(alula, server.uri, "w", drq, many)
-        process = start("load", "w", many, *opened, "--retry-timeout", "1", cwd=tmp_path)
-        wait_for_rows(server.client(), "w")
-        server.kill()
-        check_failure(finish(process), 1, "Milvus could not", "acknowledged", "--resume")
-        server.start()
-        again = alula("load", "w", many, *opened, "--resume")
-        assert (again.code, again.err) == (0, "")
-        assert f"w now contains {MANY:,}." in again.out
 
 
 def test_what_an_import_needs(alula, fails, place, rows_file, tmp_path):

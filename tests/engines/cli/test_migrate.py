@@ -28,8 +28,8 @@ def encoder(folder):
 
 
 @pytest.fixture
-def engine(standalone):
-    return standalone
+def engine(default_database):
+    return default_database
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ TITLES = ["the cat sees", "a red bird", "blue dog", "dog sees the bird", "red re
 
 
 @pytest.fixture(scope="module")
-def uri():
+def uri(starts_engine):
     with LiteDatabase() as database:
         yield database.uri
 

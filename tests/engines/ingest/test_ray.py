@@ -30,7 +30,7 @@ SECRET = "a-token-that-nobody-may-read"
 
 
 @pytest.fixture(scope="module")
-def cluster(tmp_path_factory):
+def on_ray(tmp_path_factory):
     """A Ray cluster of two cores on this machine."""
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # listen at 127.0.0.1 alone
@@ -68,7 +68,7 @@ def small_batches(monkeypatch):
 
 
 @pytest.fixture
-def collection(standalone, milvus_server, drq, collection_name, small_batches):
+def collection(milvus_server, drq, collection_name, small_batches):
     with alula.connect(milvus_server.uri, token=SECRET) as server:
         made = alula.Collection.create(
             server, collection_name, encoder=drq.path, index_type="DRQ", columns=["year:INT64"]
@@ -116,7 +116,7 @@ def workers():
     return found
 
 
-def test_all_rows_arrive_but_for_the_bad_ones_and_no_secret_is_logged(collection, cluster, drq, rows, tmp_path):
+def test_all_rows_arrive_but_for_the_bad_ones_and_no_secret_is_logged(collection, on_ray, drq, rows, tmp_path):
     spoiled = rows["embedding"].copy()
     spoiled[BAD, 3] = np.nan
     ids = rows["id"].copy()
@@ -126,7 +126,7 @@ def test_all_rows_arrive_but_for_the_bad_ones_and_no_secret_is_logged(collection
     letters = tmp_path / "dead.parquet"
     seen = []
     report = collection.load(
-        file, engine=cluster, max_errors=5, dead_letters=letters, progress=lambda s: seen.append((s.read, s.written))
+        file, engine=on_ray, max_errors=5, dead_letters=letters, progress=lambda s: seen.append((s.read, s.written))
     )
     check(collection, drq, rows, without=bad)
     assert (report.rows, report.total, report.written, report.bad) == (ROWS - 5, ROWS - 5, ROWS - 5, 5)
@@ -142,10 +142,10 @@ def test_all_rows_arrive_but_for_the_bad_ones_and_no_secret_is_logged(collection
     assert files
     assert not [log for log in files if SECRET.encode() in log.read_bytes()]
     with pytest.raises(DataError, match=r"2 rows of .* more than max_errors=1"):  # the words of a worker
-        collection.load(ArraySource(spoiled, {"id": rows["id"], "year": rows["year"]}), engine=cluster, max_errors=1)
+        collection.load(ArraySource(spoiled, {"id": rows["id"], "year": rows["year"]}), engine=on_ray, max_errors=1)
 
 
-def test_a_worker_is_killed(collection, cluster, drq, rows, tmp_path):
+def test_a_worker_is_killed(collection, on_ray, drq, rows, tmp_path):
     killed = []
 
     def kill(status):
@@ -156,7 +156,7 @@ def test_a_worker_is_killed(collection, cluster, drq, rows, tmp_path):
 
     journal = Journal(tmp_path / "journal")
     source = ArraySource(rows["embedding"], {"id": rows["id"], "year": rows["year"]})
-    report = collection.load(source, engine=cluster, journal=journal, progress=kill)
+    report = collection.load(source, engine=on_ray, journal=journal, progress=kill)
     assert killed
     assert journal.doubtful  # what came after the loss was looked at again
     assert not report.verification.problem
@@ -179,7 +179,7 @@ with alula.connect(uri) as server:
 """
 
 
-def test_the_driver_is_killed(collection, cluster, drq, rows, tmp_path):
+def test_the_driver_is_killed(collection, on_ray, drq, rows, tmp_path):
     import ray
 
     file, journal = write(tmp_path / "rows.parquet", rows), tmp_path / "journal"
@@ -201,7 +201,7 @@ def test_the_driver_is_killed(collection, cluster, drq, rows, tmp_path):
     assert 0 < with_journal.read_rows < ROWS
     with pytest.raises(UsageError, match="another engine"):
         collection.load(file, journal=with_journal)
-    report = collection.load(file, journal=with_journal, engine=cluster)
+    report = collection.load(file, journal=with_journal, engine=on_ray)
     assert report.rows == report.total == ROWS
     assert report.written < ROWS
     assert with_journal.doubtful
@@ -209,18 +209,18 @@ def test_the_driver_is_killed(collection, cluster, drq, rows, tmp_path):
     check(collection, drq, rows)
 
 
-def test_what_cannot_be_loaded_by_ray(collection, cluster, lite, drq, rows, tmp_path):
+def test_what_cannot_be_loaded_by_ray(collection, on_ray, lite, drq, rows, tmp_path):
     embedded = alula.Collection.create(lite, "embedded", encoder=drq.path, index_type="DRQ", columns=["year:INT64"])
     source = ArraySource(rows["embedding"][:50], {"id": rows["id"][:50], "year": rows["year"][:50]})
     with pytest.raises(UsageError, match="Milvus Lite admits one process"):
-        embedded.load(source, engine=cluster)
+        embedded.load(source, engine=on_ray)
     lines = tmp_path / "rows.jsonl"
     lines.write_text('{"id": 1, "year": 2, "embedding": %s}\n' % ([0.5] * DIM))
     with pytest.raises(UsageError, match=r"rows\.jsonl cannot be cut into slices"):
-        collection.load(lines, engine=cluster)
+        collection.load(lines, engine=on_ray)
     collection.load(source)
     with pytest.raises(UsageError, match='leave mode="insert" out'):
-        collection.load(source, engine=cluster, mode="insert")
+        collection.load(source, engine=on_ray, mode="insert")
     assert collection.count() == 50
 
 

@@ -119,7 +119,7 @@ def test_rows_that_pymilvus_wrote_are_the_same(engine, made):
     assert [same_rows(rows[i - 5], given, i, fields) for i in range(ROWS)] == [None] * ROWS
 
 
-def test_an_upsert_replaces(standalone, milvus_server, collection_name, request):
+def test_an_upsert_replaces(standalone, collection_name, request):
     engine = standalone
     name, fields = collection_name, (*SCALARS[:1], BINARY)
     schema, index = engine.client.create_schema(auto_id=False), engine.client.prepare_index_params()

@@ -6,7 +6,6 @@ import os
 import random
 import signal
 import threading
-import time
 
 import numpy as np
 import pytest
@@ -19,7 +18,7 @@ from alula.milvus.retrying import RateLimiter
 from alula.sources import ArraySource
 from tests.small_collections import DIM
 from tests.tiny_encoders import random_vectors, write_drq, write_flops
-from tools.servers.lite import LiteDatabase
+from tests.waiting import wait_until
 
 QUERIES = random_vectors(3, DIM, seed=2)
 COUNT = 400
@@ -251,15 +250,21 @@ def test_two_refreshes_at_once_take_over_each_row_once(lite, drq, collection_nam
     collection.drop()
 
 
-def test_a_server_that_is_gone_leaves_the_replica_as_it_was(drq, collection_name):
-    with LiteDatabase() as database, alula.connect(database.uri) as server:
+def kill(database):
+    """Kill an embedded engine, and return when its process has ended."""
+    pid = database.pid
+    os.kill(pid, signal.SIGKILL)
+    wait_until(lambda: database.ended, f"the end of process {pid}")
+
+
+def test_a_server_that_is_gone_leaves_the_replica_as_it_was(lite_database, drq, collection_name):
+    with alula.connect(lite_database.uri) as server:
         collection = create(server, collection_name, drq)
         insert(collection, list(range(COUNT)), 1)
         replica = alula.Replica(collection, columns=["year"])
         before = everything(replica)
         collection.delete([1, 2, 3])
-        os.kill(database.pid, signal.SIGKILL)
-        time.sleep(0.2)
+        kill(lite_database)
         with pytest.raises(ServerError, match="engine has ended"):
             replica.refresh()
         assert everything(replica) == before
@@ -267,9 +272,9 @@ def test_a_server_that_is_gone_leaves_the_replica_as_it_was(drq, collection_name
             replica.search(QUERIES)  # exact scores come from Milvus
 
 
-def test_a_server_that_ends_while_it_is_read(drq, collection_name, monkeypatch):
+def test_a_server_that_ends_while_it_is_read(lite_database, drq, collection_name, monkeypatch):
     monkeypatch.setattr(reading, "MAX_PAGE_ROWS", 100)
-    with LiteDatabase() as database, alula.connect(database.uri) as server:
+    with alula.connect(lite_database.uri) as server:
         collection = create(server, collection_name, drq)
         insert(collection, list(range(COUNT)), 1)
         replica = alula.Replica(collection, columns=["year"])
@@ -277,9 +282,8 @@ def test_a_server_that_ends_while_it_is_read(drq, collection_name, monkeypatch):
         insert(collection, list(range(COUNT)), 5)
 
         def end(status):
-            if status.read >= 200 and database.pid is not None:
-                os.kill(database.pid, signal.SIGKILL)
-                time.sleep(0.2)
+            if status.read >= 200 and lite_database.pid is not None:
+                kill(lite_database)
 
         with pytest.raises(ServerError):
             replica.refresh(progress=end)

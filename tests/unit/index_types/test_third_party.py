@@ -19,7 +19,7 @@ ROWS, QUERIES, CANDIDATES, LIMIT = 300, 5, 40, 10
 
 
 @pytest.fixture(scope="module")
-def environment(tmp_path_factory):
+def installed_package(tmp_path_factory):
     """The example, really installed: an environment in which Python finds it beside Alula."""
     folder = tmp_path_factory.mktemp("third_party")
     shutil.copytree(EXAMPLE, folder / "source")  # building leaves files beside the source
@@ -30,10 +30,10 @@ def environment(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def alula(environment):
+def alula(installed_package):
     def run(*args):
         command = [sys.executable, "-m", "alula.cli", *map(str, args)]
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
+        done = subprocess.run(command, env=installed_package, capture_output=True, text=True, timeout=120, check=False)
         assert done.returncode == 0, done.stderr
         return done.stdout
 

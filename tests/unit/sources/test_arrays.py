@@ -52,7 +52,16 @@ def test_a_column_of_another_length(length):
         ArraySource(np.zeros((3, 2)), {"id": list(range(length))})
 
 
-@pytest.mark.parametrize("values", [[1, "a", 3], [object(), 2, 3], 7, [2**80, 1, 2], np.zeros((3, 2))], ids=str)
+NO_COLUMNS = {
+    "mixed": [1, "a", 3],
+    "objects": [object(), 2, 3],
+    "a number": 7,
+    "beyond 64 bits": [2**80, 1, 2],
+    "a matrix": np.zeros((3, 2)),
+}
+
+
+@pytest.mark.parametrize("values", NO_COLUMNS.values(), ids=NO_COLUMNS.keys())
 def test_a_column_that_is_no_column(values):
     with pytest.raises(DataError, match="The columns cannot be read"):
         ArraySource(np.zeros((3, 2)), {"id": values})
