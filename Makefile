@@ -1,6 +1,7 @@
 # Every target makes the environment it needs in .venv: a fresh clone needs Python 3.10 or newer (with venv) and git.
 #
 #   make PYTHON3=python3.12 test     another Python for .venv
+#   make WORKERS=4 test              tests in four processes; WORKERS=0 runs them in one, for a debugger
 #   make TORCH_INDEX=URL test        another package index for torch alone, for instance PyTorch's own CPU index:
 #                                    https://download.pytorch.org/whl/cpu (without it, Linux gets the CUDA build)
 #   PIP_EXTRA_INDEX_URL, PIP_FIND_LINKS and pip's other variables and settings are honoured in every step.
@@ -12,11 +13,13 @@ TORCH_INDEX ?=
 PYTHON := $(VENV)/bin/python
 PIP := $(PYTHON) -m pip install --disable-pip-version-check -c constraints.txt
 STAMP := $(VENV)/.installed
+WORKERS ?= 2
+PYTEST = $(PYTHON) -m pytest -n $(WORKERS)
 
 export QUICK
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo test lint lint-style lint-format lint-types format bench bench-papers bench-load bench-speed bench-gateway clean
+.PHONY: help env demo check test test-all lint lint-style lint-format lint-types format bench bench-papers bench-load bench-speed bench-gateway clean
 
 help:  ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' Makefile | awk 'BEGIN {FS = ":.*## "} {printf "  make %-13s %s\n", $$1, $$2}'
@@ -26,8 +29,14 @@ env: $(STAMP)  ## Make .venv with everything that the other targets need
 demo: $(STAMP)  ## Train, load and search real vectors in a real Milvus, from nothing
 	$(PYTHON) -m examples.demo
 
-test: $(STAMP)  ## Run the tests, real Milvus servers included (ARGS="-k name" passes options to pytest)
-	$(PYTHON) -m pytest $(ARGS)
+check: lint  ## Run lint, and the tests that need no server: some three minutes
+	$(PYTEST) -m "not server and not slow" $(ARGS)
+
+test: $(STAMP)  ## Run all tests but the slow ones, real engines included (ARGS="-k name" passes options to pytest)
+	$(PYTEST) -m "not slow" $(ARGS)
+
+test-all: $(STAMP)  ## Run every test: kills, imports, fuzzing, other SDKs and programs too
+	$(PYTEST) $(ARGS)
 
 lint: lint-style lint-format lint-types  ## Run every check of style, format and types
 
