@@ -14,8 +14,8 @@ import torch
 from alula.encoders import Metric
 from alula_exporters import TrainingData, make_training_data
 from alula_exporters.backbones import Backbone, image_backbone
+from alula_exporters.choices import LabelLoss
 from alula_exporters.dense import BackboneConfig, train_backbone
-from alula_exporters.losses import LabelLoss
 from alula_exporters.quality import label_quality, similarity
 from benchmarks.fashion import load_fashion_mnist
 from benchmarks.papers.datasets import F32, I64, SPLIT, unit

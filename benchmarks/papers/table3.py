@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from alula_exporters import DrqConfig, train_drq
-from alula_exporters.losses import LabelLoss
+from alula_exporters.choices import LabelLoss
 from benchmarks.papers.datasets import F32, spread
 from benchmarks.papers.labelled import Pictures, dense_network, judge, load_pictures, unit_vectors
 from benchmarks.report import Report, say

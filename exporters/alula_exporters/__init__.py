@@ -9,12 +9,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from alula_exporters.card import write_card
     from alula_exporters.checkpoint import Checkpoint
     from alula_exporters.data import TrainingData, load_training_data, make_training_data
     from alula_exporters.dense import BackboneConfig, train_backbone
     from alula_exporters.drq import DrqConfig, export_drq, train_drq
     from alula_exporters.flops import FlopsConfig, export_flops, train_flops
-    from alula_exporters.model_card import write_card
     from alula_exporters.records import Recorder
 
 __all__ = [
@@ -41,7 +41,7 @@ _HOMES = {
     **dict.fromkeys(("DrqConfig", "export_drq", "train_drq"), "alula_exporters.drq"),
     **dict.fromkeys(("FlopsConfig", "export_flops", "train_flops"), "alula_exporters.flops"),
     "Recorder": "alula_exporters.records",
-    "write_card": "alula_exporters.model_card",
+    "write_card": "alula_exporters.card",
 }
 
 

@@ -7,35 +7,36 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import click
 
 from alula.errors import UsageError
+from alula_exporters.choices import Activation, DrqLoss, FlopsLoss, Mode, Regulariser
 from alula_exporters.extras import needs_extra
-from alula_exporters.job import Job, Kind, job_options, run_job
-from alula_exporters.summary import drq_lines, flops_lines
+from alula_exporters.train_job import Trainer, run_training
+from alula_exporters.train_options import FILE, TrainOptions, train_options
 
 
 @click.group()
 def train() -> None:
-    """Train an encoder from your own vectors, images or texts; the result is one ONNX file.
+    """Train an encoder on your own vectors, images or texts; the result is one ONNX file.
 
     Training needs the vectors only: no labels, no texts, no GPU. It learns from a sample, so minutes are enough for
-    any size. With labels it can train a network for images or texts too (--backbone). Which one?
+    any size. With labels it can train a network for images or texts too (--backbone).
 
     \b
-    flops  sparse rows; search cost is a number you ask for. Best recall per millisecond with your vectors kept.
+    flops  sparse rows; you set the search cost as a number. Best recall per millisecond with your vectors kept.
     drq    compact codes; one file serves every code length. Best recall per byte of memory.
 
-    Options can be kept in a TOML file, in a table named as the command, and read with --config: dim = 4096 under
-    [flops] is --dim 4096. So can DATA (data = "words.npy"); paths are relative to the file's folder. The command
-    line wins over the file.
+    Options can be read from a TOML file with --config, from a table named like the command: dim = 4096 under
+    [flops] is --dim 4096. DATA is a key too (data = "words.npy"); paths are relative to the file's folder. The command
+    line overrides the file.
     """
 
 
 @train.command()
-@job_options
+@train_options
 @click.option(
     "--dim",
     default=4096,
@@ -60,20 +61,20 @@ def train() -> None:
 )
 @click.option(
     "--activation",
-    type=click.Choice(["top-k", "relu", "soft-threshold"]),
+    type=click.Choice(get_args(Activation)),
     default="top-k",
     show_default=True,
-    help="What makes a row sparse. top-k: every row keeps its --nnz heaviest terms, as in a keyword index of fixed "
-    "length; it found most neighbours at the same cost. relu: rows as long as training makes them, as in SPLADE. "
+    help="Activation that makes rows sparse. top-k: every row keeps its --nnz heaviest terms, as in a keyword index of "
+    "fixed length; it found most neighbours at the same cost. relu: rows as long as training makes them, as in SPLADE. "
     "soft-threshold: relu for positive and negative terms, each stored in a dimension of its own.",
 )
 @click.option(
     "--regulariser",
-    type=click.Choice(["flops", "l1", "none"]),
+    type=click.Choice(get_args(Regulariser)),
     default="flops",
     show_default=True,
-    help="What training pays for besides wrong similarities. flops: long posting lists, so rows spread evenly over the "
-    "inverted index. l1: the sum of weights, which leaves a few lists long. none: nothing, for comparison.",
+    help="Penalty beside the loss. flops: long posting lists, so rows spread evenly over the inverted index. l1: the "
+    "sum of weights, which leaves a few lists long. none: for comparison.",
 )
 @click.option(
     "--most-nnz",
@@ -84,7 +85,7 @@ def train() -> None:
 @click.option(
     "--weight",
     type=float,
-    help="Weight (lambda) of the regulariser, instead of a cost to reach: the cost is then what comes out.",
+    help="Weight (lambda) of the regulariser, instead of a target cost; the cost then follows from it.",
 )
 @click.option(
     "--ramp",
@@ -97,18 +98,17 @@ def train() -> None:
 )
 @click.option(
     "--loss",
-    type=click.Choice(["distillation", "contrastive", "triplet", "arcface", "adaptive-margin"]),
+    type=click.Choice(get_args(FlopsLoss)),
     show_default="contrastive with labels, else distillation",
-    help="What training pays for. distillation: other neighbours than the vectors have. The others: rows of one label "
-    "that are far from each other; contrastive compares all pairs of a batch, triplet the hardest, arcface learns a "
-    "direction for each label.",
+    help="Training loss. distillation preserves the vectors' neighbours. The others pull rows of one label together: "
+    "contrastive compares all pairs of a batch, triplet the hardest, arcface learns a direction for each label.",
 )
-def flops(job: Job, *, loss: str | None, **options: Any) -> None:
+def flops(common: TrainOptions, *, loss: str | None, **options: Any) -> None:
     """Train a FLOPS_SPARSE encoder on DATA (.npy, Parquet, ...).
 
-    A row becomes a few dozen non-zeros in a few thousand dimensions. FLOPs is what a search costs: the number of
-    multiplications that a pair of rows takes. Training spreads the rows evenly over the dimensions until the cost is
-    what you asked for, and keeps near rows near.
+    A row becomes a few dozen non-zeros in a few thousand dimensions. FLOPs is the search cost: the number of
+    multiplications for a pair of rows. Training spreads the rows evenly over the dimensions until the cost reaches
+    the requested one, and keeps near rows near.
 
     \b
     alula train flops words.npy --out words-flops.onnx
@@ -118,22 +118,22 @@ def flops(job: Job, *, loss: str | None, **options: Any) -> None:
     with needs_extra("Training", "train"):
         from alula_exporters.flops import FlopsConfig, export_flops, train_flops  # noqa: PLC0415 (torch)
 
-        chosen: Any = job.loss(loss, "distillation")
-        config = FlopsConfig(loss=chosen, **job.shared_options, **options)
-        run_job(job, Kind(partial(train_flops, config=config), export_flops, flops_lines, chosen))
+        chosen: Any = common.loss(loss, "distillation")
+        config = FlopsConfig(loss=chosen, **common.config, **options)
+        run_training(common, Trainer(partial(train_flops, config=config), export_flops, chosen))
 
 
 @train.command()
-@job_options
+@train_options
 @click.option(
     "--mode",
-    type=click.Choice(["default", "linear", "paper", "separate"]),
+    type=click.Choice(get_args(Mode)),
     default="default",
     show_default=True,
-    help="What the levels of a code share. default: few codebooks (two for vectors of up to 64 numbers), which later "
-    "levels turn and scale. linear: the same, but mapped by any matrix. paper: one codebook, scaled only, as published "
-    "(Song et al., IJCAI 2019): the smallest file, more quantisation error. separate: a codebook for each level, the "
-    "usual residual quantisation (RQ).",
+    help="Parameters that the levels of a code share. default: few codebooks (two for vectors of up to 64 numbers), "
+    "which later levels rotate and scale. linear: the same, but mapped by any matrix. paper: one codebook, scaled "
+    "only, as published (Song et al., IJCAI 2019): the smallest file, more quantisation error. separate: one codebook "
+    "per level, the usual residual quantisation (RQ).",
 )
 @click.option("--levels", type=int, show_default="16 bytes", help="Bytes of the longest code.")
 @click.option("--bits", type=int, show_default="128 bits", help="The same in bits, a multiple of 8.")
@@ -141,27 +141,27 @@ def flops(job: Job, *, loss: str | None, **options: Any) -> None:
     "--sign-bits",
     default=256,
     show_default=True,
-    help="Bits for candidates by Hamming distance, a multiple of 8. More find more, and are searched more slowly.",
+    help="Bits for candidates by Hamming distance, a multiple of 8. More find more, and search is slower.",
 )
 @click.option("--epochs", default=8, show_default=True, help="Passes over the rows. 4 are nearly as good.")
 @click.option(
     "--beam",
     default=5,
     show_default=True,
-    help="Codes tried side by side while encoding a row; 1 is five times as fast and clearly worse.",
+    help="Beam width while encoding a row; 1 is five times as fast and clearly worse.",
 )
 @click.option(
     "--loss",
-    type=click.Choice(["distortion", "contrastive", "triplet", "arcface", "adaptive-margin"]),
+    type=click.Choice(get_args(DrqLoss)),
     show_default="contrastive with labels, else distortion",
-    help="What training pays for. distortion: how far rows are from their codes. The others, beside it: rows of one "
-    "label that are far from each other, which trains the --backbone; adaptive-margin is the DRQ paper's.",
+    help="Training loss. distortion: the quantisation error. The others add to it a loss on labels, which trains the "
+    "--backbone; adaptive-margin is the DRQ paper's.",
 )
-def drq(job: Job, *, levels: int | None, bits: int | None, loss: str | None, **options: Any) -> None:
+def drq(common: TrainOptions, *, levels: int | None, bits: int | None, loss: str | None, **options: Any) -> None:
     """Train a DRQ encoder on DATA (.npy, Parquet, ...).
 
     A row becomes a code of a byte per level (16 levels: 128 bits), and every shorter prefix is a code too: choose the
-    length when you search, not when you train. 32 bits find candidates, 128 bits rank nearly as the vectors do.
+    length when you search, not when you train. 32 bits find candidates, 128 bits rank nearly like the vectors.
 
     \b
     alula train drq words.npy --out words-drq.onnx
@@ -170,19 +170,19 @@ def drq(job: Job, *, levels: int | None, bits: int | None, loss: str | None, **o
     with needs_extra("Training", "train"):
         from alula_exporters.drq import DrqConfig, export_drq, train_drq  # noqa: PLC0415 (torch)
 
-        if job.labelled and job.backbone is None:
+        if common.labelled and common.backbone is None:
             raise UsageError(
-                "Labels teach a backbone, and codes stand for vectors as they are; give --backbone too, or leave the "
-                "labels out."
+                "Labels train a backbone, and codes of given vectors cannot use them; give --backbone too, or leave "
+                "out the labels."
             )
         # a frozen backbone learns from the labels before the codes are trained, if at all
-        chosen: Any = "distortion" if job.frozen and loss is None else job.loss(loss, "distortion")
-        config = DrqConfig(loss=chosen, levels=_levels(levels, bits), **job.shared_options, **options)
-        run_job(job, Kind(partial(train_drq, config=config), export_drq, drq_lines, chosen))
+        chosen: Any = "distortion" if common.frozen and loss is None else common.loss(loss, "distortion")
+        config = DrqConfig(loss=chosen, levels=_levels(levels, bits), **common.config, **options)
+        run_training(common, Trainer(partial(train_drq, config=config), export_drq, chosen))
 
 
 @click.command()
-@click.argument("file", type=click.Path(path_type=Path, exists=True, dir_okay=False))
+@click.argument("file", type=FILE)
 @click.option(
     "--out",
     type=click.Path(path_type=Path, exists=True, file_okay=False),
@@ -193,14 +193,13 @@ def drq(job: Job, *, levels: int | None, bits: int | None, loss: str | None, **o
 def card(file: Path, out: Path | None, force: bool) -> None:
     """Write the model card of an encoder FILE.
 
-    It is a Markdown file and a folder of pictures, which say what the encoder is, how to search with it, on what and
-    how it was trained, how good it was on rows that training did not see, and where its limits are. All of it comes
-    from FILE.
+    It is a Markdown file and a folder of plots: description, search commands, training data and recipe, quality on
+    held-out rows, and limits. All of it comes from FILE.
 
     \b
     alula card words-flops.onnx     writes words-flops.md and words-flops/*.png
     """
-    from alula_exporters.model_card import write_card  # noqa: PLC0415 (onnxruntime)
+    from alula_exporters.card import write_card  # noqa: PLC0415 (onnxruntime)
 
     click.echo(f"Wrote {write_card(file, out, force=force)}.")
 

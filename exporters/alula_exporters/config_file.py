@@ -1,4 +1,4 @@
-"""Options of a training command from a TOML file: ``--config``, checked before anything is read or trained."""
+"""Read training options from a TOML file (``--config``), checked before training."""
 
 from __future__ import annotations
 
@@ -12,23 +12,17 @@ import click
 
 from alula.errors import UsageError
 
-_NUMBERS = (
-    (click.types.BoolParamType, (bool,), "true or false"),
-    (click.types.IntParamType, (int,), "a whole number"),
-    (click.types.FloatParamType, (int, float), "a number"),
-)
-
 
 def read_config(ctx: click.Context, param: click.Parameter, path: Path | None) -> None:
-    """Callback of ``--config``: the file's table named as the command becomes click's ``default_map``.
+    """Callback of ``--config``: makes the command's table click's ``default_map``.
 
-    So the command line and the environment win over the file, and the file over the defaults. Paths in the file are
-    relative to its folder.
+    So the command line and the environment override the file, and the file the defaults. Values are read as on the
+    command line; paths in the file are relative to its folder.
 
     Args:
         ctx: The command's context.
-        param: The option ``--config`` itself, which a file cannot hold.
-        path: The file; None when the option was not given.
+        param: The option ``--config`` itself, which a file cannot contain.
+        path: The file; None if the option was not given.
 
     Raises:
         UsageError: If the file is not TOML, has no such table, or a key or value in it does not fit the command; the
@@ -46,32 +40,13 @@ def read_config(ctx: click.Context, param: click.Parameter, path: Path | None) -
         option = known[key]
         if option.name in values:
             raise UsageError(f"{path}: [{command}] gives '{option_key(option)}' twice; leave one out.")
-        values[str(option.name)] = _checked(ctx, option, value, f"{path}: '{given}' in [{command}]", path.parent)
+        values[str(option.name)] = _convert(ctx, option, value, f"{path}: '{given}' in [{command}]", path.parent)
     ctx.default_map = {**(ctx.default_map or {}), **values}
 
 
 def option_key(option: click.Parameter) -> str:
-    """The key of an option in the file: ``--max-rows`` is ``max-rows``, the argument VECTORS is ``vectors``."""
+    """The key of an option in the file: ``--max-rows`` is ``max-rows``, the argument DATA is ``data``."""
     return _keys(option)[0]
-
-
-def to_toml(tables: Mapping[str, Mapping[str, Any]]) -> str:
-    """TOML of tables of texts, numbers and booleans (and lists of them), as `read_config` takes it."""
-    lines = []
-    for name, table in tables.items():
-        lines += [f"[{name}]", *(f"{key} = {_value(value)}" for key, value in table.items()), ""]
-    return "\n".join(lines)
-
-
-def _value(value: Any) -> str:
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, list | tuple):
-        return f"[{', '.join(map(_value, value))}]"
-    if not isinstance(value, str):
-        return repr(value)
-    escaped = (char if char.isprintable() and char not in '"\\' else rf"\U{ord(char):08x}" for char in value)
-    return f'"{"".join(escaped)}"'
 
 
 def _keys(option: click.Parameter) -> list[str]:
@@ -82,7 +57,7 @@ def _keys(option: click.Parameter) -> list[str]:
 
 def _table(path: Path, command: str) -> Mapping[str, Any]:
     if sys.version_info >= (3, 11):
-        import tomllib  # noqa: PLC0415 (tomli comes with the extra 'train', and 'alula --help' must work without)
+        import tomllib  # noqa: PLC0415 (beside its twin)
     else:
         import tomli as tomllib  # noqa: PLC0415
     try:
@@ -106,31 +81,13 @@ def _nearest(key: str, known: Iterable[str]) -> str:
     return f"Did you mean '{near[0]}'?" if near else f"Its options are {', '.join(sorted(known))}."
 
 
-def _checked(ctx: click.Context, option: click.Parameter, value: Any, where: str, folder: Path) -> Any:
-    """The value as click takes it from a ``default_map``, or an error that says where it stands."""
-    if option.multiple and isinstance(value, list):
-        return [_checked_item(option, item, where, folder) for item in value]
-    checked = _checked_item(option, value, where, folder)
-    if not isinstance(option.type, click.Path):  # whether that exists matters only if the command line does not win
-        try:
-            option.type_cast_value(ctx, checked)
-        except click.BadParameter as error:
-            reason = error.message
-            if isinstance(option.type, click.Choice):  # of which click shows the words in lower case
-                reason = f"'{value}' is not one of {', '.join(map(str, option.type.choices))}."
-            raise UsageError(f"{where} cannot be used: {reason}") from None
-    return checked
-
-
-def _checked_item(option: click.Parameter, value: Any, where: str, folder: Path) -> Any:
-    types, words = next(
-        ((types, words) for kind, types, words in _NUMBERS if isinstance(option.type, kind)),
-        ((str,), "a text in quotes"),
-    )
-    if type(value) not in types:  # not isinstance: true is no whole number
-        raise UsageError(f"{where} is {_shown(value)}; it must be {words}.")
-    return str(folder / value) if isinstance(option.type, click.Path) else value
-
-
-def _shown(value: Any) -> str:
-    return _value(value) if isinstance(value, bool | int | float | str | list) else f"a {type(value).__name__}"
+def _convert(ctx: click.Context, option: click.Parameter, value: Any, where: str, folder: Path) -> Any:
+    """The value as click converts it on the command line; a path is not checked, as it may be overridden."""
+    if isinstance(value, dict | list):
+        raise UsageError(f"{where} is a {'table' if isinstance(value, dict) else 'list'}; it must be a single value.")
+    if isinstance(option.type, click.Path):
+        return str(folder / str(value))
+    try:
+        return option.type_cast_value(ctx, str(value))  # as text: click would cut 128.5 to an integer
+    except click.BadParameter as error:
+        raise UsageError(f"{where} cannot be used: {error.message.rstrip('.')}.") from None

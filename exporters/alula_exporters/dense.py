@@ -14,12 +14,13 @@ from torch.nn import functional
 from alula.errors import UsageError
 from alula_exporters.backbones.base import Backbone, compute_device
 from alula_exporters.checkpoint import Checkpoint, GeneratorState
+from alula_exporters.choices import LabelLoss
 from alula_exporters.data import TrainingData
 from alula_exporters.inputs import unit_rows
-from alula_exporters.losses import LabelLoss, label_loss
+from alula_exporters.losses import label_loss
 from alula_exporters.quality import label_quality
 from alula_exporters.sampling import BalancedBatches
-from alula_exporters.training import EarlyStopping, Figures, Progress, Stage, fit, reproducible, silent
+from alula_exporters.training import EarlyStopping, Figures, Progress, TrainingStage, fit, reproducible, silent
 
 STAGE = "backbone"
 _CLIP = 5.0
@@ -99,7 +100,7 @@ def train_backbone(
                 every=per_epoch,
             )
         figures = Figures()
-        stage = Stage(
+        stage = TrainingStage(
             name=STAGE,
             optimizer=optimizer,
             schedule=torch.optim.lr_scheduler.OneCycleLR(optimizer, config.learning_rate, total_steps=steps + 1),

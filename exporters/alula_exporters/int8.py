@@ -1,9 +1,9 @@
-"""An encoder file with 8-bit weights: a quarter of the size, and what it costs in recall, measured and written into it.
+"""Quantise an encoder file to 8-bit weights, and measure the recall that this costs.
 
 Dynamic quantisation (`onnxruntime.quantization.quantize_dynamic`): weights are stored as 8-bit numbers with a scale for
-each output; activations are scaled when the graph runs, by the largest number of the batch, so that a row's weights
-depend a little on the rows it is encoded with. Codes are never computed from 8-bit tables: of a ``drq`` encoder only
-the backbone is quantised, as the precision of the sums over its codewords is what a code is.
+each output; activations are scaled at run time by the largest number of the batch, so a row's weights depend slightly
+on the other rows of its batch. Codes are never computed from 8-bit tables: of a ``drq`` encoder only the backbone is
+quantised, because codes are decided by exact sums over codewords.
 """
 
 from __future__ import annotations
@@ -25,32 +25,32 @@ from alula.encoders import DrqEncoder, EncoderInfo, FlopsEncoder, load_encoder, 
 from alula.errors import DataError, UsageError
 from alula.sources import read_inputs
 from alula_exporters.output_file import atomic_file, check_out_path
-from alula_exporters.quality import QUERIES, ROWS, exact_neighbours, share_found
+from alula_exporters.quality import QUERIES, ROWS, exact_neighbours
+from alula_exporters.reports import report_of
 
 F32 = npt.NDArray[np.float32]
 
-MIN_ROWS = 1000  # a share of 10 among the best 100 or 500 says nothing for fewer
-_FLOATS = 1 << 27  # of the vectors that recall is measured with: those of a vocabulary are long
-_CANDIDATES = (100, 500)
-_WEIGHTED = ("MatMul", "Gemm", "Conv", "Gather")  # what has weights, and an integer operator in standard ONNX
+MIN_ROWS = 1000  # recall in the best 100 or 500 is meaningless for fewer
+_FLOATS = 1 << 27  # numbers in the vectors that recall is measured with: SPLADE's are as long as a vocabulary
+_WEIGHTED = ("MatMul", "Gemm", "Conv", "Gather")  # operators with weights that have an integer version in standard ONNX
 _VECTORS = "vectors"
 
 
 def export_int8(
     path: Path, data: Path, out: Path, *, column: str | None = None, force: bool = False
 ) -> tuple[EncoderInfo, dict[str, tuple[float, float]]]:
-    """Write an encoder file with 8-bit weights beside the one it is made from, and measure what that costs.
+    """Write a copy of an encoder file with 8-bit weights, and measure its recall.
 
     Args:
         path: An encoder file of ``precision`` fp32.
-        data: A file of what the encoder takes, at least `MIN_ROWS` rows that it was not trained on: a tenth of them, at
-            most 200, become queries.
+        data: A file of the encoder's input type with at least `MIN_ROWS` rows outside its training data; a tenth of
+            them, at most 200, become queries.
         out: The file to write.
         column: The column of ``data``, for files with columns.
         force: Replace an existing file.
 
     Returns:
-        What the file says of itself, with ``int8_recall_difference`` in ``parity``; and the recall of both files by
+        The metadata of the new file, with ``int8_recall_difference`` in ``parity``; and the recall of both files by
         name, at fp32 and at int8. Recall is the share of the exact 10 neighbours (of the fp32 vectors): ``flops``,
         among the best 100 and 500 sparse rows; ``drq``, among the best 10 by full code.
 
@@ -63,10 +63,11 @@ def export_int8(
     model, info = read_model(path)
     if info.precision != "fp32":
         raise UsageError(f"The encoder {path} has {info.precision} weights already.")
-    if info.kind == "drq" and info.input == "vectors":
+    report = report_of(info.kind)
+    if not report.int8_head and info.input == "vectors":
         raise UsageError(
-            f"The encoder {path} is a quantiser of vectors: all it does is compare them with codewords, in sums that "
-            "have to be exact. Only a backbone before it could have 8-bit weights."
+            f"The encoder {path} is a quantiser of vectors without a backbone. Its codes are decided by exact sums "
+            "over codewords, so only a backbone can have 8-bit weights."
         )
     before = load_encoder(path)
     inputs = read_inputs(data, column, info.input)
@@ -79,12 +80,13 @@ def export_int8(
     vectors = _embed(before, queries, rows)
     truth = exact_neighbours(torch.from_numpy(vectors[0]), torch.from_numpy(vectors[1]), info.metric)
     with atomic_file(out) as temporary:
-        small = _quantize(model, info, temporary)
+        small = _quantize(model, temporary, head=report.int8_head)
         changed = replace(info, precision="int8")
         write_info(small, changed)
         temporary.write_bytes(small.SerializeToString(deterministic=True))
         after = load_encoder(temporary)
-        fp32, int8 = _recall(before, *vectors, truth), _recall(after, *_embed(after, queries, rows), truth)
+        fp32 = report.recall(before, *vectors, truth)
+        int8 = report.recall(after, *_embed(after, queries, rows), truth)
         difference = {name: int8[name] - fp32[name] for name in fp32}
         changed = replace(changed, parity={**info.parity, "int8_recall_difference": difference})
         write_info(small, changed)
@@ -93,11 +95,11 @@ def export_int8(
     return changed, {name: (fp32[name], int8[name]) for name in fp32}
 
 
-def _quantize(model: onnx.ModelProto, info: EncoderInfo, path: Path) -> onnx.ModelProto:
-    """The model with 8-bit weights; ``path`` is written on the way."""
+def _quantize(model: onnx.ModelProto, path: Path, *, head: bool) -> onnx.ModelProto:
+    """The model with 8-bit weights, those of the head included if ``head`` is set; overwrites ``path``."""
     for number, node in enumerate(model.graph.node):
-        node.name = node.name or f"node_{number}"  # the quantiser tells them apart by name
-    kept = _behind_vectors(model) if info.kind == "drq" else []
+        node.name = node.name or f"node_{number}"  # the quantiser identifies them by name
+    kept = [] if head else _behind_vectors(model)
     with _quiet():
         quantize_dynamic(
             model,
@@ -119,7 +121,7 @@ def _quantize(model: onnx.ModelProto, info: EncoderInfo, path: Path) -> onnx.Mod
 
 
 def _behind_vectors(model: onnx.ModelProto) -> list[str]:
-    """Names of the nodes that lie between ``vectors`` and the outputs, those that only prepare constants included."""
+    """Names of the nodes between ``vectors`` and the outputs, including those that prepare constants."""
     ahead, names = {_VECTORS}, []
     for node in reversed(model.graph.node):  # in topological order
         if not ahead.isdisjoint(node.output):
@@ -137,23 +139,9 @@ def _embed(encoder: FlopsEncoder | DrqEncoder, queries: Any, rows: Any) -> tuple
     return encoder.embed(queries, queries=True), encoder.embed(rows)
 
 
-def _recall(encoder: FlopsEncoder | DrqEncoder, queries: F32, rows: F32, truth: torch.Tensor) -> dict[str, float]:
-    """Recall by what the file makes of vectors, by name; ``truth`` holds the exact neighbours, int64 (m, 10)."""
-    if isinstance(encoder, FlopsEncoder):
-        scores = torch.from_numpy((encoder.encode_queries(queries) @ encoder.encode_rows(rows).T).toarray())
-        return {f"recall@10 in top {count}": share_found(truth, scores, count) for count in _CANDIDATES}
-    tables, codes = encoder.encode_queries(queries).lut, encoder.encode_rows(rows)
-    products = np.zeros((len(queries), len(rows)), np.float32)
-    for level in range(encoder.info.levels):
-        products += tables[:, level][:, codes.codes[:, level]]
-    if encoder.info.metric != "IP":  # minus half the squared distance to the reconstruction, but for the query's part
-        products -= 0.5 * codes.norms[:, -1] ** 2
-    return {f"recall@10 by {encoder.info.max_bits}-bit codes": share_found(truth, torch.from_numpy(products), 10)}
-
-
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without the quantiser's advice to run another of its tools first, which would fuse into operators of its own."""
+    """Silence the quantiser's advice to run a tool that fuses nodes into non-standard operators."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:

@@ -166,7 +166,7 @@ class Figures(dict[str, float]):
 
 
 @dataclass
-class Stage:
+class TrainingStage:
     """One optimisation of a training run, and all that it changes.
 
     Args:
@@ -197,7 +197,7 @@ class Stage:
 
 
 def fit(
-    stage: Stage,
+    stage: TrainingStage,
     step: Callable[[int], tuple[Tensor, Mapping[str, float]]],
     *,
     progress: Progress = silent,

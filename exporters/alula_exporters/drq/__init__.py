@@ -1,8 +1,9 @@
 """DRQ encoders: shared codebooks, one training run, every code length (Song et al., IJCAI 2019)."""
 
+from alula_exporters.drq.config import DrqConfig
 from alula_exporters.drq.export import export_drq
 from alula_exporters.drq.model import LinearQuantizer, Quantizer, RecurrentQuantizer
-from alula_exporters.drq.trainer import DrqConfig, train_drq
+from alula_exporters.drq.trainer import train_drq
 from alula_exporters.drq.variants import PaperQuantizer, SeparateQuantizer
 
 __all__ = [

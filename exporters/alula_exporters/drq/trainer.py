@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from typing import Any, Literal, get_args
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -15,13 +14,14 @@ from alula.errors import UsageError
 from alula_exporters.backbones.base import Backbone, compute_device
 from alula_exporters.checkpoint import Checkpoint, GeneratorState, Stateful
 from alula_exporters.data import TrainingData, check_distinct, input_scale
+from alula_exporters.drq.config import DrqConfig
 from alula_exporters.drq.losses import prefix_distortions
 from alula_exporters.drq.model import CODEWORDS, Quantizer, find_codes, reconstruct
 from alula_exporters.drq.paper import PaperStages
 from alula_exporters.drq.start import random_orthogonal, start_from_data
-from alula_exporters.drq.variants import QUANTIZERS, Mode
+from alula_exporters.drq.variants import QUANTIZERS
 from alula_exporters.inputs import unit_rows
-from alula_exporters.losses import LabelLoss, label_loss
+from alula_exporters.losses import label_loss
 from alula_exporters.quality import ROWS, exact_neighbours, share_found
 from alula_exporters.sampling import BalancedBatches, ShuffledBatches
 from alula_exporters.source import Source
@@ -29,99 +29,18 @@ from alula_exporters.training import (
     EarlyStopping,
     Figures,
     Progress,
-    Stage,
     Trained,
+    TrainingStage,
     fit,
     reproducible,
     silent,
 )
-
-Loss = Literal["distortion"] | LabelLoss
 
 _STAGE = "training"
 _REPORTED_BITS = (32, 64, 128)
 _BATCH_NUMBERS = 1 << 25
 _STEPS = 1_500  # fewer leave the codewords of long vectors unfinished: few rows are taken in small batches
 _LABELLED_BATCH = 256  # rows of a step that the labels teach: more would leave few steps
-
-
-@dataclass(frozen=True)
-class DrqConfig:
-    """How a quantiser is trained.
-
-    The ``mode`` says what the levels share. ``default``: codebooks, as many as a third of the numbers of one for each
-    level allows (two, for short vectors); later levels turn and scale one of them. ``linear``: the same, but later
-    levels map it by any matrix. ``paper``: one codebook and a scale per level, trained as published
-    (`alula_exporters.drq.paper.PaperStages`). ``separate``: nothing, a codebook per level (residual quantisation, RQ).
-
-    Args:
-        metric: COSINE, IP or L2.
-        levels: Number of levels M; the longest code has 8 M bits.
-        sign_bits: Number of sign bits S for Hamming search, a multiple of 8.
-        beam: Prefixes kept while encoding a row; 1 is greedy, fast and worse.
-        epochs: Passes over the training rows.
-        batch: Most rows per step (fewer where rows are few, and for long vectors with many levels, to bound memory).
-        learning_rate: Highest of the one-cycle schedule; None for 1e-2 where rotations or maps are learned (it gained
-            most on long vectors), 5e-3 otherwise (separate codebooks got worse with more).
-        clip: Largest norm of the gradient.
-        seed: Seed of everything random.
-        mode: ``default``, ``linear``, ``paper`` or ``separate``.
-        loss: ``distortion`` stays near the vectors and needs no labels. ``contrastive``, ``triplet``, ``arcface`` and
-            ``adaptive-margin`` (the paper's) beside it bring rows of one label near each other, by training a backbone.
-        frozen: Leave a backbone as it is; without labels it always is.
-        backbone_learning_rate: Highest of the schedule, for a backbone that is trained with the quantiser.
-        patience: Epochs without a better validation recall until training ends and the best weights come back; None
-            for never.
-
-    Raises:
-        UsageError: If the mode or the loss is not one of these, or a number is out of range.
-    """
-
-    metric: Metric = "COSINE"
-    levels: int = 16
-    sign_bits: int = 256
-    beam: int = 5
-    epochs: int = 8
-    batch: int = 2_048
-    learning_rate: float | None = None
-    clip: float = 5.0
-    seed: int = 0
-    mode: Mode = "default"
-    loss: Loss = "distortion"
-    frozen: bool = False
-    backbone_learning_rate: float = 5e-4
-    patience: int | None = None
-
-    def __post_init__(self) -> None:
-        losses = ("distortion", *get_args(LabelLoss))
-        if self.loss not in losses:
-            raise UsageError(f"loss is {self.loss!r}; it must be one of {', '.join(losses)}.")
-        if self.patience is not None and self.patience < 1:
-            raise UsageError(f"patience is {self.patience}; it must be at least 1.")
-        if self.mode not in get_args(Mode):
-            raise UsageError(f"mode is {self.mode!r}; it must be one of {', '.join(get_args(Mode))}.")
-        for name, largest in (("levels", 256), ("beam", 64), ("epochs", 10_000), ("batch", 1 << 20)):
-            if not 1 <= getattr(self, name) <= largest:
-                raise UsageError(f"{name} is {getattr(self, name)}; it must be between 1 and {largest:,}.")
-        if self.sign_bits < 8 or self.sign_bits % 8:
-            raise UsageError(f"sign_bits is {self.sign_bits}; it must be a positive multiple of 8.")
-
-    def recipe(self) -> dict[str, Any]:
-        """What the file says of its training: every option with the value that it took, without those unused."""
-        effective = {**asdict(self), "learning_rate": self.rate}
-        return {name: value for name, value in effective.items() if value is not None}
-
-    @property
-    def rate(self) -> float:
-        """The learning rate, where none was given the mode's own."""
-        if self.learning_rate is not None:
-            return self.learning_rate
-        return 1e-2 if self.mode in ("default", "linear") else 5e-3
-
-    @property
-    def trains_backbone(self) -> bool:
-        """Whether a backbone is trained with the quantiser: only labels can say where its vectors should go."""
-        return self.loss != "distortion" and not self.frozen
 
 
 def train_drq(
@@ -216,7 +135,7 @@ def _optimise(
     state: dict[str, Stateful] = {"modules": modules, "generator": GeneratorState(generator), "figures": figures}
     if isinstance(batches, ShuffledBatches):
         state["batches"] = batches
-    stage = Stage(
+    stage = TrainingStage(
         name=_STAGE,
         optimizer=optimizer,
         schedule=torch.optim.lr_scheduler.OneCycleLR(optimizer, rates, total_steps=steps + 1),

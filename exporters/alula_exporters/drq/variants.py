@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from alula.encoders import Metric
+from alula_exporters.choices import Mode
 from alula_exporters.drq.model import CODEWORDS, LinearQuantizer, Quantizer, RecurrentQuantizer
 
 
@@ -78,8 +78,6 @@ class SeparateQuantizer(Quantizer):
         """The codebooks themselves, float32 (M, 256, d)."""
         return self.codebooks
 
-
-Mode = Literal["default", "linear", "paper", "separate"]
 
 QUANTIZERS: Mapping[
     Mode, type[RecurrentQuantizer] | type[LinearQuantizer] | type[PaperQuantizer] | type[SeparateQuantizer]

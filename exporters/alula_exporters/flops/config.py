@@ -8,12 +8,8 @@ from typing import Any, Literal, get_args
 
 from alula.encoders import Metric
 from alula.errors import UsageError
+from alula_exporters.choices import Activation, FlopsLoss, Regulariser
 from alula_exporters.flops.cost import flops_floor
-from alula_exporters.flops.model import Activation
-from alula_exporters.losses import LabelLoss
-
-Regulariser = Literal["flops", "l1", "none"]
-Loss = Literal["distillation"] | LabelLoss
 
 _NNZ = 32
 _SPARE = 4  # how much longer than the mean a row may be where training sets the mean: few rows reach it
@@ -80,7 +76,7 @@ class FlopsConfig:
     most_nnz: int | None = None
     weight: float | None = None
     ramp: int | None = None
-    loss: Loss = "distillation"
+    loss: FlopsLoss = "distillation"
     frozen: bool = False
     backbone_learning_rate: float = 2e-4
     patience: int | None = None
@@ -89,7 +85,7 @@ class FlopsConfig:
         for name, allowed in (
             ("activation", get_args(Activation)),
             ("regulariser", get_args(Regulariser)),
-            ("loss", ("distillation", *get_args(LabelLoss))),
+            ("loss", get_args(FlopsLoss)),
         ):
             if getattr(self, name) not in allowed:
                 raise UsageError(f"{name} is {getattr(self, name)!r}; it must be one of {', '.join(allowed)}.")

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 import torch
 from torch import Tensor, nn
 
 from alula.encoders import Metric
+from alula_exporters.choices import Activation
 from alula_exporters.inputs import TINY, unit_rows
-
-Activation = Literal["top-k", "relu", "soft-threshold"]
 
 # The largest activation never falls under this: a row whose activations are all negative (a zero vector, say) keeps
 # one dimension, because an empty row would never be found.

@@ -11,17 +11,18 @@ from torch import Tensor, nn
 
 from alula_exporters.backbones.base import Backbone, compute_device
 from alula_exporters.checkpoint import Checkpoint, GeneratorState
+from alula_exporters.choices import LabelLoss
 from alula_exporters.data import TrainingData, check_distinct, input_scale
 from alula_exporters.flops.config import FlopsConfig
 from alula_exporters.flops.cost import Spread, count_dims, expected_flops
 from alula_exporters.flops.losses import distillation_loss, flops_regulariser, l1_regulariser
 from alula_exporters.flops.model import LONGEST, SparseEncoder
 from alula_exporters.flops.weight import FlopsController, QuadraticRamp, RegulariserWeight
-from alula_exporters.losses import LabelLoss, label_loss
+from alula_exporters.losses import label_loss
 from alula_exporters.quality import QUERIES, ROWS, exact_neighbours, share_found, similarity
 from alula_exporters.sampling import BalancedBatches
 from alula_exporters.source import Source
-from alula_exporters.training import EarlyStopping, Figures, Progress, Stage, Trained, fit, reproducible, silent
+from alula_exporters.training import EarlyStopping, Figures, Progress, Trained, TrainingStage, fit, reproducible, silent
 
 _STAGE = "training"
 _CHUNK = 2_048
@@ -41,8 +42,6 @@ _REGULARISERS: Mapping[str, Callable[[Tensor], Tensor]] = {
 }
 # lambda at the first step; L1 of a unit row is some 20 times its FLOPs term, and too much of it empties rows for good
 _START = {"flops": 1.0, "l1": 0.05}
-
-__all__ = ["FlopsConfig", "train_flops"]
 
 
 def train_flops(
@@ -148,7 +147,7 @@ def _optimise(
     regulariser, controller = _REGULARISERS[config.regulariser], _regulariser_weight(config)
     unit_shown = "FLOPs" if config.budget_unit == "flops" else "non-zeros"
     last, spread = Figures(), Spread(model.dim)
-    stage = Stage(
+    stage = TrainingStage(
         name=_STAGE,
         optimizer=optimizer,
         schedule=torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _learning_rate(step, config)),

@@ -3,14 +3,14 @@
 from alula_exporters.losses.adaptive_margin import AdaptiveMarginLoss, adaptive_margin_loss
 from alula_exporters.losses.arcface import ArcFaceLoss
 from alula_exporters.losses.contrastive import ContrastiveLoss
-from alula_exporters.losses.registry import LabelLoss, label_loss
+from alula_exporters.losses.registry import LABEL_LOSSES, label_loss
 from alula_exporters.losses.triplet import TripletLoss, semi_hard_triplet_loss
 
 __all__ = [
+    "LABEL_LOSSES",
     "AdaptiveMarginLoss",
     "ArcFaceLoss",
     "ContrastiveLoss",
-    "LabelLoss",
     "TripletLoss",
     "adaptive_margin_loss",
     "label_loss",

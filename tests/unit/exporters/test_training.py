@@ -5,7 +5,7 @@ import torch
 
 from alula.errors import AlulaError, UsageError
 from alula_exporters.checkpoint import Checkpoint, GeneratorState
-from alula_exporters.training import EarlyStopping, Stage, fit, reproducible
+from alula_exporters.training import EarlyStopping, TrainingStage, fit, reproducible
 
 
 def test_reproducible_restores_the_global_state():
@@ -30,7 +30,7 @@ class Square(torch.nn.Module):
 def _stage(model, steps=3, **options):
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     schedule = torch.optim.lr_scheduler.ConstantLR(optimizer, 1.0)
-    return Stage("training", optimizer, schedule, steps, 100.0, state={"model": model}, **options)
+    return TrainingStage("training", optimizer, schedule, steps, 100.0, state={"model": model}, **options)
 
 
 def _fit(loss_of, **options):
@@ -63,7 +63,7 @@ def _noisy_run(path, *, killed_after=None):
     checkpoint = Checkpoint(path, {"seed": 3})
     with reproducible(3) as generator:
         state = {"model": model, "generator": GeneratorState(generator)}
-        stage = Stage("training", optimizer, schedule, 20, 10.0, state=state)
+        stage = TrainingStage("training", optimizer, schedule, 20, 10.0, state=state)
         taken = []
 
         def step(number):

@@ -17,10 +17,9 @@ from click.testing import CliRunner
 from alula.cli import main
 from alula.encoders import load_encoder, read_model, write_info
 from alula.errors import UsageError
-from alula_exporters import pictures
+from alula_exporters.card import card_text, pictures, write_card
+from alula_exporters.card.pictures import pictures_of
 from alula_exporters.cli import card, train
-from alula_exporters.model_card import card_text, write_card
-from alula_exporters.pictures import pictures_of
 
 SOURCES = {"flops": "words.parquet", "drq": "words.npy"}
 OPTIONS = {
@@ -185,8 +184,8 @@ def test_a_file_that_says_nothing_of_its_training(made, tmp_path):
     for sentence in (
         "does not say what it was trained on",
         "does not say how it was trained",
-        "holds no curves",
-        "holds no figures of quality",
+        "contains no curves",
+        "contains no figures of quality",
     ):
         assert sentence in text
     assert "```toml" not in text

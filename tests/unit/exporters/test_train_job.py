@@ -93,7 +93,7 @@ def test_a_killed_run_goes_on_and_writes_the_same_file(files, kind):
     assert not (files / "killed.onnx").exists()
     result = run(*arguments)
     assert result.exit_code == 0, result.output
-    assert f"Going on from {files / 'killed.checkpoint'}" in result.output
+    assert f"Resuming from {files / 'killed.checkpoint'}" in result.output
     assert (files / "killed.onnx").read_bytes() == (files / "whole.onnx").read_bytes()
     assert not (files / "killed.checkpoint").exists()
 
@@ -106,7 +106,7 @@ def test_a_checkpoint_of_other_options_is_refused_and_restart_begins_again(files
     assert "is of another training run (seed differ" in str(result.exception)
     result = run(*arguments, "--seed", "1", "--restart")
     assert result.exit_code == 0
-    assert "Going on" not in result.output
+    assert "Resuming" not in result.output
 
 
 @pytest.mark.parametrize(
@@ -115,9 +115,10 @@ def test_a_checkpoint_of_other_options_is_refused_and_restart_begins_again(files
         (("--loss", "triplet"), "--loss triplet learns from labels; give --labels"),
         (("--labels", "labels.npy", "--label-column", "x"), "not both"),
         (("--label-vectors", "labels.npy"), "give --labels"),
-        (("--frozen",), "--frozen is about a backbone"),
-        (("--apart",), "--apart is about a backbone"),
-        (("--backbone", "cnn"), "The backbone cnn is untrained, and only labels can teach it"),
+        (("--frozen",), "--frozen needs a backbone"),
+        (("--separate-backbone",), "--separate-backbone needs a backbone"),
+        (("--apart",), "--separate-backbone needs a backbone"),
+        (("--backbone", "cnn"), "The backbone cnn is untrained and learns from labels only"),
         (("--backbone", "vgg"), "There is no backbone 'vgg'; it is cnn or resnet, or the folder"),
         (("--labels", "short.npy"), "There are 600 rows, and the labels have shape (599,)"),
         (("--labels", "single.npy"), "All rows have the label 7"),
@@ -146,7 +147,7 @@ def test_unfit_options_and_labels_are_refused_with_a_sentence(files, options, wo
 
 def test_labels_without_a_backbone_cannot_change_codes(files):
     result = run("drq", files / "v.npy", "--labels", files / "labels.npy", "--out", files / "e.onnx")
-    assert "give --backbone too, or leave the labels out" in str(result.exception)
+    assert "give --backbone too, or leave out the labels" in str(result.exception)
 
 
 def test_a_backbone_that_cannot_be_exported_is_refused_before_training(files, monkeypatch):

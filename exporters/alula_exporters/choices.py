@@ -1,0 +1,14 @@
+"""Values that training options take, importable without torch."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+LabelLoss = Literal["contrastive", "triplet", "arcface", "adaptive-margin"]
+
+Activation = Literal["top-k", "relu", "soft-threshold"]
+Regulariser = Literal["flops", "l1", "none"]
+FlopsLoss = Literal["distillation", LabelLoss]
+
+Mode = Literal["default", "linear", "paper", "separate"]
+DrqLoss = Literal["distortion", LabelLoss]

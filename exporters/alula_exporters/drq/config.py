@@ -1,0 +1,87 @@
+"""Options of a quantiser's training, checked before any data is read."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any, get_args
+
+from alula.encoders import Metric
+from alula.errors import UsageError
+from alula_exporters.choices import DrqLoss, Mode
+
+
+@dataclass(frozen=True)
+class DrqConfig:
+    """How a quantiser is trained.
+
+    The ``mode`` says what the levels share. ``default``: codebooks, as many as a third of the numbers of one for each
+    level allows (two, for short vectors); later levels turn and scale one of them. ``linear``: the same, but later
+    levels map it by any matrix. ``paper``: one codebook and a scale per level, trained as published
+    (`alula_exporters.drq.paper.PaperStages`). ``separate``: nothing, a codebook per level (residual quantisation, RQ).
+
+    Args:
+        metric: COSINE, IP or L2.
+        levels: Number of levels M; the longest code has 8 M bits.
+        sign_bits: Number of sign bits S for Hamming search, a multiple of 8.
+        beam: Prefixes kept while encoding a row; 1 is greedy, fast and worse.
+        epochs: Passes over the training rows.
+        batch: Most rows per step (fewer where rows are few, and for long vectors with many levels, to bound memory).
+        learning_rate: Highest of the one-cycle schedule; None for 1e-2 where rotations or maps are learned (it gained
+            most on long vectors), 5e-3 otherwise (separate codebooks got worse with more).
+        clip: Largest norm of the gradient.
+        seed: Seed of everything random.
+        mode: ``default``, ``linear``, ``paper`` or ``separate``.
+        loss: ``distortion`` stays near the vectors and needs no labels. ``contrastive``, ``triplet``, ``arcface`` and
+            ``adaptive-margin`` (the paper's) beside it bring rows of one label near each other, by training a backbone.
+        frozen: Leave a backbone as it is; without labels it always is.
+        backbone_learning_rate: Highest of the schedule, for a backbone that is trained with the quantiser.
+        patience: Epochs without a better validation recall until training ends and the best weights come back; None
+            for never.
+
+    Raises:
+        UsageError: If the mode or the loss is not one of these, or a number is out of range.
+    """
+
+    metric: Metric = "COSINE"
+    levels: int = 16
+    sign_bits: int = 256
+    beam: int = 5
+    epochs: int = 8
+    batch: int = 2_048
+    learning_rate: float | None = None
+    clip: float = 5.0
+    seed: int = 0
+    mode: Mode = "default"
+    loss: DrqLoss = "distortion"
+    frozen: bool = False
+    backbone_learning_rate: float = 5e-4
+    patience: int | None = None
+
+    def __post_init__(self) -> None:
+        for name, allowed in (("loss", get_args(DrqLoss)), ("mode", get_args(Mode))):
+            if getattr(self, name) not in allowed:
+                raise UsageError(f"{name} is {getattr(self, name)!r}; it must be one of {', '.join(allowed)}.")
+        if self.patience is not None and self.patience < 1:
+            raise UsageError(f"patience is {self.patience}; it must be at least 1.")
+        for name, largest in (("levels", 256), ("beam", 64), ("epochs", 10_000), ("batch", 1 << 20)):
+            if not 1 <= getattr(self, name) <= largest:
+                raise UsageError(f"{name} is {getattr(self, name)}; it must be between 1 and {largest:,}.")
+        if self.sign_bits < 8 or self.sign_bits % 8:
+            raise UsageError(f"sign_bits is {self.sign_bits}; it must be a positive multiple of 8.")
+
+    def recipe(self) -> dict[str, Any]:
+        """What the file says of its training: every option with the value that it took, without those unused."""
+        effective = {**asdict(self), "learning_rate": self.rate}
+        return {name: value for name, value in effective.items() if value is not None}
+
+    @property
+    def rate(self) -> float:
+        """The learning rate, where none was given the mode's own."""
+        if self.learning_rate is not None:
+            return self.learning_rate
+        return 1e-2 if self.mode in ("default", "linear") else 5e-3
+
+    @property
+    def trains_backbone(self) -> bool:
+        """Whether a backbone is trained with the quantiser: only labels can say where its vectors should go."""
+        return self.loss != "distortion" and not self.frozen
