@@ -31,10 +31,12 @@ class Quantizer(nn.Module, ABC):
     Attributes:
         direction_mean: float32 (d,): mean direction of the rows, which the sign bits are taken around.
         projection: float32 (S, d): stacked random orthogonal blocks, which the sign bits are taken along.
+        offset: float32 (d,): subtracted from rows before codes are searched; None where codes are of rows as they are.
     """
 
     direction_mean: Tensor
     projection: Tensor
+    offset: Tensor | None
 
     def __init__(self, input_dim: int, sign_bits: int, metric: Metric, scale: float) -> None:
         super().__init__()
@@ -42,6 +44,7 @@ class Quantizer(nn.Module, ABC):
         self.scale = scale
         self.register_buffer("direction_mean", torch.zeros(input_dim))
         self.register_buffer("projection", torch.zeros(sign_bits, input_dim))
+        self.register_buffer("offset", None)
 
     @property
     @abstractmethod
@@ -81,8 +84,12 @@ class Quantizer(nn.Module, ABC):
         return reconstruct(codes, self.codewords())
 
     def signs(self, reconstruction: Tensor) -> Tensor:
-        """Sign bits, bool (n, S): sign(R (x / |x| - mean)), for reconstructions and queries alike, float32 (n, d)."""
-        return (unit_rows(reconstruction)[0] - self.direction_mean) @ self.projection.T > 0
+        """Sign bits, bool (n, S), of reconstructions or queries, float32 (n, d)."""
+        return self.project(reconstruction) > 0
+
+    def project(self, vectors: Tensor) -> Tensor:
+        """Projections that sign bits are taken of, R (x / |x| - mean), float32 (n, S) of (n, d)."""
+        return (unit_rows(vectors)[0] - self.direction_mean) @ self.projection.T
 
     def tables(self, prepared: Tensor) -> Tensor:
         """Look-up tables, float32 (n, M, 256): inner products of prepared queries with the scaled codewords."""
