@@ -114,7 +114,7 @@ class Target:
 
     @property
     def types(self) -> dict[str, pa.DataType]:
-        """The Arrow types of the scalar fields, the primary key first; sources without types are read as these."""
+        """The Arrow types of the scalar fields, for sources without types."""
         return {field.name: ARROW_TYPES[field.data_type] for field in (self.primary_key, *self.fields)}
 
     @property

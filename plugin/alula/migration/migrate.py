@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,6 @@ from alula.catalog.create import create, design
 from alula.collection import Collection
 from alula.encoders import Encoder, load_encoder
 from alula.errors import AlulaError, DataError, LoadInterrupted, UsageError
-from alula.evaluation import RecallEstimate
 from alula.index_types import FieldSpec, IndexType
 from alula.index_types import index_type as find_index_type
 from alula.ingest.journal import Journal
@@ -29,6 +28,7 @@ from alula.ingest.load import RETRY_TIMEOUT, LoadReport, load
 from alula.ingest.monitor import Progress, Status
 from alula.migration.catch_up import CatchUp, KeyDiff
 from alula.migration.recall import compare_recall
+from alula.migration.report import MigrationReport, NotSettledError
 from alula.migration.source_collection import SourceCollection
 from alula.migration.state import MigrationState
 from alula.milvus import Server, alias_target, milvus_errors, point_alias
@@ -37,41 +37,6 @@ from alula.milvus.wire.types import ARROW_TYPES
 
 ROUNDS = 5  # of synchronisation: a writer that is faster than the copy would prolong it for ever
 INTEGERS = ("INT8", "INT16", "INT32", "INT64")
-
-
-class NotSettledError(AlulaError):
-    """The source collection changed until the end of a migration."""
-
-
-@dataclass(frozen=True)
-class MigrationReport:
-    """The result of a migration.
-
-    Args:
-        load: The report of the copy; None if an earlier run had finished it.
-        rows: Rows of the source collection.
-        changed: Rows that were copied again because they had changed; None without a changed field.
-        added: Rows that were added concurrently.
-        deleted: Rows that were deleted concurrently.
-        bad: Rows that the new collection cannot contain.
-        reason: The reason for one of them.
-        settled: True if the last round found no difference.
-        old_recall: Recall at 10 of the source collection's own index; None if it was not measured.
-        new_recall: Recall at 10 of the new collection.
-        alias_before: The collection that the alias named before; None if it is new, or there is no alias.
-    """
-
-    load: LoadReport | None
-    rows: int
-    changed: int | None
-    added: int
-    deleted: int
-    bad: int
-    reason: str
-    settled: bool
-    old_recall: RecallEstimate | None = None
-    new_recall: RecallEstimate | None = None
-    alias_before: str | None = None
 
 
 class Migration:

@@ -1,4 +1,4 @@
-"""Files of arrays, one row each along their first axis: ``.npy``, ``.npz`` and HDF5."""
+"""Files of arrays with a row per vector or image: ``.npy``, ``.npz``, HDF5."""
 
 from __future__ import annotations
 
@@ -32,7 +32,10 @@ class Rows(Protocol):
 
 
 class ArrayReader:
-    """Arrays of one length, one of them the vectors or images; see `Reader`. A format says how they are opened."""
+    """Arrays of one length, one of them the vectors or images; see `Reader`.
+
+    Each format opens them in its way.
+    """
 
     default = ""  # the name of the vectors, where a format has one for them
 
@@ -123,7 +126,7 @@ class _Mapped:
 
 
 class _Streamed:
-    """An array in ``.npy`` format that is read from its beginning to its end, as from a compressed archive."""
+    """An array in ``.npy`` format, read in sequence from a compressed archive."""
 
     def __init__(self, stream: IO[bytes]) -> None:
         self._stream = stream
@@ -205,7 +208,7 @@ class _Dataset:
 
 
 class Hdf5Reader(ArrayReader):
-    """An HDF5 file in the layout of ann-benchmarks: the vectors are the dataset ``train``, if none is named."""
+    """An HDF5 file as ann-benchmarks writes it: ``train`` is the default dataset."""
 
     default = "train"
 

@@ -22,7 +22,7 @@ class ArraySource:
     Args:
         inputs: Vectors (n, d), or images or texts as `Encoder.check_inputs` returns them.
         columns: Scalar columns of length n, the primary key among them.
-        input: What the rows are.
+        input: The kind of the rows.
 
     Raises:
         DataError: If the lengths differ or vectors are not (n, d).

@@ -1,4 +1,4 @@
-"""Arrow IPC files and streams (Feather): memory is that of the largest record batch in them."""
+"""Arrow IPC files and streams (Feather), one record batch in memory."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every source gives: rows in batches, in the same order each time, which a load can take up again anywhere."""
+"""The interface of sources: batches of rows, always in the same order."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Batch:
 
     Args:
         start: Number of the first row, counted from 0.
-        inputs: What an encoder takes: float32 vectors (n, d), uint8 images (n, h, w, c), or n texts. A row in `bad` has
+        inputs: Inputs of an encoder: float32 vectors (n, d), uint8 images (n, h, w, c), or n texts. A row in `bad` has
             a placeholder here: zeros, or an empty text.
         columns: The scalar columns, each of length n, named as the collection's fields.
         bad: Why rows cannot be loaded, by their position in the batch.
@@ -65,13 +65,13 @@ class Source(Protocol):
 
     Attributes:
         name: The source in words, for messages: a path, a URL, a collection.
-        input: What the rows are.
+        input: The kind of the rows.
         scalars: The scalar columns under the names that the collection has for them, with their Arrow types.
         rows: The number of rows, None when it is not known without reading them.
         dim: The dimension of vectors, None when it is not known without reading them (or for texts and images).
-        unique: Whether no two rows can have one primary key, so that nobody needs to look for such.
-        fingerprint: What changes when the rows do (paths, sizes and times of change of files), so that a load is not
-            taken up with other rows; "" where that cannot be told.
+        unique: True if all primary keys are different, so that no search for duplicates is needed.
+        fingerprint: A hash that changes with the rows (of files: paths, sizes, times and content), so that a load is
+            not resumed with other rows; "" if unknown.
     """
 
     @property
@@ -103,5 +103,5 @@ class Source(Protocol):
         ...
 
     def keys(self, column: str, size: int = 65536) -> Iterator[pa.Array]:
-        """One scalar column alone, in the order of the rows: cheap where a format stores columns apart."""
+        """Read one scalar column alone, which is cheap in columnar formats."""
         ...

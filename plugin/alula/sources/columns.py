@@ -1,4 +1,4 @@
-"""A column of a table as what an encoder takes, with the rows apart that have nothing to take."""
+"""Convert a column of a table to inputs of an encoder, and find its bad rows."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ Bad = dict[int, str]
 
 
 def is_vector(data_type: pa.DataType) -> bool:
-    """Whether a column of this type holds lists of numbers."""
+    """True for lists of numbers."""
     is_list = pa.types.is_list(data_type) or pa.types.is_large_list(data_type) or pa.types.is_fixed_size_list(data_type)
     numbers = pa.types.is_floating, pa.types.is_integer
     return bool(is_list and any(is_number(data_type.value_type) for is_number in numbers))
 
 
 def is_text(data_type: pa.DataType) -> bool:
-    """Whether a column of this type holds strings."""
+    """True for strings."""
     if pa.types.is_dictionary(data_type):
         data_type = data_type.value_type
     return bool(pa.types.is_string(data_type) or pa.types.is_large_string(data_type))
 
 
 def find_column(name: str, schema: pa.Schema, wanted: str | None, input: Input) -> str:
-    """The column that holds the vectors or texts: the one named, or the only one that could.
+    """The column with the vectors or texts: the named one, or the only candidate.
 
     Raises:
         UsageError: If there is no such column, or several and none was named.
@@ -61,7 +61,7 @@ def to_texts(column: pa.Array, name: str) -> tuple[list[str], Bad]:
 
 
 def to_images(column: pa.Array, shape: tuple[int, ...]) -> tuple[npt.NDArray[np.uint8], Bad]:
-    """The images of a column of fixed-size lists: uint8 (n, *shape); one that could not be read is zeros."""
+    """Convert fixed-size lists to images: uint8 (n, *shape); unreadable ones are 0."""
     images = np.zeros((len(column), *shape), np.uint8)
     held = column.drop_null().flatten().to_numpy()
     images[column.is_valid().to_numpy(zero_copy_only=False)] = held.reshape(-1, *shape)
@@ -74,7 +74,7 @@ def to_vectors(column: pa.Array, name: str, dim: int | None) -> tuple[F32, Bad]:
     Args:
         column: n lists of numbers.
         name: Of the column, for the reasons.
-        dim: What they must have; by default the length of the first that is not empty.
+        dim: Their dimension; by default the length of the first that is not empty.
 
     Returns:
         float32 (n, dim), zeros for the bad ones, and the reason of each of these: it is missing, of another length, or

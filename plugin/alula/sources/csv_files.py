@@ -1,4 +1,4 @@
-"""CSV files with a header: vectors are texts like ``[1, 2.5]``; a row that does not fit is a bad row."""
+"""CSV files with a header; vectors are texts like ``[1, 2.5]``."""
 
 from __future__ import annotations
 
@@ -141,7 +141,7 @@ def _infer(values: Sequence[str]) -> pa.DataType:
 
 
 def _convert(values: list[str], data_type: pa.DataType, name: str) -> tuple[pa.Array, dict[int, str]]:
-    """Texts as a column, null where they do not fit or are missing, and why those do not fit."""
+    """Convert texts; misfits and missing values are null, misfits with a reason."""
     if pa.types.is_string(data_type):
         return pa.array(values, pa.string()), {}
     rows = [i for i, value in enumerate(values) if value not in _MISSING]

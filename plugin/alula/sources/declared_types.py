@@ -1,4 +1,4 @@
-"""Values of text formats, read as the type that the field of a collection declares.
+"""Convert values of text formats to the types that fields declare.
 
 A format without types leaves a reader to guess, and a guess rounds: one fraction in a column makes numbers of all its
 integers, and those above 2**53 change. A declared type needs no guess.
@@ -27,12 +27,12 @@ class Literal(str):
 def column_types(
     types: Mapping[str, pa.DataType] | None, mapping: Mapping[str, str] | None
 ) -> Mapping[str, pa.DataType]:
-    """The declared types by column, out of those by field and the mapping of fields to columns."""
+    """The declared types by column, from types by field and the mapping."""
     return {(mapping or {}).get(field, field): data_type for field, data_type in (types or {}).items()}
 
 
 def whole_number(text: str) -> str:
-    """A number without its fraction of zeros and its exponent, as in ``30.0`` or ``1e3``; other texts as they are."""
+    """Rewrite ``30.0`` and ``1e3`` as integers; other texts stay as they are."""
     text = text.strip()
     if _FRACTION.fullmatch(text):
         number = Decimal(text)
@@ -42,9 +42,10 @@ def whole_number(text: str) -> str:
 
 
 def texts_of(values: Sequence[str], data_type: pa.DataType, missing: frozenset[str]) -> pa.Array:
-    """A column of CSV texts for a declared type: exact texts, missing ones null unless texts are declared.
+    """A column of CSV texts for a declared type.
 
-    The collection's own conversion turns them into values, and rejects what does not fit with its text.
+    Texts stay exact; missing values are null, unless the type is a string. The
+    collection's own conversion turns them into values, and rejects misfits with their text.
     """
     if pa.types.is_string(data_type):
         return pa.array(values, pa.string())

@@ -1,4 +1,4 @@
-"""Files as a source: readers of any format, one after the other, with one set of columns."""
+"""Files as a source: one reader per file, all with the same columns."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from alula.sources.reading import Piece, Reader, Wanted, read_pieces
 
 
 class FileSource:
-    """Rows in files: one column of vectors, images or texts and any scalar columns; see `Source`.
+    """Rows in files: a column of inputs and any scalar columns; see `Source`.
 
     Cursors are the numbers of rows, counted over all files.
 
     Args:
         name: The files in words.
         readers: A reader for each file, all of one format.
-        wanted: What was asked for.
-        dim: What vectors must have, where the files do not say it; by default the length of the first.
+        wanted: The kind and columns to read.
+        dim: Dimension of vectors, if the files do not state it; by default the length of the first.
         mapping: The column that a field is read from, for those that are named differently.
-        fingerprint: What changes when the files do.
+        fingerprint: A hash that changes with the files.
 
     Raises:
         UsageError: If the column to encode must be named, or a mapping names none that is there.
@@ -105,13 +105,13 @@ class FileSource:
 
 
 def _count(readers: Sequence[Reader]) -> int | None:
-    """The number of rows, where all files tell it."""
+    """The number of rows; None if a file does not state it."""
     counts = [reader.rows for reader in readers]
     return None if None in counts else sum(cast("list[int]", counts))
 
 
 def _dim(readers: Sequence[Reader], column: str) -> int | None:
-    """The dimension of the vectors, where all files tell it, and the same."""
+    """The dimension of the vectors; None unless all files state the same."""
     types = [reader.schema.field(column).type for reader in readers]
     dims = {found.list_size if pa.types.is_fixed_size_list(found) else None for found in types}
     return dims.pop() if len(dims) == 1 else None

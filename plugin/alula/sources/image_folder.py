@@ -102,7 +102,7 @@ def _decode(file: File, shape: Sequence[int]) -> npt.NDArray[np.uint8] | str:
 
 
 def _shape_of_first(files: Sequence[File]) -> tuple[int, ...]:
-    """(height, width, channels) of the first image that can be read, where nobody says what is needed."""
+    """(height, width, channels) of the first readable image, the default."""
     pillow = _pillow()
     for file in files:
         try:

@@ -1,4 +1,4 @@
-"""JSON lines: an object in each line, parsed in blocks by Arrow; a line that does not fit is a bad row."""
+"""JSON lines, parsed in blocks by Arrow; lines that do not fit are bad rows."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ def parse_lines(
     Args:
         lines: The lines.
         schema: The columns.
-        types: Those with declared types, which are converted exactly.
+        types: Declared types of columns, which are converted exactly.
         exact: Convert every line so, since Arrow would refuse most of them.
     """
     nothing = [pa.nulls(1, field.type) for field in schema]
@@ -134,7 +134,7 @@ def _parts(
     *,
     exact: bool = False,
 ) -> Iterator[pa.RecordBatch | tuple[pa.RecordBatch | None, str | None]]:
-    """Records of as many lines as parse together; for a line alone also what is wrong with it, if anything."""
+    """Parse lines together where possible, and misfits alone, with the reason."""
     if not lines:
         return
     if exact:
@@ -154,7 +154,7 @@ def _parts(
 def _parse_exactly(
     line: bytes, schema: pa.Schema, types: Mapping[str, pa.DataType]
 ) -> tuple[pa.RecordBatch | None, str | None]:
-    """A line whose declared columns are converted one by one, null where they do not fit."""
+    """Parse one line; its declared columns are converted one by one."""
     try:
         values = read_object(line)
         others = pa.schema([field for field in schema if field.name not in types])
@@ -203,7 +203,7 @@ def _parse(lines: Sequence[bytes], schema: pa.Schema | None) -> pa.RecordBatch:
 
 
 def _plain(data_type: pa.DataType) -> pa.DataType:
-    """The type without what Arrow reads into strings (times), and with room for fractions in lists of numbers."""
+    """Replace times by strings and lists of integers by lists of floats."""
     if pa.types.is_list(data_type):
         value = data_type.value_type
         whole = pa.types.is_integer(value) or pa.types.is_null(value)

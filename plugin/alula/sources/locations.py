@@ -1,4 +1,4 @@
-"""Where files lie: a path, several, a glob, a folder or a URL, found and opened through fsspec."""
+"""Find and open files by paths, globs, folders and URLs, through fsspec."""
 
 from __future__ import annotations
 
@@ -39,8 +39,8 @@ class File:
         name: As a user would write it.
         system: Its file system.
         path: Its path there.
-        size: In bytes, None when the file system does not tell.
-        stamp: What changes when the content does: an entity tag, or a time of change.
+        size: In bytes; None if unknown.
+        stamp: An entity tag or a time of change, which changes with the content.
     """
 
     name: str
@@ -72,7 +72,7 @@ class File:
         """Turn whatever goes wrong while the file is read into a `DataError`.
 
         Args:
-            failed: What the file then is or does not do, in words that continue "The file NAME".
+            failed: The failure, in words that continue "The file NAME".
         """
         try:
             yield
@@ -85,12 +85,12 @@ class File:
 
 
 def _is_failure(error: Exception, system: AbstractFileSystem) -> bool:
-    """Whether an error is the file's or its store's: stores in the network have errors of their own."""
+    """True for errors of a file or its store; remote stores raise any type."""
     return isinstance(error, _LOCAL_ERRORS) or not isinstance(system, LocalFileSystem)
 
 
 def first_line(error: BaseException) -> str:
-    """What an error says, in one line."""
+    """The first line of an error's message."""
     if isinstance(error, UnicodeDecodeError):
         return f"it is not text in UTF-8: {error.reason}"
     return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
@@ -121,7 +121,7 @@ def find_files(places: Places) -> tuple[str, list[File]]:
 
 
 def fingerprint(files: Sequence[File]) -> str:
-    """A hash of the files' names, sizes and stamps, and one of content, with a colon between.
+    """Hash the files' names, sizes and stamps, then content: ``stamps:content``.
 
     The second covers the first and the last megabyte of each local file, of at most `_HASHED` files: it changes with
     all but edits in the middle of a large file that keep its size and its time. Elsewhere the stamp (an entity tag)

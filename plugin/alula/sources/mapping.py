@@ -1,4 +1,4 @@
-"""Which column of a source belongs to which field of a collection, from a small TOML file."""
+"""The mapping of fields to columns, from a small TOML file."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _KEYS = ("vector", "text", "columns")
 
 @dataclass(frozen=True)
 class ColumnMapping:
-    """What a mapping file says.
+    """The content of a mapping file.
 
     Args:
         columns: The column of each field that is named differently.
@@ -35,7 +35,9 @@ class ColumnMapping:
 
 
 def read_mapping(path: Path) -> ColumnMapping:
-    """Read a mapping file: ``vector = "emb"`` or ``text = "body"``, and a table ``[columns]`` of ``field = "column"``.
+    """Read a mapping file.
+
+    It contains ``vector = "emb"`` or ``text = "body"``, and a table ``[columns]`` of ``field = "column"``.
 
     Raises:
         UsageError: If the file cannot be read, is not TOML, or holds anything else.

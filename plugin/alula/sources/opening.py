@@ -84,12 +84,12 @@ def open_source(
             or texts, arrays (``.npy``, ``.npz``, HDF5) of vectors or images, text files with a text per line, or image
             files. Files of one format, which are read in the order of their names.
         column: Name of the column, array or dataset that holds the rows; by default the only one that could.
-        input: What the rows are.
+        input: The kind of the rows.
         mapping: For fields of a collection, the column that they are read from, where that has another name.
         types: The Arrow types that fields of a collection declare: formats without types (JSON lines, CSV) are read as
             these instead of guessed types.
         metadata: A table whose row i belongs to row i of a single file of arrays.
-        dim: What vectors must have, where the files do not tell; by default the length of the first.
+        dim: Dimension of vectors, if the files do not state it; by default the length of the first.
         image_shape: (height, width, channels) that images out of image files must have; by default the first one's.
 
     Raises:
@@ -102,7 +102,7 @@ def open_source(
     if input == "images" and files[0].ending in image_folder.ENDINGS:
         other = next((file for file in files if file.ending not in image_folder.ENDINGS), None)
         if other is not None:
-            raise UsageError(f"{other.name} lies among images and is none; give a glob, as in '{name}/*.png'.")
+            raise UsageError(f"{other.name} is beside images and is no image; give a glob, as in '{name}/*.png'.")
         readers: list[Reader] = [ImageFolderReader(files, wanted)]
     else:
         readers = _readers(files, wanted, FORMATS[input])

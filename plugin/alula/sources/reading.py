@@ -1,4 +1,4 @@
-"""What the reader of a format gives: pieces of a file as Arrow records, and how pieces become batches."""
+"""The interface of readers: pieces of files as Arrow records, regrouped."""
 
 from __future__ import annotations
 
@@ -37,10 +37,10 @@ class Piece:
 
 @dataclass(frozen=True)
 class Wanted:
-    """What is to be read from files.
+    """The kind and columns to read from files.
 
     Args:
-        input: What the rows are.
+        input: The kind of the rows.
         column: The column that holds the vectors or texts, if the user named it.
         image_shape: (height, width, channels) that images must have, if it is known.
         like: The schema of the first of several files, for formats without types.
@@ -72,7 +72,7 @@ class Reader(Protocol):
     shape: tuple[int, ...] | None
 
     def pieces(self, skip: int, size: int, columns: Sequence[str] | None = None) -> Iterator[Piece]:
-        """The rows behind the first `skip`, at most `size` at a time, in pieces of little memory.
+        """Read the rows after the first `skip`, in pieces of little memory.
 
         Args:
             skip: Rows to leave out.
@@ -125,7 +125,10 @@ def behind(pieces: Iterable[Piece], skip: int) -> Iterator[Piece]:
 def read_pieces(
     readers: Sequence[Reader], first: int, size: int, columns: Sequence[str] | None = None
 ) -> Iterator[tuple[int, Reader, Piece]]:
-    """The rows of several files from the row numbered `first` on: the number of each piece's first row, and the piece.
+    """Read several files from the row number `first` on.
+
+    Returns:
+        For each piece the number of its first row, its reader and the piece.
 
     Raises:
         DataError: If a file is damaged; the message names the file and the row in it.

@@ -11,7 +11,7 @@ from alula.sources.base import Batch, Cursor, Source
 
 
 class SourceSlice:
-    """The rows with the cursors `first` to `last` of a source, as a source; they keep their numbers.
+    """The rows `first` to `last` of a source, with their numbers, as a source.
 
     Args:
         source: The source. Where its cursors are row numbers, a part may begin and end anywhere; where they are keys,

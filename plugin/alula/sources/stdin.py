@@ -1,4 +1,4 @@
-"""What comes from a pipe, kept in a file: a load reads it twice, and may be taken up again."""
+"""Copy standard input to a file, which a load can read twice and resume."""
 
 from __future__ import annotations
 

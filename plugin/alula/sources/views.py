@@ -1,4 +1,4 @@
-"""View types of Arrow, as polars writes them by default, as the plain types that all readers of columns take."""
+"""Convert view types of Arrow, the default of polars, to plain types."""
 
 from __future__ import annotations
 

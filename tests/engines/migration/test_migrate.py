@@ -15,7 +15,8 @@ from alula.ingest.journal import Journal
 from alula.ingest.monitor import Status
 from alula.migration import migrate
 from alula.migration.catch_up import CatchUp, key_differences
-from alula.migration.migrate import Migration, NotSettledError
+from alula.migration.migrate import Migration
+from alula.migration.report import NotSettledError
 from alula.migration.source_collection import read_source_collection
 from alula.milvus import alias_target
 from tests.plain_collections import check_migrated, create_plain, everything, plain_rows

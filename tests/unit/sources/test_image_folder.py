@@ -67,5 +67,5 @@ def test_colours_become_the_channels_that_are_wanted(tmp_path):
 def test_what_is_no_image_among_images(tmp_path):
     save(tmp_path / "a.png", IMAGES[0])
     (tmp_path / "b.txt").write_text("x")
-    with pytest.raises(UsageError, match=r"b\.txt lies among images"):
+    with pytest.raises(UsageError, match=r"b\.txt is beside images"):
         open_source(tmp_path, None, "images")

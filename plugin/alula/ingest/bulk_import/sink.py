@@ -1,30 +1,9 @@
-"""Load rows by Milvus's bulk import, each row exactly once.
-
-The steps follow from what a server guarantees. This was run on Milvus 2.3.5 (standalone), whose code agrees:
-
-- Importing a file twice doubles its rows. So every request must be known after any crash: a file is recorded in the
-  ledger before the server is asked to import it, and the answer right after.
-- Between the two, a request may have been sent or not. The server's list of tasks is the evidence: it outlives the
-  server's restarts, and names the files. A file that is not listed could still be imported late, by a request under
-  way. Therefore the file is renamed first, the old one removed, and then the list is read: a task that is not listed
-  by then can only fail, because its file is missing.
-- A killed server resumes tasks that it had not begun, keeps completed ones, and marks all others failed ("task marked
-  failed as service restarted"): their rows never become visible, and the file is imported again. One exception:
-  between making a task's segments visible and marking it completed, two steps. Then its rows are visible until the
-  server cleans up after failed tasks, every five minutes. A load waits for that where it may be so.
-- Rows become visible 10 to 15 s after a task has completed, or 5 s after it when the collection's load is refreshed.
-- Tasks are forgotten after a day. Then the rows themselves show whether a file was imported.
-
-Newer servers answer the same calls; none was run here. Where one lists its tasks without their files, a request in
-doubt cannot be found, and the load ends with an error that says so. Uploads to an S3 are run against an emulation;
-that a server imports from there is Milvus's documented behaviour, not tested.
-"""
+"""Write rows into the files of a bulk import."""
 
 from __future__ import annotations
 
-import dataclasses
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -32,19 +11,16 @@ from typing import Any
 from alula.errors import ServerError, UsageError
 from alula.index_types import FieldSpec
 from alula.ingest.bulk_import.import_file import ImportFile, ImportFileWriter, Ledger
+from alula.ingest.bulk_import.importer import Importer, Progress
 from alula.ingest.bulk_import.staging import StagingArea
-from alula.ingest.bulk_import.tasks import ImportTask, ImportTasks, StallClock, retrying, under_way
-from alula.milvus import Columns, Server, any_of, milvus_errors
+from alula.ingest.bulk_import.tasks import ImportTasks
+from alula.milvus import Columns, Server
 from alula.sources.base import Cursor
 
 FILE_BYTES = 256 << 20
 # A data node takes one at a time, and far faster than rows are encoded. Another that waits gains nothing, and may get
 # stuck: a server that restarts has given waiting tasks to the node that had died, and took 15 minutes to notice.
 IN_FLIGHT = 1
-TRIES = 5  # imports of one file that end because the server did
-SAMPLE = 16  # rows that are looked up to see whether a file was imported
-
-Progress = Callable[[str, int, int], None]
 
 
 class ImportSink:
@@ -91,25 +67,23 @@ class ImportSink:
             raise UsageError(f"{load_id!r} cannot name a load: use letters, digits, - and _.")
         self._name = name
         self._fields = fields
-        self._key = fields[0].name
+        folder_name = f"alula-{load_id}"
+        self._stage = StagingArea(stage, stage_at_server, folder_name, stage_options or {})
         self._tasks = ImportTasks(server, name, partition or "")
-        self._stage = StagingArea(stage, stage_at_server, f"alula-{load_id}", stage_options or {})
-        self._own = re.compile(rf"(?:^|/)alula-{load_id}/(\d+)\.\d+\.parquet$")
-        self._path = folder / f"alula-{load_id}.parquet"
-        self._ledger = ledger
+        self._importer = Importer(
+            name,
+            fields[0].name,
+            tasks=self._tasks,
+            stage=self._stage,
+            ledger=ledger,
+            folder=folder_name,
+            progress=progress or (lambda *_: None),
+        )
+        self._path = folder / f"{folder_name}.parquet"
         self._file_bytes = file_bytes
-        self._progress = progress or (lambda *_: None)
-        self._files: dict[int, ImportFile] = {}
-        self._ended: dict[int, int] = {}  # how often the server ended during a file's import
+        self._number = 0
         self._writer: ImportFileWriter | None = None
         self.bytes = 0  # written in this run
-
-    @property
-    def rows(self) -> int:
-        """Rows in closed files."""
-        return sum(file.rows for file in self._files.values())
-
-    # ------------------------------------------------------------------ writing
 
     def recover(self) -> Cursor | None:
         """Resume the files of an earlier run of this load.
@@ -118,21 +92,19 @@ class ImportSink:
             The cursor of the last row that need not be written again; None at the beginning.
 
         Raises:
+            UsageError: If the collection contains rows before the first file.
             ServerError: If the server or the staging area fails, or has lost files.
         """
         self._path.unlink(missing_ok=True)
-        self._files = {file.number: file for file in self._ledger.files()}
-        if not self._files and (there := self._tasks.count()):
+        self._importer.recover()
+        last = self._importer.last
+        if last is None and (there := self._tasks.count()):
             raise UsageError(
                 f"{self._name!r} contains {there:,} rows already, and an import could only double rows; load with "
                 'via="insert".'
             )
-        tasks = self._tasks.all()
-        for file in self._unfinished():
-            task = tasks.get(file.task or -1)
-            if task is None or task.failed:
-                self._submit(file, in_doubt=True)
-        return self._files[max(self._files)].last if self._files else None
+        self._number = 0 if last is None else last.number + 1
+        return None if last is None else last.last
 
     def write(self, columns: Columns, first: Cursor, last: Cursor) -> None:
         """Write rows, after those of the last call.
@@ -165,150 +137,26 @@ class ImportSink:
             ServerError: If the server cannot import a file, with its reason; or if it ends with another number of rows.
         """
         self._close_file()
-        self._wait(0)
-        self._count()
+        self._importer.wait(0)
+        self._importer.wait_until_visible()
         self._stage.remove()
-        return self.rows
+        return self._importer.rows
 
     def _close_file(self) -> None:
         if self._writer is None:
             return
-        written, number = self._writer, len(self._files)
+        written, number = self._writer, self._number
         with _disk_errors(self._path):
             written.close()
         # A file of that name may be there, from a run that ended before the next step: no server was asked to read it.
         path = self._stage.upload(self._path, f"{number:06d}.0.parquet")
         file = ImportFile(number, written.first, written.last, written.rows, path)
-        self._record(file)
+        self._importer.record(file)
+        self._number += 1
         self._path.unlink()
         self._writer = None
-        self._wait(IN_FLIGHT - 1)
-        self._submit(file, in_doubt=False)
-
-    def _record(self, file: ImportFile) -> None:
-        self._ledger.record(file)
-        self._files[file.number] = file
-
-    def _unfinished(self) -> list[ImportFile]:
-        return [file for _, file in sorted(self._files.items()) if file.state != "done"]
-
-    # ------------------------------------------------------------------ requests
-
-    def _submit(self, file: ImportFile, *, in_doubt: bool) -> None:
-        """Have a file imported.
-
-        Args:
-            file: The file, recorded as ``written``, or with a task that has failed or is forgotten.
-            in_doubt: True if an earlier request may have reached the server.
-        """
-        with milvus_errors(f"import {file.file!r} into {self._name!r}"):
-            for attempt in retrying():
-                with attempt:
-                    if in_doubt:
-                        file = self._resolve(file)
-                    in_doubt = True
-                    if file.state == "written":
-                        file = dataclasses.replace(file, task=self._tasks.submit(file.file), state="submitted")
-                    self._record(file)
-
-    def _resolve(self, file: ImportFile) -> ImportFile:
-        """Find the task of a file, or make sure that no late request can import it."""
-        # Wait until the collection answers: before, a restarted server may give the task to the data node that died,
-        # where it stays for the 15 minutes after which the server itself gives it up.
-        self._tasks.count()
-        listed = self._tasks_of(file)
-        if taken := under_way(listed):
-            return dataclasses.replace(file, task=taken.id, state="submitted")
-        # with a failed task on the list, a later one would be there too: only without any it can have been forgotten
-        if not listed and self._was_imported(file):
-            return dataclasses.replace(file, state="done")
-        old = Path(file.file).name
-        number, attempt, _ = old.split(".")
-        new = f"{number}.{int(attempt) + 1}.parquet"
-        file = dataclasses.replace(file, file=self._stage.copy(old, new), task=None, state="written")
-        self._record(file)
-        self._stage.keep_of(f"{number}.", new)
-        if taken := under_way(self._tasks_of(file)):  # it came in between; should it miss its file, it fails
-            return dataclasses.replace(file, task=taken.id, state="submitted")
-        return file
-
-    def _was_imported(self, file: ImportFile) -> bool:
-        """True if the rows of a file are in the collection."""
-        keys = self._stage.column(Path(file.file).name, self._key)
-        sample = [keys[i * len(keys) // SAMPLE].as_py() for i in range(SAMPLE)]
-        wanted = list(dict.fromkeys(sample))
-        found = self._tasks.count(any_of(self._key, wanted))
-        if found not in {0, len(wanted)}:
-            raise ServerError(
-                f"Of {len(wanted)} rows of the file {file.file!r}, {found} are in {self._name!r}, which fits no import "
-                "of it; drop the collection, create it and load it again."
-            )
-        return found > 0
-
-    # ------------------------------------------------------------------ waiting for the server
-
-    def _tasks_of(self, file: ImportFile) -> list[ImportTask]:
-        """The tasks that import a file under any of its names."""
-        known = {other.task for other in self._files.values()}
-        mine = []
-        for task in self._tasks.all().values():
-            if not task.file and not task.failed and task.id not in known:
-                raise ServerError(
-                    "This server does not list the files that it imports, so it is unknown whether it was asked for "
-                    f"{file.file!r} before the load ended; drop the collection, create it and load it again."
-                )
-            own = self._own.search(task.file)
-            if own and int(own[1]) == file.number:
-                mine.append(task)
-        return mine
-
-    def _wait(self, limit: int) -> None:
-        """Wait until at most `limit` imports are running."""
-        clock = StallClock()
-        while submitted := [file for file in self._unfinished() if file.task is not None]:
-            tasks = self._tasks.all()
-            for file in submitted:
-                self._follow(file, tasks.get(file.task or -1))
-            still = [tasks[file.task] for file in self._unfinished() if file.task in tasks]
-            done = sum(file.rows for file in self._files.values() if file.state == "done")
-            rows = {file.task: file.rows for file in submitted}
-            self._progress(
-                "importing", done + sum(rows.get(task.id, 0) * task.percent // 100 for task in still), self.rows
-            )
-            if len([file for file in self._unfinished() if file.task is not None]) <= limit:
-                return
-            clock.wait(still, f"import {', '.join(file.file for file in submitted)} into {self._name!r}")
-
-    def _follow(self, file: ImportFile, task: ImportTask | None) -> None:
-        if task is None:
-            self._submit(file, in_doubt=True)
-        elif task.completed:
-            self._record(dataclasses.replace(file, state="done"))
-        elif task.failed:
-            renamed = task.file not in {"", file.file}
-            self._ended[file.number] = self._ended.get(file.number, 0) + 1
-            if not (renamed or task.ended_by_server) or self._ended[file.number] >= TRIES:
-                raise ServerError(f"Milvus could not import {file.file!r} into {self._name!r}: {task.reason}.")
-            self._submit(file, in_doubt=True)
-
-    def _count(self) -> None:
-        """Wait until the collection contains the imported rows, each once."""
-        clock = StallClock()
-        refresh = True
-        while True:
-            found = self._tasks.count()
-            left = [task for task in self._tasks.all().values() if self._own.search(task.file) and task.may_show_rows]
-            self._progress("counting", found, self.rows)
-            if found == self.rows and not left:
-                return
-            if refresh:
-                refresh = False
-                self._tasks.refresh()
-            clock.wait(
-                (found, left),
-                f"show the rows of {self._name!r}: {self.rows:,} were imported and {found:,} are there; if there is no "
-                "other writer, drop the collection, create it and load it again",
-            )
+        self._importer.wait(IN_FLIGHT - 1)
+        self._importer.submit(file, in_doubt=False)
 
 
 @contextmanager
