@@ -115,8 +115,8 @@ def test_settings_are_options_with_values_that_they_take(name):
 
 def test_ports_agree():
     environment = settings()["Dockerfile"]
-    _, clients = split_address(environment[f"{PREFIX}LISTEN"], "--listen")
-    _, pages = split_address(environment[f"{PREFIX}METRICS"], "--metrics")
+    _, clients = split_address(environment[f"{PREFIX}LISTEN"], "listen")
+    _, pages = split_address(environment[f"{PREFIX}METRICS"], "metrics")
     exposed = re.search(r"^EXPOSE (.+)$", (DEPLOY / "Dockerfile").read_text(), re.MULTILINE)[1]
     assert exposed.split() == [str(clients), str(pages)]
     container = of_kind("Deployment")["spec"]["template"]["spec"]["containers"][0]

@@ -1,1 +1,1 @@
-"""The gateway: a server that speaks Milvus's protocol in front of a deployment and gives it Alula's index types."""
+"""The gateway: Milvus's protocol in front of a Milvus server, with index types."""

@@ -1,4 +1,4 @@
-"""Calls of clients as they are counted and logged."""
+"""Counting and logging the calls of clients."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 import grpc
 
 from alula.gateway.ops import logs, metrics
-from alula.gateway.ops.metrics import Way
+from alula.gateway.ops.metrics import Route
 from alula.gateway.status import Outcome, outcome_of, status_of
 
 _REQUEST_IDS = ("client-request-id", "client_request_id")  # pymilvus and Node, Go
@@ -24,21 +24,21 @@ class Call:
 
     Attributes:
         method: Name of the method.
-        context: gRPC's own.
-        collection: Tells which collection it names; asked for when the call is logged.
-        way: Whether it is passed on as it came, or rewritten.
-        answer: What the client is given.
+        context: Its gRPC context.
+        collection: Returns the collection that it names; called only when the call is logged.
+        route: ``passed`` if it is forwarded unchanged, ``rewritten`` otherwise.
+        answer: The serialised response.
     """
 
     method: str
     context: Any
     collection: Callable[[], str] = str
-    way: Way = "passed"
+    route: Route = "passed"
     answer: bytes = b""
 
     @property
     def request_id(self) -> str:
-        """The client's own name for it."""
+        """The client's identifier of the call, "" without one."""
         found = dict(self.context.invocation_metadata())
         return next((str(found[name]) for name in _REQUEST_IDS if found.get(name)), "")
 
@@ -47,15 +47,15 @@ class CallLog:
     """The calls of one gateway.
 
     Args:
-        slow_seconds: Calls that take longer are logged.
+        slow_seconds: Duration from which a call is logged.
     """
 
     def __init__(self, slow_seconds: float) -> None:
         self._slow_seconds = slow_seconds
 
     @asynccontextmanager
-    async def watch(self, call: Call) -> Any:
-        """Count a call for as long as the block inside takes, and log it when it fails, is refused or is slow."""
+    async def record(self, call: Call) -> Any:
+        """Count and time the call inside; log it if it fails, is rejected or is slow."""
         began = perf_counter()
         code, reason = "UNKNOWN", ""
         outcome: Outcome = "failed"
@@ -65,23 +65,23 @@ class CallLog:
             outcome = outcome_of(status)
             code, reason = (str(status.code or status.error_code), status.reason) if status else ("0", "")
         except asyncio.CancelledError:
-            # the client has gone, or waits no longer
+            # the client has disconnected, or its deadline has passed
             left = call.context.time_remaining()
             code = "CANCELLED" if left is None or left > 0 else "DEADLINE_EXCEEDED"
             raise
         except grpc.aio.AbortError:
             code, reason = call.context.code().name, call.context.details()
-            # newer SDKs ask older servers for what these do not have, as a matter of course
+            # newer SDKs routinely call methods that older servers lack
             outcome = "refused" if code == grpc.StatusCode.UNIMPLEMENTED.name else "failed"
             raise
         except Exception as error:
             logs.LOGGER.exception(f"{logs.printable(call.method)} failed unexpectedly")
-            reason = f"The gateway failed unexpectedly ({type(error).__name__}); its log says where."
+            reason = f"The gateway failed unexpectedly ({type(error).__name__}); see its log."
             code = grpc.StatusCode.INTERNAL.name
             await call.context.abort(grpc.StatusCode.INTERNAL, reason)
         finally:
             seconds = perf_counter() - began
-            metrics.answered(call.method, call.way, outcome, seconds)
+            metrics.answered(call.method, call.route, outcome, seconds)
             if outcome != "ok" or seconds > self._slow_seconds:
                 named = {"collection": call.collection(), "request_id": call.request_id}
                 logs.request(call.method, outcome, seconds, code=code, reason=reason, **named)

@@ -1,4 +1,4 @@
-"""What the upstream can do, asked once, with the rights of the client that first needs to know."""
+"""The upstream's capabilities, probed once with the rights of the first client."""
 
 from __future__ import annotations
 
@@ -13,26 +13,26 @@ from alula.index_types import Capabilities
 from alula.milvus import connect, probe
 
 
-class CapabilitiesOf:
-    """The upstream's capabilities.
+class CapabilityCache:
+    """The capabilities of one upstream.
 
     Args:
-        options: The gateway's.
+        options: The gateway's options.
     """
 
     def __init__(self, options: Options) -> None:
         self._options = options
         self._lock = threading.Lock()
-        self._found: Capabilities | None = None
+        self._capabilities: Capabilities | None = None
 
     def get(self, caller: Caller) -> Capabilities:
-        """What the upstream can do.
+        """Return the capabilities; the first call probes them.
 
         Raises:
-            ServerError: If it cannot be asked.
+            ServerError: If the upstream cannot be probed.
         """
         with self._lock:
-            if self._found is None:
+            if self._capabilities is None:
                 options = self._options
                 with connect(
                     options.upstream,
@@ -41,14 +41,14 @@ class CapabilitiesOf:
                     ca_file=str(options.ca_file) if options.ca_file else None,
                     server_name=options.server_name,
                 ) as server:
-                    self._found = probe(server)
-            return self._found
+                    self._capabilities = probe(server)
+            return self._capabilities
 
 
 def _token(caller: Caller) -> str:
-    """The client's login as pymilvus takes it: ``user:password`` or an API key."""
+    """The client's login in pymilvus's form: ``user:password`` or an API key."""
     given = next((value for key, value in caller.metadata if key == "authorization"), "")
     try:
         return base64.b64decode(given, validate=True).decode()
     except (binascii.Error, UnicodeDecodeError):
-        raise ServerError("The login that came with the call cannot be read; give user and password.") from None
+        raise ServerError("The login of the call cannot be read; give user and password.") from None

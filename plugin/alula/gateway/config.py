@@ -1,4 +1,4 @@
-"""The settings of a gateway, checked before anything is started."""
+"""The options of a gateway, checked before it starts."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ PORTS = range(1 << 16)
 
 @dataclass(frozen=True)
 class TlsFiles:
-    """PEM files with which clients are served; they are read again when they are renewed.
+    """PEM files for TLS with clients; the gateway reads renewed files again.
 
     Attributes:
-        certificate: The gateway's certificate, with those that lead to its authority.
-        key: Its private key.
-        client_ca: Authority of the clients' certificates; when given, a client without one is refused.
+        certificate: The gateway's certificate chain.
+        key: Private key of the certificate.
+        client_ca: Authority of the clients' certificates; if given, clients without one are rejected.
     """
 
     certificate: Path
@@ -30,23 +30,23 @@ class TlsFiles:
 
 @dataclass(frozen=True)
 class Options:
-    """What a gateway is told when it starts.
+    """The options of a gateway.
 
     Attributes:
         upstream: Address of Milvus: ``http://HOST:PORT`` or ``https://HOST:PORT``.
-        listen: Where clients are served: ``HOST:PORT``, or ``:PORT`` for every address of the machine; port 0 takes a
-            free one.
-        tls: Serve TLS with these files.
-        ca_file: PEM file of the authority that signed the upstream's certificate; without it the system's are trusted.
+        listen: Address for clients: ``HOST:PORT``, or ``:PORT`` for every address of the machine; port 0 takes a free
+            one.
+        tls: PEM files for TLS with clients; None for no TLS.
+        ca_file: PEM file of the authority that signed the upstream's certificate; default: the system's authorities.
         server_name: Name in the upstream's certificate when it is not the host.
-        metrics: Where metrics and health are served by HTTP, written as ``listen`` is; None for nowhere.
-        max_message: Largest request in bytes, 64 MiB as Milvus takes it. Answers are not limited.
-        workers: Calls that are encoded, searched and re-ranked at the same time; others are passed on beside them.
-        queue: How many such calls may wait for a worker before more are refused as Milvus does at its rate limits.
-        drain_seconds: How long calls that are under way may take when the gateway is told to stop.
-        health_seconds: How often the upstream is asked whether it answers.
-        slow_seconds: Calls that take longer are logged.
-        cache_dir: Folder for encoder files that were read from Milvus; None keeps them in memory alone.
+        metrics: Address for metrics and health by HTTP, in the form of ``listen``; None for no HTTP.
+        max_message: Largest request in bytes; 64 MiB is Milvus's own limit. Responses are not limited.
+        workers: Calls that are encoded, searched and re-ranked concurrently; forwarded calls are not limited.
+        queue: Calls that may wait for a worker; more are rejected with Milvus's rate-limit error.
+        drain_seconds: Seconds that running calls may take after SIGTERM.
+        health_seconds: Seconds between two health checks of the upstream.
+        slow_seconds: Duration from which a call is logged.
+        cache_dir: Folder for encoder files from Milvus; None for a temporary folder.
     """
 
     upstream: str
@@ -66,32 +66,33 @@ class Options:
     def __post_init__(self) -> None:
         if not re.fullmatch(r"https?://[^/\s:@]+(:\d+)?/?|https?://\[[\da-fA-F:.]+\](:\d+)?/?", self.upstream):
             raise UsageError(
-                f"{self.upstream!r} is not an address of Milvus; give --upstream http://HOST:PORT or https://HOST:PORT."
+                f'{self.upstream!r} is not an address of Milvus; set upstream="http://HOST:PORT" or '
+                'upstream="https://HOST:PORT".'
             )
-        split_address(self.listen, "--listen")
+        split_address(self.listen, "listen")
         if self.metrics is not None:
-            split_address(self.metrics, "--metrics")
+            split_address(self.metrics, "metrics")
         if not self.secure_upstream and (self.ca_file or self.server_name):
-            raise UsageError("--ca-file and --server-name are for TLS to Milvus; give --upstream https://HOST:PORT.")
+            raise UsageError('ca_file=... and server_name=... are for TLS to Milvus; set upstream="https://HOST:PORT".')
 
     @property
     def secure_upstream(self) -> bool:
-        """Whether Milvus is spoken to in TLS."""
+        """True if connections to Milvus use TLS."""
         return self.upstream.startswith("https:")
 
     @property
     def upstream_target(self) -> str:
-        """The upstream as gRPC names it, ``HOST:PORT``; without a port it is Milvus's 19530, or 443 for ``https``."""
+        """The upstream as ``HOST:PORT``; the default port is 19530, or 443 for ``https``."""
         address = self.upstream.split("://")[1].rstrip("/")
         has_port = re.search(r":\d+$", address) and not address.endswith("]")
         return address if has_port else f"{address}:{443 if self.secure_upstream else 19530}"
 
     @property
     def server_settings(self) -> list[tuple[str, Any]]:
-        """Channel arguments of the server that clients see.
+        """Channel arguments of the server.
 
-        SDKs ping every 5 to 10 seconds, calls or none, and would be cut off as a nuisance by gRPC's defaults; Milvus
-        allows the same. A port that is in use is an error, where gRPC would share it with another gateway.
+        SDKs ping every 5 to 10 seconds even without calls. gRPC's defaults would disconnect them; Milvus allows it
+        too. A port in use is an error, while gRPC's default would share it with another gateway.
         """
         return [
             ("grpc.max_receive_message_length", self.max_message),
@@ -105,14 +106,14 @@ class Options:
 
     @property
     def channel_settings(self) -> list[tuple[str, Any]]:
-        """Channel arguments of connections to Milvus; they ping as SDKs do, and try again within seconds."""
+        """Channel arguments of connections to Milvus: pings like SDKs, quick reconnects."""
         settings: list[tuple[str, Any]] = [
             ("grpc.max_receive_message_length", -1),
             ("grpc.max_send_message_length", -1),
             ("grpc.keepalive_permit_without_calls", 1),
             ("grpc.keepalive_time_ms", 10_000),
             ("grpc.keepalive_timeout_ms", 5_000),
-            # by its name a pause; what it sets is how long connecting may take
+            # in spite of its name, the time limit of connecting
             ("grpc.min_reconnect_backoff_ms", 5_000),
             ("grpc.initial_reconnect_backoff_ms", 200),
             ("grpc.max_reconnect_backoff_ms", 2_000),
@@ -122,17 +123,19 @@ class Options:
         return settings
 
 
-def split_address(address: str, option: str) -> tuple[str, int]:
-    """Host and port of ``HOST:PORT``; no host, as in ``:PORT``, is every address of the machine, ``[::]``.
+def split_address(address: str, argument: str) -> tuple[str, int]:
+    """Split ``HOST:PORT``; the default host is ``[::]``, every local address.
 
     Args:
-        address: What was given.
-        option: Which option it was given for.
+        address: The address.
+        argument: The option's name, for the error.
 
     Raises:
-        UsageError: If it is none.
+        UsageError: If the address is invalid.
     """
     found = re.fullmatch(r"(\[[\da-fA-F:.]+\]|[^\s:/\[\]]*):(\d{1,5})", address)
     if found is None or int(found[2]) not in PORTS:
-        raise UsageError(f"{address!r} is not an address to listen on; give {option} HOST:PORT or :PORT.")
+        raise UsageError(
+            f'{address!r} is not an address to listen on; set {argument}="HOST:PORT" or {argument}=":PORT".'
+        )
     return found[1] or "[::]", int(found[2])

@@ -1,13 +1,14 @@
-"""How a client declares an index type, and the schema that Milvus is given for it.
+"""Declarations of index types by clients, and the schemas that Milvus gets.
 
-Milvus takes an index type after the collection is made, and cannot add vector fields to a collection (before 2.6.18, or
-where a collection holds one vector field: 2.3). So there are three moments:
+In Milvus an index follows its collection, and vector fields cannot be added later (before 2.6.18). So an index type is
+declared in one of two ways, and rejected in a third case:
 
-- *When the collection is made*: its properties say ``alula.index_type`` and ``alula.encoder``. Every SDK can send
-  properties, and does so unchanged, where parameters of fields and new data types are checked by some of them.
-- *Before it holds rows*: ``create_index(index_type="DRQ", params={"encoder": ...})``, as for any index of Milvus's. The
-  collection is made anew under its name, with the fields that the index type needs.
-- *Afterwards*: refused; ``alula migrate`` copies the rows into a new collection while the old one serves.
+- *With the collection*: properties ``alula.index_type`` and ``alula.encoder``. Every SDK sends properties unchanged,
+  while some of them check the parameters of fields and unknown data types.
+- *With the index of an empty collection*: ``create_index(index_type="DRQ", params={"encoder": ...})``, like an index of
+  Milvus. The gateway recreates the collection under its name, with the fields that the index type needs.
+- *With rows in the collection*: rejected; ``alula migrate`` copies the rows into a new collection while the old one
+  serves.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from pymilvus.grpc_gen import schema_pb2
 from alula.catalog.binding import check_fit
 from alula.catalog.create import added_fields, new_lowering
 from alula.catalog.settings import SETTINGS_PREFIX, with_settings
-from alula.errors import UsageError
+from alula.errors import UsageError, respell
 from alula.gateway.session import Session
 from alula.gateway.upstream import pairs
 from alula.index_types import FieldSpec, IndexType, Lowering, check_options, index_type, index_types
@@ -37,15 +38,15 @@ class Declaration:
     """An index type as a client declares it.
 
     Args:
-        kind: Its name.
+        index_type: The index type.
         encoder: Name or fingerprint of its encoder.
         options: Create options of the index type.
         field: The vector field; None for the only one.
         metric: The metric that the client named, if any.
-        keep_vectors: Whether the vectors are kept for exact re-ranking.
+        keep_vectors: True to keep the vectors for exact re-ranking.
     """
 
-    kind: IndexType
+    index_type: IndexType
     encoder: str
     options: Mapping[str, Any]
     field: str | None = None
@@ -54,51 +55,51 @@ class Declaration:
 
 
 def in_properties(properties: Iterable[Any]) -> Declaration | None:
-    """What a collection's properties declare; None if they say nothing of it.
+    """The declaration in a collection's properties, or None.
 
     Raises:
-        UsageError: If they are wrong or not enough.
+        UsageError: If properties are invalid or missing.
     """
     mine = {p.key.removeprefix(SETTINGS_PREFIX): p.value for p in properties if p.key.startswith(SETTINGS_PREFIX)}
     if not mine:
         return None
     if _INDEX_TYPE not in mine:
         raise UsageError(
-            f"The properties {', '.join(SETTINGS_PREFIX + name for name in mine)} say nothing without "
-            f"{SETTINGS_PREFIX}{_INDEX_TYPE}: {' or '.join(index_types())}."
+            f"The properties {', '.join(SETTINGS_PREFIX + name for name in mine)} have no effect without "
+            f"{SETTINGS_PREFIX}{_INDEX_TYPE}; set it to {' or '.join(index_types())}."
         )
     field = mine.pop(_FIELD, None)
     return _declaration(mine.pop(_INDEX_TYPE), mine, field, f"the property {SETTINGS_PREFIX}{_ENCODER}")
 
 
 def in_index(field: str, params: Iterable[Any]) -> Declaration | None:
-    """What the parameters of a new index declare; None if its type is none of Alula's.
+    """The declaration in the parameters of a new index; None for native types.
 
     Raises:
-        UsageError: If they are wrong or not enough.
+        UsageError: If parameters are invalid or missing.
     """
     given = flat(params)
     if given.get(_INDEX_TYPE) not in index_types():
         return None
     mine = {k.removeprefix(SETTINGS_PREFIX): v for k, v in given.items() if k not in _NATIVE}
     metric = given.get("metric_type") or None
-    return _declaration(given[_INDEX_TYPE], mine, field, f'params={{"{_ENCODER}": ...}}', metric=metric)
+    return _declaration(given[_INDEX_TYPE], mine, field, f'params={{"{_ENCODER}": NAME}}', metric=metric)
 
 
 def flat(params: Iterable[Any]) -> dict[str, Any]:
-    """Parameters of an index or a search: those inside the JSON of ``params`` beside those that are given flat.
+    """Merge the parameters of an index or a search with the JSON object in ``params``.
 
     Raises:
-        UsageError: If the JSON is none.
+        UsageError: If ``params`` is not a JSON object.
     """
     given: dict[str, Any] = {pair.key: pair.value for pair in params}
     if given.get("params"):
         try:
             inner = json.loads(given["params"])
         except (ValueError, RecursionError) as error:
-            raise UsageError(f"The parameters {given['params'][:80]!r} are no JSON: {error}.") from None
+            raise UsageError(f"The parameters {given['params'][:80]!r} are not JSON: {error}.") from None
         if not isinstance(inner, dict):
-            raise UsageError(f"The parameters {given['params'][:80]!r} are no JSON object.")
+            raise UsageError(f"The parameters {given['params'][:80]!r} are not a JSON object.")
         given = {**inner, **given}
     return given
 
@@ -106,57 +107,70 @@ def flat(params: Iterable[Any]) -> dict[str, Any]:
 def _declaration(
     name: str, mine: dict[str, Any], field: str | None, where: str, *, metric: str | None = None
 ) -> Declaration:
-    kind = index_type(name)
+    declared = index_type(name)
     encoder = mine.pop(_ENCODER, "")
     if not encoder:
-        raise UsageError(f"{name} needs an encoder: give {where}; 'alula encoders list' shows those there are.")
+        raise UsageError(f"{name} needs an encoder: set {where} to the name of one; 'alula encoders list' lists them.")
     keep = str(mine.pop(_KEEP, "true")).lower()
     if keep not in ("true", "false"):
-        raise UsageError(f"{_KEEP} is {keep!r}, and must be true or false.")
-    numbers = {option.name for option in kind.create_options if option.value_type is int}
+        raise UsageError(f"{_KEEP} is {keep!r}; it must be true or false.")
+    numbers = {option.name for option in declared.create_options if option.value_type is int}
     options = {k: int(v) if k in numbers and str(v).isdigit() else v for k, v in mine.items()}
-    return Declaration(
-        kind, str(encoder), check_options(kind.create_options, options, name), field, metric, keep == "true"
-    )
+    checked = check_options(declared.create_options, options, name)
+    return Declaration(declared, str(encoder), checked, field, metric, keep_vectors=keep == "true")
 
 
 def lowering_for(session: Session, database: str, schema: Any, declared: Declaration) -> Lowering:
-    """How Milvus is to hold a declared index type on a collection of that schema.
+    """The lowering of a declared index type on a collection of that schema.
 
     Raises:
         UsageError, EncoderError, UnsupportedError: If the declaration does not fit.
     """
-    field = _vector_field(schema, declared.field, declared.kind.name)
+    field = _vector_field(schema, declared.field, declared.index_type.name)
     encoder = session.encoders.named(session.caller, database, declared.encoder)
-    kind, subject = declared.kind, f"The field {field.name!r}"
-    check_fit(kind, encoder, subject=subject, dim=dim_of(field), metric=declared.metric, called=declared.encoder)
+    subject = f"The field {field.name!r}"
+    check_fit(
+        declared.index_type,
+        encoder,
+        subject=subject,
+        dim=dim_of(field),
+        metric=declared.metric,
+        called=declared.encoder,
+    )
     taken = {f.name for f in schema.fields}
     capabilities = session.capabilities.get(session.caller)
     lowering = new_lowering(
-        kind, encoder, field.name, capabilities, keep_vectors=declared.keep_vectors, options=declared.options
+        declared.index_type,
+        encoder,
+        field.name,
+        capabilities,
+        keep_vectors=declared.keep_vectors,
+        options=declared.options,
     )
     for spec in lowering.fields:
         if spec.name in taken:
-            raise UsageError(f"The field {spec.name!r} is one that {kind.name} adds by itself; give it another name.")
+            raise UsageError(
+                f"The field name {spec.name!r} is reserved for {declared.index_type.name}; rename the field."
+            )
     return lowering
 
 
 def lowered(schema: Any, lowering: Lowering) -> Any:
-    """A client's schema as Milvus is to have it: companions beside the vector field, or in its place.
+    """Add companions to a client's schema, beside the vector field or replacing it.
 
-    Everything else stays where it is: SDKs may send and read fields in the order in which they were declared.
+    The order of the other fields stays: SDKs may send and read fields in the order of their declaration.
     """
     new = schema_pb2.CollectionSchema()
     new.CopyFrom(schema)
     del new.fields[:]
     new.description = with_settings(schema.description, lowering.settings)
     for field in schema.fields:
-        held = map(_field_schema, added_fields(lowering)) if field.name == lowering.field.name else [field]
-        new.fields.extend(held)
+        replacement = map(_field_schema, added_fields(lowering)) if field.name == lowering.field.name else [field]
+        new.fields.extend(replacement)
     return new
 
 
-def _vector_field(schema: Any, name: str | None, kind: str) -> Any:
+def _vector_field(schema: Any, name: str | None, index_type_name: str) -> Any:
     floats = [field for field in schema.fields if field.data_type == DataType.FLOAT_VECTOR]
     if name is None and len(floats) == 1:
         return floats[0]
@@ -164,13 +178,17 @@ def _vector_field(schema: Any, name: str | None, kind: str) -> Any:
         if field.name == name:
             return field
     names = ", ".join(field.name for field in floats) or "none"
-    if name is None:
-        raise UsageError(f"Say which field has the index type {kind}: {SETTINGS_PREFIX}{_FIELD}, one of: {names}.")
-    raise UsageError(f"{kind} needs a FLOAT_VECTOR field, and {name!r} is none; there are: {names}.")
+    if name is None and floats:
+        raise UsageError(
+            f"The collection has several vector fields; name the one of {index_type_name} with the property "
+            f"{SETTINGS_PREFIX}{_FIELD}, one of: {names}."
+        )
+    given = "" if name is None else f"{name!r} is not one, and "
+    raise UsageError(f"{index_type_name} needs a FLOAT_VECTOR field; {given}the collection has: {names}.")
 
 
 def dim_of(field: Any) -> int:
-    """The dimensions of a vector field, 0 where none are given."""
+    """The dimension of a vector field, 0 if it has none."""
     given = next((pair.value for pair in field.type_params if pair.key == "dim"), "0")
     return int(given) if given.isdigit() else 0
 
@@ -183,3 +201,26 @@ def _field_schema(spec: FieldSpec) -> Any:
         field.element_type = DataType[element]
     field.type_params.extend(pairs((k, str(v).lower() if isinstance(v, bool) else v) for k, v in params.items()))
     return field
+
+
+def as_index_params(message: str) -> str:
+    """Spell Python arguments in an error as parameters of an index or a search.
+
+    Args:
+        message: The message of an error; see `alula.errors`.
+    """
+    options = {
+        o.name for declared in index_types().values() for o in (*declared.create_options, *declared.all_search_options)
+    }
+    options |= {_ENCODER, _KEEP}
+
+    def spell(name: str, value: str) -> str | None:
+        if name == "metric":
+            return f"metric_type={value}"
+        if name not in options:
+            return None
+        constant = {"True": "true", "False": "false", "...": "..."}.get(value)
+        bare = value.strip("'\"")
+        return f'params={{"{name}": {constant or (bare if bare.isdigit() else json.dumps(bare))}}}'
+
+    return respell(message, spell)

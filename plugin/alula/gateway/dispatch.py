@@ -1,4 +1,4 @@
-"""The methods of Milvus's protocol that the gateway does not just pass on, and how a call of one is answered."""
+"""The methods that the gateway rewrites, and their error handling."""
 
 from __future__ import annotations
 
@@ -11,40 +11,37 @@ from google.protobuf.message import DecodeError, Message
 from pymilvus.grpc_gen import common_pb2
 
 from alula.errors import AlulaError, ServerError, UsageError
-from alula.gateway import entities as rows
-from alula.gateway import hybrid, indexes
-from alula.gateway import schemas as collections
-from alula.gateway import search as searching
+from alula.gateway import entities, hybrid, indexes, schemas, search
+from alula.gateway.declaration import as_index_params
 from alula.gateway.ops import logs, metrics
 from alula.gateway.session import Session
 from alula.gateway.status import INTERNAL
 from alula.gateway.upstream import RPCS, MilvusError, status_of
 
-# None where the call is none of the gateway's business: it is then passed on as it came.
+# None: forward the call unchanged.
 Rewrite = Callable[[Session, Any], "Message | None"]
 
 REWRITES: Mapping[str, Rewrite] = {
-    "CreateCollection": collections.create,
-    "AlterCollection": collections.alter,
-    "DescribeCollection": collections.describe,
-    "LoadCollection": collections.load,
+    "CreateCollection": schemas.create,
+    "AlterCollection": schemas.alter,
+    "DescribeCollection": schemas.describe,
+    "LoadCollection": schemas.load,
     "CreateIndex": indexes.create,
     "DescribeIndex": indexes.describe,
     "DropIndex": indexes.drop,
-    "GetIndexStatistics": indexes.pointed("GetIndexStatistics"),
-    "GetIndexState": indexes.pointed("GetIndexState"),
-    "GetIndexBuildProgress": indexes.pointed("GetIndexBuildProgress"),
-    "Insert": rows.write("Insert"),
-    "Upsert": rows.write("Upsert"),
-    "Query": rows.query,
-    "Import": rows.refuse_import,
-    "Search": searching.search,
+    "GetIndexStatistics": indexes.for_searched_index("GetIndexStatistics"),
+    "GetIndexState": indexes.for_searched_index("GetIndexState"),
+    "GetIndexBuildProgress": indexes.for_searched_index("GetIndexBuildProgress"),
+    "Insert": entities.write("Insert"),
+    "Upsert": entities.write("Upsert"),
+    "Query": entities.query,
+    "Import": entities.refuse_import,
+    "Search": search.search,
     "HybridSearch": hybrid.search,
 }
-# They are about collections of which nothing is known, or which they change, or clients keep the answer: what is
-# believed of a collection does not decide who answers.
+# These never use a cached description: they create or change the collection, or clients keep the answer.
 ALWAYS = frozenset({"CreateCollection", "AlterCollection", "CreateIndex", "DescribeCollection"})
-# After them what is known of a collection may be wrong.
+# After these a cached description may be wrong.
 CHANGING = frozenset(
     [
         "CreateCollection",
@@ -68,10 +65,10 @@ CHANGING = frozenset(
 
 
 def answer(method: str, session: Session, request: bytes) -> bytes | None:
-    """The answer to a call of a method in `REWRITES`; None if it is to be passed on as it came.
+    """Answer a call of a method in `REWRITES`; None to forward it unchanged.
 
-    What a collection is may have changed since it was last looked at, by another gateway or client. So a call that
-    fails is tried once more on what the collection is now, if that is something else.
+    Another gateway or client may have changed the collection since its description was cached. So a call that fails
+    is retried once if the collection is described differently now.
 
     Raises:
         grpc.RpcError: If Milvus does not answer.
@@ -86,45 +83,45 @@ def answer(method: str, session: Session, request: bytes) -> bytes | None:
             metrics.fell_back("collection looked at again")
             response = rewrite(replace(session, fresh=True), _parsed(rpc.request, request))
     except MilvusError as error:
-        response = _refused(rpc.response, _in_own_words(session, _parsed(rpc.request, request), error.status))
+        response = _refused(rpc.response, _hide_companions(session, _parsed(rpc.request, request), error.status))
     except AlulaError as error:
         response = _refused(rpc.response, _status(error))
     except grpc.RpcError:
         raise
-    except Exception as error:  # as a gRPC error SDKs would repeat the call for minutes
+    except Exception as error:  # SDKs would repeat a gRPC error for minutes
         logs.LOGGER.exception(f"{method} failed unexpectedly")
         response = _refused(rpc.response, _failure(error))
     return None if response is None else response.SerializeToString()
 
 
 def busy(method: str, reason: str) -> bytes:
-    """The answer to a call for which there is no room, as Milvus gives it at its rate limits: SDKs then try again."""
+    """The response of a full gateway: a rate-limit error, which SDKs retry."""
     status = common_pb2.Status(code=8, error_code=common_pb2.ErrorCode.RateLimit, reason=reason)
     answer: bytes = _refused(RPCS[method].response, status).SerializeToString()
     return answer
 
 
-def _parsed(kind: type[Any], request: bytes) -> Any:
+def _parsed(message: type[Any], request: bytes) -> Any:
     try:
-        return kind.FromString(request)
+        return message.FromString(request)
     except DecodeError:
-        raise UsageError(f"The request is no {kind.DESCRIPTOR.name} of Milvus's protocol.") from None
+        raise UsageError(f"The request is no {message.DESCRIPTOR.name} of Milvus's protocol.") from None
 
 
-def _in_own_words(session: Session, request: Any, status: Any) -> Any:
-    """What Milvus says of a field that clients do not see, said of the one that they do."""
-    known = session.views.known(session.database(request), getattr(request, "collection_name", ""))
-    if known and known.view:
-        status.reason = known.view.in_own_words(status.reason)
+def _hide_companions(session: Session, request: Any, status: Any) -> Any:
+    """An error of Milvus, with the vector field named instead of a companion."""
+    info = session.views.cached(session.database(request), getattr(request, "collection_name", ""))
+    if info and info.view:
+        status.reason = info.view.hide_companions(status.reason)
     return status
 
 
-def _refused(kind: type[Any], status: Any) -> Any:
-    response = kind()
-    told = status_of(response)
-    told.CopyFrom(status)
-    # Milvus Lite gives the new code alone, and Node's SDK looks at the old one
-    told.error_code = told.error_code or common_pb2.ErrorCode.UnexpectedError
+def _refused(message: type[Any], status: Any) -> Any:
+    response = message()
+    filled = status_of(response)
+    filled.CopyFrom(status)
+    # Milvus Lite sets only the new code, and Node's SDK reads only the old one
+    filled.error_code = filled.error_code or common_pb2.ErrorCode.UnexpectedError
     return response
 
 
@@ -132,15 +129,15 @@ def _failure(error: Exception) -> Any:
     return common_pb2.Status(
         code=INTERNAL,
         error_code=common_pb2.ErrorCode.UnexpectedError,
-        reason=f"The gateway failed unexpectedly ({type(error).__name__}); its log says where.",
+        reason=f"The gateway failed unexpectedly ({type(error).__name__}); see its log.",
     )
 
 
 def _status(error: AlulaError) -> Any:
-    """An error as Milvus tells it: 1100 is its code for a wrong parameter, 65535 for what has no code."""
+    """An error as a status: 1100 is a wrong parameter, 65535 any other error."""
     unexpected = isinstance(error, ServerError)
     return common_pb2.Status(
         code=65535 if unexpected else 1100,
         error_code=common_pb2.ErrorCode.UnexpectedError if unexpected else common_pb2.ErrorCode.IllegalArgument,
-        reason=str(error),
+        reason=as_index_params(str(error)),
     )

@@ -1,4 +1,4 @@
-"""The encoders that a gateway works with: files that lie in Milvus, kept in memory and on disk once read."""
+"""A cache of encoders, in memory and on disk; the files are in Milvus."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from alula.gateway.ops import metrics
 from alula.gateway.upstream import Caller, MilvusError, pairs
 from alula.milvus.wire.field_data import column
 
-NO_COLLECTION, NO_INDEX = 100, 700  # Milvus's codes for what is not there
+NO_COLLECTION, NO_INDEX = 100, 700  # Milvus's error codes
 Query = Callable[[str, Sequence[str]], Sequence[Mapping[str, Any]]]
 
 
 class NoEncoderError(UsageError):
-    """The encoder that a collection was made with does not lie in its database."""
+    """The encoder of a collection is not in its database."""
 
 
 class Encoders:
     """Encoders by fingerprint.
 
     Args:
-        folder: Where files are kept that were read from Milvus; None for a temporary folder.
+        folder: Folder for files from Milvus; None for a temporary folder.
     """
 
     def __init__(self, folder: Path | None = None) -> None:
@@ -44,25 +44,25 @@ class Encoders:
         return len(self._loaded)
 
     def named(self, caller: Caller, database: str, name: str) -> Encoder:
-        """The encoder that a client names, by the name it was pushed under or by its fingerprint.
+        """Load the encoder that a client names, by name or fingerprint.
 
         Raises:
-            UsageError: If there is none of that name.
-            EncoderError: If it cannot be used.
+            UsageError: If the database has no such encoder.
+            EncoderError: If the encoder is unusable.
         """
         return self.get(caller, database, encoder_store.find(_query(caller, database), name).sha256)
 
     def get(self, caller: Caller, database: str, sha256: str) -> Encoder:
-        """The encoder of a fingerprint.
+        """Load the encoder of a fingerprint.
 
         Args:
-            caller: Who needs it, and is allowed to read it if it was not read before.
-            database: The database that it lies in.
-            sha256: Its fingerprint, in full.
+            caller: The client, with whose rights an encoder is read that is not cached.
+            database: The database of the encoder.
+            sha256: The whole fingerprint.
 
         Raises:
-            NoEncoderError: If it is not there.
-            EncoderError: If it cannot be used.
+            NoEncoderError: If the database does not contain it.
+            EncoderError: If the encoder is unusable.
         """
         found = self._loaded.get(sha256)
         if found:
@@ -75,19 +75,19 @@ class Encoders:
                         entry = encoder_store.find(_query(caller, database), sha256)
                     except UsageError as error:
                         raise NoEncoderError(str(error)) from None
-                    # what a strong query has seen, all later ones see, and they are faster
+                    # rows that a Strong query returned are visible to all later queries, which are faster
                     data = encoder_store.read(_query(caller, database, strong=False), entry)
                     with tempfile.NamedTemporaryFile(dir=self._folder, delete=False) as partial:
                         partial.write(data)
                     Path(partial.name).replace(path)
-                # searches and inserts run beside each other, one thread each
+                # searches and inserts run concurrently, one thread each
                 self._loaded[sha256] = load_encoder(path, threads=1)
                 metrics.encoders_loaded.set(len(self._loaded))
             return self._loaded[sha256]
 
 
 def _query(caller: Caller, database: str, *, strong: bool = True) -> Query:
-    """Queries in the collection of encoders, with the client's own rights."""
+    """A function that queries the collection of encoders with the client's rights."""
     level = common_pb2.ConsistencyLevel.Strong if strong else common_pb2.ConsistencyLevel.Eventually
 
     def query(filter: str, fields: Sequence[str]) -> Sequence[Mapping[str, Any]]:
@@ -112,7 +112,7 @@ def _query(caller: Caller, database: str, *, strong: bool = True) -> Query:
                 caller.send("LoadCollection", load)
             except MilvusError as refused:
                 if refused.status.code == NO_INDEX:
-                    return []  # it is just being made, and empty
+                    return []  # it is being created, and empty
                 raise
             answer = caller.send("Query", request)
         columns = {field.field_name: column(field) for field in answer.fields_data}

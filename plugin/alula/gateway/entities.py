@@ -1,4 +1,4 @@
-"""Rows as clients write and read them: floats in the vector field, whatever Milvus holds of them."""
+"""Writing and reading entities: clients see floats, Milvus the companions."""
 
 from __future__ import annotations
 
@@ -10,32 +10,33 @@ from pymilvus.grpc_gen import schema_pb2
 
 from alula.catalog.create import added_fields
 from alula.errors import DataError, UsageError
-from alula.gateway import functions
+from alula.gateway import function_values
 from alula.gateway.session import Session
 from alula.gateway.upstream import refill
 from alula.gateway.views import View
 from alula.index_types import Lowering
 from alula.milvus.wire.field_data import column, float_vectors, vectors, write_column
 
-_DYNAMIC = "$meta"  # the field that holds all dynamic ones
+_DYNAMIC = "$meta"  # the field with all dynamic fields
 
 
 def write(method: str) -> Any:
-    """Insert or Upsert: the companions of the vectors and the outputs of functions go with them."""
+    """Insert or Upsert: add companions of vectors and outputs of functions."""
 
     def rewrite(session: Session, request: Any) -> Any:
-        known = session.known(request, fresh=True)
-        if known.ordinary:
+        info = session.info(request, fresh=True)
+        if info.ordinary:
             return None
-        functions.fill(request, known.functions, session.encoder_of(request))
-        view = known.view
+        function_values.fill(request, info.functions, session.encoder_of(request))
+        view = info.view
+        # by its real name: an alias may point to a collection of another encoder by the time the rows are encoded
+        request.collection_name = info.name
         if view is None:
             return session.caller.send(method, request)
-        check_seen([data.field_name for data in request.fields_data], view, request.collection_name)
+        check_visible([data.field_name for data in request.fields_data], view, request.collection_name)
         given = next((data for data in request.fields_data if data.field_name == view.field), None)
-        if given is not None:  # an upsert may leave it out, where Milvus allows that
+        if given is not None:  # a partial upsert may leave it out
             refill(request.fields_data, [*_others(request, view), *encoded(view.lowering, given, request.num_rows)])
-        request.collection_name = view.collection
         return session.caller.send(method, request)
 
     return rewrite
@@ -46,15 +47,15 @@ def _others(request: Any, view: View) -> list[Any]:
 
 
 def encoded(lowering: Lowering, given: Any, rows: int) -> list[Any]:
-    """The columns that Milvus is given in the place of vectors.
+    """Encode vectors into the columns that Milvus stores.
 
     Args:
-        lowering: How they are stored.
+        lowering: The lowering of the index type.
         given: The vectors' ``FieldData``.
-        rows: How many there must be.
+        rows: The number of rows in the request.
 
     Raises:
-        DataError, UsageError: If they are not what the encoder takes.
+        DataError, UsageError: If the vectors do not fit the encoder or the number of rows.
     """
     try:
         matrix = vectors(given)
@@ -65,30 +66,30 @@ def encoded(lowering: Lowering, given: Any, rows: int) -> list[Any]:
     if len(matrix) != rows:
         raise DataError(f"The field {given.field_name!r} has {len(matrix)} vectors for {rows} rows.")
     columns: dict[str, Any] = {lowering.field.name: matrix, **lowering.encode_rows(matrix)}
-    made = []
+    encoded_fields = []
     for spec in added_fields(lowering):
         data = schema_pb2.FieldData(field_name=spec.name, type=DataType[spec.data_type])
         write_column(data, columns[spec.name], spec)
-        made.append(data)
-    return made
+        encoded_fields.append(data)
+    return encoded_fields
 
 
 def check_dim(matrix: Any, lowering: Lowering) -> Any:
-    """Vectors (n, d); a `DataError` unless they are floats of the field's dimension, in words that name it."""
+    """Return vectors (n, d); raise `DataError` for another type or dimension."""
     field = lowering.field
     if matrix.dtype.kind != "f":
-        raise DataError(f"The field {field.name!r} takes vectors of floats, and binary ones were given.")
+        raise DataError(f"The field {field.name!r} takes vectors of floats, and binary vectors were given.")
     if matrix.shape[1] != field.dim:
         raise DataError(f"The field {field.name!r} takes {field.dim} dimensions, and {matrix.shape[1]} were given.")
     return matrix
 
 
 def query(session: Session, request: Any) -> Any:
-    """Query: the vector field, and not what lies in its place."""
+    """Query: return the vector field instead of its companions."""
     view = session.view(request)
     if view is None:
         return None
-    settle_output(request, view)
+    expand_output(request, view)
     request.collection_name = view.collection
     response = session.caller.send("Query", request)
     show(response, view)
@@ -96,31 +97,31 @@ def query(session: Session, request: Any) -> Any:
 
 
 def refuse_import(session: Session, request: Any) -> Any:
-    """Import: its files lie where Milvus reads them, without the companions."""
+    """Import: rejected, because the files lack the companions."""
     view = session.view(request)
     if view is None:
         return None
     raise UsageError(
-        f"Files for {request.collection_name!r} must hold what {view.settings['type']} stores, which Milvus cannot "
-        "make; load them with 'alula load --via import'."
+        f"An import into {request.collection_name!r} needs files with the encoded fields of {view.settings['type']}, "
+        "which Milvus cannot compute; 'alula load --via import' writes and imports such files."
     )
 
 
-def check_seen(names: Iterable[str], view: View, collection: str) -> None:
-    """Raise a `UsageError` for fields that clients do not see."""
+def check_visible(names: Iterable[str], view: View, collection: str) -> None:
+    """Raise `UsageError` for companions, which clients do not see."""
     for name in names:
         if name in view.companions:
             raise UsageError(f"The collection {collection!r} has no field {name!r}.")
 
 
-def settle_output(request: Any, view: View) -> None:
-    """Put the fields that clients see in the place of ``*``, for which Milvus would read companions too.
+def expand_output(request: Any, view: View) -> None:
+    """Replace ``*`` by the visible fields; Milvus would read companions too.
 
     Raises:
-        UsageError: For output fields that clients cannot have.
+        UsageError: For companions, and for vectors that were dropped.
     """
     names, collection = request.output_fields, request.collection_name
-    check_seen(names, view, collection)
+    check_visible(names, view, collection)
     if view.field in names and view.vector.storage == "dropped":
         raise UsageError(f"The vectors of {collection!r} were dropped, so {view.field!r} cannot be returned.")
     if "*" in names:
@@ -130,16 +131,19 @@ def settle_output(request: Any, view: View) -> None:
 
 
 def show(results: Any, view: View) -> None:
-    """Turn what Milvus found into what clients see: ``QueryResults``, or the ``SearchResultData`` of a search.
+    """Replace companions in results by the vector field, in place.
 
-    Clients take names that are no field's for those of dynamic fields, and then show no others of these.
+    Args:
+        results: ``QueryResults``, or the ``SearchResultData`` of a search.
+        view: The collection.
     """
+    # clients take unknown names in output_fields for dynamic fields, and then show no other dynamic fields
     refill(results.fields_data, shown(results.fields_data, view))
     refill(results.output_fields, [name for name in results.output_fields if name not in view.companions])
 
 
 def shown(columns: Any, view: View) -> list[Any]:
-    """What clients see of columns: no companions, and the vectors as such where they lie in an array column."""
+    """Columns without companions; vectors in an array column as float vectors."""
     found = []
     for data in columns:
         if data.field_name in view.companions:

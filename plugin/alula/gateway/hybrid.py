@@ -8,7 +8,7 @@ from typing import Any
 from pymilvus.grpc_gen import milvus_pb2
 
 from alula.errors import UsageError
-from alula.gateway import functions, fusion
+from alula.gateway import function_values, fusion
 from alula.gateway import search as searching
 from alula.gateway.declaration import flat
 from alula.gateway.entities import show
@@ -22,15 +22,18 @@ from alula.search import RankedIds
 
 def search(session: Session, request: Any) -> Any:
     """HybridSearch; Milvus's own where no search in it goes through an index type of Alula's."""
-    known = session.known(request)
-    if known.ordinary:
+    info = session.info(request)
+    if info.ordinary:
         return None
-    view = known.view
+    view = info.view
     params = [flat(sub.search_params) for sub in request.requests]
-    fields = [searched_field(given, known.vector_fields) for given in params]
+    fields = [searched_field(given, info.vector_fields) for given in params]
     for sub, field in zip(request.requests, fields, strict=True):
-        functions.translate(sub, field, known.functions, session.encoder_of(request))
+        function_values.translate(sub, field, info.functions, session.encoder_of(request))
     if view is None:
+        request.collection_name = info.name
+        for sub in request.requests:
+            sub.collection_name = info.name
         return session.caller.send("HybridSearch", request)
     searching.check_fields(request, view, fields)
     request.collection_name = view.collection

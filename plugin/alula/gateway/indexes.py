@@ -1,4 +1,4 @@
-"""Indexes as clients make and see them: one on the vector field, where Milvus has one on each field behind it."""
+"""Indexes as clients see them: one on the vector field, for all native ones."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _VECTORS = "vectors"  # suffix of the name of the index on kept vectors
 
 
 def create(session: Session, request: Any) -> Any:
-    """CreateIndex: the native indexes of an index type; an empty ordinary collection is made anew for it."""
+    """CreateIndex: create native indexes, on a recreated collection if need be."""
     view = session.view(request, fresh=True)
     if view is not None and request.field_name == view.field:
         _check_same(session, request, view)
@@ -35,17 +35,17 @@ def create(session: Session, request: Any) -> Any:
         declared = in_index(request.field_name, request.extra_params)
         if declared is None:
             return None
-        _remake(session, request, declared)
+        _recreate(session, request, declared)
         view = session.view(request, fresh=True)
         if view is None:
-            raise UsageError(f"The collection {request.collection_name!r} was changed by someone else; try again.")
+            raise UsageError(f"The collection {request.collection_name!r} was changed concurrently; try again.")
     for i, native in enumerate(native_indexes(view.lowering)):
         response = session.caller.send("CreateIndex", _request(request, view, native, first=not i))
     return response
 
 
 def _check_same(session: Session, request: Any, view: View) -> None:
-    """Raise a `UsageError` when an index is asked for that is not the collection's own."""
+    """Raise `UsageError` if the requested index is not the collection's own."""
     given = flat(request.extra_params)
     subject, own, asked = f"The field {view.field!r}", view.settings["type"], given.get("index_type", "")
     if asked not in _AUTOMATIC:
@@ -66,77 +66,77 @@ def _check_same(session: Session, request: Any, view: View) -> None:
 
 
 def _request(request: Any, view: View, native: NativeIndex, *, first: bool) -> Any:
-    """A native index in the place of a client's; the one on kept vectors gets a name of its own."""
+    """The request for one native index; the index on kept vectors gets a derived name."""
     name = (request.index_name if first else "") or view.field
-    made = milvus_pb2.CreateIndexRequest(
+    created = milvus_pb2.CreateIndexRequest(
         db_name=request.db_name,
         collection_name=view.collection,
         field_name=native.field,
         index_name=name if first else f"{name}__{_VECTORS}",
     )
-    told = {"index_type": native.index_type, "metric_type": native.metric, **native.params}
-    made.extra_params.extend(pairs(told.items()))
-    return made
+    params = {"index_type": native.index_type, "metric_type": native.metric, **native.params}
+    created.extra_params.extend(pairs(params.items()))
+    return created
 
 
-def _remake(session: Session, request: Any, declared: Declaration) -> None:
-    """Make an empty ordinary collection anew with the fields of an index type.
+def _recreate(session: Session, request: Any, declared: Declaration) -> None:
+    """Recreate an empty ordinary collection with the fields of an index type.
 
-    Where Milvus can rename, the old collection is put aside first and looked at again, so that rows which arrive in
-    between are found: they get their collection back, and the client is refused. Milvus Lite cannot, and serves one
-    process.
+    If Milvus can rename, the old collection is renamed first and checked again. Rows that arrived in between are then
+    found: the old collection gets its name back, and the call is rejected. Milvus Lite cannot rename; it serves one
+    process only.
     """
     caller, database, name = session.caller, session.database(request), request.collection_name
-    about = caller.send(
+    old = caller.send(
         "DescribeCollection", milvus_pb2.DescribeCollectionRequest(db_name=database, collection_name=name)
     )
-    name = about.schema.name or name
+    name = old.schema.name or name
     _check_empty(session, database, name, declared, certainly=False)
-    if any(f.name == request.field_name for f in about.schema.fields) and _has_index(session, database, name, request):
+    if any(f.name == request.field_name for f in old.schema.fields) and _has_index(session, database, name, request):
         raise UsageError(f"The field {request.field_name!r} has an index already; drop it first.")
-    schema = lowered(about.schema, lowering_for(session, database, about.schema, declared))
-    old, new = (_as_described(about, database, name, kept) for kept in (about.schema, schema))
+    schema = lowered(old.schema, lowering_for(session, database, old.schema, declared))
+    restored, new = (_as_described(old, database, name, kept) for kept in (old.schema, schema))
     partitions = _partitions(session, database, name) if not new.num_partitions else []
-    aside = _put_aside(session, database, name)
-    if not aside:
+    renamed = _rename_away(session, database, name)
+    if not renamed:
         caller.send("DropCollection", milvus_pb2.DropCollectionRequest(db_name=database, collection_name=name))
     try:
-        if aside:
-            _check_empty(session, database, aside, declared, certainly=True)
+        if renamed:
+            _check_empty(session, database, renamed, declared, certainly=True)
         caller.send("CreateCollection", new)
     except BaseException:
-        if aside:
-            back = milvus_pb2.RenameCollectionRequest(db_name=database, oldName=aside, newName=name)
+        if renamed:
+            back = milvus_pb2.RenameCollectionRequest(db_name=database, oldName=renamed, newName=name)
             caller.send("RenameCollection", back)
         else:
-            caller.send("CreateCollection", old)
+            caller.send("CreateCollection", restored)
         raise
     finally:
         session.views.forget(database)
     for partition in partitions:
-        made = milvus_pb2.CreatePartitionRequest(db_name=database, collection_name=name, partition_name=partition)
-        caller.send("CreatePartition", made)
-    for alias in about.aliases if aside else ():
+        created = milvus_pb2.CreatePartitionRequest(db_name=database, collection_name=name, partition_name=partition)
+        caller.send("CreatePartition", created)
+    for alias in old.aliases if renamed else ():
         moved = milvus_pb2.AlterAliasRequest(db_name=database, collection_name=name, alias=alias)
         caller.send("AlterAlias", moved)
-    if aside:
-        _drop_empty(session, database, aside, declared)
+    if renamed:
+        _drop_empty(session, database, renamed, declared)
 
 
-def _drop_empty(session: Session, database: str, aside: str, declared: Declaration) -> None:
-    """Drop what was put aside, unless rows got into it meanwhile by an alias or a call that was under way."""
+def _drop_empty(session: Session, database: str, renamed: str, declared: Declaration) -> None:
+    """Drop the renamed collection, unless an alias or a running call added rows to it."""
     try:
-        _check_empty(session, database, aside, declared, certainly=True)
+        _check_empty(session, database, renamed, declared, certainly=True)
     except UsageError:
         raise UsageError(
-            f"Rows arrived while the collection was made anew for {declared.kind.name}. They lie in {aside!r}; copy "
-            "them from there, and drop it."
+            f"Rows were inserted while the collection was being recreated for {declared.index_type.name}. They are in "
+            f"{renamed!r}; copy them over and drop it."
         ) from None
-    session.caller.send("DropCollection", milvus_pb2.DropCollectionRequest(db_name=database, collection_name=aside))
+    session.caller.send("DropCollection", milvus_pb2.DropCollectionRequest(db_name=database, collection_name=renamed))
 
 
-def _as_described(about: Any, database: str, name: str, schema: Any) -> Any:
-    """The request that makes a collection as it is described, with some schema."""
+def _as_described(described: Any, database: str, name: str, schema: Any) -> Any:
+    """The request that creates a collection as described, with another schema."""
     bare = type(schema).FromString(schema.SerializeToString())
     for field in bare.fields:
         field.fieldID = 0
@@ -145,22 +145,22 @@ def _as_described(about: Any, database: str, name: str, schema: Any) -> Any:
         db_name=database,
         collection_name=name,
         schema=bare.SerializeToString(),
-        shards_num=about.shards_num,
-        consistency_level=about.consistency_level,
-        properties=about.properties,
-        num_partitions=about.num_partitions if keyed else 0,
+        shards_num=described.shards_num,
+        consistency_level=described.consistency_level,
+        properties=described.properties,
+        num_partitions=described.num_partitions if keyed else 0,
     )
 
 
-def _put_aside(session: Session, database: str, name: str) -> str:
-    """Rename a collection out of the way; "" where Milvus cannot."""
-    aside = f"{name[:200]}_alula_{uuid.uuid4().hex[:8]}"
-    request = milvus_pb2.RenameCollectionRequest(db_name=database, oldName=name, newName=aside)
-    return aside if _implemented(session, "RenameCollection", request) is not None else ""
+def _rename_away(session: Session, database: str, name: str) -> str:
+    """Rename a collection to a free name, and return it; "" if Milvus cannot rename."""
+    renamed = f"{name[:200]}_alula_{uuid.uuid4().hex[:8]}"
+    request = milvus_pb2.RenameCollectionRequest(db_name=database, oldName=name, newName=renamed)
+    return renamed if _implemented(session, "RenameCollection", request) is not None else ""
 
 
 def _implemented(session: Session, method: str, request: Any) -> Any:
-    """Call a method that Milvus Lite does not have; None there."""
+    """Call a method that Milvus Lite lacks; None there."""
     try:
         return session.caller.send(method, request)
     except grpc.RpcError as error:
@@ -170,28 +170,30 @@ def _implemented(session: Session, method: str, request: Any) -> Any:
 
 
 def _check_empty(session: Session, database: str, name: str, declared: Declaration, *, certainly: bool) -> None:
-    """Raise a `UsageError` unless a collection holds no rows.
+    """Raise `UsageError` unless a collection is empty.
 
     Args:
         session: The call.
-        database: Its database.
+        database: The collection's database.
         name: The collection.
-        declared: What it is to become, for the error.
-        certainly: Flush first, so that rows count which are still in memory.
+        declared: The declared index type, for the error.
+        certainly: True to flush first, so that rows in memory count.
     """
     caller, segments = session.caller, 0
     if certainly:
         flushed = caller.send("Flush", milvus_pb2.FlushRequest(db_name=database, collection_names=[name]))
         both = (*flushed.coll_segIDs.values(), *flushed.flush_coll_segIDs.values())
-        segments = sum(len(held.data) for held in both)
-    told = milvus_pb2.GetCollectionStatisticsRequest(db_name=database, collection_name=name)
-    rows = {pair.key: pair.value for pair in caller.send("GetCollectionStatistics", told).stats}.get("row_count", "")
+        segments = sum(len(ids.data) for ids in both)
+    statistics = milvus_pb2.GetCollectionStatisticsRequest(db_name=database, collection_name=name)
+    rows = {pair.key: pair.value for pair in caller.send("GetCollectionStatistics", statistics).stats}.get(
+        "row_count", ""
+    )
     if segments or rows != "0":
-        kind = declared.kind.name
+        index_type = declared.index_type.name
         raise UsageError(
-            f"This collection holds rows or has held some, and {kind} needs fields that cannot be added to it. Copy it "
-            f"with 'alula migrate NAME NEW --index-type {kind} --encoder FILE' (it serves meanwhile, and an alias can "
-            "be swapped), or declare the index type before rows are inserted."
+            f"The collection has or had rows, and {index_type} needs fields that cannot be added to it. Declare the "
+            "index type before rows are inserted, or copy the collection while it serves: "
+            f"'alula migrate --from NAME --to NEW --index-type {index_type} --encoder FILE --uri URI'."
         )
 
 
@@ -200,7 +202,7 @@ def _has_index(session: Session, database: str, name: str, request: Any) -> bool
 
 
 def _partitions(session: Session, database: str, name: str) -> list[str]:
-    """The partitions that were made by hand."""
+    """The partitions that a client created."""
     shown = _implemented(
         session, "ShowPartitions", milvus_pb2.ShowPartitionsRequest(db_name=database, collection_name=name)
     )
@@ -208,7 +210,7 @@ def _partitions(session: Session, database: str, name: str) -> list[str]:
 
 
 def describe(session: Session, request: Any) -> Any:
-    """DescribeIndex: the index type that was declared, with its encoder."""
+    """DescribeIndex: the declared index type with its encoder."""
     view = session.view(request)
     if view is None:
         return None
@@ -228,28 +230,28 @@ def describe(session: Session, request: Any) -> Any:
 
 
 def _shown(view: View, indexes: Iterable[Any]) -> list[Any]:
-    """Those indexes of the collection that clients see, as they see them."""
+    """The indexes as clients see them, without those on companions and defaults."""
     settings = {k: v for k, v in view.settings.items() if k not in ("format", "field", "dim", "type", "metric")}
-    told = {"index_type": view.settings["type"], "metric_type": view.vector.metric, **settings}
-    found = []
+    params = {"index_type": view.settings["type"], "metric_type": view.vector.metric, **settings}
+    visible = []
     for index in indexes:
         if index.index_name == DEFAULTS_INDEX or index.field_name == view.field:
             continue
         if index.field_name in view.companions:
             index.field_name, index.index_name = view.field, _shown_name(view, index.index_name)
-            refill(index.params, pairs([*told.items(), ("params", json.dumps(settings))]))
-        found.append(index)
-    return found
+            refill(index.params, pairs([*params.items(), ("params", json.dumps(settings))]))
+        visible.append(index)
+    return visible
 
 
 def _shown_name(view: View, name: str) -> str:
-    """The name of an index as clients know it: the vector field's where Milvus named it after a companion."""
+    """The name of an index for clients: the vector field's if Milvus chose the name."""
     automatic = name in view.companions or name.startswith("_default_idx")
     return view.field if automatic else name
 
 
-def _behind(request: Any, view: View, indexes: Iterable[Mapping[str, Any]]) -> str | None:
-    """The name of the searched index in Milvus, if the index that a request is about is the one in front of it."""
+def _searched_index(request: Any, view: View, indexes: Iterable[Mapping[str, Any]]) -> str | None:
+    """Milvus's name of the searched index, if a request is about the index type."""
     if request.field_name in ("", view.field):
         for index in indexes:
             name = str(index["index_name"])
@@ -259,12 +261,12 @@ def _behind(request: Any, view: View, indexes: Iterable[Mapping[str, Any]]) -> s
 
 
 def drop(session: Session, request: Any) -> Any:
-    """DropIndex: all native indexes behind the one that clients see."""
+    """DropIndex: drop all native indexes of the index type."""
     view = session.view(request, fresh=True)
     if view is None:
         return None
     indexes = describe_indexes(session.caller, session.database(request), view.collection)
-    searched = _behind(request, view, indexes)
+    searched = _searched_index(request, view, indexes)
     if searched is None:
         return None
     for index in indexes:
@@ -279,15 +281,15 @@ def _named(request: Any, view: View, field: str, name: str) -> Any:
     )
 
 
-def pointed(method: str) -> Any:
-    """A method that asks for the state of an index by its name: it is asked of the index behind that."""
+def for_searched_index(method: str) -> Any:
+    """A method about one index by name, redirected to the index that Milvus searches."""
 
     def rewrite(session: Session, request: Any) -> Any:
         view = session.view(request)
         if view is None:
             return None
         indexes = describe_indexes(session.caller, session.database(request), view.collection)
-        searched = _behind(request, view, indexes)
+        searched = _searched_index(request, view, indexes)
         if searched is None:
             return None
         request.index_name, request.field_name = searched, view.searched

@@ -1,4 +1,4 @@
-"""Read which collection a request is about without reading the rest of it: inserts are long, and most are passed on."""
+"""Read the collection name of a request without parsing long inserts."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 
 @dataclass(frozen=True)
 class NameFields:
-    """The numbers of a request's fields that say what it is about; 0 where it has none.
+    """Field numbers of the names in a request; 0 if it has no such field.
 
     Args:
-        database: Of ``db_name``.
-        collection: Of ``collection_name``.
+        database: Number of ``db_name``.
+        collection: Number of ``collection_name``.
     """
 
     database: int
@@ -22,33 +22,33 @@ class NameFields:
 
     @classmethod
     def of(cls, descriptor: Any) -> NameFields:
-        """The fields of a message."""
+        """Look up the fields of a message type."""
         numbers = {field.name: field.number for field in descriptor.fields}
         return cls(numbers.get("db_name", 0), numbers.get("collection_name", 0))
 
 
 def peek(request: bytes, fields: NameFields) -> tuple[str, str]:
-    """Database and collection of a request, "" where they are not told or the request cannot be read.
+    """Database and collection of a request, "" if absent or unreadable.
 
-    Protobuf writes fields in the order of their numbers, and these are low; so nearly always the first few bytes do.
+    Protobuf writes fields in the order of their numbers, and these are low, so the first bytes nearly always suffice.
     """
     found = {fields.database: "", fields.collection: ""}
-    place, end = 0, len(request)
+    offset, end = 0, len(request)
     try:
-        while place < end:
-            tag, place = varint(request, place)
-            number, kind = tag >> 3, tag & 7
+        while offset < end:
+            tag, offset = varint(request, offset)
+            number, wire_type = tag >> 3, tag & 7
             if number > fields.collection and found[fields.collection]:
                 break
-            if kind == _BYTES:
-                length, place = varint(request, place)
+            if wire_type == _BYTES:
+                length, offset = varint(request, offset)
                 if number in found:
-                    found[number] = request[place : place + length].decode()
-                place += length
-            elif kind == _VARINT:
-                _, place = varint(request, place)
-            elif kind in (_FIXED64, _FIXED32):
-                place += 8 if kind == _FIXED64 else 4
+                    found[number] = request[offset : offset + length].decode()
+                offset += length
+            elif wire_type == _VARINT:
+                _, offset = varint(request, offset)
+            elif wire_type in (_FIXED64, _FIXED32):
+                offset += 8 if wire_type == _FIXED64 else 4
             else:
                 break
     except (IndexError, UnicodeDecodeError):
@@ -56,17 +56,17 @@ def peek(request: bytes, fields: NameFields) -> tuple[str, str]:
     return found[fields.database] if fields.database else "", found[fields.collection] if fields.collection else ""
 
 
-def varint(data: bytes, place: int) -> tuple[int, int]:
-    """A number of protobuf's at a place, and the place after it.
+def varint(data: bytes, offset: int) -> tuple[int, int]:
+    """Read a varint of protobuf at an offset; returns it and the offset after it.
 
     Raises:
-        IndexError: If the bytes end before it does.
+        IndexError: If the bytes end within the varint.
     """
     value, shift = 0, 0
     while True:
-        byte = data[place]
-        place += 1
+        byte = data[offset]
+        offset += 1
         value |= (byte & 0x7F) << shift
         if byte < 0x80 or shift > 63:
-            return value, place
+            return value, offset
         shift += 7

@@ -1,4 +1,4 @@
-"""Collections as clients make and see them."""
+"""Creating, describing and loading collections, as clients see them."""
 
 from __future__ import annotations
 
@@ -18,16 +18,13 @@ from alula.gateway.views import View
 
 
 def create(session: Session, request: Any) -> Any:
-    """CreateCollection: with an index type in its properties it gets the fields that this needs.
-
-    Functions of Alula's are kept from Milvus.
-    """
+    """CreateCollection: add companions, and remove functions of Alula."""
     declared = in_properties(request.properties)
     schema = schema_pb2.CollectionSchema()
     try:
         schema.ParseFromString(request.schema)
     except DecodeError:
-        raise UsageError("The collection's schema cannot be read.") from None
+        raise UsageError("The collection's schema cannot be parsed.") from None
     computed = functions.are_declared(schema)
     if declared is None and not computed:
         return None
@@ -43,56 +40,56 @@ def create(session: Session, request: Any) -> Any:
 
 
 def describe(session: Session, request: Any) -> Any:
-    """DescribeCollection: the vector field, and not what lies in its place; functions as they were declared.
+    """DescribeCollection: show the vector field and functions as declared.
 
-    Clients keep what they are told, so nothing of what is shown may be of a collection that was there before.
+    Clients cache the response, so it is never built from a cached description.
     """
-    known = session.known(request, fresh=True)
-    if known.ordinary:
+    info = session.info(request, fresh=True)
+    if info.ordinary:
         return None
     response = session.caller.send("DescribeCollection", request)
-    if known.view is not None:
-        show(response, known.view)
+    if info.view is not None:
+        show(response, info.view)
     functions.show(response.schema)
     return response
 
 
 def show(response: Any, view: View) -> None:
-    """Turn what Milvus says of a collection into what clients see."""
+    """Replace the companions in a description by the vector field, in place."""
     schema = response.schema
     schema.description, _ = read_settings((), schema.description)
-    shown, place = [], None
+    shown, field_id = [], None
     for field in schema.fields:
         if field.name == view.field:
-            place = field.fieldID
+            field_id = field.fieldID
         elif field.name not in view.companions:
             shown.append(field)
-        elif place is None and field.name == view.searched:
-            place = field.fieldID  # a dropped vector stands where its code is
-    vector = schema_pb2.FieldSchema(fieldID=place or 0, name=view.field, data_type=DataType.FLOAT_VECTOR)
+        elif field_id is None and field.name == view.searched:
+            field_id = field.fieldID  # a dropped vector takes the position of its code
+    vector = schema_pb2.FieldSchema(fieldID=field_id or 0, name=view.field, data_type=DataType.FLOAT_VECTOR)
     vector.type_params.extend(pairs([("dim", view.vector.dim)]))
     kept = sorted([*shown, vector], key=lambda field: field.fieldID)
     refill(schema.fields, kept)
 
 
 def alter(session: Session, request: Any) -> Any:
-    """AlterCollection: properties that declare an index type come too late; Milvus would keep them for nothing."""
+    """AlterCollection: reject properties that declare an index type too late."""
     del session
     late = [pair.key for pair in request.properties if pair.key.startswith(SETTINGS_PREFIX)]
     if late:
         raise UsageError(
-            f"The properties {', '.join(late)} are taken when a collection is made. Declare the index type of an empty "
-            'one with its index: create_index with index_type="DRQ" and params {"encoder": NAME}, for example.'
+            f"The properties {', '.join(late)} have an effect only when a collection is created. Declare the index "
+            'type of an empty collection with create_index: index_type="DRQ" and params={"encoder": NAME}, for example.'
         )
     return None
 
 
 def load(session: Session, request: Any) -> Any:
-    """LoadCollection: where only some fields are loaded, the companions of the vector field are."""
+    """LoadCollection: load the companions with the vector field if fields are listed."""
     view = session.view(request) if request.load_fields else None
     if view is None or view.field not in request.load_fields:
         return None
     names = [name for name in request.load_fields if name != view.field]
-    held = [field.name for field in view.schema.fields]
-    refill(request.load_fields, [*names, *(n for n in held if n == view.field or n in view.companions)])
+    stored = [field.name for field in view.schema.fields]
+    refill(request.load_fields, [*names, *(n for n in stored if n == view.field or n in view.companions)])
     return session.caller.send("LoadCollection", request)

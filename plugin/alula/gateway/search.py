@@ -15,9 +15,9 @@ from pymilvus.grpc_gen import common_pb2, milvus_pb2
 from alula.encoders.metric import better_is_larger
 from alula.encoders.queries import query_vectors
 from alula.errors import UsageError
-from alula.gateway import functions
+from alula.gateway import function_values
 from alula.gateway.declaration import flat
-from alula.gateway.entities import check_dim, check_seen, settle_output, show
+from alula.gateway.entities import check_dim, check_visible, expand_output, show
 from alula.gateway.search_calls import FieldRows, RequestCalls
 from alula.gateway.search_iterators import IteratorCache, iterator_identity
 from alula.gateway.search_params import SearchParams, read_params, searched_field
@@ -37,13 +37,14 @@ _ITERATORS = IteratorCache()
 
 def search(session: Session, request: Any) -> Any:
     """Search on the vector field of an index type; on other fields Milvus answers, of the rows that clients see."""
-    known = session.known(request)
-    if known.ordinary:
+    info = session.info(request)
+    if info.ordinary:
         return None
     given = flat(request.search_params)
-    searched, view = searched_field(given, known.vector_fields), known.view
-    functions.translate(request, searched, known.functions, session.encoder_of(request))
+    searched, view = searched_field(given, info.vector_fields), info.view
+    function_values.translate(request, searched, info.functions, session.encoder_of(request))
     if view is None:
+        request.collection_name = info.name
         return session.caller.send("Search", request)
     check_fields(request, view, [searched])
     request.collection_name = view.collection
@@ -67,9 +68,9 @@ def search(session: Session, request: Any) -> Any:
 
 
 def check_fields(request: Any, view: View, searched: Sequence[str]) -> None:
-    """Raise a `UsageError` for fields that clients cannot search or have; see `settle_output`."""
-    check_seen(searched, view, request.collection_name)
-    settle_output(request, view)
+    """Raise a `UsageError` for fields that clients cannot search or have; see `expand_output`."""
+    check_visible(searched, view, request.collection_name)
+    expand_output(request, view)
 
 
 def _pin_snapshot(session: Session, request: Any) -> None:

@@ -1,4 +1,4 @@
-"""The gateway's server: it passes calls on as bytes, and answers those itself that an index type of Alula's is in."""
+"""The gateway's server: forwards calls as bytes, or rewrites them."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ import grpc
 
 from alula.errors import ServerError
 from alula.gateway.call_log import Call, CallLog
-from alula.gateway.capability_cache import CapabilitiesOf
+from alula.gateway.capability_cache import CapabilityCache
 from alula.gateway.config import Options, split_address
 from alula.gateway.dispatch import ALWAYS, CHANGING, REWRITES, answer, busy
 from alula.gateway.encoder_cache import Encoders
 from alula.gateway.ops import metrics
 from alula.gateway.ops.health import Health
-from alula.gateway.ops.http import Pages
+from alula.gateway.ops.http import HttpServer
 from alula.gateway.ops.tls import channel_credentials, server_credentials
 from alula.gateway.peek import NameFields, peek
 from alula.gateway.session import Session
@@ -27,7 +27,7 @@ from alula.gateway.views import Views
 from alula.gateway.workers import OverloadedError, Workers
 
 _NAMES = {name: NameFields.of(rpc.request.DESCRIPTOR) for name, rpc in RPCS.items()}
-SEEN_SECONDS = 5.0  # two probes of a balancer that asks every two seconds
+UNREADY_SECONDS = 5.0  # two probes of a load balancer that probes every two seconds
 Answer = Callable[[Call, bytes], Awaitable[bytes]]
 
 
@@ -35,13 +35,13 @@ class Gateway:
     """A server in front of Milvus.
 
     Args:
-        options: Its settings.
+        options: The gateway's options.
 
     Attributes:
-        health: Whether it serves.
+        health: Its state: ready while Milvus answers.
 
     Raises:
-        UsageError: If a file of TLS cannot be used.
+        UsageError: If a TLS file cannot be used.
     """
 
     def __init__(self, options: Options) -> None:
@@ -50,56 +50,56 @@ class Gateway:
         self.views = Views(self.encoders)
         self.upstream = Upstream(options, channel_credentials(options))
         self._credentials = server_credentials(options.tls) if options.tls else None
-        self._capabilities = CapabilitiesOf(options)
+        self._capabilities = CapabilityCache(options)
         self._workers = Workers(options.workers, options.queue)
-        self._pages: Pages | None = None
+        self._http: HttpServer | None = None
 
     async def start(self) -> int:
-        """Listen, whether Milvus answers or not; the port that was taken.
+        """Listen, even if Milvus does not answer, and return the port.
 
         Raises:
-            ServerError: If an address cannot be listened on.
+            ServerError: If an address is not available.
         """
-        self._observed = CallLog(self.options.slow_seconds)
+        self._calls = CallLog(self.options.slow_seconds)
         self.health = Health(self.upstream.aio_channel, self.options.health_seconds)
         self._server = grpc.aio.server(options=self.options.server_settings)
         await self.health.add_to(self._server)
         self._server.add_generic_rpc_handlers((_Handler(self),))
         port = self._listen()
         if self.options.metrics:
-            self._pages = Pages(self.options.metrics, self.health, asyncio.get_running_loop())
+            self._http = HttpServer(self.options.metrics, self.health, asyncio.get_running_loop())
         await self._server.start()
-        await self.health.look()
+        await self.health.check()
         self._watching = asyncio.create_task(self.health.watch())
         return port
 
     @property
     def metrics_port(self) -> int | None:
-        """The port of its pages, if it has any."""
-        return self._pages.port if self._pages else None
+        """The port of its HTTP pages, if any."""
+        return self._http.port if self._http else None
 
     async def wait(self) -> None:
-        """Return when the server has stopped."""
+        """Wait until the server has stopped."""
         await self._server.wait_for_termination()
 
     async def stop(self, grace: float) -> None:
-        """Take no new calls, and end when those under way have, at the latest after `grace` seconds.
+        """Reject new calls, and stop when the running ones end or after `grace` seconds.
 
-        While somebody asks whether the gateway is ready, it first goes on for as long as balancers take to see that it
-        is not any more: gRPC cancels calls that arrive just when a server stops, and a balancer cannot send them again.
+        While load balancers probe ``/readyz``, the gateway serves until they have seen that it is no longer ready:
+        gRPC cancels calls that arrive while a server stops, and a balancer cannot repeat them.
         """
         await self.health.stop()
         self._watching.cancel()
-        if self._pages and self._pages.watched:
-            await asyncio.sleep(min(grace, SEEN_SECONDS))
+        if self._http and self._http.is_probed:
+            await asyncio.sleep(min(grace, UNREADY_SECONDS))
         await self._server.stop(grace)
         self._workers.close()
         await self.upstream.close()
-        if self._pages:
-            await asyncio.to_thread(self._pages.close)
+        if self._http:
+            await asyncio.to_thread(self._http.close)
 
     def _listen(self) -> int:
-        host, port = split_address(self.options.listen, "--listen")
+        host, port = split_address(self.options.listen, "listen")
         address = f"{host}:{port}"
         try:
             if self._credentials:
@@ -108,11 +108,11 @@ class Gateway:
         except RuntimeError:
             why = _why_not(host, port)
             raise ServerError(
-                f"Clients cannot be served at {self.options.listen} ({why}); give --listen another address or port."
+                f"Clients cannot be served at {self.options.listen} ({why}); set listen=... to another address or port."
             ) from None
 
     async def passed(self, call: Call, request: bytes, metadata: Metadata | None = None) -> bytes:
-        """Milvus's own answer to a call."""
+        """Forward a call, and return Milvus's response."""
         metadata = forwarded(call.context.invocation_metadata()) if metadata is None else metadata
         forward = self.upstream.passing(PREFIX + call.method)
         try:
@@ -125,22 +125,22 @@ class Gateway:
         return response
 
     async def rewritten(self, call: Call, request: bytes) -> bytes:
-        """The answer to a call that may be about an index type of Alula's."""
+        """Answer a call of a method in `REWRITES`, or forward it."""
         name = call.method
         metadata = forwarded(call.context.invocation_metadata())
         database, collection = peek(request, _NAMES[name])
-        known = None if name in ALWAYS else self.views.known(database or database_of(metadata), collection)
+        info = None if name in ALWAYS else self.views.cached(database or database_of(metadata), collection)
         response = None
-        if known and known.ordinary:
+        if info and info.ordinary:
             response = await self.passed(call, request, metadata)
             if not refused(status_of(name, response)):
                 return response
-            # perhaps it is another collection by now
+            # the collection may have changed since its description was cached
         caller = Caller(self.upstream, metadata, call.context.time_remaining())
         session = Session(caller, self.views, self.encoders, self._capabilities, fresh=response is not None)
-        call.way = "rewritten"
+        call.route = "rewritten"
         try:
-            made = await self._workers.run(answer, name, session, request)
+            answered = await self._workers.run(answer, name, session, request)
         except OverloadedError as error:
             return busy(name, str(error))
         except grpc.RpcError as error:
@@ -148,29 +148,29 @@ class Gateway:
         finally:
             if name in CHANGING:
                 self._forget(name, request, metadata)
-        if made is not None:
-            return made
-        call.way = "passed"
+        if answered is not None:
+            return answered
+        call.route = "passed"
         return response if response is not None else await self.passed(call, request, metadata)
 
     def unary(self, method: str) -> Callable[[bytes, Any], Awaitable[bytes]]:
-        """How a method of Milvus's is served."""
+        """The handler of a unary method of Milvus."""
         respond: Answer = self.rewritten if method in REWRITES else self.passed
 
         async def serve(request: bytes, context: Any) -> bytes:
             call = Call(method, context, lambda: peek(request, _NAMES[method])[1])
-            async with self._observed.watch(call):
+            async with self._calls.record(call):
                 call.answer = await respond(call, request)
             return call.answer
 
         return serve
 
     def streaming(self, path: str) -> Callable[[AsyncIterator[bytes], Any], AsyncIterator[bytes]]:
-        """How a method is served that streams, or that this version does not know: message by message."""
+        """The handler of a streaming or unknown method: it forwards message by message."""
 
         async def serve(requests: AsyncIterator[bytes], context: Any) -> AsyncIterator[bytes]:
             call = Call(path.rpartition("/")[2], context)
-            async with self._observed.watch(call):
+            async with self._calls.record(call):
                 try:
                     async for response in await self.upstream.stream(path, requests, context):
                         yield response
@@ -181,22 +181,22 @@ class Gateway:
         return serve
 
     async def _abort(self, call: Call, error: Any, trailing: Any = ()) -> NoReturn:
-        """End a call as Milvus's failed."""
+        """Abort a call with the error of the call to Milvus."""
         code, details = error.code(), error.details() or ""
         if code == grpc.StatusCode.UNAVAILABLE:
-            details = f"The gateway has no answer of Milvus at {self.options.upstream}: {details}"
-        if call.way == "rewritten" and code == grpc.StatusCode.RESOURCE_EXHAUSTED and "larger than max" in details:
+            details = f"Milvus at {self.options.upstream} does not answer the gateway: {details}"
+        if call.route == "rewritten" and code == grpc.StatusCode.RESOURCE_EXHAUSTED and "larger than max" in details:
             details = (
-                f"With what the index type adds, the request is larger than Milvus takes: send fewer rows. {details}"
+                f"With the fields of the index type, the request is too large for Milvus; send fewer rows. {details}"
             )
         try:
             await call.context.abort(code, details, tuple(trailing or ()))
-        except grpc.aio.InternalError:  # the client has gone meanwhile, and cannot be told
+        except grpc.aio.InternalError:  # the client has disconnected
             raise asyncio.CancelledError from None
         raise error
 
     def _forget(self, name: str, request: bytes, metadata: Metadata) -> None:
-        """Forget what was known before a call that changed it; names change too, so it is all of the database."""
+        """Drop a database from the cache: a change may affect several names."""
         database, _ = peek(request, _NAMES[name])
         self.views.forget(database or database_of(metadata))
 
@@ -204,17 +204,17 @@ class Gateway:
 class _Handler(grpc.GenericRpcHandler):  # type: ignore[misc]
     def __init__(self, gateway: Gateway) -> None:
         self._gateway = gateway
-        self._made: dict[str, Any] = {}
+        self._handlers: dict[str, Any] = {}
 
     def service(self, handler_call_details: Any) -> Any:
         path = handler_call_details.method
-        if path not in self._made:
-            if len(self._made) > len(RPCS) + 256:
-                self._made.clear()  # whoever makes up names of methods must not fill the memory
-            self._made[path] = self._make(path)
-        return self._made[path]
+        if path not in self._handlers:
+            if len(self._handlers) > len(RPCS) + 256:
+                self._handlers.clear()  # clients that invent method names must not fill the memory
+            self._handlers[path] = self._handler(path)
+        return self._handlers[path]
 
-    def _make(self, path: str) -> Any:
+    def _handler(self, path: str) -> Any:
         name = path.removeprefix(PREFIX) if path.startswith(PREFIX) else ""
         if name in RPCS:
             return grpc.unary_unary_rpc_method_handler(self._gateway.unary(name))
@@ -222,12 +222,14 @@ class _Handler(grpc.GenericRpcHandler):  # type: ignore[misc]
 
 
 def _why_not(host: str, port: int) -> str:
-    """Why an address cannot be listened on, in the system's words: gRPC does not tell."""
+    """The system's reason for which an address is not available; gRPC reports none."""
     try:
-        family, kind, protocol, _, place = socket.getaddrinfo(host.strip("[]"), port, type=socket.SOCK_STREAM)[0]
-        with socket.socket(family, kind, protocol) as probe:
+        family, socket_type, protocol, _, address = socket.getaddrinfo(host.strip("[]"), port, type=socket.SOCK_STREAM)[
+            0
+        ]
+        with socket.socket(family, socket_type, protocol) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind(place)
+            probe.bind(address)
     except OSError as error:
         return str(error.strerror).lower()
     return "gRPC could not"

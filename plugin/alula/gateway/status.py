@@ -1,6 +1,6 @@
-"""What an answer of Milvus says of itself, read from its first bytes.
+"""The status of a serialised response, read from its first bytes.
 
-Almost every answer begins with its status, and an answer with a thousand vectors is not to be unpacked for it.
+Almost every response begins with its status, so a response with a thousand vectors need not be parsed for it.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ _STATUS = common_pb2.Status.DESCRIPTOR
 Outcome = Literal["ok", "refused", "failed"]
 INTERNAL = 5  # Milvus's code for "service internal error"
 _FIRST_FIELD = b"\x0a"  # field 1, length-delimited
-_THESE = {method.name for method in _METHODS.values() if method.output_type is _STATUS}
-_BEGIN_WITH_IT = {
+_RETURN_STATUS = {method.name for method in _METHODS.values() if method.output_type is _STATUS}
+_BEGIN_WITH_STATUS = {
     method.name
     for method in _METHODS.values()
     if 1 in (fields := method.output_type.fields_by_number) and fields[1].message_type is _STATUS
@@ -26,16 +26,16 @@ _BEGIN_WITH_IT = {
 
 
 def status_of(method: str, answer: bytes) -> common_pb2.Status | None:
-    """The status in a method's answer, or None where the method has none or it cannot be read.
+    """The status in a response; None if it has none or cannot be parsed.
 
     Args:
         method: Name of the method.
-        answer: The answer's bytes.
+        answer: The serialised response.
     """
     try:
-        if method in _THESE:
+        if method in _RETURN_STATUS:
             return common_pb2.Status.FromString(answer)
-        if method in _BEGIN_WITH_IT:
+        if method in _BEGIN_WITH_STATUS:
             length, begin = varint(answer, 1) if answer[:1] == _FIRST_FIELD else (0, 0)
             return common_pb2.Status.FromString(answer[begin : begin + length])
     except (DecodeError, IndexError):
@@ -44,12 +44,12 @@ def status_of(method: str, answer: bytes) -> common_pb2.Status | None:
 
 
 def refused(status: common_pb2.Status | None) -> bool:
-    """Whether a status says no; servers before 2.3 fill the old code alone."""
+    """True if a status is an error; servers before 2.3 set only the old code."""
     return status is not None and bool(status.code or status.error_code)
 
 
 def outcome_of(status: common_pb2.Status | None) -> Outcome:
-    """What became of a call that was answered with a status."""
+    """The outcome of a call that was answered with a status."""
     if not refused(status):
         return "ok"
     return "failed" if status is not None and status.code == INTERNAL else "refused"

@@ -1,4 +1,4 @@
-"""Calls to the Milvus behind the gateway, in the name of the client that called the gateway."""
+"""Calls to the upstream Milvus on behalf of a client."""
 
 from __future__ import annotations
 
@@ -21,10 +21,11 @@ SERVICE = milvus_pb2.DESCRIPTOR.services_by_name["MilvusService"]
 PREFIX = f"/{SERVICE.full_name}/"
 Metadata: TypeAlias = "tuple[tuple[str, str | bytes], ...]"
 
-# The end of a request that has one part comes with it; a client that streams may let the next part wait for good.
-SOON = 0.02
+# Seconds to wait for a second message: a single request is followed at once by the end of the stream, while a client
+# that streams may never send another message.
+SECOND_MESSAGE_SECONDS = 0.02
 
-# gRPC makes these itself for each call
+# gRPC sets these itself for each call
 _OWN_METADATA = ("user-agent", "te", "content-type")
 
 
@@ -49,10 +50,10 @@ RPCS = {
 
 
 class MilvusError(Exception):
-    """Milvus answered with an error.
+    """Milvus returned an error status.
 
     Args:
-        status: Its ``common_pb2.Status``.
+        status: The ``common_pb2.Status``.
     """
 
     def __init__(self, status: Any) -> None:
@@ -61,18 +62,18 @@ class MilvusError(Exception):
 
 
 class Upstream:
-    """Connections to Milvus: one for what the event loop passes on, one for worker threads.
+    """Connections to Milvus: one for the event loop, one for worker threads.
 
     Args:
-        options: The gateway's.
-        credentials: For TLS.
+        options: The gateway's options.
+        credentials: Credentials for TLS; None for no TLS.
     """
 
     def __init__(self, options: Options, credentials: grpc.ChannelCredentials | None = None) -> None:
         self._options = options
         self._credentials = credentials
         self._sync: dict[str, Callable[..., Any]] = {}
-        self.tells_time = True  # until Milvus is found not to: Milvus Lite has no clock to ask
+        self.has_clock = True  # set to False if AllocTimestamp is missing, as in Milvus Lite
         self._passing: dict[str, Callable[..., Awaitable[bytes]]] = {}
 
     @cached_property
@@ -92,50 +93,50 @@ class Upstream:
         return grpc.insecure_channel(target, settings)
 
     def passing(self, path: str) -> Callable[..., Awaitable[bytes]]:
-        """A method's calls in bytes, for the event loop."""
+        """A unary method with serialised messages, for the event loop."""
         if path not in self._passing:
             self._passing[path] = self.aio_channel.unary_unary(path)
         return self._passing[path]
 
     async def stream(self, path: str, requests: AsyncIterator[bytes], context: Any) -> AsyncIterator[bytes]:
-        """A streaming or unknown method's answers in bytes, for the event loop.
+        """Call a streaming or unknown method with serialised messages, for the event loop.
 
-        A single request, which is what methods of later versions mostly have, goes out at once and in one piece: when
-        Milvus refuses a stream while it is being written to, gRPC forgets why.
+        A single request, as most methods of later versions have, is sent as a unary request: if Milvus rejects a
+        stream while it is being written, gRPC loses the reason.
 
         Args:
             path: The method.
-            requests: What the client sends.
+            requests: The client's messages.
             context: The client's call.
         """
         given = {"metadata": forwarded(context.invocation_metadata()), "timeout": context.time_remaining()}
 
-        async def coming() -> bytes | None:
+        async def next_message() -> bytes | None:
             try:
                 return await anext(requests, None)
-            except grpc.aio.AbortError:  # the call has ended, and nobody waits for what was to come
+            except grpc.aio.AbortError:  # the call has ended
                 return None
 
-        begin: list[asyncio.Future[bytes | None]] = []
+        first_messages: list[asyncio.Future[bytes | None]] = []
         for _ in range(2):
-            begin.append(asyncio.ensure_future(coming()))
-            await asyncio.wait(begin[-1:], timeout=SOON)
-            if not begin[-1].done() or begin[-1].result() is None:
+            first_messages.append(asyncio.ensure_future(next_message()))
+            await asyncio.wait(first_messages[-1:], timeout=SECOND_MESSAGE_SECONDS)
+            if not first_messages[-1].done() or first_messages[-1].result() is None:
                 break
-        if len(begin) == 2 and begin[1].done() and begin[1].result() is None:
-            single: AsyncIterator[bytes] = self.aio_channel.unary_stream(path)(begin[0].result(), **given)
+        if len(first_messages) == 2 and first_messages[1].done() and first_messages[1].result() is None:
+            single: AsyncIterator[bytes] = self.aio_channel.unary_stream(path)(first_messages[0].result(), **given)
             return single
 
-        async def all_of_them() -> AsyncIterator[bytes]:
-            for first in begin:
+        async def all_messages() -> AsyncIterator[bytes]:
+            for first in first_messages:
                 request = await first
                 if request is None:
                     return
                 yield request
-            while (request := await coming()) is not None:
+            while (request := await next_message()) is not None:
                 yield request
 
-        several: AsyncIterator[bytes] = self.aio_channel.stream_stream(path)(all_of_them(), **given)
+        several: AsyncIterator[bytes] = self.aio_channel.stream_stream(path)(all_messages(), **given)
         return several
 
     def method(self, name: str) -> Callable[..., Any]:
@@ -158,12 +159,12 @@ class Upstream:
 
 
 class Caller:
-    """A client whose call the gateway answers: what is sent to Milvus for it goes with its login and its deadline.
+    """A client, with whose login and deadline calls are sent to Milvus.
 
     Args:
-        upstream: Where to.
-        metadata: The client's metadata; its login is in it.
-        seconds: Until its deadline, None without one.
+        upstream: The connections to Milvus.
+        metadata: The client's metadata, which contain its login.
+        seconds: Seconds until its deadline, None without one.
     """
 
     def __init__(self, upstream: Upstream, metadata: Metadata, seconds: float | None) -> None:
@@ -177,14 +178,14 @@ class Caller:
         return database_of(self.metadata)
 
     def seconds(self) -> float | None:
-        """What is left until the deadline."""
+        """Seconds until the deadline; None without one."""
         return None if self._deadline is None else max(0.001, self._deadline - time.monotonic())
 
     def send(self, method: str, request: Message) -> Any:
         """Call a method of Milvus.
 
         Raises:
-            MilvusError: If Milvus answers with an error.
+            MilvusError: If Milvus returns an error status.
             grpc.RpcError: If the call fails.
         """
         try:
@@ -196,8 +197,8 @@ class Caller:
         return response
 
     def now(self) -> int:
-        """Milvus's own time, as a guarantee timestamp; 0 where it does not tell it."""
-        if not self.upstream.tells_time:
+        """The current timestamp of Milvus; 0 if the server has no clock."""
+        if not self.upstream.has_clock:
             return 0
         try:
             return int(self.send("AllocTimestamp", milvus_pb2.AllocTimestampRequest()).timestamp)
@@ -206,39 +207,39 @@ class Caller:
         except grpc.RpcError as error:
             if error.code() != grpc.StatusCode.UNIMPLEMENTED:
                 raise
-            self.upstream.tells_time = False
+            self.upstream.has_clock = False
             return 0
 
 
 def forwarded(metadata: Iterable[tuple[str, str | bytes]]) -> Metadata:
-    """What of a client's metadata goes upstream: all but what gRPC writes itself."""
+    """The client's metadata without the entries that gRPC sets itself."""
     return tuple((k, v) for k, v in metadata if k not in _OWN_METADATA and not k.startswith(("grpc-", ":")))
 
 
 def database_of(metadata: Metadata) -> str:
-    """The database that a call's metadata name, "" for the default one."""
+    """The database in a call's metadata, "" for the default one."""
     return next((str(value) for key, value in metadata if key == "dbname"), "")
 
 
 def status_of(response: Any) -> Any:
-    """The status of a response, whose class may be Status itself."""
+    """The status of a response, which may be a Status itself."""
     return response if isinstance(response, common_pb2.Status) else getattr(response, "status", None)
 
 
 def check(response: Any) -> None:
-    """Raise a `MilvusError` if a response is an error."""
+    """Raise `MilvusError` if the status of a response is an error."""
     status = status_of(response)
     if status is not None and (status.code or status.error_code):
         raise MilvusError(status)
 
 
 def pairs(values: Iterable[tuple[str, Any]]) -> Sequence[Any]:
-    """Milvus's key-value pairs."""
+    """Key-value pairs of the protocol, with values as text."""
     return [common_pb2.KeyValuePair(key=key, value=str(value)) for key, value in values]
 
 
 def refill(repeated: Any, values: Iterable[Any]) -> None:
-    """Replace what a repeated field holds, of which some may be the new values: who holds messages keeps them alive."""
+    """Replace the contents of a repeated field; new values may be old ones."""
     kept = list(values)
     del repeated[:]
     repeated.extend(kept)

@@ -1,4 +1,4 @@
-"""What a client sees of a collection, and what Milvus holds: read from Milvus, and believed for a second."""
+"""Collections as clients see them, read from Milvus and cached for one second."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ from alula.gateway.ops import metrics
 from alula.gateway.upstream import Caller, MilvusError
 from alula.index_types import IndexType, Lowering, VectorField, index_type
 
-MAX_AGE = 1.0  # seconds that reads may trust a description; writes ask anew
-MOST = 4096  # collections remembered
+MAX_AGE = 1.0  # seconds for which reads use a cached description; writes always read it
+MAX_CACHED = 4096  # collections
 
 
 @dataclass(frozen=True)
 class View:
-    """A collection of Alula's as this gateway serves it.
+    """A collection with an index type of Alula.
 
     Args:
-        collection: Its real name, where a client may have named an alias.
-        settings: What Alula stored with it.
+        collection: Real name of the collection, also where a client named an alias.
+        settings: The settings that Alula stored with it.
         schema: Its ``CollectionSchema`` upstream.
         kind: Its index type.
-        stored_as: How that is stored; what is wrong where its encoder was not pushed.
+        stored_as: The lowering of the index type, or the error of a missing encoder.
         defaults: Its default search options.
     """
 
@@ -48,34 +48,34 @@ class View:
 
     @property
     def lowering(self) -> Lowering:
-        """How the index type is stored; a `NoEncoderError` for those who need it and cannot have it."""
+        """The lowering; raises `NoEncoderError` if its encoder is missing."""
         if isinstance(self.stored_as, NoEncoderError):
             raise self.stored_as
         return self.stored_as
 
     @cached_property
     def vector(self) -> VectorField:
-        """The vector field that clients see."""
+        """The vector field, as clients see it."""
         return field_of(self.settings)
 
     @property
     def field(self) -> str:
-        """Its name."""
+        """Name of the vector field."""
         return self.vector.name
 
     @cached_property
     def companions(self) -> frozenset[str]:
-        """Fields that clients do not see."""
+        """Names of the companion fields, which clients do not see."""
         return frozenset(f.name for f in self.schema.fields if f.name.startswith(self.vector.companion("")))
 
     @cached_property
     def searched(self) -> str:
-        """The companion that Milvus searches."""
+        """Name of the companion that Milvus searches."""
         return next(name for name in _vector_fields(self.schema) if name in self.companions)
 
-    def in_own_words(self, text: str) -> str:
-        """A text of Milvus's with the vector field's name in the place of its companions'."""
-        names = sorted(self.companions, key=len, reverse=True)  # one may begin with another
+    def hide_companions(self, text: str) -> str:
+        """Replace the names of companions in a message by the vector field's name."""
+        names = sorted(self.companions, key=len, reverse=True)  # one name may be a prefix of another
         return re.sub("|".join(map(re.escape, names)), self.field, text) if names else text
 
     @cached_property
@@ -85,123 +85,131 @@ class View:
 
     @property
     def vector_fields(self) -> list[str]:
-        """Every vector field that clients see."""
+        """Names of all vector fields that clients see."""
         others = [name for name in _vector_fields(self.schema) if name not in self.companions]
         return others if self.field in others else [*others, self.field]
 
 
 @dataclass(frozen=True)
-class Known:
-    """What is known of a collection.
+class CollectionInfo:
+    """The description of a collection at one time.
 
     Args:
-        view: None if no index type of Alula's is in it.
-        functions: The functions that are computed for it.
-        schema: Its ``CollectionSchema`` upstream; None if Milvus does not describe it.
-        read: When Milvus was asked.
+        view: The view of a collection with an index type of Alula, else None.
+        name: Real name of the collection, also where a client named an alias; "" if it does not exist.
+        functions: The functions that the gateway computes for it.
+        schema: Its ``CollectionSchema`` upstream; None if it does not exist.
+        read: Time of the description, by the monotonic clock.
     """
 
-    view: View | None
+    view: View | None = None
+    name: str = ""
     functions: Sequence[Function] = ()
     schema: Any = None
     read: float = 0.0
 
     @property
     def ordinary(self) -> bool:
-        """Whether Milvus can answer for it without the gateway."""
+        """True if Milvus serves the collection without the gateway."""
         return self.view is None and not self.functions
 
     @property
     def vector_fields(self) -> list[str]:
-        """Every vector field that clients see."""
+        """Names of all vector fields that clients see."""
         return self.view.vector_fields if self.view else _vector_fields(self.schema)
 
 
 class Views:
-    """The views of all collections that clients named lately.
+    """A cache of collection descriptions.
 
     Args:
-        encoders: Where encoders come from.
+        encoders: The source of encoders.
     """
 
     def __init__(self, encoders: Encoders) -> None:
         self._encoders = encoders
-        self._known: dict[tuple[str, str], Known] = {}
+        self._cached: dict[tuple[str, str], CollectionInfo] = {}
         self._reading: dict[tuple[str, str], threading.Lock] = {}
         self._changed: dict[str, float] = {}
         self._all_changed = 0.0
         self._lock = threading.Lock()
 
-    def known(self, database: str, name: str) -> Known | None:
-        """What is known of a collection, if that is not older than `MAX_AGE`."""
-        found = self._known.get((database, name))
+    def cached(self, database: str, name: str) -> CollectionInfo | None:
+        """The cached description of a collection, if it is not older than `MAX_AGE`."""
+        found = self._cached.get((database, name))
         return found if found and time.monotonic() - found.read < MAX_AGE else None
 
-    def of(self, caller: Caller, database: str, name: str, *, fresh: bool = False) -> Known:
-        """What there is to know of a collection; one that Milvus does not describe is an ordinary one.
+    def read(self, caller: Caller, database: str, name: str, *, fresh: bool = False) -> CollectionInfo:
+        """Read the description of a collection, from the cache or from Milvus.
+
+        A collection that does not exist counts as an ordinary one: Milvus then answers the client.
 
         Args:
-            caller: Who asks.
+            caller: The client.
             database: The collection's database, "" for the default one.
             name: The collection, or an alias.
-            fresh: Ask Milvus, whatever is known.
+            fresh: True to read from Milvus even if a description is cached.
 
         Raises:
-            AlulaError: If it is one of Alula's that this gateway cannot serve.
+            AlulaError: If this gateway cannot serve the collection, such as one of a newer format.
             grpc.RpcError: If Milvus does not answer.
         """
-        asked = time.monotonic()
+        called = time.monotonic()
         with self._lock:
-            if len(self._reading) >= MOST:  # of names that are no collection's, which are never known
+            if len(self._reading) >= MAX_CACHED:  # names of collections that do not exist are never cached
                 self._reading.clear()
             reading = self._reading.setdefault((database, name), threading.Lock())
-        with reading:  # one question at a time: the others take its answer
-            known = self.known(database, name)
-            if known and (not fresh or known.read > asked):
-                return known
+        with reading:  # concurrent callers share one read
+            before = self.cached(database, name)
+            if before and (not fresh or before.read > called):
+                return before
             started = time.monotonic()
             try:
-                about = caller.send(
+                described = caller.send(
                     "DescribeCollection", milvus_pb2.DescribeCollectionRequest(db_name=database, collection_name=name)
                 )
             except MilvusError:
                 self.forget(database, name)
-                return Known(None)
-            view = self._view(caller, database, name, about, known.view if known else None)
-            now = Known(view, functions_of(about.schema), about.schema, started)
+                return CollectionInfo()
+            view = self._view(caller, database, name, described, before.view if before else None)
+            now = CollectionInfo(
+                view, _real_name(described, name), functions_of(described.schema), described.schema, started
+            )
             with self._lock:
-                if len(self._known) >= MOST:
-                    self._known.clear()
-                if started > self._changed.get(database, self._all_changed):  # else it may be what it was before
-                    self._known[database, name] = now
+                if len(self._cached) >= MAX_CACHED:
+                    self._cached.clear()
+                if started > self._changed.get(
+                    database, self._all_changed
+                ):  # else the description may be older than the change
+                    self._cached[database, name] = now
             return now
 
     def forget(self, database: str, name: str | None = None) -> None:
-        """Forget a collection, or all of a database, and what is being read of it just now."""
+        """Drop a collection or a database from the cache; running reads too."""
         with self._lock:
-            if len(self._changed) >= MOST:  # then all databases count as changed just now
+            if len(self._changed) >= MAX_CACHED:  # then all databases count as changed
                 self._changed.clear()
                 self._all_changed = time.monotonic()
             self._changed[database] = time.monotonic()
-            for key in [key for key in self._known if key[0] == database and name in (None, key[1])]:
-                del self._known[key]
+            for key in [key for key in self._cached if key[0] == database and name in (None, key[1])]:
+                del self._cached[key]
 
-    def _view(self, caller: Caller, database: str, name: str, about: Any, before: View | None) -> View | None:
-        if not may_be_alulas(about.schema):
+    def _view(self, caller: Caller, database: str, name: str, described: Any, before: View | None) -> View | None:
+        if not may_have_index_type(described.schema):
             return None
-        indexes = describe_indexes(caller, database, about.schema.name or about.collection_name or name)
-        _, settings = read_settings(indexes, about.schema.description)
+        real_name = _real_name(described, name)
+        indexes = describe_indexes(caller, database, real_name)
+        _, settings = read_settings(indexes, described.schema.description)
         if not settings:
             return None
         check_format(name, settings)
         stored_as = before.stored_as if before and before.settings == settings else None
         if stored_as is None or isinstance(stored_as, NoEncoderError):
             stored_as = self._stored_as(caller, database, name, settings)
-        properties = {pair.key: pair.value for pair in about.properties}
+        properties = {pair.key: pair.value for pair in described.properties}
         kind = index_type(settings["type"])
         defaults = read_defaults(kind, stored_defaults(indexes, properties))
-        real = about.schema.name or about.collection_name or name
-        return View(real, settings, about.schema, kind, stored_as, defaults)
+        return View(real_name, settings, described.schema, kind, stored_as, defaults)
 
     def _stored_as(
         self, caller: Caller, database: str, name: str, settings: Mapping[str, str]
@@ -213,13 +221,18 @@ class Views:
         return metrics.encoding_counted(lowering_of(f"The collection {name!r}", settings, encoder))
 
 
+def _real_name(described: Any, name: str) -> str:
+    """The collection's own name, where `name` may be an alias."""
+    return str(described.schema.name or described.collection_name or name)
+
+
 def _vector_fields(schema: Any) -> list[str]:
-    kinds = {code for name, code in DataType.__members__.items() if name.endswith("_VECTOR")}
-    return [field.name for field in schema.fields if field.data_type in kinds]
+    vector_types = {code for name, code in DataType.__members__.items() if name.endswith("_VECTOR")}
+    return [field.name for field in schema.fields if field.data_type in vector_types]
 
 
-def may_be_alulas(schema: Any) -> bool:
-    """Whether a collection's description or its fields say that it could be one of Alula's."""
+def may_have_index_type(schema: Any) -> bool:
+    """False if a collection's schema rules out an index type of Alula."""
     companions = (DataType.SPARSE_FLOAT_VECTOR, DataType.BINARY_VECTOR)
     return bool(read_settings((), schema.description)[1]) or any(
         "__" in field.name and field.data_type in companions for field in schema.fields
@@ -227,7 +240,7 @@ def may_be_alulas(schema: Any) -> bool:
 
 
 def describe_indexes(caller: Caller, database: str, name: str) -> list[dict[str, Any]]:
-    """The indexes of a collection as pymilvus would tell them, none where there are none."""
+    """The indexes of a collection, each as the dict that pymilvus returns."""
     request = milvus_pb2.DescribeIndexRequest(db_name=database, collection_name=name)
     try:
         response = caller.send("DescribeIndex", request)

@@ -1,4 +1,4 @@
-"""Threads for calls that are encoded, searched and re-ranked here, and a limit on how many may wait for one."""
+"""Threads for rewritten calls, with a bounded queue."""
 
 from __future__ import annotations
 
@@ -15,43 +15,41 @@ T = TypeVar("T")
 
 
 class OverloadedError(AlulaError):
-    """More calls wait than may."""
+    """The queue of calls is full."""
 
 
 class Workers:
-    """Threads.
+    """A bounded thread pool.
 
     Args:
-        threads: How many.
-        queue: How many calls may wait for one.
+        threads: Number of threads.
+        queue: Number of calls that may wait for a thread.
     """
 
     def __init__(self, threads: int, queue: int) -> None:
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="alula")
-        self._most = threads + queue
+        self._capacity = threads + queue
         self._taken = 0
         self._lock = threading.Lock()
 
     async def run(self, work: Callable[..., T], *arguments: Any) -> T:
-        """Do something in a thread; who is cancelled while waiting for one frees the place.
+        """Run a function in a thread; cancelling it while it waits frees its slot.
 
         Raises:
-            OverloadedError: If too many calls wait already.
+            OverloadedError: If the queue is full.
         """
         with self._lock:
-            if self._taken >= self._most:
-                raise OverloadedError(
-                    "The gateway has more calls under way than it may; try again, or run more gateways."
-                )
+            if self._taken >= self._capacity:
+                raise OverloadedError("The gateway is overloaded; try again, or run more gateways.")
             self._taken += 1
         metrics.waiting.inc()
-        future = self._pool.submit(_carry_out, work, arguments)
-        # not when the client goes away: the thread is taken until the work is done
+        future = self._pool.submit(_measured, work, arguments)
+        # not when the client disconnects: the thread is busy until the work is done
         future.add_done_callback(self._done)
         return await asyncio.wrap_future(future)
 
     def close(self) -> None:
-        """End the threads when they have done what they are at."""
+        """Stop the threads after their current calls."""
         self._pool.shutdown(wait=False, cancel_futures=True)
 
     def _done(self, future: Future[Any]) -> None:
@@ -61,7 +59,7 @@ class Workers:
             self._taken -= 1
 
 
-def _carry_out(work: Callable[..., T], arguments: tuple[Any, ...]) -> T:
+def _measured(work: Callable[..., T], arguments: tuple[Any, ...]) -> T:
     metrics.waiting.dec()
     with metrics.running.track_inprogress():
         return work(*arguments)

@@ -111,13 +111,13 @@ def test_a_collection_with_rows_is_left_as_it_is(clients, collection_name):
 def test_rows_that_arrive_while_it_is_made_anew_are_kept(clients, collection_name, monkeypatch):
     client, name = clients[0], collection_name
     client.create_collection(name, schema=schema_of(client))
-    put_aside = indexes._put_aside
+    rename_away = indexes._rename_away
 
     def with_a_row_before(*arguments):
         clients[1].insert(name, rows(0, 1))
-        return put_aside(*arguments)
+        return rename_away(*arguments)
 
-    monkeypatch.setattr(indexes, "_put_aside", with_a_row_before)
+    monkeypatch.setattr(indexes, "_rename_away", with_a_row_before)
     with pytest.raises(MilvusException, match="alula migrate"):
         index(client, name, index_type="DRQ", params={"encoder": "changes0"})
     monkeypatch.undo()
@@ -139,7 +139,7 @@ def test_rows_that_arrive_by_an_alias_meanwhile_are_not_dropped(clients, collect
             clients[1].insert(f"{name}_alias", rows(0, 1))
 
     monkeypatch.setattr(indexes, "_check_empty", and_then_a_row)
-    with pytest.raises(MilvusException, match=f"They lie in '{name}_alula_"):
+    with pytest.raises(MilvusException, match=f"They are in '{name}_alula_"):
         index(client, name, index_type="DRQ", params={"encoder": "changes0"})
     (aside,) = (other for other in client.list_collections() if other.startswith(f"{name}_alula_"))
     index(client, aside, index_type="FLAT", metric_type="COSINE")

@@ -12,6 +12,7 @@ from pymilvus import AnnSearchRequest, DataType, Function, FunctionType, MilvusC
 
 from alula import encoder_store
 from alula.errors import UsageError
+from alula.gateway import function_values
 from tests.engines.gateway.running import RunningGateway
 from tests.tiny_encoders import VOCABULARY, TinyText, random_vectors, write_drq, write_flops
 from tools.servers import node
@@ -122,6 +123,43 @@ CASES = [  # Milvus 2.3 has one vector field per collection, and no sparse ones
     ("on_lite", "vector", "sparse"),
     ("on_lite", "vector", "binary"),
 ]
+
+
+def test_an_alias_that_moves_while_rows_are_encoded(on_standalone, collection_name, tmp_path, monkeypatch):
+    """Rows go where their encoder belongs, and a search ranks the collection whose encoder its queries have."""
+    served, alias, names = on_standalone, f"{collection_name}_live", [collection_name, f"{collection_name}_new"]
+    other = write_drq(tmp_path / f"{collection_name}.onnx", sign_bits=64, backbone=TinyText(), seed=1)
+    with connected(served.upstream) as server:
+        encoder_store.push(server, other.path)
+    served.create(names[0], "text", "binary")
+    served.create(names[1], "text", "binary", encoder=other.path.stem)
+    served.direct.create_alias(names[0], alias)
+    given = values("text")
+
+    def moves_the_alias(name, collection):
+        work = getattr(function_values, name)
+
+        def then_move(*arguments):
+            work(*arguments)
+            served.direct.alter_alias(collection, alias)
+
+        monkeypatch.setattr(function_values, name, then_move)
+
+    moves_the_alias("fill", names[1])
+    served.client.insert(alias, rows("text", given))
+    monkeypatch.undo()
+    for name, encoder, count in ((names[0], served.tiny["text", "binary"], ROWS), (names[1], other, 0)):
+        found = served.direct.query(name, "id >= 0", ["binary"], consistency_level="Strong")
+        assert len(found) == count
+        for row in found:
+            assert bytes(row["binary"][0]) == encoder.row_signs(encoder.backbone.embed([given[row["id"]]]))[0].tobytes()
+
+    served.direct.alter_alias(names[0], alias)
+    moves_the_alias("translate", names[1])
+    hits = served.client.search(alias, given[:2], anns_field="binary", limit=LIMIT)
+    monkeypatch.undo()
+    check(hits, true_scores(served.tiny["text", "binary"], "text", "binary", given, given[:2]), "binary")
+    served.direct.drop_alias(alias)
 
 
 @pytest.mark.parametrize(("engine", "source", "target"), CASES)

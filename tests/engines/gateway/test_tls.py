@@ -100,20 +100,20 @@ def test_files_that_are_wrong(tmp_path, authority):
     files = write(tmp_path, authority)
     nothing = tmp_path / "nothing.pem"
     for wrong, words in (
-        (TlsFiles(nothing, files.key), f"{nothing} cannot be read .*--tls-cert"),
-        (TlsFiles(files.certificate, tmp_path), "cannot be read .*--tls-key"),
-        (TlsFiles(files.certificate, files.key, nothing), "cannot be read .*--tls-client-ca"),
-        (TlsFiles(files.key, files.certificate), "are no certificate and its key"),
-        (TlsFiles(files.certificate, files.key, files.key), "holds no certificate"),
+        (TlsFiles(nothing, files.key), f"{nothing}, the gateway's certificate, cannot be read"),
+        (TlsFiles(files.certificate, tmp_path), "its private key, cannot be read"),
+        (TlsFiles(files.certificate, files.key, nothing), "the authority of client certificates, cannot be read"),
+        (TlsFiles(files.key, files.certificate), "are not a certificate and its private key"),
+        (TlsFiles(files.certificate, files.key, files.key), "contains no certificate"),
     ):
         with pytest.raises(UsageError, match=words):
             server_credentials(wrong)
     authority.issue_cert("localhost").private_key_pem.write_to_path(str(files.key))
-    with pytest.raises(UsageError, match="are no certificate and its key"):
+    with pytest.raises(UsageError, match="are not a certificate and its private key"):
         server_credentials(files)
-    with pytest.raises(UsageError, match=r"cannot be read .*--ca-file"):
+    with pytest.raises(UsageError, match="the authority of Milvus's certificate, cannot be read"):
         channel_credentials(Options("https://milvus", ca_file=nothing))
-    with pytest.raises(UsageError, match="holds no certificate"):
+    with pytest.raises(UsageError, match="contains no certificate"):
         channel_credentials(Options("https://milvus", ca_file=files.key))
 
 

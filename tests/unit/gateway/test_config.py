@@ -29,7 +29,7 @@ def test_upstream_as_grpc_names_it(upstream, target):
     "upstream", ["milvus:19530", "ftp://milvus", "http://", "http://a b", "", "words.db", "http://a/b", "http://me@a"]
 )
 def test_what_is_no_upstream(upstream):
-    with pytest.raises(UsageError, match="give --upstream http://HOST:PORT"):
+    with pytest.raises(UsageError, match='set upstream="http://HOST:PORT"'):
         Options(upstream)
 
 
@@ -43,16 +43,16 @@ def test_what_is_no_upstream(upstream):
     ],
 )
 def test_addresses_to_listen_on(address, split):
-    assert split_address(address, "--listen") == split
+    assert split_address(address, "listen") == split
 
 
 @pytest.mark.parametrize(
     "address", ["", "19540", "host", "host:", ":65536", "::1:80", "http://host:80", "host:80/", "a b:1"]
 )
 def test_what_is_no_address_to_listen_on(address):
-    with pytest.raises(UsageError, match="--metrics HOST:PORT"):
+    with pytest.raises(UsageError, match='set metrics="HOST:PORT"'):
         Options("http://milvus", metrics=address)
-    with pytest.raises(UsageError, match="--listen HOST:PORT"):
+    with pytest.raises(UsageError, match='set listen="HOST:PORT"'):
         Options("http://milvus", listen=address)
 
 

@@ -1,1 +1,1 @@
-"""Operating a gateway: health, metrics, HTTP pages, TLS, logs."""
+"""Operation of a gateway: log, metrics, health, HTTP pages and TLS."""

@@ -1,4 +1,4 @@
-"""Whether a gateway serves: gRPC's health protocol and reflection, which load balancers, probes and grpcurl ask for."""
+"""The gateway's health and reflection services, for probes and grpcurl."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ from alula.gateway.ops import metrics
 from alula.gateway.ops.logs import LOGGER
 
 SERVICE = milvus_pb2.DESCRIPTOR.services_by_name["MilvusService"].full_name
-READY = ("", SERVICE)  # what is asked for when no service is named, and by name
-ALIVE = "liveness"  # the process alone: one that waits for Milvus must not be killed for it
-PATIENCE = 5
+READY = ("", SERVICE)  # "" is the whole server
+ALIVE = "liveness"  # the process alone: a gateway that waits for Milvus must not be killed
+TIMEOUT_FACTOR = 5
 SILENT = {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED}
 SERVING, NOT_SERVING = health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING
 
 
 class Health:
-    """The state of one gateway: ready while Milvus answers, until it is told to stop.
+    """The state of one gateway: ready while Milvus answers, until it stops.
 
     Args:
         upstream: Channel to Milvus.
-        seconds: How often Milvus is asked; it may take `PATIENCE` times as long, as it may just be busy.
+        seconds: Seconds between two checks; a busy Milvus may take `TIMEOUT_FACTOR` times as long to answer.
 
     Attributes:
-        ready: Whether calls can be served now.
-        version: What Milvus called itself when it last answered, as ``2.3.5``; empty when it did not say.
+        ready: True if calls can be served.
+        version: Version of Milvus in its last answer, such as ``2.3.5``; "" if unknown.
     """
 
     def __init__(self, upstream: grpc.aio.Channel, seconds: float) -> None:
@@ -43,57 +43,57 @@ class Health:
         self._stopping = False
 
     async def add_to(self, server: grpc.aio.Server) -> None:
-        """Serve health and reflection; to be called before a handler that takes every method is added."""
+        """Serve health and reflection; call it before adding catch-all handlers."""
         health_pb2_grpc.add_HealthServicer_to_server(self._services, server)
         reflection.enable_server_reflection((SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
         await self._services.set(ALIVE, SERVING)
-        await self._show(ready=False)
+        await self._publish(ready=False)
 
     async def watch(self) -> None:
-        """Ask Milvus again and again, until cancelled."""
+        """Check Milvus periodically, until cancelled."""
         while True:
             await asyncio.sleep(self._seconds)
             before = self.ready
-            answers = await self.look()
+            answers = await self.check()
             if answers != before and not self._stopping:
-                words = f"Milvus {self.version}".rstrip() + (" answers." if answers else " does not answer any more.")
+                words = f"Milvus {self.version}".rstrip() + (" answers." if answers else " no longer answers.")
                 LOGGER.log(logging.INFO if answers else logging.WARNING, words)
 
-    async def look(self) -> bool:
-        """Ask Milvus once, and show what came of it."""
-        version = await ask_version(self._upstream, PATIENCE * self._seconds)
+    async def check(self) -> bool:
+        """Check Milvus once, and publish the result."""
+        version = await read_version(self._upstream, TIMEOUT_FACTOR * self._seconds)
         answers = version is not None
         self.version = version or self.version
         metrics.upstream_up.set(answers)
-        await self._show(ready=answers and not self._stopping)
+        await self._publish(ready=answers and not self._stopping)
         return answers
 
     async def stop(self) -> None:
-        """Show NOT_SERVING from now on, and let nobody wait for more: whoever watches would hold up the end."""
+        """Publish NOT_SERVING, and end watchers' streams, which would delay the stop."""
         self._stopping = True
-        await self._show(ready=False)
+        await self._publish(ready=False)
         self._services.end()
 
-    async def _show(self, *, ready: bool) -> None:
+    async def _publish(self, *, ready: bool) -> None:
         self.ready = ready
         for service in READY:
             await self._services.set(service, SERVING if ready else NOT_SERVING)
 
 
 class _States(health.aio.HealthServicer):  # type: ignore[misc]
-    """States of services, whose streams can be ended."""
+    """Service states whose streams can be ended."""
 
     def __init__(self) -> None:
         super().__init__()
         self._ended = asyncio.Event()
 
     async def Watch(self, request: Any, context: Any) -> None:  # noqa: N802 - the protocol's name
-        """Tell a client of every change, until the end."""
+        """Send a client every change, until the streams are ended."""
         watching = asyncio.ensure_future(super().Watch(request, context))
         ended = asyncio.ensure_future(self._ended.wait())
         try:
             await asyncio.wait((watching, ended), return_when=asyncio.FIRST_COMPLETED)
-            await asyncio.sleep(0)  # the last change is told
+            await asyncio.sleep(0)  # so that the last change is sent
         finally:
             watching.cancel()
             ended.cancel()
@@ -103,16 +103,18 @@ class _States(health.aio.HealthServicer):  # type: ignore[misc]
         self._ended.set()
 
 
-async def ask_version(upstream: grpc.aio.Channel, seconds: float) -> str | None:
-    """What Milvus calls itself, empty when it does not say (as without a login), or None when it does not answer.
+async def read_version(upstream: grpc.aio.Channel, seconds: float) -> str | None:
+    """The version of Milvus; "" if a login is missing, None without an answer.
 
     Args:
-        upstream: Channel to it.
-        seconds: How long it may take.
+        upstream: Channel to Milvus.
+        seconds: Timeout.
     """
-    ask = upstream.unary_unary(f"/{SERVICE}/GetVersion", response_deserializer=milvus_pb2.GetVersionResponse.FromString)
+    get_version = upstream.unary_unary(
+        f"/{SERVICE}/GetVersion", response_deserializer=milvus_pb2.GetVersionResponse.FromString
+    )
     try:
-        answer = await ask(b"", timeout=seconds)
+        answer = await get_version(b"", timeout=seconds)
     except grpc.aio.AioRpcError as error:
         return None if error.code() in SILENT else ""
     return str(answer.version).removeprefix("v")

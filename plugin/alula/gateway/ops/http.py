@@ -1,6 +1,7 @@
-"""What a gateway serves by HTTP: ``/metrics``, ``/healthz`` (the process answers), ``/readyz`` (so does Milvus).
+"""HTTP pages of a gateway: metrics and probes.
 
-Probes by HTTP also work where clients need a certificate, which gRPC's probes of Kubernetes cannot show.
+``/healthz`` is 200 while the process answers, ``/readyz`` while Milvus answers too. Unlike the gRPC probes of
+Kubernetes, they also work if clients need a certificate.
 """
 
 from __future__ import annotations
@@ -11,85 +12,79 @@ import math
 import socket
 import threading
 import time
+from collections.abc import Callable, Iterable
 from http import HTTPStatus
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from socketserver import ThreadingMixIn
+from typing import Any
+from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 
-from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
+from prometheus_client import make_wsgi_app
 
 from alula.errors import ServerError
 from alula.gateway.config import split_address
 from alula.gateway.ops.health import Health
 
-LATELY_SECONDS = 15.0  # kubelets ask every 10 seconds, balancers more often
-LOOP_SECONDS = 2.0  # a gateway that does nothing for so long is stuck
+PROBE_SECONDS = 15.0  # kubelets probe every 10 seconds, load balancers more often
+LOOP_SECONDS = 2.0  # an event loop that does nothing for this long is stuck
+REQUEST_SECONDS = 10.0  # for a request to arrive
+
+_metrics = make_wsgi_app()
 
 
-class Pages:
-    """The pages of one gateway, served from threads of their own: they answer while it is busy.
+class HttpServer:
+    """The pages of one gateway, served by threads beside the event loop.
 
     Args:
-        address: Where, as ``HOST:PORT`` or ``:PORT``.
-        health: What is ready.
+        address: ``HOST:PORT`` or ``:PORT``.
+        health: The gateway's state.
         loop: The gateway's event loop, which must answer for ``/healthz``.
 
+    Attributes:
+        port: The port in use.
+
     Raises:
-        ServerError: If the address cannot be listened on.
+        ServerError: If the address is not available.
     """
 
     def __init__(self, address: str, health: Health, loop: asyncio.AbstractEventLoop) -> None:
-        host, port = split_address(address, "--metrics")
-        pages = self
-
-        class Handler(BaseHTTPRequestHandler):
-            timeout = 10.0  # seconds for a request that does not come
-
-            def do_GET(self) -> None:
-                if self.path.startswith("/readyz"):
-                    pages._asked = time.monotonic()
-                status, kind, body = pages._answer(self.path.split("?")[0])
-                self.send_response(status)
-                self.send_header("Content-Type", kind)
-                self.send_header("Content-Length", str(len(body)))
-                self.end_headers()
-                self.wfile.write(body)
-
-            def log_message(self, format: str, *args: object) -> None:
-                del format, args  # a line for every probe says nothing
-
+        host, port = split_address(address, "metrics")
         self._health, self._loop = health, loop
-        self._asked = -math.inf
+        self._probed = -math.inf
         try:
-            self._server = _Server((host, port), Handler)
+            self._server = _Server((host.strip("[]"), port), _Handler)
         except OSError as error:
-            why = (error.strerror or str(error)).lower()
+            reason = (error.strerror or str(error)).lower()
             raise ServerError(
-                f"Metrics cannot be served at {address} ({why}); give --metrics another address or port."
+                f"Metrics cannot be served at {address} ({reason}); set metrics=... to another address or port."
             ) from None
+        self._server.set_app(self._respond)
         self.port: int = self._server.server_address[1]
-        threading.Thread(target=self._server.serve_forever, args=(0.1,), name="alula-pages", daemon=True).start()
+        threading.Thread(target=self._server.serve_forever, args=(0.1,), name="alula-http", daemon=True).start()
 
     @property
-    def watched(self) -> bool:
-        """Whether somebody has asked lately if the gateway is ready."""
-        return time.monotonic() - self._asked < LATELY_SECONDS
+    def is_probed(self) -> bool:
+        """True if ``/readyz`` was requested in the last `PROBE_SECONDS`."""
+        return time.monotonic() - self._probed < PROBE_SECONDS
 
     def close(self) -> None:
         """Stop serving."""
         self._server.shutdown()
         self._server.server_close()
 
-    def _answer(self, path: str) -> tuple[HTTPStatus, str, bytes]:
+    def _respond(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+        path = environ["PATH_INFO"]
         if path == "/metrics":
-            return HTTPStatus.OK, CONTENT_TYPE_PLAIN_0_0_4, generate_latest()
-        if path == "/healthz":
-            good = self._loop_answers()
-        elif path == "/readyz":
-            good = self._health.ready
-        else:
-            return HTTPStatus.NOT_FOUND, "text/plain", b"There are /metrics, /healthz and /readyz.\n"
-        if good:
-            return HTTPStatus.OK, "text/plain", b"ok\n"
-        return HTTPStatus.SERVICE_UNAVAILABLE, "text/plain", b"not ready\n"
+            page: Iterable[bytes] = _metrics(environ, start_response)
+            return page
+        status, body = HTTPStatus.NOT_FOUND, b"There are /metrics, /healthz and /readyz.\n"
+        if path in ("/healthz", "/readyz"):
+            if path == "/readyz":
+                self._probed = time.monotonic()
+            serves = self._health.ready if path == "/readyz" else self._loop_answers()
+            status = HTTPStatus.OK if serves else HTTPStatus.SERVICE_UNAVAILABLE
+            body = b"ok\n" if serves else b"not ready\n"
+        start_response(f"{status.value} {status.phrase}", [("Content-Type", "text/plain")])
+        return [body]
 
     def _loop_answers(self) -> bool:
         try:
@@ -99,19 +94,25 @@ class Pages:
         return True
 
 
-class _Server(ThreadingHTTPServer):
+class _Server(ThreadingMixIn, WSGIServer):
     daemon_threads = True
 
-    def handle_error(self, request: object, client_address: object) -> None:
-        """Say nothing: whoever asked has gone."""
-
-    def __init__(self, address: tuple[str, int], handler: type[BaseHTTPRequestHandler]) -> None:
-        host = address[0].strip("[]")
-        if ":" in host:
+    def __init__(self, address: tuple[str, int], handler: type[WSGIRequestHandler]) -> None:
+        if ":" in address[0]:
             self.address_family = socket.AF_INET6
-        super().__init__((host, address[1]), handler)
+        super().__init__(address, handler)
 
     def server_bind(self) -> None:
-        if self.address_family == socket.AF_INET6:  # "[::]" is every address, IPv4's too
+        if self.address_family == socket.AF_INET6:  # "::" is every address, including those of IPv4
             self.socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
         super().server_bind()
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """Ignore clients that disconnect."""
+
+
+class _Handler(WSGIRequestHandler):
+    timeout = REQUEST_SECONDS
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Log nothing: probes come every few seconds."""

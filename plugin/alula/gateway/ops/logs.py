@@ -1,6 +1,6 @@
-"""The gateway's log: a line of JSON, or of text for a terminal, for each call that failed or was slow.
+"""The gateway's log: one line of JSON or text per call that failed or was slow.
 
-A line holds what is named here and nothing else of a call: no metadata, which carry logins, and no bodies.
+A line contains only the fields below: no metadata, which carry logins, and no message bodies.
 """
 
 from __future__ import annotations
@@ -21,21 +21,21 @@ from alula.gateway.status import Outcome
 
 LOGGER = logging.getLogger("alula.gateway")
 LogFormat = Literal["auto", "json", "text"]
-WAITING = 10_000  # lines
+QUEUED_LINES = 10_000
 STDERR = 2
-END_SECONDS = 2.0  # for the last of them
-LONGEST = 300  # characters of a name or a reason that clients and servers may put into a line
+FLUSH_SECONDS = 2.0  # for the last lines
+MAX_TEXT = 300  # characters of a name or a reason from outside
 
 
 def configure(log_format: LogFormat, level: str) -> Callable[[], None]:
-    """Write the gateway's log to standard error, from a thread of its own.
+    """Write the gateway's log to standard error, in a separate thread.
 
     Args:
-        log_format: ``json``, ``text``, or ``auto``: text where a person watches, JSON elsewhere.
+        log_format: ``json``, ``text``, or ``auto``: text on a terminal, JSON otherwise.
         level: ``debug``, ``info``, ``warning`` or ``error``.
 
     Returns:
-        What writes the rest, if that is read, and ends it.
+        A function that writes the queued lines and ends the thread.
     """
     if log_format == "json" or (log_format == "auto" and not sys.stderr.isatty()):
         formatter: logging.Formatter = JsonFormatter(
@@ -46,32 +46,32 @@ def configure(log_format: LogFormat, level: str) -> Callable[[], None]:
         )
     else:
         formatter = _TextFormatter("%(asctime)s %(levelname)-7s %(message)s")
-    lines: queue.Queue[logging.LogRecord | None] = queue.Queue(WAITING)
+    lines: queue.Queue[logging.LogRecord | None] = queue.Queue(QUEUED_LINES)
     writer = threading.Thread(target=_write, args=(lines, formatter), name="alula-log", daemon=True)
     writer.start()
-    # the root stays quiet, and pymilvus with it: it logs a traceback for every error that it also raises
-    logging.getLogger().handlers = [_NeverWaits(lines)]
+    # the root logger stays quiet, and so does pymilvus, which logs a traceback for every error that it raises
+    logging.getLogger().handlers = [_DroppingHandler(lines)]
     logging.getLogger().setLevel(logging.WARNING)
     logging.getLogger("pymilvus").setLevel(logging.CRITICAL)
     LOGGER.setLevel(level.upper())
 
     def end() -> None:
         with contextlib.suppress(queue.Full):
-            lines.put(None, timeout=END_SECONDS)
-        writer.join(END_SECONDS)
+            lines.put(None, timeout=FLUSH_SECONDS)
+        writer.join(FLUSH_SECONDS)
 
     return end
 
 
 def _write(lines: queue.Queue[logging.LogRecord | None], formatter: logging.Formatter) -> None:
-    # not by sys.stderr, whose lock Python waits for when it ends
+    # not by sys.stderr, whose lock blocks the exit of Python
     while (line := lines.get()) is not None:
         with contextlib.suppress(OSError):
             os.write(STDERR, f"{formatter.format(line)}\n".encode(errors="replace"))
 
 
-class _NeverWaits(QueueHandler):
-    """Drops lines that do not fit: whoever reads the log and has stopped must not stop the gateway."""
+class _DroppingHandler(QueueHandler):
+    """Drops lines when the queue is full: a stalled reader must not stall the gateway."""
 
     def enqueue(self, record: logging.LogRecord) -> None:
         with contextlib.suppress(queue.Full):
@@ -79,7 +79,7 @@ class _NeverWaits(QueueHandler):
 
 
 class _TextFormatter(logging.Formatter):
-    """Adds what a JSON line has as fields, for a person."""
+    """Appends the fields of a JSON line to the text."""
 
     def format(self, record: logging.LogRecord) -> str:
         line = super().format(record)
@@ -98,16 +98,16 @@ def request(
     collection: str = "",
     request_id: str = "",
 ) -> None:
-    """Write one line about a call of a client that failed, was refused, or was slow.
+    """Log a call of a client that failed, was rejected, or was slow.
 
     Args:
         method: Name of the method.
-        outcome: How it ended: a call that failed is a warning, others are information.
-        seconds: How long it took.
+        outcome: Outcome of the call; a failure is logged as a warning, others as information.
+        seconds: Duration.
         code: Milvus's code, or the name of the gRPC code.
-        reason: What the client was told.
-        collection: Collection that it named.
-        request_id: The client's own name for the call (its metadata ``client-request-id``).
+        reason: Error message that the client received.
+        collection: Collection that the call named.
+        request_id: The client's identifier of the call (metadata ``client-request-id``).
     """
     level = logging.WARNING if outcome == "failed" else logging.INFO
     if not LOGGER.isEnabledFor(level):
@@ -128,6 +128,6 @@ def request(
 
 
 def printable(text: str) -> str:
-    """A text from outside as a part of one line: no line breaks, no control characters, not too long."""
-    line = "".join(char if char.isprintable() else " " for char in text[: LONGEST + 1])
-    return line if len(line) <= LONGEST else f"{line[:LONGEST]}..."
+    """A text from outside without control characters, cut to `MAX_TEXT` characters."""
+    line = "".join(char if char.isprintable() else " " for char in text[: MAX_TEXT + 1])
+    return line if len(line) <= MAX_TEXT else f"{line[:MAX_TEXT]}..."

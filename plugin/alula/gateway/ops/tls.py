@@ -1,4 +1,4 @@
-"""TLS on both sides: the certificate that clients see, and the authority that Milvus's own is checked with."""
+"""TLS with clients and with Milvus."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from alula.gateway.ops.logs import LOGGER
 
 
 def server_credentials(files: TlsFiles) -> grpc.ServerCredentials:
-    """Credentials with which clients are served; a renewed certificate is used from the next connection on.
+    """Credentials of the server; new connections use a renewed certificate.
 
     Args:
         files: The certificate, its key, and the authority of clients.
 
     Raises:
-        UsageError: If a file is missing, is no PEM, or the key is another certificate's.
+        UsageError: If a file is missing or not PEM, or the key does not fit the certificate.
     """
     renewal = _Renewal(files)
     return grpc.dynamic_ssl_server_credentials(
@@ -30,18 +30,20 @@ def server_credentials(files: TlsFiles) -> grpc.ServerCredentials:
 
 
 def channel_credentials(options: Options) -> grpc.ChannelCredentials | None:
-    """Credentials for connections to Milvus, or None where it is not spoken to in TLS.
+    """Credentials for connections to Milvus; None without TLS.
 
     Raises:
-        UsageError: If the authority's file is missing or no PEM.
+        UsageError: If the authority's file is missing or not PEM.
     """
     if not options.secure_upstream:
         return None
-    return grpc.ssl_channel_credentials(_authority(options.ca_file, "--ca-file") if options.ca_file else None)
+    return grpc.ssl_channel_credentials(
+        _authority(options.ca_file, "the authority of Milvus's certificate") if options.ca_file else None
+    )
 
 
 class _Renewal:
-    """What gRPC asks before each handshake: None while the files are as they were."""
+    """A callback of gRPC at each handshake; None means unchanged files."""
 
     def __init__(self, files: TlsFiles) -> None:
         self._files = files
@@ -56,7 +58,7 @@ class _Renewal:
                 return None
             try:
                 self.current = self._read()
-            except UsageError as error:  # half of a renewal: what was read before is still good
+            except UsageError as error:  # the renewal is incomplete: the previous files stay in use
                 LOGGER.warning(f"The renewed certificate cannot be used yet: {error}")
                 return None
             self._seen = stamp
@@ -69,7 +71,8 @@ class _Renewal:
     def _read(self) -> Any:
         files = self._files
         certificate, key = (
-            _bytes(path, option) for path, option in ((files.certificate, "--tls-cert"), (files.key, "--tls-key"))
+            _bytes(path, content)
+            for path, content in ((files.certificate, "the gateway's certificate"), (files.key, "its private key"))
         )
         try:
             ssl.create_default_context(ssl.Purpose.CLIENT_AUTH).load_cert_chain(
@@ -77,15 +80,15 @@ class _Renewal:
             )
         except ssl.SSLError:
             raise UsageError(
-                f"{files.certificate} and {files.key} are no certificate and its key; give both as PEM, the key "
-                "without a password."
+                f"{files.certificate} and {files.key} are not a certificate and its private key; give both as PEM, the "
+                "key without a password."
             ) from None
-        root = _authority(files.client_ca, "--tls-client-ca") if files.client_ca else None
+        root = _authority(files.client_ca, "the authority of client certificates") if files.client_ca else None
         return grpc.ssl_server_certificate_configuration([(key, certificate)], root)
 
 
 def _no_password() -> str:
-    return ""  # asked for at the terminal otherwise
+    return ""  # otherwise OpenSSL asks for it at the terminal
 
 
 def _stamp(path: Path | None) -> tuple[int, int, int] | None:
@@ -95,17 +98,17 @@ def _stamp(path: Path | None) -> tuple[int, int, int] | None:
     return status.st_mtime_ns, status.st_size, status.st_ino
 
 
-def _authority(path: Path, option: str) -> bytes:
-    text = _bytes(path, option)
+def _authority(path: Path, content: str) -> bytes:
+    text = _bytes(path, content)
     try:
         ssl.create_default_context(cafile=str(path))
     except ssl.SSLError:
-        raise UsageError(f"The file {path} holds no certificate; give {option} the authority's as PEM.") from None
+        raise UsageError(f"The file {path} contains no certificate; it must be {content} as PEM.") from None
     return text
 
 
-def _bytes(path: Path, option: str) -> bytes:
+def _bytes(path: Path, content: str) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
-        raise UsageError(f"The file {path} cannot be read ({error.strerror}); check {option}.") from None
+        raise UsageError(f"The file {path}, {content}, cannot be read ({error.strerror}).") from None

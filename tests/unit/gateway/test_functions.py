@@ -14,7 +14,7 @@ import alula.encoders.drq_encoder
 import alula.encoders.encoder
 from alula.encoders import load_encoder
 from alula.errors import DataError, EncoderError, UsageError
-from alula.gateway import functions
+from alula.gateway import function_values, functions
 from alula.milvus.wire import placeholders
 from tests.tiny_encoders import TinyText, random_vectors, write_drq, write_flops
 
@@ -146,7 +146,7 @@ def test_what_milvus_gets_and_what_clients_see_again(encoder_of, source, target,
 def test_clients_let_bm25_declare_texts_to_sparse_vectors(encoder_of):
     schema = declared(function("text", "sparse", FunctionType.BM25, encoder="words"))
     functions.declare(schema, encoder_of)
-    assert functions.functions_of(schema)[0].kind == FunctionType.BM25
+    assert functions.functions_of(schema)[0].type == FunctionType.BM25
 
 
 def test_other_functions_are_left_to_milvus(encoder_of):
@@ -191,7 +191,7 @@ NULLABLE = FieldSchema("text", DataType.VARCHAR, max_length=500, nullable=True)
             UsageError,
             "output of two functions",
         ),
-        ([function("text", "sparse", encoder="words", name="[alula x")], None, UsageError, "call it otherwise"),
+        ([function("text", "sparse", encoder="words", name="[alula x")], None, UsageError, "is reserved for"),
     ],
 )
 def test_refuses_what_it_cannot_compute(encoder_of, made, fields, error, says):
@@ -212,14 +212,14 @@ def test_refuses_what_only_other_clients_can_send(encoder_of):
         functions.declare(schema, encoder_of)
     schema = declared(function("vector", "sparse", encoder="flops"))
     del schema.fields[2].type_params[:]
-    with pytest.raises(UsageError, match="has the dimension ''"):
+    with pytest.raises(UsageError, match="The dimension of the field 'vector' is ''"):
         functions.declare(schema, encoder_of)
 
 
 @pytest.mark.parametrize(("source", "target"), PAIRS)
 def test_rows_get_their_outputs(tiny, encoder_of, source, target):
     request = rows(**{source: values_of(source)})
-    functions.fill(request, functions.functions_of(stored_schema(encoder_of, (source, target))), encoder_of)
+    function_values.fill(request, functions.functions_of(stored_schema(encoder_of, (source, target))), encoder_of)
     assert [data.field_name for data in request.fields_data] == [source, target]
     filled = request.fields_data[1]
     expected = expected_rows(tiny, source, target)
@@ -235,44 +235,44 @@ def test_rows_get_their_outputs(tiny, encoder_of, source, target):
 def test_many_rows_are_encoded_in_parts(encoder_of, monkeypatch):
     held = functions.functions_of(stored_schema(encoder_of, ("vector", "sparse"), ("text", "binary")))
     whole, parts = rows(vector=random_vectors(4), text=TEXTS), rows(vector=random_vectors(4), text=TEXTS)
-    functions.fill(whole, held, encoder_of)
+    function_values.fill(whole, held, encoder_of)
     monkeypatch.setattr(alula.encoders.encoder, "SLICE_ROWS", 3)
-    functions.fill(parts, held, encoder_of)
+    function_values.fill(parts, held, encoder_of)
     assert parts == whole
 
 
 def test_two_functions_may_read_one_field(tiny, encoder_of):
     held = functions.functions_of(stored_schema(encoder_of, ("text", "sparse"), ("text", "binary")))
     request = rows(text=TEXTS)
-    functions.fill(request, held, encoder_of)
+    function_values.fill(request, held, encoder_of)
     assert [data.field_name for data in request.fields_data] == ["text", "sparse", "binary"]
 
 
 def test_refuses_rows_that_are_not_whole(encoder_of):
     held = functions.functions_of(stored_schema(encoder_of, ("vector", "sparse")))
     with pytest.raises(UsageError, match="lack 'vector'"):
-        functions.fill(rows(text=TEXTS), held, encoder_of)
+        function_values.fill(rows(text=TEXTS), held, encoder_of)
     with pytest.raises(DataError, match="dimension 7"):
-        functions.fill(rows(vector=random_vectors(4, 7)), held, encoder_of)
+        function_values.fill(rows(vector=random_vectors(4, 7)), held, encoder_of)
     with pytest.raises(DataError, match="NaN"):
-        functions.fill(rows(vector=np.full((4, 8), np.nan)), held, encoder_of)
+        function_values.fill(rows(vector=np.full((4, 8), np.nan)), held, encoder_of)
     given = rows(vector=random_vectors(4))
     given.fields_data.add(field_name="sparse", type=DataType.SPARSE_FLOAT_VECTOR)
     with pytest.raises(UsageError, match="leave it out"):
-        functions.fill(given, held, encoder_of)
+        function_values.fill(given, held, encoder_of)
     given = rows(text=TEXTS)
     given.fields_data[0].field_name = "vector"
     with pytest.raises(DataError, match="not an array of numbers"):
-        functions.fill(given, held, encoder_of)
+        function_values.fill(given, held, encoder_of)
 
 
 def test_a_partial_upsert_without_the_input_leaves_the_output(encoder_of):
     held = functions.functions_of(stored_schema(encoder_of, ("text", "sparse")))
     request = milvus_pb2.UpsertRequest(partial_update=True)
-    functions.fill(request, held, encoder_of)
+    function_values.fill(request, held, encoder_of)
     assert not request.fields_data
     request.fields_data.extend(rows(text=TEXTS).fields_data)
-    functions.fill(request, held, encoder_of)
+    function_values.fill(request, held, encoder_of)
     assert [data.field_name for data in request.fields_data] == ["text", "sparse"]
 
 
@@ -281,7 +281,7 @@ def test_queries_become_native_ones(tiny, encoder_of, source, target, monkeypatc
     monkeypatch.setattr(alula.encoders.drq_encoder, "NATIVE_QUERIES", 3)
     (held,) = functions.functions_of(stored_schema(encoder_of, (source, target)))
     sent = Prepare._prepare_placeholder_str(list(values_of(source)))
-    group = functions.native_queries(sent, held, encoder_of)
+    group = function_values.native_queries(sent, held, encoder_of)
     (placeholder,) = common_pb2.PlaceholderGroup.FromString(group).placeholders
     expected = expected_rows(tiny, source, target, queries=True)
     if target == "sparse":
@@ -290,14 +290,14 @@ def test_queries_become_native_ones(tiny, encoder_of, source, target, monkeypatc
     else:
         assert placeholder.type == common_pb2.PlaceholderType.BinaryVector
         assert list(placeholder.values) == [row.tobytes() for row in expected]
-    assert functions.native_queries(group, held, encoder_of) == group  # native ones stay as they are
+    assert function_values.native_queries(group, held, encoder_of) == group  # native ones stay as they are
 
 
 def test_vectors_that_the_node_sdk_writes_as_texts(encoder_of):
     (held,) = functions.functions_of(stored_schema(encoder_of, ("vector", "sparse")))
     vectors = random_vectors(2)
     sent = Prepare._prepare_placeholder_str([",".join(map(str, row.tolist())) for row in vectors])
-    assert functions.native_queries(sent, held, encoder_of) == functions.native_queries(
+    assert function_values.native_queries(sent, held, encoder_of) == function_values.native_queries(
         placeholders.write(vectors), held, encoder_of
     )
 
@@ -308,12 +308,12 @@ def test_vectors_that_the_node_sdk_writes_as_texts(encoder_of):
 def test_refuses_texts_for_an_encoder_of_vectors(encoder_of, texts):
     (held,) = functions.functions_of(stored_schema(encoder_of, ("vector", "sparse")))
     with pytest.raises(DataError):
-        functions.native_queries(Prepare._prepare_placeholder_str(texts), held, encoder_of)
+        function_values.native_queries(Prepare._prepare_placeholder_str(texts), held, encoder_of)
 
 
 def test_a_text_function_takes_embeddings_as_queries(tiny, encoder_of):
     (held,) = functions.functions_of(stored_schema(encoder_of, ("text", "binary")))
     vectors = random_vectors(3)
-    group = functions.native_queries(placeholders.write(vectors), held, encoder_of)
+    group = function_values.native_queries(placeholders.write(vectors), held, encoder_of)
     values = common_pb2.PlaceholderGroup.FromString(group).placeholders[0].values
     assert list(values) == [row.tobytes() for row in tiny["bits"].query_signs(vectors)]
