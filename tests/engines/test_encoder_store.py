@@ -21,6 +21,7 @@ from alula.encoder_store import content as content_module
 from alula.encoder_store import rows as store_rows
 from alula.errors import AlulaError, EncoderError, UsageError
 from alula.milvus import delete_rows
+from alula.milvus.schema_fields import add_field
 from tests.tiny_encoders import TinyText, write_drq, write_flops
 from tools.servers.cutting_proxy import CuttingProxy
 
@@ -447,8 +448,7 @@ def test_a_collection_without_an_index_or_not_loaded(server, small):
     server.client.drop_collection(COLLECTION)
     schema = MilvusClient.create_schema(auto_id=False)
     for field in store_rows.FIELDS:
-        kind = getattr(store_rows.DataType, field.data_type)
-        schema.add_field(field.name, kind, is_primary=field.name == "id", **field.params)
+        add_field(schema, field, is_primary=field.name == "id")
     server.client.create_collection(COLLECTION, schema=schema)
     push(server, small)
     assert content(server, "small") == small.read_bytes()

@@ -33,6 +33,7 @@ from alula.index_types import (
 )
 from alula.index_types import index_type as find_index_type
 from alula.milvus import Server, milvus_errors, probe
+from alula.milvus.schema_fields import add_field
 
 DEFAULT_FIELD = "embedding"
 DEFAULT_KEY = "id"
@@ -88,7 +89,7 @@ def create(
     for field in spec.fields:
         _add_scalar(schema, field, **({"is_partition_key": True} if field.name == partition_key else {}))
     for added in added_fields(spec.lowering):
-        _add_field(schema, added)
+        add_field(schema, added)
     params = client.prepare_index_params()
     for native in native_indexes(spec.lowering):
         params.add_index(
@@ -194,10 +195,3 @@ def _check_partition_key(spec: CollectionSpec, name: str) -> None:
 def _add_scalar(schema: Any, field: ScalarField, **extra: Any) -> None:
     length = {"max_length": field.max_length} if field.data_type == "VARCHAR" else {}
     schema.add_field(field.name, DataType[field.data_type], **length, **extra)
-
-
-def _add_field(schema: Any, spec: FieldSpec) -> None:
-    params = dict(spec.params)
-    if "element_type" in params:
-        params["element_type"] = DataType[params["element_type"]]
-    schema.add_field(spec.name, DataType[spec.data_type], **params)

@@ -8,7 +8,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
-from pymilvus import DataType
 from pymilvus.exceptions import MilvusException
 
 from alula.encoder_store.entries import COLLECTION, Query, entries, rows_of
@@ -17,6 +16,7 @@ from alula.milvus.connection import Server, milvus_errors
 from alula.milvus.deleting import delete_rows
 from alula.milvus.expressions import literal
 from alula.milvus.retrying import call_with_retries
+from alula.milvus.schema_fields import add_field
 from alula.milvus.wire.types import field_spec
 from alula.milvus.writing import send, write_request
 
@@ -71,7 +71,7 @@ def create_collection(server: Server) -> None:
                 auto_id=False, description="Encoder files, put here by 'alula encoders push'."
             )
             for field in FIELDS:
-                schema.add_field(field.name, DataType[field.data_type], is_primary=field.name == "id", **field.params)
+                add_field(schema, field, is_primary=field.name == "id")
             client.create_collection(COLLECTION, schema=schema, shards_num=1)
         fields = {field["name"] for field in client.describe_collection(COLLECTION)["fields"]}
         if fields != {field.name for field in FIELDS}:

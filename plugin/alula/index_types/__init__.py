@@ -4,12 +4,9 @@ from alula.index_types.base import (
     COMMON_SEARCH_OPTIONS,
     MAX_RESULTS,
     Candidates,
-    Capabilities,
     Column,
-    FieldSpec,
     IndexType,
     Lowering,
-    NativeIndex,
     Option,
     SearchPlan,
     Storage,
@@ -20,8 +17,10 @@ from alula.index_types.base import (
     vector_index,
     vector_spec,
 )
+from alula.index_types.capabilities import Capabilities, Probe, binary_probe, sparse_probe
 from alula.index_types.local import EncodedRows, LocalIndex
-from alula.index_types.registry import index_type, index_types
+from alula.index_types.native import FieldSpec, NativeIndex
+from alula.index_types.registry import index_type, index_types, probes
 
 __all__ = [
     "COMMON_SEARCH_OPTIONS",
@@ -36,14 +35,18 @@ __all__ = [
     "Lowering",
     "NativeIndex",
     "Option",
+    "Probe",
     "SearchPlan",
     "Storage",
     "Sweep",
     "VectorField",
+    "binary_probe",
     "check_options",
     "choose_storage",
     "index_type",
     "index_types",
+    "probes",
+    "sparse_probe",
     "vector_index",
     "vector_spec",
 ]

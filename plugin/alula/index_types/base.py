@@ -19,6 +19,8 @@ import scipy.sparse as sp
 
 from alula.encoders import Encoder, Metric, NativeQuery
 from alula.errors import UnsupportedError, UsageError
+from alula.index_types.capabilities import Capabilities, Probe
+from alula.index_types.native import FieldSpec, NativeIndex
 
 if TYPE_CHECKING:
     from alula.index_types.local import EncodedRows, LocalIndex
@@ -28,27 +30,6 @@ Column: TypeAlias = "npt.NDArray[Any] | sp.csr_array"
 Storage = Literal["field", "column", "dropped"]
 
 MAX_RESULTS = 16384  # Milvus: "top k should be in range [1, 16384]"
-
-
-@dataclass(frozen=True)
-class Capabilities:
-    """What one server can do, found by asking it (`alula.milvus.capabilities.probe`).
-
-    Args:
-        server: The server in words, with its version.
-        sparse_index: Whether SPARSE_FLOAT_VECTOR can be indexed with SPARSE_INVERTED_INDEX.
-        binary_indexes: Index types that BINARY_VECTOR can have.
-        several_vector_fields: Whether a collection may have more than one vector field.
-        array_field: Whether ARRAY fields exist.
-        reasons: For each of the above that is missing, the server's own words.
-    """
-
-    server: str
-    sparse_index: bool
-    binary_indexes: frozenset[str]
-    several_vector_fields: bool
-    array_field: bool
-    reasons: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -132,33 +113,6 @@ class VectorField:
     def companion(self, suffix: str) -> str:
         """The name of a companion field."""
         return f"{self.name}__{suffix}"
-
-
-@dataclass(frozen=True)
-class FieldSpec:
-    """A field to create: a Milvus type's name, its parameters, and what it costs.
-
-    Args:
-        name: The field's name.
-        data_type: Name of a Milvus data type, e.g. ``SPARSE_FLOAT_VECTOR``.
-        bytes_per_row: Bytes that Milvus holds for one row of it.
-        params: Parameters of the type, e.g. ``dim``.
-    """
-
-    name: str
-    data_type: str
-    bytes_per_row: int
-    params: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class NativeIndex:
-    """A native index to create on a field."""
-
-    field: str
-    index_type: str
-    metric: str
-    params: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -273,6 +227,7 @@ class IndexType(ABC):
     summary: ClassVar[str]
     create_options: ClassVar[tuple[Option, ...]] = ()
     search_options: ClassVar[tuple[Option, ...]] = ()
+    probes: ClassVar[tuple[Probe, ...]] = ()  # questions to a server whose answers `choose` needs
     local_options: ClassVar[tuple[Option, ...]] = ()  # search options of its index in this process
 
     @property

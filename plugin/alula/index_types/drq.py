@@ -16,22 +16,11 @@ import scipy.sparse as sp
 
 from alula.encoders import DrqEncoder, DrqQueries, DrqRows, Encoder, Metric
 from alula.errors import UnsupportedError, UsageError
-from alula.index_types.base import (
-    F32,
-    Candidates,
-    Capabilities,
-    Column,
-    FieldSpec,
-    IndexType,
-    Lowering,
-    NativeIndex,
-    Option,
-    SearchPlan,
-    Sweep,
-    VectorField,
-)
+from alula.index_types.base import F32, Candidates, Column, IndexType, Lowering, Option, SearchPlan, Sweep, VectorField
+from alula.index_types.capabilities import Capabilities, binary_probe, sparse_probe
 from alula.index_types.flops_sparse import POSTING_BYTES
 from alula.index_types.local import EncodedRows, LocalIndex, Mask
+from alula.index_types.native import FieldSpec, NativeIndex
 from alula.kernels import (
     CodeIndex,
     TopK,
@@ -97,6 +86,14 @@ class Drq(IndexType):
     local_options = (
         *search_options,
         Option("probes", int, "First codewords, of 256, to visit the rows of; all by default.", minimum=1),
+    )
+
+    probes = (
+        sparse_probe("DRQ's layout adc works", "no layout adc"),
+        binary_probe("BIN_FLAT", "DRQ's layout hamming works", "no layout hamming"),
+        binary_probe(
+            "BIN_IVF_FLAT", "layout hamming can visit a part of the rows only", "layout hamming visits all rows"
+        ),
     )
 
     def choose(self, capabilities: Capabilities, options: Mapping[str, Any]) -> dict[str, str]:

@@ -13,20 +13,10 @@ import scipy.sparse as sp
 
 from alula.encoders import Encoder, FlopsEncoder, Metric, read_linear_head, sparse_queries
 from alula.errors import UnsupportedError
-from alula.index_types.base import (
-    F32,
-    Capabilities,
-    Column,
-    FieldSpec,
-    IndexType,
-    Lowering,
-    NativeIndex,
-    Option,
-    SearchPlan,
-    Sweep,
-    VectorField,
-)
+from alula.index_types.base import F32, Column, IndexType, Lowering, Option, SearchPlan, Sweep, VectorField
+from alula.index_types.capabilities import Capabilities, sparse_probe
 from alula.index_types.local import EncodedRows, LocalIndex, Mask
+from alula.index_types.native import FieldSpec, NativeIndex
 from alula.kernels import InvertedIndex, LinearQueries, TopK
 
 POSTING_BYTES = 8  # an id and a float32 weight
@@ -54,6 +44,8 @@ class FlopsSparse(IndexType):
     )
 
     local_options = search_options
+
+    probes = (sparse_probe("FLOPS_SPARSE works", "no FLOPS_SPARSE"),)
 
     def choose(self, capabilities: Capabilities, options: Mapping[str, Any]) -> dict[str, str]:
         """See `IndexType.choose`."""

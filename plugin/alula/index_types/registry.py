@@ -7,6 +7,7 @@ from importlib.metadata import entry_points
 
 from alula.errors import AlulaError, UsageError
 from alula.index_types.base import IndexType
+from alula.index_types.capabilities import STORAGE_PROBES, Probe
 
 GROUP = "alula.index_types"
 
@@ -46,3 +47,15 @@ def index_type(name: str) -> IndexType:
     if name not in types:
         raise UsageError(f"There is no index type {name!r}; there are: {', '.join(sorted(types))}.")
     return types[name]
+
+
+def probes() -> tuple[Probe, ...]:
+    """The probes of every registered index type, each name once, and those of the storage of vectors.
+
+    Raises:
+        AlulaError: If two types declare different probes of one name; and as `index_types`.
+    """
+    union: dict[str, Probe] = {}
+    for probe in (*(probe for each in index_types().values() for probe in each.probes), *STORAGE_PROBES):
+        union[probe.name] = union[probe.name].merged(probe) if probe.name in union else probe
+    return tuple(union.values())

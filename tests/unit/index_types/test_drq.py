@@ -73,7 +73,7 @@ NONE = frozenset()
 
 def choose(sparse, binary, **options):
     reasons = {name: f"no {name} here" for name in ("sparse_index", "BIN_FLAT", "BIN_IVF_FLAT")}
-    server = Capabilities("Milvus 1", sparse, binary, True, True, reasons)
+    server = Capabilities("Milvus 1", binary | ({"sparse_index"} if sparse else set()), reasons)
     return DRQ.choose(server, check_options(DRQ.create_options, options, "DRQ"))
 
 

@@ -31,7 +31,9 @@ def plan(lowering, queries, limit=10, **options):
 @pytest.mark.parametrize("binary", [frozenset(), frozenset({"BIN_FLAT"})])
 @pytest.mark.parametrize("several", [True, False])
 def test_choose_needs_a_sparse_index_and_nothing_else(sparse, binary, several):
-    server = Capabilities("Milvus 2.3", sparse, binary, several, False, {"sparse_index": "no such type"})
+    supported = {"sparse_index": sparse, "several_vector_fields": several}
+    names = binary | {name for name, works in supported.items() if works}
+    server = Capabilities("Milvus 2.3", names, {"sparse_index": "no such type"})
     kind = index_type("FLOPS_SPARSE")
     if sparse:
         assert kind.choose(server, {}) == {}

@@ -1,0 +1,111 @@
+"""The abilities of one server, and the probes that find them out."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from alula.errors import AlulaError
+from alula.index_types.native import FieldSpec, NativeIndex
+
+
+@dataclass(frozen=True)
+class Probe:
+    """A question to a server: can it create a collection with these fields and this index?
+
+    Args:
+        name: Its name, in `Capabilities.supported` and ``reasons``. Probes of an index on binary vectors have the name
+            of the index type. Several index types may declare one name, with the same fields and index.
+        question: The question in ``alula doctor``.
+        fields: The fields beside an INT64 key.
+        index: The index, on one of the fields.
+        yes: The meaning for users if it works.
+        no: The meaning if it does not.
+    """
+
+    name: str
+    question: str
+    fields: tuple[FieldSpec, ...]
+    index: NativeIndex
+    yes: str = ""
+    no: str = ""
+
+    def merged(self, other: Probe) -> Probe:
+        """This probe with the meanings of another one of the same name.
+
+        Raises:
+            AlulaError: If the other one has other fields or another index.
+        """
+        if (self.fields, self.index) != (other.fields, other.index):
+            raise AlulaError(f"Two index types declare different probes {self.name!r}; rename one of them.")
+        meanings = [(self.yes, other.yes), (self.no, other.no)]
+        yes, no = ("; ".join(dict.fromkeys(filter(None, pair))) for pair in meanings)
+        return dataclasses.replace(self, yes=yes, no=no)
+
+
+@dataclass(frozen=True)
+class Capabilities:
+    """The abilities of one server, found by `alula.milvus.capabilities.probe`.
+
+    Args:
+        server: The server's name and version.
+        supported: Names of the probes that it passed.
+        reasons: Its error messages for the others.
+    """
+
+    server: str
+    supported: frozenset[str]
+    reasons: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+    @property
+    def sparse_index(self) -> bool:
+        """True if SPARSE_FLOAT_VECTOR can be indexed with SPARSE_INVERTED_INDEX."""
+        return "sparse_index" in self.supported
+
+    @property
+    def binary_indexes(self) -> frozenset[str]:
+        """Index types that BINARY_VECTOR can have."""
+        return frozenset(name for name in self.supported if name.startswith("BIN_"))
+
+    @property
+    def several_vector_fields(self) -> bool:
+        """True if a collection may have more than one vector field."""
+        return "several_vector_fields" in self.supported
+
+    @property
+    def array_field(self) -> bool:
+        """True if ARRAY fields exist."""
+        return "array_field" in self.supported
+
+
+_FLOAT = FieldSpec("float", "FLOAT_VECTOR", 16, {"dim": 4})
+_OTHER_FLOAT = FieldSpec("other", "FLOAT_VECTOR", 16, {"dim": 4})
+_ARRAY = FieldSpec("array", "ARRAY", 16, {"element_type": "FLOAT", "max_capacity": 4})
+_FLAT = NativeIndex("float", "FLAT", "COSINE")
+
+STORAGE_PROBES = (  # of `choose_storage`
+    Probe(
+        "several_vector_fields",
+        "several vector fields",
+        (_FLOAT, _OTHER_FLOAT),
+        _FLAT,
+        "vectors are kept in a field of their own",
+        "vectors are kept in an ARRAY column, or dropped",
+    ),
+    Probe("array_field", "ARRAY fields", (_FLOAT, _ARRAY), _FLAT),
+)
+
+
+def sparse_probe(yes: str, no: str) -> Probe:
+    """The probe of a sparse inverted index, with its meanings for one index type."""
+    fields = (FieldSpec("sparse", "SPARSE_FLOAT_VECTOR", 8),)
+    index = NativeIndex("sparse", "SPARSE_INVERTED_INDEX", "IP")
+    return Probe("sparse_index", "sparse inverted index", fields, index, yes, no)
+
+
+def binary_probe(index_type: str, yes: str, no: str) -> Probe:
+    """The probe of an index on binary vectors, with its meanings for one index type."""
+    fields = (FieldSpec("binary", "BINARY_VECTOR", 8, {"dim": 64}),)
+    index = NativeIndex("binary", index_type, "HAMMING", {"nlist": 16} if "IVF" in index_type else {})
+    return Probe(index_type, f"binary index {index_type}", fields, index, yes, no)
