@@ -49,12 +49,13 @@ ENGINES = {
 SERVER_FOLDERS = ("engines/lite/inside",)
 
 # A test that uses one of these, or lies in one of the folders, takes long: marked `slow`.
-SLOW = {"imported", "installed_package", "own_server", "on_ray"}
+SLOW = {"imported", "installed_package", "on_ray", "own_server", "takes_long"}
 SLOW_FOLDERS = ("deploy", "faults", "sdk")
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark the tests, and group them by module, so that one worker makes a module's fixtures; slow modules first."""
+    """Mark the tests, and sort them: slow files first, since workers take the files one after another."""
     for item in items:
         fixtures = set(getattr(item, "fixturenames", ()))
         parameters = item.callspec.params.values() if hasattr(item, "callspec") else ()
@@ -64,8 +65,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker("server")
         if fixtures & SLOW or folder.startswith(SLOW_FOLDERS):
             item.add_marker("slow")
-        item.add_marker(pytest.mark.xdist_group(str(item.path.relative_to(TESTS))))
-    items.sort(key=_rank)
+    ranks: dict[Path, int] = {}
+    for item in items:
+        ranks[item.path] = min(ranks.get(item.path, 2), _rank(item))
+    items.sort(key=lambda item: ranks[item.path])
 
 
 @pytest.hookimpl(tryfirst=True)

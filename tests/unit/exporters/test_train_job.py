@@ -81,7 +81,7 @@ def test_backbone_and_head_apart_are_the_whole(files):
 
 
 @pytest.mark.parametrize("kind", ["flops", "drq"])
-def test_a_killed_run_goes_on_and_writes_the_same_file(files, kind):
+def test_a_killed_run_goes_on_and_writes_the_same_file(takes_long, files, kind):
     command = {
         "flops": (*FLOPS, files / "v.npy"),
         "drq": ("drq", "--levels", "2", "--sign-bits", "8", "--epochs", "20", "--no-card", files / "v.npy"),
@@ -98,7 +98,7 @@ def test_a_killed_run_goes_on_and_writes_the_same_file(files, kind):
     assert not (files / "killed.checkpoint").exists()
 
 
-def test_a_checkpoint_of_other_options_is_refused_and_restart_begins_again(files):
+def test_a_checkpoint_of_other_options_is_refused_and_restart_begins_again(takes_long, files):
     arguments = [str(argument) for argument in (*FLOPS, files / "v.npy", "--out", files / "e.onnx")]
     killed = subprocess.run([sys.executable, "-c", KILLED, *arguments], capture_output=True, check=False)
     assert killed.returncode == -signal.SIGKILL

@@ -389,7 +389,7 @@ def results_of_a_process(before="", **environment):
 
 
 @pytest.mark.skipif(not HAS_NUMBA, reason="numba is not installed")
-def test_other_processors_and_no_numba_find_the_same(tmp_path):
+def test_other_processors_and_no_numba_find_the_same(takes_long, tmp_path):
     import platform
 
     as_here = results_of_a_process()

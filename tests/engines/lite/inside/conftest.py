@@ -11,6 +11,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections import defaultdict
 from importlib import metadata
 from pathlib import Path
 
@@ -24,15 +25,14 @@ from tools.servers.lite import LiteDatabase
 HERE = Path(__file__).parent
 IS_HERE = metadata.version("milvus-lite") == lite3.VERSION
 REPORTS = "ALULA_TESTS_LITE3_REPORTS"  # the file to which the inner process writes what came of its tests
-SECONDS = 1200
 
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config, items):
     if IS_HERE:
         return
-    elsewhere = Elsewhere(config.rootpath)
-    items[:] = [elsewhere.take(item) if item.path.is_relative_to(HERE) else item for item in items]
+    files = defaultdict(lambda: Elsewhere(config.rootpath))  # one process a file, since workers share files out
+    items[:] = [files[item.path].take(item) if item.path.is_relative_to(HERE) else item for item in items]
 
 
 def pytest_runtest_logreport(report):
@@ -43,7 +43,7 @@ def pytest_runtest_logreport(report):
 
 
 class Elsewhere:
-    """The tests of this folder, run together in another process when the first of them is due."""
+    """The tests of a file, run together in another process when the first of them is due."""
 
     def __init__(self, root):
         self._root, self._ids, self._reports, self._output = root, [], None, ""
@@ -65,11 +65,9 @@ class Elsewhere:
 
     def _run(self):
         with tempfile.NamedTemporaryFile("r", suffix=".jsonl") as file:
-            command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *self._ids]
+            command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-n", "0", *self._ids]
             environment = {**lite3.environment(), REPORTS: file.name}
-            done = subprocess.run(
-                command, cwd=self._root, env=environment, capture_output=True, text=True, timeout=SECONDS, check=False
-            )
+            done = subprocess.run(command, cwd=self._root, env=environment, capture_output=True, text=True, check=False)
             self._output = done.stdout + done.stderr
             for line in file:
                 report = json.loads(line)
@@ -84,7 +82,7 @@ class TestElsewhere(pytest.Item):
     def __init__(self, *, elsewhere, **arguments):
         super().__init__(**arguments)
         self._elsewhere = elsewhere
-        self.add_marker(pytest.mark.timeout(SECONDS))  # the first one waits for all
+        self.add_marker(pytest.mark.timeout(0))  # the first one waits for all, each of which has its limit
 
     def runtest(self):
         for report in self._elsewhere.reports(self.nodeid):
