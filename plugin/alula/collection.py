@@ -120,13 +120,13 @@ class Collection:
         metadata: str | Path | None = None,
         **arguments: Any,
     ) -> LoadReport:
-        """Load rows from a source; rows whose id is there already are replaced.
+        """Load rows from a source; rows with an existing id are replaced.
 
         Args:
-            source: A source, or paths, globs or URLs of files: vectors, images or texts, whatever the encoder takes.
+            source: A source, or paths, globs or URLs of files of the encoder's inputs.
             vector_column: The column with the vectors; by default the only list of numbers.
-            text_column: The column with the texts; by default the only one of strings. It may be a field as well.
-            mapping: For fields, the column that they are read from, where that has another name.
+            text_column: The column with the texts; by default the only one of strings. It can be a field as well.
+            mapping: The source's column of each field that has another name there.
             metadata: For a file of arrays, a table whose row i belongs to vector i.
             arguments: As `alula.ingest.load.load`: ``partition``, ``journal``, ``max_errors``, ``progress``, ...
 
@@ -157,8 +157,8 @@ class Collection:
         """Load rows from memory.
 
         Args:
-            inputs: What the encoder takes: vectors (n, d), uint8 images (n, h, w, c), or n texts.
-            columns: Scalar columns of length n, the primary key among them.
+            inputs: The encoder's inputs: vectors (n, d), uint8 images (n, h, w, c), or n texts.
+            columns: Scalar columns of length n, the primary key included.
             arguments: As `load`.
 
         Raises:
@@ -183,10 +183,10 @@ class Collection:
         timeout: float | None = None,
         **options: Any,
     ) -> list[list[Hit]]:
-        """The best rows for each query.
+        """Search for the best rows for each query.
 
         Args:
-            queries: What the encoder takes: vectors (n, d), uint8 images (n, h, w, c), or n texts; or one of them. An
+            queries: The encoder's inputs: vectors (n, d), uint8 images (n, h, w, c), or n texts; or one of them. An
                 encoder of images or texts also takes its own embeddings, floats (n, d).
             limit: Results per query.
             offset: Results to leave out at the start.
@@ -194,16 +194,16 @@ class Collection:
             output_fields: Fields to return with each hit.
             partitions: Partitions to search; all by default.
             consistency_level: As in Milvus; the collection's own by default.
-            rerank: How many candidates to score by exact vectors: all by default, 0 for none.
+            rerank: The number of candidates to score by exact vectors: all by default, 0 for none.
             timeout: Seconds for one call to the server.
-            options: Search options of the index type, e.g. ``bits=64`` or ``candidates=1000``. The collection's
-                `defaults` hold for those that are not given, and for `rerank`.
+            options: Search options of the index type, e.g. ``bits=64`` or ``candidates=1000``. Options that are not
+                given, and `rerank`, are taken from the collection's `defaults`.
 
         Returns:
             One list of hits per query, best first.
 
         Raises:
-            DataError: If the queries are not what the encoder takes, or have another dimension, NaN or infinite values.
+            DataError: If the encoder does not take the queries: wrong type or dimension, NaN or infinite values.
             UsageError: If an option, the limit or the filter is wrong.
             ServerError: If Milvus fails.
         """
@@ -226,26 +226,26 @@ class Collection:
         return self.searcher.search(request)
 
     def set_defaults(self, **options: Any) -> None:
-        """Store search options with the collection, for all who open it later; without any, remove those there are.
+        """Store default search options with the collection; none to remove them all.
 
         Args:
             options: Search options of the index type, and ``rerank``.
 
         Raises:
             UsageError: If an option is unknown or its value wrong.
-            UnsupportedError: If the server keeps them nowhere.
+            UnsupportedError: If the server has no place to store them.
             ServerError: If Milvus fails.
         """
         checked = check_options(self.index_type.all_search_options, options, self.index_type.name)
         check_rerank(checked["rerank"], self.lowering.field)
         dim = self.lowering.field.dim
-        self.lowering.plan_search(np.ones((1, dim), np.float32), checked, 1)  # refuses what the encoder cannot do
+        self.lowering.plan_search(np.ones((1, dim), np.float32), checked, 1)  # rejects impossible values
         given = {name: checked[name] for name in options if checked[name] is not None}
         write_defaults(self.server, self.name, self.primary_key.name, {k: str(v) for k, v in given.items()})
         self.defaults = given
 
     def fetch(self, ids: Iterable[Id], fields: Sequence[str]) -> dict[Id, dict[str, Any]]:
-        """Some fields of some rows, by id; rows that are not there are left out.
+        """Fetch fields of rows by id; unknown ids are left out.
 
         Raises:
             UsageError: If there is no such field.
@@ -264,10 +264,16 @@ class Collection:
                 raise UsageError(f"The collection {self.name!r} has no field {name!r}; it has: {', '.join(known)}.")
 
     def search_like(self, id_: Id, *, limit: int = 10, offset: int = 0, **arguments: Any) -> list[Hit]:
-        """Rows like one that is in the collection, which is itself left out; arguments as `search`.
+        """Search for the rows most like a stored one, which is left out.
+
+        Args:
+            id_: The primary key of the stored row.
+            limit: The number of results.
+            offset: Results to leave out at the start.
+            arguments: As `search`.
 
         Raises:
-            UsageError: If there is no row of that id, or the vectors were dropped.
+            UsageError: If there is no row with that id, or the vectors were dropped.
         """
         check_limit(limit, offset, most=MAX_RESULTS - 1)
         vector = self.searcher.vector_of(id_, Scope(consistency_level=arguments.get("consistency_level")))
@@ -275,7 +281,7 @@ class Collection:
         return [hit for hit in hits if hit.id != id_][offset : offset + limit]
 
     def count(self) -> int:
-        """The number of rows, every acknowledged one counted."""
+        """The number of rows, every acknowledged one included."""
         return load_and_count(self.server, self.name)
 
     def delete(self, ids: Sequence[Id]) -> None:

@@ -1,1 +1,1 @@
-"""What a collection is: schema, stored settings, description, binding, creation, search defaults."""
+"""Collections: schema, stored settings, description, creation, search defaults."""

@@ -1,4 +1,4 @@
-"""Check that an encoder fits an index type, a vector field and what was created with them earlier.
+"""Check that an encoder fits an index type, a vector field and a collection.
 
 Nothing here knows Milvus: Python, the command line, the gateway, the migration and Milvus Lite 3 share it.
 """
@@ -28,7 +28,7 @@ def check_fit(
     Args:
         kind: The index type.
         encoder: The encoder.
-        subject: What the encoder is for, as the subject of the sentence, e.g. ``The collection 'words'``.
+        subject: The use of the encoder, as the subject of the sentence, e.g. ``The collection 'words'``.
         fingerprint: The sha256 of the encoder that the subject was created with, if it exists.
         dim: The dimension of the subject's vectors, if that is given.
         metric: The subject's metric, if that is given; in capitals or not.
@@ -63,7 +63,7 @@ def check_fit(
 
 
 def check_index_type(subject: str, stored: str, asked: str) -> None:
-    """Raise a `UsageError` unless what exists has the index type that is asked for."""
+    """Raise a `UsageError` unless an existing index type is the one asked for."""
     if stored != asked:
         raise UsageError(
             f"{subject} has the index type {stored}, and cannot have {asked} as well; create another collection for it."

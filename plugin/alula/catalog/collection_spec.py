@@ -18,7 +18,9 @@ from alula.milvus import Server, milvus_errors
 
 @dataclass(frozen=True)
 class CollectionSpec:
-    """A collection's fields and index type, bound to its encoder; in Milvus or yet to be created.
+    """A collection's fields and index type, bound to its encoder.
+
+    The collection exists in Milvus, or is yet to be created.
 
     Args:
         server: The connected server.
@@ -43,7 +45,7 @@ class CollectionSpec:
 
 
 def open_spec(server: Server | str, name: str, encoder: Encoder | str | Path) -> CollectionSpec:
-    """Bind an existing collection to the encoder that it was created with, and have Milvus load it.
+    """Load an existing collection and bind it to the encoder it was created with.
 
     Raises:
         UsageError: If there is no such collection, or it is not one of Alula's.

@@ -54,7 +54,10 @@ def design(
     keep_vectors: bool = True,
     options: Mapping[str, Any] | None = None,
 ) -> CollectionSpec:
-    """Design a collection without creating it; arguments and errors as `alula.Collection.create`."""
+    """Design a collection without creating it.
+
+    Arguments and errors are those of `alula.Collection.create`.
+    """
     server = connected(server)
     encoder = load_encoder(encoder) if isinstance(encoder, str | Path) else encoder
     kind = find_index_type(index_type)
@@ -75,7 +78,13 @@ def create(
     consistency_level: str | None = None,
     partition_key: str | None = None,
 ) -> None:
-    """Create a designed collection in Milvus, with its indexes, and load it; arguments as `alula.Collection.create`.
+    """Create a designed collection in Milvus, with its indexes, and load it.
+
+    Args:
+        spec: The collection, as `design` returned it.
+        description: A text for people.
+        consistency_level: As in Milvus.
+        partition_key: A scalar field by whose values Milvus spreads the rows over partitions.
 
     Raises:
         UsageError: If the partition key is no INT64 or VARCHAR field of the collection.
@@ -157,13 +166,16 @@ def new_lowering(
 
 
 def added_fields(lowering: Lowering) -> list[FieldSpec]:
-    """The fields of an index type: its companions, and the kept vectors unless they are dropped."""
+    """The companions of an index type, and the field of kept vectors if any."""
     kept = vector_spec(lowering.field)
     return [*lowering.fields, *([kept] if kept else [])]
 
 
 def native_indexes(lowering: Lowering) -> list[NativeIndex]:
-    """The native indexes of a lowering; the first, which is searched, also carries the collection's settings."""
+    """The native indexes of a lowering.
+
+    The first one is searched, and its parameters also contain the collection's settings.
+    """
     searched, kept = lowering.index, vector_index(lowering.field)
     params = {**searched.params, **as_index_params(lowering.settings)}
     return [replace(searched, params=params), *([kept] if kept else [])]
@@ -183,7 +195,7 @@ def _fields(
 
 
 def _check_partition_key(spec: CollectionSpec, name: str) -> None:
-    spec.server.check_partitions("leave --partition-key out")
+    spec.server.check_partitions("leave out partition_key=...")
     possible = [field.name for field in spec.fields if field.data_type in ("INT64", "VARCHAR")]
     if name not in possible:
         raise UsageError(

@@ -1,4 +1,4 @@
-"""Describe a collection without its encoder: its fields, its stored settings and its default search options."""
+"""Describe a collection without its encoder: fields, settings, search defaults."""
 
 from __future__ import annotations
 
@@ -131,7 +131,7 @@ def is_companion(name: str, vector_field: str) -> bool:
 def _fields(
     entries: list[dict[str, Any]], vector_field: str
 ) -> tuple[ScalarField, tuple[ScalarField, ...], dict[str, str]]:
-    """The primary key, the other scalar fields, and the types of the fields that Alula maintains."""
+    """The primary key, the other scalar fields, and the types of Alula's own fields."""
     own = {
         entry["name"]: DataType(entry["type"]).name
         for entry in entries

@@ -1,4 +1,4 @@
-"""The scalar fields of a collection: how a user names them, what a file's columns become, what a row must satisfy."""
+"""The scalar fields of a collection: their names, their types, and checked values."""
 
 from __future__ import annotations
 
@@ -75,10 +75,10 @@ class ScalarField:
         return None
 
     def convert(self, column: pa.Array) -> tuple[Values, dict[int, str]]:
-        """A source's column as the values Milvus takes.
+        """Convert a source's column to the values that Milvus takes.
 
         Returns:
-            The values (n,), a placeholder for those that cannot be taken, and why they cannot, by position.
+            The values (n,), with placeholders for the bad ones, and the reason of each bad one by position.
         """
         bad = dict.fromkeys(_positions(column.is_null()), f"no value in {self.name!r}") if column.null_count else {}
         try:
@@ -88,7 +88,7 @@ class ScalarField:
         if self.data_type == "VARCHAR":
             size = pc.binary_length(values)
             for i in _positions(pc.greater(size, self.max_length)):
-                bad[i] = f"{size[i]} bytes in {self.name!r}, which holds {self.max_length}"
+                bad[i] = f"{size[i]} bytes in {self.name!r}, which takes at most {self.max_length}"
         if values.null_count:
             values = values.fill_null("" if self.data_type == "VARCHAR" else pa.scalar(0).cast(values.type))
         if self.data_type in ("VARCHAR", "BOOL"):
@@ -107,7 +107,7 @@ class ScalarField:
 
 
 def _positions(mask: pa.Array) -> list[int]:
-    """Where a boolean column is true."""
+    """The positions where a boolean column is true."""
     found: list[int] = np.flatnonzero(mask.fill_null(False).to_numpy(zero_copy_only=False)).tolist()
     return found
 
@@ -118,7 +118,7 @@ def _shown(value: pa.Scalar) -> str:
 
 
 def check_name(name: str, what: str) -> None:
-    """Raise a `UsageError` unless Milvus would take the name."""
+    """Raise a `UsageError` for a name that Milvus rejects."""
     if not _NAME.fullmatch(name):
         raise UsageError(
             f"{name!r} cannot be a {what} name: use letters, digits and underscores, and no digit at the start."

@@ -21,7 +21,7 @@ from alula.milvus.connection import Server, milvus_errors, server_words
 
 
 def read_defaults(index_type: IndexType, texts: Mapping[str, str]) -> dict[str, Any]:
-    """Default search options out of their stored texts; options unknown to this version are left out."""
+    """Parse stored default search options; unknown and invalid ones are left out."""
     known = {option.name: option for option in index_type.all_search_options}
     found = {}
     for name, text in texts.items():
@@ -68,7 +68,7 @@ def write_defaults(server: Server, name: str, primary_key: str, options: Mapping
 
 
 def _in_properties(server: Server, name: str, _: str, values: Mapping[str, str]) -> str | None:
-    """Write them into the collection's properties; return the reason if that failed, else None."""
+    """Write into the collection's properties; return the reason of a failure."""
     try:
         server.client.alter_collection_properties(name, dict(values))
         there = server.client.describe_collection(name).get("properties") or {}
@@ -78,7 +78,7 @@ def _in_properties(server: Server, name: str, _: str, values: Mapping[str, str])
 
 
 def _in_index(server: Server, name: str, primary_key: str, values: Mapping[str, str]) -> str | None:
-    """Write them into the parameters of an index on the primary key; return the reason if that failed, else None."""
+    """Write into the parameters of a scalar index; return the reason of a failure."""
     index = server.client.prepare_index_params()
     index.add_index(primary_key, index_type="INVERTED", index_name=DEFAULTS_INDEX, params=dict(values))
     try:

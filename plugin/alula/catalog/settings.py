@@ -1,6 +1,7 @@
-"""The settings that Alula stores with a collection: in the native index's parameters and in the description.
+"""The settings that Alula stores with a collection.
 
-Every client finds them in one of the two: some servers drop unknown index parameters, others cut descriptions.
+They are in the native index's parameters, and in the description for servers that drop unknown parameters, so that
+every client finds them.
 """
 
 from __future__ import annotations
@@ -26,12 +27,12 @@ def as_index_params(settings: Mapping[str, str]) -> dict[str, str]:
 
 
 def with_settings(text: str, settings: Mapping[str, str]) -> str:
-    """The user's description followed by the settings, for servers that drop unknown index parameters."""
+    """The user's description, followed by the settings."""
     return f"{text} {_MARK}{json.dumps(settings, sort_keys=True)}]".strip()
 
 
 def read_settings(indexes: Iterable[Mapping[str, Any]], description: str) -> tuple[str, dict[str, str]]:
-    """The user's description and the settings; no settings if the collection is not one of Alula's.
+    """The user's description and the settings, which are empty without an index type.
 
     Args:
         indexes: The collection's indexes as pymilvus describes them.
@@ -42,7 +43,7 @@ def read_settings(indexes: Iterable[Mapping[str, Any]], description: str) -> tup
 
 
 def check_format(name: str, settings: Mapping[str, str]) -> None:
-    """Raise an `AlulaError` if a collection's settings have another format than this version reads."""
+    """Raise an `AlulaError` for settings in a format that this version cannot read."""
     if settings.get("format") != SETTINGS_FORMAT:
         raise AlulaError(
             f"The collection {name!r} has Alula's collection format {settings.get('format')}, and this version of "
@@ -51,7 +52,7 @@ def check_format(name: str, settings: Mapping[str, str]) -> None:
 
 
 def stored_defaults(indexes: Iterable[Mapping[str, Any]], properties: Mapping[str, Any]) -> dict[str, str]:
-    """The collection's default search options as text, see `alula.catalog.search_defaults.write_defaults`.
+    """The default search options as `search_defaults.write_defaults` stored them.
 
     Args:
         indexes: The collection's indexes as pymilvus describes them.
@@ -64,7 +65,7 @@ def stored_defaults(indexes: Iterable[Mapping[str, Any]], properties: Mapping[st
 
 
 def _of_index(index: Mapping[str, Any]) -> dict[str, str]:
-    """The settings in an index's parameters: flat (pymilvus) or inside a JSON text (other clients)."""
+    """The settings in an index's parameters: flat (pymilvus) or in JSON (others)."""
     nested = index.get("params")
     if isinstance(nested, str):
         with contextlib.suppress(json.JSONDecodeError):

@@ -27,15 +27,15 @@ from alula.sources.encoder_inputs import open_rows
 @click.option(
     "--like",
     metavar="SOURCE",
-    help="What will be loaded (a file, glob or URL): its scalar columns become the fields, its ids set the key's type.",
+    help="The file, glob or URL to load later: its scalar columns become the fields, its ids set the key's type.",
 )
 @click.option("--primary-key", default=DEFAULT_KEY, show_default=True, help="NAME, NAME:INT64 or NAME:VARCHAR(64).")
 @click.option(
     "--column", "columns", multiple=True, help="A scalar field, NAME:TYPE, e.g. word:VARCHAR(64); repeatable."
 )
 @click.option("--field", default=DEFAULT_FIELD, show_default=True, help="Name of the vector field.")
-@click.option("--vector-column", help="With --like: the column that holds the vectors.")
-@click.option("--text-column", help="With --like: the column that holds the texts; it becomes a field as well.")
+@click.option("--vector-column", help="With --like: the column of the vectors.")
+@click.option("--text-column", help="With --like: the column of the texts; it becomes a field as well.")
 @click.option(
     "--metric",
     type=click.Choice(METRICS),

@@ -22,28 +22,28 @@ _VECTORS = {
 @connection_options()
 @format_option
 def command(name: str, server: Server, output_format: str) -> None:
-    """Show what the collection NAME is: index type, encoder, fields, rows."""
-    about = describe(server, name)
+    """Show the index type, encoder, fields and rows of the collection NAME."""
+    description = describe(server, name)
     if output_format == "json":
-        show_json(asdict(about))
+        show_json(asdict(description))
         return
-    settings = about.settings
+    settings = description.settings
     pairs = {
-        "collection": about.name,
-        "server": about.server,
-        "rows": f"{about.rows:,}",
+        "collection": description.name,
+        "server": description.server,
+        "rows": f"{description.rows:,}",
         "index type": settings["type"] + (f", layout {settings['layout']}" if "layout" in settings else ""),
         "vector field": f"{settings['field']}, {settings['dim']} dimensions, {settings['metric']}",
         "vectors": _VECTORS[settings["vectors"]],
         "encoder (sha256)": settings["encoder"],
         "index per row": f"at most {settings['bytes_per_row']} bytes",
-        "primary key": str(about.primary_key),
-        "scalar fields": ", ".join(map(str, about.fields)) or "none",
-        "kept by Alula": ", ".join(f"{field} ({data_type})" for field, data_type in about.companions.items()),
+        "primary key": str(description.primary_key),
+        "scalar fields": ", ".join(map(str, description.fields)) or "none",
+        "added by Alula": ", ".join(f"{field} ({data_type})" for field, data_type in description.companions.items()),
     }
-    if about.defaults:
-        chosen = ", ".join(f"{option} {value}" for option, value in about.defaults.items())
+    if description.defaults:
+        chosen = ", ".join(f"{option} {value}" for option, value in description.defaults.items())
         pairs["search options"] = f"{chosen} (defaults of this collection; 'alula tune {name} --reset' removes them)"
-    if about.text:
-        pairs["description"] = about.text
+    if description.text:
+        pairs["description"] = description.text
     show_pairs(pairs)

@@ -16,7 +16,7 @@ from alula.milvus import Server, probe
 @connection_options(required=False)
 @format_option
 def command(server: Server | None, output_format: str) -> None:
-    """List the index types; with --uri, also which of them that server can hold."""
+    """List the index types; with --uri, also those that the server supports."""
     capabilities = probe(server) if server else None
     verdicts = {name: verdict(kind, capabilities) if capabilities else "" for name, kind in index_types().items()}
     if output_format == "json":
@@ -33,7 +33,7 @@ def command(server: Server | None, output_format: str) -> None:
             )
         return
     table = Table(show_lines=True)
-    for heading in ("index type", "encoder", "what it is", "options", *(["on this server"] if server else [])):
+    for heading in ("index type", "encoder", "summary", "options", *(["on this server"] if server else [])):
         table.add_column(heading, overflow="fold", no_wrap=heading in ("index type", "encoder"))
     for name, kind in index_types().items():
         options = [f"create --{option.name.replace('_', '-')}" for option in kind.create_options]
@@ -44,7 +44,7 @@ def command(server: Server | None, output_format: str) -> None:
 
 
 def verdict(kind: IndexType, capabilities: Capabilities) -> str:
-    """How a server would hold an index type with its default options, or why it cannot."""
+    """The settings of an index type on a server, or the reason why it cannot have it."""
     try:
         chosen = kind.choose(capabilities, check_options(kind.create_options, {}, kind.name))
     except UnsupportedError as error:

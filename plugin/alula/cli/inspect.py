@@ -11,40 +11,36 @@ import click
 
 from alula.cli.options import format_option, show_json, show_pairs
 from alula.encoders import EncoderInfo, load_encoder
+from alula.index_types import index_types
 
 
 @click.command("inspect")
 @click.argument("file", type=click.Path(path_type=Path, exists=True, dir_okay=False))
 @format_option
 def command(file: Path, output_format: str) -> None:
-    """Check the encoder FILE against the contract and show what it says of itself.
+    """Check the encoder FILE against the contract and show its metadata.
 
-    It is safe to inspect a stranger's file: an encoder holds standard ONNX operators only, and nothing in it is code.
+    It is safe to inspect a file of unknown origin: an encoder contains standard ONNX operators only, and no code.
     """
     encoder = load_encoder(file)
     info = encoder.info
     if output_format == "json":
         show_json({"file": str(file), "sha256": encoder.sha256, **asdict(info)})
         return
-    shape = (
-        {"sparse dimensions": f"{info.dim:,}", "most non-zeros": info.max_nnz}
-        if info.kind == "flops"
-        else {"code": f"{info.max_bits} bits ({info.levels} levels of 8)", "sign bits": info.sign_bits}
-    )
-    fits = {"flops": "FLOPS_SPARSE", "drq": "DRQ"}[info.kind]
+    fits = " or ".join(name for name, kind in index_types().items() if kind.encoder_kind == info.kind)
     show_pairs(
         {
             "file": f"{file} ({file.stat().st_size / 1e6:.1f} MB)",
             "fingerprint (sha256)": encoder.sha256,
-            "kind": f"{info.kind}, for index type {fits}",
+            "kind": f"{info.kind}, for index type {fits or '(none installed)'}",
             **_input(info),
             "metric": info.metric,
-            **shape,
+            **encoder.output_details,
             "weights": info.precision,
-            "contract": f"format {info.format_version}, kept: standard operators, one file, test vectors encode well",
+            "contract": f"format {info.format_version}, fulfilled: standard operators, one file, probes encode well",
         }
     )
-    # curves are hundreds of numbers: --format json has them, and 'alula card' draws them
+    # curves are hundreds of numbers: --format json prints them, and 'alula card' draws them
     training = {name: value for name, value in info.training.items() if name != "curves"}
     for title, values in (("Training", training), ("Parity with the trained model", info.parity)):
         if values:
@@ -52,11 +48,11 @@ def command(file: Path, output_format: str) -> None:
             show_pairs(dict(_flat(values)), title)
     if info.versions:
         click.echo()
-        show_pairs(info.versions, "Made with")
+        show_pairs(info.versions, "Exported with")
 
 
 def _input(info: EncoderInfo) -> dict[str, str]:
-    """What the encoder takes, and its prompts if it has any."""
+    """The inputs of the encoder, and its prompts."""
     normalized = "scaled to unit length inside" if info.normalized else "used as they are"
     vectors = f"vectors of {info.input_dim} float32, {normalized}"
     if info.input == "vectors":
@@ -73,7 +69,7 @@ def _input(info: EncoderInfo) -> dict[str, str]:
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
-    """Nested names as ``outer.inner``, numbers in a readable length."""
+    """Flatten nested names to ``outer.inner``, and shorten numbers."""
     pairs: list[tuple[str, Any]] = []
     for name, value in values.items():
         if isinstance(value, Mapping):

@@ -1,4 +1,4 @@
-"""Encoders: one ONNX file that maps vectors, images or text to sparse rows or codes, and queries to search with."""
+"""Encoders: one ONNX file that maps vectors, images or text to rows and queries."""
 
 from alula.encoders.contract import MAX_DIM, EncoderInfo, Input, Kind, check_model, read_model, write_info
 from alula.encoders.drq_encoder import DrqEncoder, DrqQueries, DrqRows

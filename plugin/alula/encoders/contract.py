@@ -1,12 +1,12 @@
-"""The encoder file: what an ONNX encoder says of itself, and what its graph must look like.
+"""The contract of an encoder file: its metadata, its graph's inputs and outputs.
 
-One ``.onnx`` file, standard operators only, no external data, a dynamic first axis. ``metadata_props["alula"]`` holds
+One ``.onnx`` file, standard operators only, no external data, a dynamic first axis. ``metadata_props["alula"]`` is
 the JSON of `EncoderInfo`. An encoder file is data: nothing in it is executed but the ONNX graph, nothing is unpickled.
 
 An encoder of vectors takes ``vectors``, float32 (n, d). An encoder of images takes ``images``, uint8 (n, h, w, c), and
 one of text ``input_ids`` and ``attention_mask``, int64 (n, t), with the tokenizer under ``alula.tokenizer`` in
 ``metadata_props`` (JSON of the package ``tokenizers``). Both also give ``vectors``, their backbone's embedding, as an
-output, and compute everything else from it: so all that is behind the embedding is the same for each input.
+output, and compute everything else from it, so rows and queries are encoded alike for every kind of input.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ FORMAT_VERSION = 1
 VECTORS = "vectors"
 MAX_FILE_BYTES = 2 << 30  # protobuf's own limit; a larger file cannot be one message
 MAX_DIM = 32768  # Milvus's longest FLOAT_VECTOR
-MAX_EMBEDDING_DIM = 1_000_000  # an embedding need not be kept in Milvus; one weight per word of a vocabulary is long
+MAX_EMBEDDING_DIM = 1_000_000  # an embedding is not kept in Milvus; one weight per word of a vocabulary is long
 MAX_IMAGE_BYTES = 64 << 20
 
 Kind = Literal["flops", "drq"]
@@ -55,27 +55,27 @@ QUERY_OUTPUTS: Mapping[str, tuple[str, ...]] = {
 
 @dataclass(frozen=True)
 class EncoderInfo:
-    """What an encoder file says of itself (the JSON under ``alula`` in ``metadata_props``).
+    """The metadata of an encoder file: the JSON under ``alula`` in ``metadata_props``.
 
     Args:
         kind: ``flops`` (sparse rows) or ``drq`` (codes).
         metric: The metric it was trained for; a collection that uses it has this metric.
         input_dim: Length d of ``vectors`` (float32): of an input vector, or of the embedding of an image or text.
-        normalized: Whether the graph scales ``vectors`` to unit length itself.
-        scale: What the graph divides ``vectors`` by when it does not normalise (the root mean square norm of the
+        normalized: True if the graph scales ``vectors`` to unit length itself.
+        scale: The divisor of ``vectors`` in a graph that does not normalise (the root mean square norm of the
             training rows), so that norms and look-up tables are near 1 for any data. 1.0 when normalised.
         dim: ``flops``: number of sparse dimensions; ``drq``: 0.
-        max_nnz: ``flops``: most non-zeros in a row; ``drq``: 0.
+        max_nnz: ``flops``: the most non-zeros in a row; ``drq``: 0.
         levels: ``drq``: number of levels M, one byte each; ``flops``: 0.
         sign_bits: ``drq``: number of sign bits S, a multiple of 8; ``flops``: 0.
-        input: What a row is: a vector, an image or a text.
+        input: The kind of input: vectors, images or text.
         image_shape: ``images``: height, width and channels; otherwise empty.
-        max_tokens: ``text``: most tokens of a text, special ones counted; the rest is cut off. Otherwise 0.
-        row_prompt: ``text``: put before the text of a row.
-        query_prompt: ``text``: put before the text of a query.
-        precision: What its weights are stored in.
+        max_tokens: ``text``: the most tokens of a text, special ones included; longer texts are cut. Otherwise 0.
+        row_prompt: ``text``: prefix of the texts of rows.
+        query_prompt: ``text``: prefix of the texts of queries.
+        precision: The number format of its weights.
         training: Training summary: rows, data fingerprint, recipe, seed, loss, achieved FLOPs / nnz / distortion.
-        versions: Versions of the packages that made the file.
+        versions: Versions of the packages that wrote the file.
         parity: Agreement of the ONNX graph with the trained module, measured at export.
     """
 
@@ -101,7 +101,7 @@ class EncoderInfo:
 
     @property
     def max_bits(self) -> int:
-        """Longest code length in bits (``drq``)."""
+        """The longest code length in bits (``drq``)."""
         return 8 * self.levels
 
     def to_json(self) -> str:
@@ -193,10 +193,10 @@ def read_model(path: Path) -> tuple[onnx.ModelProto, EncoderInfo]:
         path: The ``.onnx`` file.
 
     Returns:
-        The parsed model and what it says of itself.
+        The parsed model and its metadata.
 
     Raises:
-        EncoderError: One sentence naming the file, what breaks the contract and what to do.
+        EncoderError: If it breaks the contract; the message names the file, the fault and a remedy.
     """
     try:
         if not path.is_file():
@@ -220,11 +220,11 @@ def check_model(model: onnx.ModelProto) -> EncoderInfo:
     """Check a parsed model against the contract.
 
     Raises:
-        EncoderError: What breaks the contract (without the file's name).
+        EncoderError: If it breaks the contract; the message does not name the file.
     """
     metadata = {entry.key: entry.value for entry in model.metadata_props}
     if METADATA_KEY not in metadata:
-        raise EncoderError(f"it has no '{METADATA_KEY}' metadata; make one with 'alula train'")
+        raise EncoderError(f"it has no '{METADATA_KEY}' metadata; train one with 'alula train'")
     info = EncoderInfo.from_json(metadata[METADATA_KEY])
     for domain in {opset.domain for opset in model.opset_import} | {function.domain for function in model.functions}:
         if domain not in ("", "ai.onnx"):
@@ -245,7 +245,7 @@ def check_model(model: onnx.ModelProto) -> EncoderInfo:
 
 
 def _check_ends(model: onnx.ModelProto, info: EncoderInfo) -> None:
-    """The graph's inputs and outputs, and that the outputs are computed from ``vectors`` alone."""
+    """Check the graph's ends, and that ``vectors`` alone determine the outputs."""
     inputs = {value.name for value in model.graph.input} - {tensor.name for tensor in model.graph.initializer}
     expected = GRAPH_INPUTS[info.input]
     if inputs != set(expected):
@@ -269,7 +269,7 @@ def _check_ends(model: onnx.ModelProto, info: EncoderInfo) -> None:
 
 
 def write_info(model: onnx.ModelProto, info: EncoderInfo, *, tokenizer: str | None = None) -> None:
-    """Put ``info``, and the JSON of a tokenizer, into the model's ``metadata_props``, replacing what was there."""
+    """Write ``info``, and a tokenizer's JSON, into the model's ``metadata_props``."""
     new = {METADATA_KEY: info.to_json()} | ({TOKENIZER_KEY: tokenizer} if tokenizer is not None else {})
     kept = {entry.key: entry.value for entry in model.metadata_props if entry.key not in new}
     del model.metadata_props[:]
@@ -278,7 +278,7 @@ def write_info(model: onnx.ModelProto, info: EncoderInfo, *, tokenizer: str | No
 
 
 def _graphs(model: onnx.ModelProto) -> Iterator[onnx.GraphProto | onnx.FunctionProto]:
-    """Every graph of the model: its own, its functions' and those inside If, Loop and Scan."""
+    """Every graph of the model, those of functions, If, Loop and Scan included."""
     todo: list[Any] = [model.graph, *model.functions]
     while todo:
         graph = todo.pop()
@@ -290,7 +290,7 @@ def _graphs(model: onnx.ModelProto) -> Iterator[onnx.GraphProto | onnx.FunctionP
 
 
 def _attributes(graph: Any) -> Iterator[onnx.AttributeProto]:
-    """The attributes of a graph's nodes, and a function's defaults for those of its calls."""
+    """The attributes of a graph's nodes, and the default attributes of a function."""
     yield from getattr(graph, "attribute_proto", ())
     for node in graph.node:
         yield from node.attribute

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -57,7 +57,7 @@ class DrqQueries:
 
 
 class DrqEncoder(Encoder):
-    """A recurrent quantiser: vectors to codes of which every prefix is a code, queries to look-up tables."""
+    """A recurrent quantiser: every prefix of its codes is a code."""
 
     kind: ClassVar = "drq"
     native_type: ClassVar = "BINARY_VECTOR"
@@ -77,6 +77,12 @@ class DrqEncoder(Encoder):
     def output_size(self) -> str:
         """See `Encoder.output_size`."""
         return f"{self.info.max_bits} bits"
+
+    @property
+    def output_details(self) -> Mapping[str, str]:
+        """See `Encoder.output_details`."""
+        info = self.info
+        return {"code": f"{info.max_bits} bits ({info.levels} levels of 8)", "sign bits": str(info.sign_bits)}
 
     def encode_rows(self, vectors: npt.ArrayLike, *, checked: bool = False) -> DrqRows:
         """Encode vectors to codes, prefix norms and sign bits, slice by slice.
@@ -103,7 +109,7 @@ class DrqEncoder(Encoder):
         return DrqRows.concatenate(parts)
 
     def encode_queries(self, vectors: npt.ArrayLike, *, checked: bool = False) -> DrqQueries:
-        """Encode queries to look-up tables and sign bits; arguments and errors as `encode_rows`."""
+        """Encode queries to look-up tables and sign bits; arguments as `encode_rows`."""
         array = self.checked_vectors(vectors, checked, what="queries")
         levels, sign_bytes, n = self.info.levels, self.info.sign_bits // 8, len(array)
         norms = np.ones(n) if self.info.normalized else np.linalg.norm(array, axis=1) / self.info.scale

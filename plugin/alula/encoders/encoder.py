@@ -1,4 +1,4 @@
-"""Run an encoder file: inputs to vectors, vectors to encoded rows, queries to the form that a search needs.
+"""Run an encoder file: inputs to vectors, vectors to encoded rows and queries.
 
 The graph is cut into three: inputs to ``vectors``, ``vectors`` to the row outputs, ``vectors`` to the query outputs.
 """
@@ -74,6 +74,11 @@ class Encoder(ABC):
         """The most that a row can hold, in words; more of it means a higher recall."""
 
     @property
+    @abstractmethod
+    def output_details(self) -> Mapping[str, str]:
+        """The parts of an encoded row, each with a name, for people."""
+
+    @property
     def native_dim(self) -> int | None:
         """The ``dim`` of a field of `native_type`; None if such fields have none."""
         return None
@@ -88,7 +93,11 @@ class Encoder(ABC):
 
     @abstractmethod
     def native_rows(self, vectors: F32) -> Any:
-        """Encode checked vectors (n, d) to a column of `native_type`: CSR (n, dim), or packed bits uint8 (n, bytes)."""
+        """Encode checked vectors (n, d) to a column of `native_type`.
+
+        Returns:
+            CSR (n, dim), or packed bits uint8 (n, bytes).
+        """
 
     @abstractmethod
     def native_queries(self, vectors: F32) -> list[NativeQuery]:
@@ -194,7 +203,7 @@ class Encoder(ABC):
         return array
 
     def checked_vectors(self, vectors: Any, checked: bool, what: str = "vectors") -> F32:
-        """Vectors as `check_vectors` returns them; without a check if they are `checked` already."""
+        """Vectors as `check_vectors` returns them, without a check if it was done."""
         if checked:
             return np.ascontiguousarray(vectors, np.float32)
         return self.check_vectors(vectors, what=what)
@@ -234,7 +243,7 @@ class Encoder(ABC):
             raise self._broken(f"{name} holds values that are not finite")
 
     def self_test(self) -> None:
-        """Encode a few vectors, a zero vector among them, embed a few images or texts, and check the outputs.
+        """Encode a few vectors, images or texts, and check the outputs.
 
         Raises:
             EncoderError: If an output breaks the contract.
@@ -254,7 +263,10 @@ class Encoder(ABC):
 
 
 def slices(vectors: F32, rows: int | None = None) -> Iterator[F32]:
-    """Vectors (n, d) in slices of some rows, `SLICE_ROWS` by default, to keep an encoder's hidden layers small."""
+    """Cut vectors (n, d) into slices of `SLICE_ROWS` by default.
+
+    An encoder's hidden layers are far larger than its rows.
+    """
     step = rows or SLICE_ROWS
     for start in range(0, len(vectors), step):
         yield vectors[start : start + step]

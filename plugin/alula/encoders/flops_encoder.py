@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import ClassVar
 
 import numpy as np
@@ -13,7 +14,7 @@ from alula.encoders.encoder import F32, Encoder, NativeQuery, slices
 
 
 class FlopsEncoder(Encoder):
-    """A sparse encoder: vectors to non-negative sparse rows, the same for rows and queries."""
+    """A sparse encoder: vectors to non-negative sparse rows; queries likewise."""
 
     kind: ClassVar = "flops"
     native_type: ClassVar = "SPARSE_FLOAT_VECTOR"
@@ -28,6 +29,11 @@ class FlopsEncoder(Encoder):
     def output_size(self) -> str:
         """See `Encoder.output_size`."""
         return f"{self.info.max_nnz} non-zeros"
+
+    @property
+    def output_details(self) -> Mapping[str, str]:
+        """See `Encoder.output_details`."""
+        return {"sparse dimensions": f"{self.info.dim:,}", "most non-zeros": str(self.info.max_nnz)}
 
     def encode_rows(self, vectors: npt.ArrayLike, *, checked: bool = False) -> sp.csr_array:
         """Encode vectors to sparse rows, slice by slice.

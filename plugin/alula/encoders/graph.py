@@ -1,4 +1,4 @@
-"""Parts of an encoder's graph: what outputs are computed from, and the model that computes only them."""
+"""Cut a part out of an encoder's graph, for some of its outputs."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ import onnx
 def trace(
     model: onnx.ModelProto, inputs: Collection[str], outputs: Collection[str]
 ) -> tuple[list[onnx.NodeProto], set[str]]:
-    """The nodes that compute some outputs, and every tensor that they read.
+    """Find the nodes that compute some outputs, and every tensor that they read.
 
     Args:
         model: The model.
-        inputs: Tensors that are given, so that nothing behind them is needed.
-        outputs: Tensors that are wanted.
+        inputs: Given tensors; the nodes that compute them are not needed.
+        outputs: The wanted tensors.
     """
     needed, nodes = set(outputs), []
     for node in reversed(model.graph.node):  # ONNX graphs are in topological order
@@ -27,7 +27,7 @@ def trace(
 
 
 def cut(model: onnx.ModelProto, inputs: Collection[str], outputs: Collection[str]) -> onnx.ModelProto:
-    """The part of a model that computes some of its outputs from some of its inputs or outputs.
+    """Cut out the part of a model that computes some outputs from given tensors.
 
     Unlike `onnx.utils.Extractor` this follows what branches (If, Loop, Scan) read of the graph around them.
     """
@@ -44,7 +44,7 @@ def cut(model: onnx.ModelProto, inputs: Collection[str], outputs: Collection[str
 
 
 def _read_by(node: onnx.NodeProto) -> Iterator[str]:
-    """Names of the tensors that a node reads, those that its branches read among them."""
+    """Names of the tensors that a node and its branches read."""
     yield from node.input
     for attribute in node.attribute:
         for graph in (attribute.g, *attribute.graphs):

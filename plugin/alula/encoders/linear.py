@@ -1,6 +1,6 @@
-"""Sparse encoders of vectors that are one linear layer, read from their graphs, so that queries need no onnxruntime.
+"""Read the weights of linear sparse encoders, to encode without onnxruntime.
 
-A call of onnxruntime costs more than a search in this process does.
+A call of onnxruntime costs more than a search in this process.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ OPERATORS = frozenset(_CALCULATION + _OUTPUT)
 
 @dataclass(frozen=True)
 class LinearHead:
-    """f(x) = max(top-k(W x' + b), 0), up to a factor: a sparse encoder before it scales its rows.
+    """A sparse encoder before it scales its rows: f(x) = max(top-k(W x' + b), 0).
 
     x' is x / |x|, or x / scale. Where no activation reaches the floor, the largest counts as the floor.
 
@@ -39,7 +39,7 @@ class LinearHead:
         bias: float32 (D,): b.
         nnz: k.
         floor: The least weight of the heaviest term.
-        scale: What vectors are divided by; None for their own length.
+        scale: The divisor of vectors; None for their own length.
     """
 
     weight: F32
@@ -61,9 +61,9 @@ class LinearHead:
 
 
 def read_linear_head(encoder: FlopsEncoder) -> LinearHead | None:
-    """The linear head of a sparse encoder, None where its graph is not exactly of that kind.
+    """Read the linear head of a sparse encoder; None if its graph is not one.
 
-    What is read is compared with what onnxruntime computes for vectors of several lengths, so it is never wrong.
+    The head is compared with onnxruntime on vectors of several lengths.
 
     Args:
         encoder: The encoder; of text and images, what it does to their vectors counts.
@@ -135,7 +135,7 @@ class _Graph:
 
 
 def _agrees(head: LinearHead, encoder: FlopsEncoder) -> bool:
-    """Whether rows by onnxruntime are what the head says; of nearly equal activations either may be kept."""
+    """True if the head agrees with onnxruntime, except among nearly equal activations."""
     rng = np.random.default_rng(0)
     dim, info = head.weight.shape[1], encoder.info
     if head.weight.shape[0] != info.dim or dim != info.input_dim or not 0 < head.nnz <= info.dim:

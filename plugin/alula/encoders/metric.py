@@ -10,5 +10,5 @@ _SIMILARITIES = ("COSINE", "IP", "BM25")  # native metrics of Milvus included
 
 
 def better_is_larger(metric: str) -> bool:
-    """True for similarities (COSINE, IP, BM25), False for distances (L2, HAMMING, JACCARD)."""
+    """True for similarities (COSINE, IP, BM25), False for distances (L2, HAMMING)."""
     return metric.upper() in _SIMILARITIES

@@ -1,4 +1,4 @@
-"""Images and texts on their way into a graph: checked, tokenized, and cut into batches of bounded memory."""
+"""Check images and texts, tokenize, and cut them into batches of bounded memory."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ import numpy.typing as npt
 from alula.errors import AlulaError, DataError, EncoderError
 
 U8 = npt.NDArray[np.uint8]
-# The places of some rows among all, and what the graph is given for them.
+# The positions of some rows, and the graph's inputs for them.
 Feed: TypeAlias = tuple[npt.NDArray[np.intp], Mapping[str, npt.NDArray[Any]]]
 
-# A batch for the graph. Its hidden layers take a few hundred bytes per pixel; of texts, a head over a vocabulary holds
-# one vector per token, and that is what FLOATS bounds.
+# A batch for the graph. Its hidden layers take a few hundred bytes per pixel; a head over a vocabulary has one vector
+# per token of a text, which FLOATS bounds.
 IMAGES, PIXELS = 256, 1 << 20
 TEXTS, FLOATS = 32, 1 << 26
 
 
 def check_images(images: Any, shape: Sequence[int], *, what: str, encoder: str) -> U8:
-    """Images as a contiguous uint8 (n, h, w, c) array.
+    """Convert images to a contiguous uint8 (n, h, w, c) array.
 
     Args:
         images: Array-like (n, h, w, c), or (h, w, c) for one image; without the last axis where c is 1.
         shape: The height, width and channels that the encoder takes.
-        what: How an error names the images.
-        encoder: How an error names the encoder.
+        what: The name of the images in errors.
+        encoder: The name of the encoder in errors.
 
     Raises:
         DataError: If they are not uint8, or of another shape.
@@ -53,7 +53,7 @@ def check_images(images: Any, shape: Sequence[int], *, what: str, encoder: str) 
 
 
 def image_feeds(images: U8) -> Iterator[Feed]:
-    """Batches of images, uint8 (n, h, w, c), as a graph's ``images``."""
+    """Cut images, uint8 (n, h, w, c), into batches for a graph's ``images``."""
     pixels = images.shape[1] * images.shape[2]
     step = max(1, min(IMAGES, PIXELS // pixels))
     for start in range(0, len(images), step):
@@ -65,9 +65,9 @@ def check_texts(texts: Any, *, what: str, encoder: str) -> list[str]:
     """Texts as a list; one string is one text.
 
     Args:
-        texts: A sequence of strings, empty ones among them, or one string.
-        what: How an error names the texts.
-        encoder: How an error names the encoder.
+        texts: A sequence of strings, or one string; a string can be empty.
+        what: The name of the texts in errors.
+        encoder: The name of the encoder in errors.
 
     Raises:
         DataError: If one is not a string of Unicode text; the message says which.
@@ -86,18 +86,18 @@ def check_texts(texts: Any, *, what: str, encoder: str) -> list[str]:
             text.encode()
         except UnicodeEncodeError:
             raise DataError(
-                f"Row {row} of the {what} is no Unicode text: it holds half of a pair (surrogate)."
+                f"Row {row} of the {what} is no Unicode text: it contains half of a surrogate pair."
             ) from None
     return found
 
 
 class Tokenizer:
-    """The tokenizer of an encoder file: its own special tokens and padding token; lengths as the encoder says.
+    """The tokenizer of an encoder file, with its own special and padding tokens.
 
     Args:
         json: JSON of the package ``tokenizers``.
-        max_tokens: Most tokens of a text, special ones counted.
-        encoder: How an error names the encoder.
+        max_tokens: The most tokens of a text, special ones included.
+        encoder: The name of the encoder in errors.
 
     Raises:
         AlulaError: If the package ``tokenizers`` is not installed.
@@ -124,11 +124,14 @@ class Tokenizer:
                 raise ValueError(f"it adds {added} special tokens, and max_tokens is {max_tokens}")
 
     def feeds(self, texts: Sequence[str], width: int) -> Iterator[Feed]:
-        """Batches of texts of like length as a graph's ``input_ids`` and ``attention_mask``, int64 (n, t).
+        """Cut texts into batches of similar length: ``input_ids`` and ``attention_mask``.
 
         Args:
             texts: The texts, prompts included.
-            width: Floats that the graph may hold per token.
+            width: The number of floats that the graph has per token.
+
+        Yields:
+            The positions of a batch, and its inputs, int64 (n, t).
 
         Raises:
             EncoderError: If the tokenizer fails.
@@ -138,7 +141,7 @@ class Tokenizer:
         order = np.argsort([len(ids) for ids in tokens], kind="stable")[::-1]  # the largest batch fails first, if any
         start = 0
         while start < len(order):
-            longest = max(1, len(tokens[order[start]]))  # a text may have no token, a tensor of no column is a trap
+            longest = max(1, len(tokens[order[start]]))  # some graphs fail on a text without tokens
             places = order[start : start + max(1, min(TEXTS, FLOATS // (longest * width)))]
             input_ids = np.full((len(places), longest), self._pad, np.int64)
             mask = np.zeros_like(input_ids)

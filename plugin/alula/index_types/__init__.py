@@ -1,4 +1,4 @@
-"""Index types: named recipes for storing, searching and ranking encoded vectors in Milvus."""
+"""Index types: recipes to store, search and rank encoded vectors in Milvus."""
 
 from alula.index_types.base import (
     COMMON_SEARCH_OPTIONS,

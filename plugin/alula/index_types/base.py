@@ -1,7 +1,7 @@
-"""The contract of an index type: what it needs, how it is stored in Milvus, searched and ranked.
+"""The contract of an index type: its fields, native index, searches and ranking.
 
 Everything here is plain data on numpy and scipy. Nothing knows pymilvus, so the same index type serves the Python
-client, the bulk writer and, one day, a gateway.
+client, the bulk writer and the gateway.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class Sweep:
 
 @dataclass(frozen=True)
 class Option:
-    """One parameter of an index type, given when a collection is created or when it is searched.
+    """One parameter of an index type, for creating or for searching a collection.
 
     Args:
         name: Its name in Python; the command line spells it ``--name`` with dashes.
@@ -124,10 +124,10 @@ class SearchPlan:
         metric: Its native metric.
         queries: One native query for each of the user's.
         params: Native search parameters.
-        candidates: How many candidates to ask for (R).
-        estimate_metric: The metric of what `Lowering.estimate` returns, which says whether larger is better.
-        columns: Companion fields that `Lowering.estimate` needs of each candidate.
-        state: What `Lowering.estimate` needs of the queries.
+        candidates: The number of candidates (R).
+        estimate_metric: The metric of the scores of `Lowering.estimate`, which says which of them are better.
+        columns: Companion fields of each candidate for `Lowering.estimate`.
+        state: Data of the queries for `Lowering.estimate`.
     """
 
     field: str
@@ -159,7 +159,7 @@ class Lowering(ABC):
     Args:
         field: The user's vector field.
         encoder: The encoder that the collection was created with.
-        settings: What `IndexType.choose` chose, as stored with the collection.
+        settings: The settings stored with the collection, those of `IndexType.choose` included.
     """
 
     def __init__(self, field: VectorField, encoder: Encoder, settings: Mapping[str, str]) -> None:
@@ -175,7 +175,7 @@ class Lowering(ABC):
     @property
     @abstractmethod
     def index(self) -> NativeIndex:
-        """The native index that is searched; it also carries what `alula` stores about the collection."""
+        """The native index that is searched; the settings are stored with it."""
 
     @abstractmethod
     def encode_rows(self, vectors: F32) -> dict[str, Column]:
@@ -189,38 +189,41 @@ class Lowering(ABC):
         """
 
     def decode_rows(self, columns: Mapping[str, Column]) -> EncodedRows:
-        """The encoded rows that companion fields hold: the inverse of `encode_rows`, as far as it goes.
+        """Decode companion fields to encoded rows: the inverse of `encode_rows`.
 
         Args:
-            columns: Every companion field, as `encode_rows` gives them.
+            columns: Every companion field, as `encode_rows` returns them.
 
         Raises:
-            UnsupportedError: If the index type cannot be held outside Milvus.
+            UnsupportedError: If the index type works on a server only.
         """
         del columns
-        raise UnsupportedError("This index type's rows cannot be read back from Milvus.")
+        raise UnsupportedError("The rows of this index type cannot be read back from Milvus.")
 
     @abstractmethod
     def plan_search(self, queries: F32, options: Mapping[str, Any], limit: int) -> SearchPlan:
-        """The native search for queries (n, d).
+        """Plan the native search for some queries.
 
         Args:
             queries: float32 (n, d), checked.
             options: Checked search options of the index type, each present.
-            limit: How many results the user needs, offset included.
+            limit: The number of results that the user needs, offset included.
         """
 
     def estimate(self, plan: SearchPlan, query: int, candidates: Candidates) -> F32:
-        """Scores of one query's candidates without exact vectors, in the plan's ``estimate_metric``.
+        """Score one query's candidates without exact vectors.
 
-        The base returns the native scores as they are.
+        The base returns the native scores as they are. The metric of the result is the plan's ``estimate_metric``.
         """
         del plan, query
         return candidates.scores
 
 
 class IndexType(ABC):
-    """A named recipe that users ask for with ``index_type="..."``; register it in ``alula.index_types``."""
+    """A named recipe; users ask for it with ``index_type="..."``.
+
+    Register it in the entry-point group ``alula.index_types``.
+    """
 
     name: ClassVar[str]
     encoder_kind: ClassVar[str]
@@ -242,39 +245,39 @@ class IndexType(ABC):
 
     @abstractmethod
     def choose(self, capabilities: Capabilities, options: Mapping[str, Any]) -> dict[str, str]:
-        """Choose how this server will hold the index type.
+        """Choose the settings of the index type on one server.
 
         Args:
-            capabilities: What the server can do.
+            capabilities: The server's capabilities.
             options: Checked create options, each present.
 
         Returns:
             The settings to store with the collection, flat strings.
 
         Raises:
-            UnsupportedError: If the server cannot hold it; the message says what to do.
+            UnsupportedError: If the server lacks a capability; the message says what to do.
         """
 
     @abstractmethod
     def lowering(self, field: VectorField, encoder: Encoder, settings: Mapping[str, str]) -> Lowering:
-        """The lowering of a field with settings that `choose` made, now or when the collection was created."""
+        """The lowering of a field with the settings that `choose` returned."""
 
     def local(self, encoder: Encoder, metric: Metric, *, keep_vectors: bool) -> LocalIndex:
-        """An empty index of this type in this process.
+        """Create an empty index of this type in this process.
 
         Args:
             encoder: The encoder of its rows and queries.
             metric: The user's metric.
-            keep_vectors: Whether it holds the rows' vectors, for exact scores.
+            keep_vectors: True to hold the rows' vectors, for exact scores.
 
         Raises:
-            UnsupportedError: If the type works on a server only; the base always does.
+            UnsupportedError: If the type works on a server only, which is the default.
         """
         del encoder, metric, keep_vectors
         raise UnsupportedError(f"The index type {self.name} cannot be held in this process; search it in Milvus.")
 
     def open_local(self, folder: Path, encoder: Encoder) -> LocalIndex:
-        """Open by memory map what `LocalIndex.save` wrote.
+        """Open the folder of `LocalIndex.save` by memory map.
 
         Raises:
             DataError: If the folder holds no such index.
@@ -284,8 +287,8 @@ class IndexType(ABC):
         raise UnsupportedError(f"The index type {self.name} cannot be held in this process; search it in Milvus.")
 
 
-def check_options(declared: Sequence[Option], given: Mapping[str, Any], what: str) -> dict[str, Any]:
-    """The declared options with the given values, checked, defaults filled in.
+def check_options(declared: Sequence[Option], given: Mapping[str, Any], owner: str) -> dict[str, Any]:
+    """Check given options and fill in the defaults of the others.
 
     Raises:
         UsageError: If an option is unknown or its value wrong.
@@ -293,15 +296,15 @@ def check_options(declared: Sequence[Option], given: Mapping[str, Any], what: st
     unknown = sorted(set(given) - {option.name for option in declared})
     if unknown:
         known = ", ".join(option.name for option in declared) or "none"
-        raise UsageError(f"{what} has no option {', '.join(unknown)}; it has: {known}.")
+        raise UsageError(f"{owner} has no option {', '.join(unknown)}; it has: {known}.")
     return {option.name: option.check(given.get(option.name)) for option in declared}
 
 
 def choose_storage(keep_vectors: bool, capabilities: Capabilities) -> Storage:
-    """Where the user's own vectors go.
+    """Choose the place of the user's own vectors.
 
     Raises:
-        UnsupportedError: If they are to be kept and the server has no place for them.
+        UnsupportedError: If they are kept and the server has no place for them.
     """
     if not keep_vectors:
         return "dropped"
@@ -310,13 +313,13 @@ def choose_storage(keep_vectors: bool, capabilities: Capabilities) -> Storage:
     if capabilities.array_field:
         return "column"
     raise UnsupportedError(
-        f"{capabilities.server} holds one vector field per collection and has no ARRAY fields, so the vectors cannot "
-        "be kept beside the index; create the collection without them (--drop-vectors)."
+        f"{capabilities.server} has one vector field per collection and has no ARRAY fields, so the vectors cannot "
+        "be kept beside the index; create the collection without them (keep_vectors=False)."
     )
 
 
 def vector_spec(field: VectorField) -> FieldSpec | None:
-    """The field that keeps the user's own vectors, None when they are dropped."""
+    """The field of the kept vectors; None if they are dropped."""
     if field.storage == "field":
         return FieldSpec(field.name, "FLOAT_VECTOR", 4 * field.dim, {"dim": field.dim, "mmap_enabled": True})
     if field.storage == "column":
@@ -326,7 +329,10 @@ def vector_spec(field: VectorField) -> FieldSpec | None:
 
 
 def vector_index(field: VectorField) -> NativeIndex | None:
-    """The index of kept vectors: exact, and memory-mapped by servers that can, so that they cost disk and not RAM."""
+    """The index of kept vectors; None if they have none.
+
+    It is exact, and memory-mapped by servers that can, so that it costs disk and not RAM.
+    """
     if field.storage != "field":
         return None
     return NativeIndex(field.name, "FLAT", field.metric, {"mmap.enabled": "true"})

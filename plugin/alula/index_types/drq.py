@@ -1,4 +1,4 @@
-"""DRQ: codes of which every prefix is a code, searched by Hamming distance or, one-hot, by Milvus's inverted index.
+"""DRQ: codes with usable prefixes, searched by Hamming or asymmetric distance.
 
 Song et al., Deep Recurrent Quantization for Generating Sequential Binary Codes, IJCAI 2019.
 """
@@ -32,7 +32,7 @@ from alula.kernels import (
     unpack_norms,
 )
 
-TINY = 1e-12  # the least norm that a query is divided by
+TINY = 1e-12  # the smallest norm that a query is divided by
 BINARY_INDEXES = ("BIN_FLAT", "BIN_IVF_FLAT")
 
 
@@ -106,16 +106,16 @@ class Drq(IndexType):
                 raise UnsupportedError(
                     f"{capabilities.server} cannot index sparse vectors "
                     f"({capabilities.reasons.get('sparse_index', 'no reason given')}), which DRQ's layout adc needs; "
-                    + ("use --layout hamming." if capabilities.binary_indexes else "use Milvus 2.4 or later.")
+                    + ('use layout="hamming".' if capabilities.binary_indexes else "use Milvus 2.4 or later.")
                 )
             return {"layout": "adc"}
         if binary_index not in capabilities.binary_indexes:
             have = ", ".join(sorted(capabilities.binary_indexes))
-            todo = f"use --binary-index {have}" if have else "use --layout adc" if capabilities.sparse_index else ""
+            todo = f'use binary_index="{have}"' if have else 'use layout="adc"' if capabilities.sparse_index else ""
             raise UnsupportedError(
                 f"{capabilities.server} has no {binary_index} "
-                f"({capabilities.reasons.get(binary_index, 'no reason given')}), which DRQ's layout hamming was to "
-                f"use; {todo or 'use Milvus 2.3 or later, or Milvus Lite 2.5'}."
+                f"({capabilities.reasons.get(binary_index, 'no reason given')}), which DRQ's layout hamming "
+                f"needs; {todo or 'use Milvus 2.3 or later, or Milvus Lite 2.5'}."
             )
         return {"layout": "hamming", "binary_index": binary_index}
 
@@ -135,7 +135,7 @@ class Drq(IndexType):
 
 
 def prefix_levels(encoder: DrqEncoder, bits: int | None) -> int:
-    """The number of levels of a code of so many bits, all by default.
+    """The number of levels of a code of `bits` bits; all by default.
 
     Raises:
         UsageError: If the encoder's codes have no such prefix.
@@ -149,21 +149,22 @@ def prefix_levels(encoder: DrqEncoder, bits: int | None) -> int:
 
 
 class _DrqLowering(Lowering):
-    """What both layouts share: the encoder, the prefix, and the estimate's units."""
+    """The common part of both layouts: the encoder and the prefix."""
 
     @property
     def drq(self) -> DrqEncoder:
         return cast(DrqEncoder, self.encoder)
 
     def prefix(self, bits: int | None) -> int:
-        """The number of levels of a code of so many bits."""
+        """The number of levels of a code of `bits` bits."""
         return prefix_levels(self.drq, bits)
 
 
 class _HammingLowering(_DrqLowering):
-    """Sign bits in a BINARY_VECTOR; codes and prefix norms in INT64 columns beside it, eight and four to a column.
+    """Sign bits in a BINARY_VECTOR; codes and prefix norms in INT64 columns beside it.
 
-    INT64 columns are exact, are the cheapest scalar to hold and to send, and only those that a prefix needs are read.
+    A column contains eight codes or four norms. INT64 columns are exact, are the cheapest scalar to store and to send,
+    and a search reads only those of its prefix.
     """
 
     @property
@@ -233,18 +234,21 @@ class _HammingLowering(_DrqLowering):
 
 
 class _AdcLowering(_DrqLowering):
-    """One-hot codes in a SPARSE_FLOAT_VECTOR, so that the inverted index computes the asymmetric distance exactly.
+    """One-hot codes in a SPARSE_FLOAT_VECTOR; Milvus computes the asymmetric distance.
 
-    A row holds 1 at ``256 t + b_t`` for each level t. The query holds each level's look-up table. Both must be
+    A row is 1 at ``256 t + b_t`` for each level t. The query contains each level's look-up table. Both must be
     non-negative, so each level's table is shifted to start at 0, which moves all rows' scores alike.
 
-    COSINE and L2 rank by ``2 <q, x_t> - |x_t|^2`` (for COSINE on unit vectors). The norm of each prefix that can be
-    asked for lies in a dimension of its own, as ``bound - |x_t|^2``, and the query picks the one it wants.
+    COSINE and L2 rank by ``2 <q, x_t> - |x_t|^2`` (for COSINE on unit vectors). The norm of each prefix that a
+    search can ask for has its own dimension, as ``bound - |x_t|^2``, and the query selects one.
     """
 
     @property
     def lengths(self) -> tuple[int, ...]:
-        """The prefixes (in levels) that a search may ask for: with norms stored, the powers of two and the longest."""
+        """The lengths, in levels, that a search can ask for.
+
+        With norms these are the powers of two and the longest, because each needs a stored norm.
+        """
         levels = self.drq.info.levels
         if self.field.metric == "IP":
             return tuple(range(1, levels + 1))
@@ -252,9 +256,11 @@ class _AdcLowering(_DrqLowering):
 
     @property
     def norm_bound(self) -> float:
-        """More than any squared norm in practice: unit vectors' reconstructions stay under length 2.
+        """More than any squared norm in practice.
 
-        Without normalisation it is eight times the training rows' length; longer rows are held for that long.
+        Reconstructions of unit vectors are shorter than 2.
+
+        Without normalisation it is eight times the training rows' length; longer rows are clipped to it.
         """
         return 4.0 if self.drq.info.normalized else 64.0
 
@@ -269,13 +275,13 @@ class _AdcLowering(_DrqLowering):
         return NativeIndex(self.field.companion("drq_onehot"), "SPARSE_INVERTED_INDEX", "IP", params)
 
     def prefix(self, bits: int | None) -> int:
-        """See `_DrqLowering.prefix`; only lengths whose norms are stored can be asked for."""
+        """See `_DrqLowering.prefix`; only lengths with stored norms are possible."""
         levels = super().prefix(bits)
         if levels not in self.lengths:
             stored = ", ".join(str(8 * t) for t in self.lengths)
             raise UsageError(
-                f"bits is {bits}; layout adc with {self.field.metric} holds the lengths {stored}. "
-                "Choose one of them, or create the collection with --layout hamming."
+                f"bits is {bits}; layout adc with {self.field.metric} has the lengths {stored}. "
+                'Choose one of them, or create the collection with layout="hamming".'
             )
         return levels
 
@@ -296,7 +302,7 @@ class _AdcLowering(_DrqLowering):
         return sp.csr_array((weights.ravel(), dims.ravel(), indptr), shape=(n, 257 * levels))
 
     def decode_rows(self, columns: Mapping[str, Column]) -> EncodedRows:
-        """See `Lowering.decode_rows`; norms of prefixes that are not stored are NaN, and signs are not stored."""
+        """See `Lowering.decode_rows`; missing norms are NaN, and signs are not stored."""
         rows = cast(sp.csr_array, columns[self.index.field])
         n, levels = rows.shape[0], self.drq.info.levels
         width = levels + (len(self.lengths) if self.field.metric != "IP" else 0)
@@ -316,8 +322,8 @@ class _AdcLowering(_DrqLowering):
         lowest = lut.min(axis=2, keepdims=True)
         shifted = (factor * (lut - lowest)).reshape(len(lut), 256 * levels)
         if self.field.metric == "IP":
-            # Milvus returns only rows that share a term with the query: nearly nothing for each codeword of the first
-            # level keeps the farthest rows in reach, and a zero query from being empty
+            # Milvus returns only rows that share a term with the query: a tiny weight for each codeword of the first
+            # level lets it reach the farthest rows, and keeps a zero query from being empty
             shifted[:, :256] = np.maximum(shifted[:, :256], np.float32(1e-6))
         native = []
         for row in shifted:
@@ -362,7 +368,7 @@ class _LocalDrq(LocalIndex):
         levels = prefix_levels(self._encoder, options["bits"])
         if levels not in self._index.lengths:
             stored = ", ".join(str(8 * t) for t in self._index.lengths)
-            raise UsageError(f"bits is {8 * levels}; the collection holds the lengths {stored}. Choose one of them.")
+            raise UsageError(f"bits is {8 * levels}; the collection has the lengths {stored}. Choose one of them.")
         lut, norms = self._tables(queries, levels)
         return self._index.search(
             lut,
@@ -377,9 +383,9 @@ class _LocalDrq(LocalIndex):
         )
 
     def _tables(self, queries: F32, levels: int) -> tuple[F32, F32]:
-        """Look-up tables (n, levels, 256) and norms (n,), as of `DrqEncoder.encode_queries`.
+        """Look-up tables (n, levels, 256) and norms (n,), as `DrqEncoder.encode_queries`.
 
-        They are inner products with codewords, and a call of onnxruntime costs more than these.
+        They are inner products with codewords, which cost less than a call of onnxruntime.
         """
         info = self._encoder.info
         norms = np.linalg.norm(queries.astype(np.float64), axis=1, keepdims=True)
@@ -387,13 +393,13 @@ class _LocalDrq(LocalIndex):
         words = self._words[:, : levels * 256]
         lut = np.empty((len(queries), levels, 256), np.float32)
         for table, query in zip(lut, (queries / units).astype(np.float32), strict=True):
-            table[:] = (query @ words).reshape(levels, 256)  # one by one: the bits do not depend on the batch
+            table[:] = (query @ words).reshape(levels, 256)  # not batched: results must not depend on it
         norms = np.ones(len(queries)) if info.normalized else norms[:, 0] / info.scale
         return lut, norms.astype(np.float32)
 
     @cached_property
     def _words(self) -> F32:
-        """The scaled codewords, float32 (d, 256 M): the tables of queries that are unit vectors to the encoder."""
+        """The scaled codewords, float32 (d, 256 M), as look-up tables of unit vectors."""
         info = self._encoder.info
         units = np.eye(info.input_dim, dtype=np.float32) * np.float32(1.0 if info.normalized else info.scale)
         return self._encoder.encode_queries(units, checked=True).lut.reshape(info.input_dim, -1)

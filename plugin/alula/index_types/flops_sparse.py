@@ -1,4 +1,4 @@
-"""FLOPS_SPARSE: learned sparse rows in Milvus's sparse inverted index, re-ranked by the exact vectors.
+"""FLOPS_SPARSE: learned sparse rows in an inverted index, re-ranked exactly.
 
 Paria et al., Minimizing FLOPs to Learn Efficient Sparse Representations, ICLR 2020.
 """
@@ -38,7 +38,7 @@ class FlopsSparse(IndexType):
         Option(
             "terms",
             int,
-            "Send only the query's heaviest terms, so many; all by default. Fewer is faster.",
+            "The number of the query's heaviest terms to send; all by default. Fewer are faster.",
             sweep=Sweep(_fewer_terms),
         ),
     )
@@ -54,7 +54,7 @@ class FlopsSparse(IndexType):
             raise UnsupportedError(
                 f"{capabilities.server} cannot index sparse vectors "
                 f"({capabilities.reasons.get('sparse_index', 'no reason given')}), which FLOPS_SPARSE needs; use "
-                "Milvus 2.4 or later or Milvus Lite, or a DRQ encoder with --index-type DRQ."
+                'Milvus 2.4 or later or Milvus Lite, or a DRQ encoder with index_type="DRQ".'
             )
         return {}
 
@@ -116,7 +116,7 @@ class _LocalFlops(LocalIndex):
         rerank: int | None = None,
         valid: Mask | None = None,
     ) -> TopK:
-        # without exact scores the weights themselves are what is handed out, so they must be the encoder's
+        # without exact scores the weights themselves are the result, so they must be the encoder's
         rough = self._linear is not None and self.keeps_vectors and rerank != 0
         return self._index.search(
             self._linear.of(queries) if self._linear and rough else self._encoder.encode_queries(queries, checked=True),

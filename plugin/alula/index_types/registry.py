@@ -1,4 +1,4 @@
-"""Find index types by name through the entry-point group ``alula.index_types``; the built-ins come the same way."""
+"""Find index types by name in the entry-point group ``alula.index_types``."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def index_types() -> dict[str, IndexType]:
         package = point.dist.name if point.dist else "an unknown package"
         try:
             cls = point.load()
-        except Exception as error:  # a stranger's module may fail in any way
+        except Exception as error:  # a third-party module can fail in any way
             raise AlulaError(f"The index type {point.name} of {package} cannot be imported: {error}.") from error
         if not (isinstance(cls, type) and issubclass(cls, IndexType)) or getattr(cls, "name", None) != point.name:
             raise AlulaError(f"The entry point {point.name} of {package} is not an IndexType of that name.")
@@ -41,7 +41,7 @@ def index_type(name: str) -> IndexType:
     """The index type of that name.
 
     Raises:
-        UsageError: If there is none; the message lists those there are.
+        UsageError: If the name is unknown; the message lists the known ones.
     """
     types = index_types()
     if name not in types:

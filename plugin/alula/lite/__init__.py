@@ -1,7 +1,7 @@
-"""Alula's index types inside Milvus Lite 3: an ordinary ``MilvusClient`` builds and searches them in this process.
+"""Alula's index types inside Milvus Lite 3, for an ordinary ``MilvusClient``.
 
-Milvus Lite 3 is written in Python and has no way to add an index type, so `register` replaces a few of its functions,
-those of the version that it was tested with. `unregister` puts them back.
+Milvus Lite 3 is written in Python and has no plugin interface for index types, so `register` replaces a few functions
+of the tested version. `unregister` puts them back.
 """
 
 from alula.lite.registration import TESTED_VERSIONS, register, unregister

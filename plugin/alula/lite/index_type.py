@@ -1,4 +1,4 @@
-"""An index type as a collection of Milvus Lite 3 is offered it: what may be asked for, and what is made of it."""
+"""Adapter: an Alula index type as a Milvus Lite 3 index."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from alula.encoders import Encoder, load_encoder
 from alula.errors import EncoderError, UsageError
 from alula.index_types import IndexType, Option, check_options, index_types
 from alula.index_types.local import F32
-from alula.lite.segment_index import Recipe, SegmentIndex
+from alula.lite.segment_index import EncodedBy, SegmentIndex
 
 BUILD_OPTIONS = (
     Option("encoder", str, "The encoder file."),
-    Option("encoder_sha256", str, "Its fingerprint; written down when the index is created."),
+    Option("encoder_sha256", str, "Its fingerprint; stored when the index is created."),
 )
-# What Milvus itself, and pymilvus, put among the parameters of any search.
+# Parameters that Milvus and pymilvus add to any search.
 MILVUS_SEARCH_PARAMS = frozenset({"metric_type", "radius", "range_filter", "hints", "ignore_growing", "round_decimal"})
 
 
 class LiteIndexType:
-    """One index type.
+    """One index type of Alula as Milvus Lite calls it.
 
     Args:
         kind: The index type.
@@ -35,7 +35,7 @@ class LiteIndexType:
     def check_build(
         self, field: str, dim: int, metric: str | None, params: Mapping[str, Any]
     ) -> tuple[str, dict[str, Any]]:
-        """What the user asks of a new index, checked.
+        """Check the user's parameters of a new index.
 
         Args:
             field: Name of the vector field.
@@ -44,7 +44,7 @@ class LiteIndexType:
             params: ``{"encoder": path}``.
 
         Returns:
-            The metric, and the parameters to keep: the encoder's absolute path and fingerprint.
+            The metric, and the parameters to store: the encoder's absolute path and fingerprint.
 
         Raises:
             UsageError, EncoderError: If an option, the encoder or its fit to the field is wrong.
@@ -65,7 +65,7 @@ class LiteIndexType:
         return encoder.info.metric, {"encoder": str(encoder.path), "encoder_sha256": encoder.sha256}
 
     def check_search(self, params: Mapping[str, Any]) -> dict[str, Any]:
-        """The search options of the index type in a search's parameters, each present.
+        """Read the search options of the index type, each present.
 
         Raises:
             UsageError: If one is unknown or its value wrong.
@@ -77,14 +77,14 @@ class LiteIndexType:
         return check_options(options, read, self.kind.name)
 
     def build(self, params: Mapping[str, Any], vectors: F32) -> SegmentIndex:
-        """The index of a segment with vectors (n, d), made anew; parameters as `check_build` returned them."""
+        """Build the index of a segment's vectors (n, d), with `check_build`'s parameters."""
         return SegmentIndex.build(self._recipe(params), vectors)
 
     def load(self, params: Mapping[str, Any], path: str) -> SegmentIndex:
-        """The index of a segment from its sidecar file; parameters as `check_build` returned them."""
+        """Load the index of a segment from its sidecar file, with the same parameters."""
         return SegmentIndex.load(self._recipe(params), path)
 
-    def _recipe(self, params: Mapping[str, Any]) -> Recipe:
+    def _recipe(self, params: Mapping[str, Any]) -> EncodedBy:
         if "encoder_sha256" not in params:
             raise UsageError(
                 f"This {self.kind.name} index was created before alula.lite.register() was called in that process, and "
@@ -93,11 +93,11 @@ class LiteIndexType:
         fingerprint = params["encoder_sha256"]
         encoder = open_encoder(params["encoder"], fingerprint)
         check_fit(self.kind, encoder, subject=f"The {self.kind.name} index", fingerprint=fingerprint)
-        return Recipe(self.kind, encoder)
+        return EncodedBy(self.kind, encoder)
 
 
-def every_offered() -> dict[str, LiteIndexType]:
-    """The registered index types that can be held in this process, by name in capitals as Milvus Lite spells them."""
+def local_index_types() -> dict[str, LiteIndexType]:
+    """The index types that work in this process, by names in capitals."""
     return {
         name.upper(): LiteIndexType(kind)
         for name, kind in index_types().items()
@@ -106,26 +106,30 @@ def every_offered() -> dict[str, LiteIndexType]:
 
 
 def open_encoder(path: str, sha256: str | None) -> Encoder:
-    """The encoder of a file, held open for the segments that share it.
+    """Open an encoder file, or return the one that segments share already.
+
+    Args:
+        path: The file.
+        sha256: The fingerprint of the encoder that the index was created with, for the error.
 
     Raises:
-        EncoderError: If it cannot be used, or has another fingerprint; both are named.
+        EncoderError: If the file is missing or cannot be used.
     """
     file = Path(path).expanduser().absolute()
     try:
         about = file.stat()
     except OSError:
-        was = f" The index was made with the encoder {sha256[:16]}; put that file back." if sha256 else ""
+        was = f" The index was created with the encoder {sha256[:16]}; put that file back." if sha256 else ""
         raise EncoderError(f"There is no encoder {file}.{was}") from None
     return _opened(file, about.st_mtime_ns, about.st_size)
 
 
 @lru_cache(maxsize=8)
 def _opened(file: Path, changed: int, size: int) -> Encoder:
-    del changed, size  # part of the key: a file that was replaced is another encoder
+    del changed, size  # part of the cache key: a replaced file is another encoder
     return load_encoder(file)
 
 
 def _number(value: Any) -> Any:
-    """A whole number that a client sent as text."""
+    """Convert a whole number that a client sent as text."""
     return int(value) if isinstance(value, str) and value.strip().isdecimal() else value

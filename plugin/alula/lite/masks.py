@@ -1,9 +1,9 @@
-"""Milvus Lite 3 without its floor: which rows of a segment are valid is worked out once, and not by every search.
+"""Cache the valid rows of segments in Milvus Lite 3, which checks them per search.
 
-A search in Milvus Lite 3 asks of each row, in Python, whether it is the newest one of its key and was not deleted: half
-a microsecond times all rows, whatever the index. For the rows of segments the answer depends on two things alone: the
-segments that are searched, which never change, and the deletions that were flushed. It is kept together with both, and
-holds only for those very segments and equal deletions. What is not flushed yet is looked at by every search, as before.
+A search in Milvus Lite 3 checks in Python that each row is the newest of its key and not deleted: half a microsecond
+per row, whatever the index. For the rows of segments the result depends on the searched segments, which never change,
+and on the flushed deletions, so it is cached with both. Rows that are not flushed are checked by every search, as
+before.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ import numpy as np
 
 from alula.index_types.local import F32, Mask
 
-SCOPES = 8  # choices of partitions that are remembered for a collection
+SCOPES = 8  # choices of partitions that are cached for a collection
 
 
 @dataclass(frozen=True)
 class Validity:
-    """Which rows of some segments are valid as far as flushed rows and deletions tell.
+    """The valid rows of some segments, by flushed rows and deletions.
 
     Args:
         segments: The segments.
@@ -38,7 +38,7 @@ class Validity:
 
     @classmethod
     def of(cls, segments: Sequence[Any], deleted: Mapping[Any, int]) -> Validity:
-        """Work it out: a row is valid that is the newest of its key, and that no later deletion names."""
+        """Compute it: valid is the newest row of a key without a later deletion."""
         newest: dict[Any, int] = {}
         for segment in segments:
             for key, sequence in zip(segment.pks, segment.seqs.tolist(), strict=True):
@@ -52,13 +52,17 @@ class Validity:
             masks.append(mask)
         return cls(segments, deleted, masks)
 
-    def holds_for(self, segments: Sequence[Any], deleted: Mapping[Any, int]) -> bool:
-        """Whether it is about these segments, the objects themselves, and such deletions."""
+    def is_of(self, segments: Sequence[Any], deleted: Mapping[Any, int]) -> bool:
+        """True for the same segment objects and equal deletions."""
         same = len(segments) == len(self.segments) and all(map(lambda a, b: a is b, segments, self.segments))
         return same and self.deleted == deleted
 
     def without(self, unflushed: Iterable[tuple[Any, int]]) -> list[Mask]:
-        """The masks, without rows that unflushed ones or deletions (key, sequence number) have taken the place of."""
+        """The masks without the rows that unflushed rows or deletions replace.
+
+        Args:
+            unflushed: The key and the sequence number of each unflushed row or deletion.
+        """
         masks = list(self.masks)
         for key, sequence in unflushed:
             for number, segment in enumerate(self.segments):
@@ -71,25 +75,25 @@ class Validity:
 
 
 class Validities:
-    """What was worked out, for as long as the rows that are not flushed stay the same object in Milvus Lite."""
+    """A cache of `Validity`, until a flush replaces the unflushed rows' object."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._known: WeakKeyDictionary[Any, dict[Any, Validity]] = WeakKeyDictionary()
 
     def get(self, memtable: Any, scope: Any, segments: Sequence[Any], deleted: Mapping[Any, int]) -> Validity:
-        """The validity of these segments under such deletions, worked out anew unless it is known.
+        """The validity of some segments under some deletions, cached or computed.
 
         Args:
             memtable: Milvus Lite's unflushed rows, which a flush replaces by another object.
-            scope: The partitions that are searched.
+            scope: The searched partitions.
             segments: Their segments.
             deleted: See `Validity`.
         """
         with self._lock:
             known = self._known.setdefault(memtable, {})
             found = known.get(scope)
-        if found is None or not found.holds_for(segments, deleted):
+        if found is None or not found.is_of(segments, deleted):
             found = Validity.of(segments, deleted)
             with self._lock:
                 known.pop(scope, None)
@@ -101,11 +105,11 @@ class Validities:
 
 @dataclass(frozen=True)
 class Source:
-    """Rows that are searched together: those of a segment, or those that are not flushed.
+    """Rows that are searched together: those of a segment, or the unflushed ones.
 
     Args:
-        mask: bool (rows,): which may be found.
-        index: What Milvus Lite calls a vector index.
+        mask: bool (rows,): the rows that can be found.
+        index: A vector index of Milvus Lite.
         keys: Their primary keys.
         record: The fields of a row.
     """
@@ -117,7 +121,7 @@ class Source:
 
 
 class Search:
-    """One search of a dense vector field; its arguments are those of Milvus Lite's ``execute_search_with_index``."""
+    """One search, with the arguments of Lite's ``execute_search_with_index``."""
 
     def __init__(
         self,
@@ -152,11 +156,11 @@ class Search:
 
     @property
     def is_known(self) -> bool:
-        """Whether each key is in a segment once, as flushing and compacting leave them."""
+        """True if no segment contains a key twice; flushing and compaction ensure that."""
         return all(len(segment.pk_to_row) == len(segment.pks) for segment in self.segments)
 
     def sources(self, validities: Validities) -> list[Source]:
-        """The segments, and behind them the unflushed rows."""
+        """The segments, followed by the unflushed rows."""
         keys, sequences, vectors, places, table = self.memtable.to_search_snapshot(
             vector_field=self.field,
             partition_names=None if self.partitions is None else sorted(self.partitions),
@@ -217,7 +221,7 @@ class Search:
 
 
 def with_known_masks(original: Callable[..., Any]) -> Callable[..., Any]:
-    """Milvus Lite's ``execute_search_with_index`` with the masks of segments remembered."""
+    """Milvus Lite's ``execute_search_with_index`` with cached masks of segments."""
     validities = Validities()
 
     def execute_search_with_index(**given: Any) -> Any:

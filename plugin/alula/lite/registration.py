@@ -1,4 +1,4 @@
-"""Put Alula's index types into Milvus Lite 3, and take them out again."""
+"""Register Alula's index types in Milvus Lite 3, and unregister them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from importlib import metadata
 from typing import Any
 
 from alula.errors import AlulaError, DataError, UnsupportedError, UsageError
-from alula.lite.index_type import LiteIndexType, every_offered
+from alula.lite.index_type import LiteIndexType, local_index_types
 from alula.lite.masks import with_known_masks
 from alula.lite.segment_index import FailedIndex
 from alula.lite.self_test import SelfTest, changed
@@ -26,24 +26,23 @@ NOT_BUILD_PARAMS = frozenset(
 
 _log = logging.getLogger("alula.lite")
 _lock = threading.Lock()
-_replaced: list[tuple[Any, str, Any]] = []  # where, attribute, what was there
-_offered: dict[str, LiteIndexType | SelfTest] = {}
-_caller = threading.local()  # .hears: whether what is raised now reaches the client
+_replaced: list[tuple[Any, str, Any]] = []  # owner, attribute, original
+_registered: dict[str, LiteIndexType | SelfTest] = {}
+_call = threading.local()  # .in_foreground: True while an error reaches the client
 
 
 def register(*, cache_masks: bool = False) -> None:
-    """Make the index types that can be held in a process index types of Milvus Lite, for all databases of this process.
+    """Register the index types in Milvus Lite, for all databases of this process.
 
-    A second call changes nothing but ``cache_masks``. What other processes do with a database is their own: each
-    registers for itself.
+    A second call changes nothing but ``cache_masks``. Each process that uses a database registers for itself.
 
     Args:
-        cache_masks: Also remember which rows of a segment are valid (`alula.lite.masks`), for every index type, Milvus
-            Lite's own included. Without it, a search of 100,000 rows takes Milvus Lite tens of milliseconds whatever
+        cache_masks: True to also cache the valid rows of each segment (`alula.lite.masks`), for every index type, those
+            of Milvus Lite included. Without it, Milvus Lite takes tens of milliseconds to search 100,000 rows, whatever
             the index.
 
     Raises:
-        UnsupportedError: If there is no Milvus Lite, or one that this was not tested with.
+        UnsupportedError: If Milvus Lite is missing, or of an untested version.
     """
     wanted = REPLACED + (KNOWN_MASKS if cache_masks else ())
     with _lock:
@@ -52,10 +51,10 @@ def register(*, cache_masks: bool = False) -> None:
         if len(_replaced) == len(wanted):
             return
         _check_version()
-        _offered.update(every_offered())
+        _registered.update(local_index_types())
         try:
             _replace(wanted[len(_replaced) :])
-            with SelfTest.among(_offered) as test:
+            with SelfTest.among(_registered) as test:
                 test.run()
         except BaseException:
             _restore()
@@ -63,10 +62,9 @@ def register(*, cache_masks: bool = False) -> None:
 
 
 def unregister() -> None:
-    """Leave Milvus Lite as it was.
+    """Restore Milvus Lite.
 
-    Collections that are loaded keep the indexes they have until they are released; rows that are flushed after this are
-    searched without one.
+    Loaded collections keep their indexes until they are released; rows that are flushed later are searched without one.
     """
     with _lock:
         _restore()
@@ -84,7 +82,7 @@ def _check_version() -> None:
         raise UnsupportedError(
             f"Milvus Lite {version} is installed, and alula.lite replaces parts of it that change between versions: it "
             f"works with {tested} only. pip install milvus-lite=={TESTED_VERSIONS[-1]}; or create the collection with "
-            "alula.Collection, which needs nothing of the kind."
+            "alula.Collection, which replaces nothing."
         )
 
 
@@ -104,38 +102,40 @@ def _replace(seams: Sequence[tuple[str, str, Callable[[Any], Any]]]) -> None:
 def _restore() -> None:
     while _replaced:
         setattr(*_replaced.pop())
-    _offered.clear()
+    _registered.clear()
 
 
 def _building(original: Callable[..., Any]) -> Callable[..., Any]:
     def build_index_from_spec(spec: Any, vectors: Any) -> Any:
-        if spec.index_type not in _offered:
+        if spec.index_type not in _registered:
             return original(spec, vectors)
-        return _made(spec, len(vectors), vectors.shape[1], lambda kind: kind.build(spec.build_params, vectors))
+        return _build_or_report(
+            spec, len(vectors), vectors.shape[1], lambda kind: kind.build(spec.build_params, vectors)
+        )
 
     return build_index_from_spec
 
 
 def _loading(original: Callable[..., Any]) -> Callable[..., Any]:
     def load_index_from_spec(spec: Any, path: str, dim: int) -> Any:
-        if spec.index_type not in _offered:
+        if spec.index_type not in _registered:
             return original(spec, path, dim)
-        return _made(spec, 0, dim, lambda kind: kind.load(spec.build_params, path))
+        return _build_or_report(spec, 0, dim, lambda kind: kind.load(spec.build_params, path))
 
     return load_index_from_spec
 
 
-def _made(spec: Any, rows: int, dim: int, make: Callable[[Any], Any]) -> Any:
-    """The index, or where nobody would hear of what went wrong, one that says it when it is searched."""
+def _build_or_report(spec: Any, rows: int, dim: int, make: Callable[[Any], Any]) -> Any:
+    """Build an index; in the background, return a `FailedIndex` for an error."""
     try:
-        return make(_offered[spec.index_type])
+        return make(_registered[spec.index_type])
     except Exception as error:  # in the background, Milvus Lite would log it and search without an index
-        if getattr(_caller, "hears", False):
+        if getattr(_call, "in_foreground", False):
             raise
-        _log.exception("The %s index of the field %r could not be made.", spec.index_type, spec.field_name)
+        _log.exception("The %s index of the field %r could not be built.", spec.index_type, spec.field_name)
         message = (
-            f"The {spec.index_type} index of the field {spec.field_name!r} could not be made: {error} Then release and "
-            "load the collection."
+            f"The {spec.index_type} index of the field {spec.field_name!r} could not be built: {error} Then release "
+            "and load the collection."
         )
         return FailedIndex(spec.index_type, spec.metric_type, rows, dim, message)
 
@@ -150,12 +150,12 @@ def _attaching(original: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _with_flat_params(original: Callable[..., Any]) -> Callable[..., Any]:
-    """Keep the parameters that pymilvus sends flat; Milvus Lite reads only those in the JSON text ``params``."""
+    """Read flat parameters too; Milvus Lite reads only the JSON text ``params``."""
 
     def kv_pairs_to_index_params_dict(extra_params: Any, *args: Any, **kwargs: Any) -> Any:
         pairs = list(extra_params)
         read = original(pairs, *args, **kwargs)
-        if str(read["index_type"]).upper() in _offered:
+        if str(read["index_type"]).upper() in _registered:
             flat = {pair.key: pair.value for pair in pairs if pair.key not in NOT_BUILD_PARAMS}
             read["params"] = flat | read["params"]
         return read
@@ -165,11 +165,11 @@ def _with_flat_params(original: Callable[..., Any]) -> Callable[..., Any]:
 
 def _creating(original: Callable[..., Any]) -> Callable[..., Any]:
     def create_index(collection: Any, field_name: str, index_params: Mapping[str, Any]) -> None:
-        kind = _offered.get(str(index_params["index_type"]).upper())
+        kind = _registered.get(str(index_params["index_type"]).upper())
         if kind is not None:
             with _lite_errors():
                 index_params = _checked(kind, collection, field_name, index_params)
-        _hearing(original)(collection, field_name, index_params)
+        _in_foreground(original)(collection, field_name, index_params)
 
     return create_index
 
@@ -190,18 +190,18 @@ def _checked(
     return {**index_params, "metric_type": metric, "params": params}
 
 
-def _hearing(original: Callable[..., Any]) -> Callable[..., Any]:
-    """What fails in here reaches the client."""
+def _in_foreground(original: Callable[..., Any]) -> Callable[..., Any]:
+    """Report the errors of a call to the client."""
 
-    def heard(*args: Any, **kwargs: Any) -> Any:
-        before, _caller.hears = getattr(_caller, "hears", False), True
+    def call_in_foreground(*args: Any, **kwargs: Any) -> Any:
+        before, _call.in_foreground = getattr(_call, "in_foreground", False), True
         try:
             with _lite_errors():
                 return original(*args, **kwargs)
         finally:
-            _caller.hears = before
+            _call.in_foreground = before
 
-    return heard
+    return call_in_foreground
 
 
 def _searching(original: Callable[..., Any]) -> Callable[..., Any]:
@@ -212,16 +212,16 @@ def _searching(original: Callable[..., Any]) -> Callable[..., Any]:
         given = call.arguments
         collection, field = given["self"], given.get("anns_field") or given["self"]._vector_name
         spec = collection._index_specs.get(field)
-        if spec is None or spec.index_type not in _offered:
+        if spec is None or spec.index_type not in _registered:
             return original(*args, **kwargs)
         with _lite_errors():
             metric = given.get("metric_type")
             if metric and str(metric).upper() != spec.metric_type:
                 raise UsageError(
-                    f"The {spec.index_type} index of the field {field!r} is one for {spec.metric_type}, and the search "
-                    f"asks for {metric}; leave metric_type out."
+                    f"The {spec.index_type} index of the field {field!r} has the metric {spec.metric_type}, and the "
+                    f"search asks for {metric}; leave metric_type out."
                 )
-            given["search_params"] = _offered[spec.index_type].check_search(given.get("search_params") or {})
+            given["search_params"] = _registered[spec.index_type].check_search(given.get("search_params") or {})
             return original(*call.args, **call.kwargs)
 
     return search
@@ -229,7 +229,7 @@ def _searching(original: Callable[..., Any]) -> Callable[..., Any]:
 
 @contextmanager
 def _lite_errors() -> Iterator[None]:
-    """Milvus Lite hands its own errors to the client; others it logs with a traceback first."""
+    """Raise Milvus Lite's own errors, which it does not log with a traceback."""
     errors = importlib.import_module("milvus_lite.exceptions")
     try:
         yield
@@ -245,7 +245,7 @@ REPLACED = (
     ("storage.segment", "Segment.attach_index", _attaching),
     ("adapter.grpc.servicer", "kv_pairs_to_index_params_dict", _with_flat_params),
     ("engine.collection", "Collection.create_index", _creating),
-    ("engine.collection", "Collection.load", _hearing),
+    ("engine.collection", "Collection.load", _in_foreground),
     ("engine.collection", "Collection.search", _searching),
 )
 KNOWN_MASKS = (("engine.collection", "execute_search_with_index", with_known_masks),)

@@ -1,7 +1,7 @@
-"""The index of one segment, as Milvus Lite 3 wants a vector index to be, on an index of this process.
+"""The index of one segment, with the interface of Milvus Lite 3's vector indexes.
 
-Milvus Lite holds the vectors of every segment in memory, so the sidecar file holds codes alone, and the exact scores
-that rank candidates come from the segment's own array.
+Milvus Lite has the vectors of every segment in memory, so the sidecar file contains codes alone, and candidates are
+scored exactly by the segment's own array.
 """
 
 from __future__ import annotations
@@ -25,22 +25,22 @@ from alula.index_types import IndexType, LocalIndex
 from alula.index_types.local import F32, I64, Mask
 from alula.kernels import TopK, exact_scores, top_k
 
-ABOUT, FORMAT = "alula.json", 1
-CANDIDATES = 500  # of index types that do not let the user choose: fewer rows are all ranked exactly
+METADATA, FORMAT = "alula.json", 1
+CANDIDATES = 500  # for index types without that option; fewer rows are all ranked exactly
 
 _log = logging.getLogger("alula.lite")
 
 
 @dataclass(frozen=True)
-class Recipe:
-    """What the index of a field is made of."""
+class EncodedBy:
+    """The index type and the encoder of a field's index."""
 
     kind: IndexType
     encoder: Encoder
 
     @property
-    def about(self) -> dict[str, Any]:
-        """What a sidecar file says of the index it holds."""
+    def metadata(self) -> dict[str, Any]:
+        """The metadata in a sidecar file."""
         info = self.encoder.info
         return {
             "format": FORMAT,
@@ -55,11 +55,11 @@ class SegmentIndex:
     """The index of one segment's vectors.
 
     Args:
-        recipe: What it is made of.
+        recipe: Its index type and encoder.
         rows: The encoded rows.
     """
 
-    def __init__(self, recipe: Recipe, rows: LocalIndex) -> None:
+    def __init__(self, recipe: EncodedBy, rows: LocalIndex) -> None:
         self._recipe, self._rows = recipe, rows
         self.index_type = recipe.kind.name
         self.metric = recipe.encoder.info.metric
@@ -69,24 +69,24 @@ class SegmentIndex:
         self._findable = None if rows.alive.all() else rows.alive
 
     @classmethod
-    def build(cls, recipe: Recipe, vectors: F32) -> SegmentIndex:
+    def build(cls, recipe: EncodedBy, vectors: F32) -> SegmentIndex:
         """Encode the vectors (n, d) of a segment.
 
         Raises:
-            DataError, EncoderError, UnsupportedError: If they cannot be encoded, or not held.
+            EncoderError, UnsupportedError: If they cannot be encoded, or the index type works on a server only.
         """
         encoder = recipe.encoder
         finite: Mask = np.asarray(np.isfinite(vectors).all(axis=1))
         usable = vectors if finite.all() else np.where(finite[:, None], vectors, np.float32(0))
         rows = recipe.kind.local(encoder, encoder.info.metric, keep_vectors=False)
         rows.add(encoder.encode_rows(usable, checked=True))
-        if not finite.all():  # Milvus Lite takes them, and keeps them for a while when they are deleted
-            _log.warning("%d rows hold NaN or infinite values, and will not be found.", (~finite).sum())
+        if not finite.all():  # Milvus Lite accepts them, and keeps deleted ones for a while
+            _log.warning("%d rows contain NaN or infinite values, and no search finds them.", (~finite).sum())
             rows.delete(np.flatnonzero(~finite))
         return cls(recipe, rows)
 
     def attach(self, vectors: F32) -> None:
-        """Take the segment's vectors (n, d), which its exact scores are computed from."""
+        """Use the segment's vectors (n, d) for exact scores."""
         if self._findable is not None:
             vectors = np.where(self._findable[:, None], vectors, np.float32(0))
         self._vectors = vectors
@@ -95,13 +95,13 @@ class SegmentIndex:
     def search(
         self, queries: F32, top_k: int, valid_mask: Mask | None = None, params: Mapping[str, Any] | None = None
     ) -> tuple[I64, F32]:
-        """The nearest rows of each query.
+        """Search for the nearest rows of each query.
 
         Args:
             queries: float32 (n, d).
-            top_k: How many of them, as far as there are so many valid rows.
-            valid_mask: bool (rows,): only these may be found; all by default.
-            params: Search options of the index type, checked; their defaults where they are not given.
+            top_k: The number of rows to find; fewer if fewer are valid.
+            valid_mask: bool (rows,): the rows that can be found; all by default.
+            params: Checked search options of the index type; missing ones have their defaults.
 
         Returns:
             Rows int64 (n, top_k), nearest first and -1 behind the last, and Milvus Lite's distances float32
@@ -119,7 +119,7 @@ class SegmentIndex:
             found = self._rows.search(queries, top_k, options, valid=valid_mask)
         else:  # all are candidates
             found = TopK.empty(len(queries), top_k)
-        # Sparse codes lead only to rows that share a term with the query, and the user may ask for more than those.
+        # Sparse codes find only rows that share a term with the query, and the user can ask for more rows than those.
         for query in np.flatnonzero(found.positions[:, min(top_k, every) - 1] < 0):
             best, scores = self._exact(queries[query], top_k, valid_mask)
             found.positions[query, : len(best)], found.scores[query, : len(best)] = best, scores
@@ -133,48 +133,48 @@ class SegmentIndex:
         return rows[order], scores[order]
 
     def save(self, path: str) -> None:
-        """Write the index into one file, which appears when it is whole.
+        """Write the index into one file, which appears when it is complete.
 
-        It is one file because Milvus Lite copies and deletes sidecars as files.
+        Milvus Lite copies and deletes sidecars as files, so it must be one.
         """
         target = Path(path)
         with tempfile.TemporaryDirectory(dir=target.parent, prefix=".alula-") as made:
             folder, packed = Path(made) / "rows", Path(made) / target.name
             self._rows.save(folder)
             with zipfile.ZipFile(packed, "w", zipfile.ZIP_STORED) as archive:
-                archive.writestr(ABOUT, json.dumps(self._recipe.about | {"rows": self.num_vectors}))
+                archive.writestr(METADATA, json.dumps(self._recipe.metadata | {"rows": self.num_vectors}))
                 for file in sorted(file for file in folder.rglob("*") if file.is_file()):
                     archive.write(file, file.relative_to(folder.parent))
             packed.replace(target)
 
     @classmethod
-    def load(cls, recipe: Recipe, path: str) -> SegmentIndex:
-        """Open what `save` wrote.
+    def load(cls, recipe: EncodedBy, path: str) -> SegmentIndex:
+        """Open a file of `save`.
 
         Raises:
             DataError: If the file is damaged.
-            EncoderError: If it was made with another encoder; both fingerprints are named.
+            EncoderError: If it was created with another encoder; both fingerprints are named.
         """
         try:
             with zipfile.ZipFile(path) as archive:
-                about = json.loads(archive.read(ABOUT))
-                _check_same(recipe, about, path)
-                # Opened by memory map, the files need no name any more: the mapping keeps them until the index goes.
+                metadata = json.loads(archive.read(METADATA))
+                _check_same(recipe, metadata, path)
+                # A memory-mapped file needs no name: the mapping keeps its contents until the index is freed.
                 with tempfile.TemporaryDirectory(dir=Path(path).parent, prefix=".alula-") as made:
                     archive.extractall(made)
                     rows = recipe.kind.open_local(Path(made) / "rows", recipe.encoder)
         except (OSError, ValueError, KeyError, zipfile.BadZipFile, DataError) as error:
             raise DataError(
-                f"The index file {path} cannot be read ({error}); delete it, and load the collection again to make it "
-                "anew."
+                f"The index file {path} cannot be read ({error}); delete it, and load the collection again to rebuild "
+                "it."
             ) from None
         return cls(recipe, rows)
 
 
 class FailedIndex:
-    """Takes the place of an index that could not be made, so that a search says so.
+    """The place of an index whose build failed, so that searches report it.
 
-    Milvus Lite builds in the background, logs what fails there and goes on to search without an index.
+    Milvus Lite builds in the background, logs failures there and searches without an index.
     """
 
     def __init__(self, index_type: str, metric: str, vectors: int, dim: int, message: str) -> None:
@@ -183,7 +183,7 @@ class FailedIndex:
         self._message = message
 
     def search(self, *_: Any, **__: Any) -> tuple[I64, F32]:
-        """Raises what went wrong.
+        """Raise the error of the build.
 
         Raises:
             AlulaError: Always.
@@ -191,13 +191,13 @@ class FailedIndex:
         raise AlulaError(self._message)
 
     def save(self, path: str) -> None:
-        """Writes nothing, so that the next load tries again."""
+        """Write nothing, so that the next load builds it again."""
 
 
-def _check_same(recipe: Recipe, about: Mapping[str, Any], path: str) -> None:
-    if about["format"] != FORMAT:
-        raise ValueError(f"its format is {about['format']}, and this version of Alula reads {FORMAT}")
-    check_fit(recipe.kind, recipe.encoder, subject=f"The index file {path}", fingerprint=about["encoder_sha256"])
+def _check_same(recipe: EncodedBy, metadata: Mapping[str, Any], path: str) -> None:
+    if metadata["format"] != FORMAT:
+        raise ValueError(f"its format is {metadata['format']}, and this version of Alula reads {FORMAT}")
+    check_fit(recipe.kind, recipe.encoder, subject=f"The index file {path}", fingerprint=metadata["encoder_sha256"])
 
 
 def _distances(scores: F32, metric: str) -> F32:

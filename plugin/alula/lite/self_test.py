@@ -1,4 +1,4 @@
-"""Whether Milvus Lite calls an index the way it did when this was written: a small database, asked when registering."""
+"""Test on a small database that Milvus Lite calls an index as expected."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ VALID = [True, False, True, True]
 
 
 class SelfTest:
-    """Stands among the index types during the test, and takes down what Milvus Lite asks of it."""
+    """An index type that records the calls of Milvus Lite during the test."""
 
     def __init__(self) -> None:
         self.calls: list[str] = []
 
     @classmethod
     @contextmanager
-    def among(cls, offered: MutableMapping[str, Any]) -> Iterator[SelfTest]:
-        """Offer it for the time of the ``with`` block."""
-        offered[NAME] = test = cls()
+    def among(cls, registered: MutableMapping[str, Any]) -> Iterator[SelfTest]:
+        """Register it inside a ``with`` block."""
+        registered[NAME] = test = cls()
         try:
             yield test
         finally:
-            offered.pop(NAME, None)
+            registered.pop(NAME, None)
 
     def check_build(
         self, field: str, dim: int, metric: str | None, params: Mapping[str, Any]
@@ -60,15 +60,15 @@ class SelfTest:
         return _Exact(self)
 
     def run(self) -> None:
-        """Create a collection, build its index, search it, and do it again from the sidecar file.
+        """Create a collection, build and search its index, and load it from its file.
 
         Raises:
-            UnsupportedError: If anything else was asked or found than is known.
+            UnsupportedError: If the calls or the results differ from those of the tested version.
         """
         with tempfile.TemporaryDirectory(prefix="alula-lite-") as folder:
             try:
                 found = _use(folder)
-            except Exception as error:  # any surprise at all
+            except Exception as error:  # any failure means another version
                 raise changed(f"{type(error).__name__}: {error}") from error
         built = ["check_build v 2 L2", f"build {PARAMS} True", "search 2 None {'depth': 7}"]
         loaded = [f"load {PARAMS} saved", f"search 2 {VALID} {{'depth': 7}}"]
@@ -80,7 +80,7 @@ class SelfTest:
 
 
 class _Exact:
-    """An index in which everything is near or far by brute force, in Milvus Lite's own distances."""
+    """A brute-force index with Milvus Lite's distances."""
 
     index_type, metric, dim = NAME, "L2", 2
     num_vectors = len(VECTORS)
@@ -129,8 +129,8 @@ def _use(folder: str) -> list[list[dict[str, Any]]]:
 
 
 def changed(detail: str) -> UnsupportedError:
-    """Milvus Lite is not what it was, though its version is."""
+    """The error for a Milvus Lite that behaves otherwise than its version should."""
     return UnsupportedError(
-        f"This Milvus Lite does not use an index the way the tested versions do ({detail}); nothing was registered. "
-        "Install one of those again, and see whether another package changes it as well."
+        f"This Milvus Lite does not use an index as the tested versions do ({detail}); nothing was registered. "
+        "Reinstall a tested version, and check that no other package changes it."
     )

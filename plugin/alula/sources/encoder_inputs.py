@@ -52,6 +52,6 @@ def column_of(encoder: Encoder, vector_column: str | None, text_column: str | No
         if given is not None and takes != needs:
             raise UsageError(
                 f"The encoder {encoder.path.name} takes {takes}, so there is no {option} column to name; leave "
-                f"--{option}-column out."
+                f"out {option}_column=...."
             )
     return vector_column or text_column

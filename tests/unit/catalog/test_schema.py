@@ -175,7 +175,7 @@ def test_a_varchar_counts_bytes(text):
     size = len(text.encode())
     assert ScalarField("x", "VARCHAR", size).convert(pa.array(["", text])) == (["", text], {})
     _, bad = ScalarField("x", "VARCHAR", size - 1).convert(pa.array(["", text]))
-    assert bad == {1: f"{size} bytes in 'x', which holds {size - 1}"}
+    assert bad == {1: f"{size} bytes in 'x', which takes at most {size - 1}"}
 
 
 @given(st.lists(st.text(st.characters(exclude_categories=["Cs"]), max_size=12), min_size=1), st.integers(1, 40))

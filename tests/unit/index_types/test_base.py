@@ -86,7 +86,7 @@ def test_where_vectors_are_kept(keep, several, arrays, storage):
 
 
 def test_a_server_with_no_place_for_vectors_says_what_to_do():
-    with pytest.raises(UnsupportedError, match=r"Milvus 9 holds one vector field.*--drop-vectors"):
+    with pytest.raises(UnsupportedError, match=r"Milvus 9 has one vector field.*\(keep_vectors=False\)"):
         choose_storage(True, server(several=False, arrays=False))
 
 

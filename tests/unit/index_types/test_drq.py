@@ -97,18 +97,18 @@ def test_adc_is_chosen_where_there_are_none():
 @pytest.mark.parametrize(
     ("sparse", "binary", "options", "words"),
     [
-        (False, ALL, {"layout": "adc"}, r"no sparse_index here.*use --layout hamming\.$"),
+        (False, ALL, {"layout": "adc"}, r'no sparse_index here.*use layout="hamming"\.$'),
         (False, NONE, {"layout": "adc"}, r"no sparse_index here.*use Milvus 2\.4 or later\.$"),
         (False, NONE, {}, r"cannot index sparse vectors.*use Milvus 2\.4 or later\.$"),
-        (True, NONE, {"layout": "hamming"}, r"has no BIN_FLAT \(no BIN_FLAT here\).*use --layout adc\.$"),
+        (True, NONE, {"layout": "hamming"}, r'has no BIN_FLAT \(no BIN_FLAT here\).*use layout="adc"\.$'),
         (False, NONE, {"layout": "hamming"}, r"has no BIN_FLAT.*use Milvus 2\.3 or later, or Milvus Lite 2\.5\.$"),
         (
             True,
             FLAT,
             {"layout": "hamming", "binary_index": "BIN_IVF_FLAT"},
-            r"no BIN_IVF_FLAT.*use --binary-index BIN_FLAT\.$",
+            r'no BIN_IVF_FLAT.*use binary_index="BIN_FLAT"\.$',
         ),
-        (False, FLAT, {"layout": "hamming", "binary_index": "BIN_IVF_FLAT"}, r"use --binary-index BIN_FLAT\.$"),
+        (False, FLAT, {"layout": "hamming", "binary_index": "BIN_IVF_FLAT"}, r'use binary_index="BIN_FLAT"\.$'),
     ],
 )
 def test_what_a_server_cannot_hold_says_what_to_do(sparse, binary, options, words):
@@ -118,7 +118,7 @@ def test_what_a_server_cannot_hold_says_what_to_do(sparse, binary, options, word
 
 @pytest.mark.parametrize("sparse", [True, False])
 def test_an_index_that_was_asked_for_and_is_missing_is_not_silently_replaced(sparse):
-    with pytest.raises(UnsupportedError, match="--binary-index BIN_FLAT"):
+    with pytest.raises(UnsupportedError, match='binary_index="BIN_FLAT"'):
         choose(sparse, FLAT, binary_index="BIN_IVF_FLAT")
 
 
@@ -150,7 +150,7 @@ def test_adc_native_scores_and_estimates_are_the_true_distances(adc, drq, levels
     vectors, queries = random_vectors(60, seed=1), random_vectors(5, seed=2)
     if levels not in allowed_lengths(drq.info.metric):
         with pytest.raises(
-            UsageError, match=rf"bits is {8 * levels}; layout adc with .* holds the lengths 8, 16, 32, 64, 88\."
+            UsageError, match=rf"bits is {8 * levels}; layout adc with .* has the lengths 8, 16, 32, 64, 88\."
         ):
             plan(adc, queries, bits=8 * levels)
         return

@@ -69,7 +69,7 @@ def test_hamming_keeps_every_length_and_adc_those_with_norms(encoders, metric):
     if metric == "IP":
         index.search(vectors[:1], 3, options(bits=24))
         return
-    with pytest.raises(UsageError, match="bits is 24; the collection holds the lengths 8, 16, 32, 64, 88"):
+    with pytest.raises(UsageError, match="bits is 24; the collection has the lengths 8, 16, 32, 64, 88"):
         index.search(vectors[:1], 3, options(bits=24))
 
 

@@ -119,7 +119,7 @@ def test_search_options_are_checked_while_there_is_no_index_to_search_yet(mirror
 
 def test_a_search_in_another_metric(rows):
     with pytest.raises(
-        MilvusException, match=r"DRQ index of the field 'embedding' is one for COSINE, and .* asks for L2"
+        MilvusException, match=r"DRQ index of the field 'embedding' has the metric COSINE, and .* asks for L2"
     ):
         rows.client.search(rows.name, QUERIES.tolist(), search_params={"metric_type": "L2"})
     assert rows.client.search(rows.name, QUERIES.tolist(), search_params={"metric_type": "COSINE"})
@@ -155,8 +155,8 @@ def test_a_build_in_the_background_that_fails_is_reported_by_the_next_search(row
     with caplog.at_level(logging.ERROR, "alula.lite"):
         rows.client.flush(rows.name)
         rows.engine._wait_for_bg()
-    assert "The DRQ index of the field 'embedding' could not be made" in caplog.text
-    sentence = f"could not be made: .*created with the encoder {before[:16]}, and .*drq.onnx is {now[:16]}; give the"
+    assert "The DRQ index of the field 'embedding' could not be built" in caplog.text
+    sentence = f"could not be built: .*created with the encoder {before[:16]}, and .*drq.onnx is {now[:16]}; give the"
     for _ in range(2):
         with pytest.raises(MilvusException, match=sentence):
             rows.search()

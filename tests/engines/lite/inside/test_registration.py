@@ -138,7 +138,7 @@ def test_a_milvus_lite_that_works_in_another_way_is_refused(monkeypatch, module,
         monkeypatch.delattr(where, name)
     else:
         monkeypatch.setattr(where, name, change(getattr(where, name)))
-    with pytest.raises(UnsupportedError, match="does not use an index the way the tested versions do"):
+    with pytest.raises(UnsupportedError, match="does not use an index as the tested versions do"):
         alula.lite.register()
     monkeypatch.undo()
     alula.lite.register()  # nothing was left behind
@@ -154,8 +154,8 @@ def test_another_version_is_refused(monkeypatch):
         alula.lite.register()
 
 
-def test_an_index_type_that_cannot_be_held_in_a_process_is_not_offered(monkeypatch):
+def test_an_index_type_that_cannot_be_held_in_a_process_is_not_registered(monkeypatch):
     from tests.unit.index_types.test_registry import Plain
 
     monkeypatch.setattr("alula.lite.index_type.index_types", lambda: {"PLAIN": Plain()})
-    assert alula.lite.index_type.every_offered() == {}
+    assert alula.lite.index_type.local_index_types() == {}

@@ -175,7 +175,7 @@ def test_rows_with_nan_do_no_harm(rows, caplog):
     bad = [{"id": 900, "embedding": [float("nan")] * 8, "kind": 1}, {"id": 901, "embedding": [np.inf] * 8, "kind": 1}]
     rows.client.insert(rows.name, bad)
     rows.flush()
-    assert "2 rows hold NaN or infinite values, and will not be found" in caplog.text
+    assert "2 rows contain NaN or infinite values, and no search finds them" in caplog.text
     rows.check(params=MOST)
     rows.check(limit=300)
     rows.check(where=lambda i, kind, _: kind == 1, filter="kind == 1")
