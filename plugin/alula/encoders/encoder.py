@@ -219,9 +219,9 @@ class Encoder(ABC):
                 )
             except Exception as error:  # onnxruntime's errors have no public base class
                 newer = any(sign in str(error) for sign in ("opset", "IR version"))
-                hint = "; update onnxruntime, or train it with a lower --opset" if newer else ""
+                hint = "; update onnxruntime, or export it with a lower opset" if newer else ""
                 raise EncoderError(
-                    f"Cannot use the encoder {self.path}: onnxruntime {onnxruntime.__version__} refuses it{hint} "
+                    f"Cannot use the encoder {self.path}: onnxruntime {onnxruntime.__version__} rejects it{hint} "
                     f"({_one_line(error)})."
                 ) from None
         try:

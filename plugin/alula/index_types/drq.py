@@ -37,7 +37,7 @@ BINARY_INDEXES = ("BIN_FLAT", "BIN_IVF_FLAT")
 
 
 def _lengths(encoder: Encoder, _: Mapping[str, Any]) -> list[int]:
-    """The five longest code lengths that every layout has norms of: the longest, and powers of two."""
+    """The five longest code lengths of every layout: the longest, and powers of two."""
     longest = encoder.info.max_bits
     return sorted({8 << n for n in range(16) if 8 << n < longest} | {longest}, reverse=True)[:5]
 
