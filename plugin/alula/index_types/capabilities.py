@@ -12,7 +12,7 @@ from alula.index_types.native import FieldSpec, NativeIndex
 
 @dataclass(frozen=True)
 class Probe:
-    """A question to a server: can it create a collection with these fields and this index?
+    """A test of a server: the creation of a collection with some fields and an index.
 
     Args:
         name: Its name, in `Capabilities.supported` and ``reasons``. Probes of an index on binary vectors have the name

@@ -50,7 +50,7 @@ def index_type(name: str) -> IndexType:
 
 
 def probes() -> tuple[Probe, ...]:
-    """The probes of every registered index type, each name once, and those of the storage of vectors.
+    """The probes of all registered index types and of kept vectors, each name once.
 
     Raises:
         AlulaError: If two types declare different probes of one name; and as `index_types`.

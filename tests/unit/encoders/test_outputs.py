@@ -153,7 +153,7 @@ def test_metadata_that_promises_another_code(drq_model, refused, name, value):
 
 def test_an_operator_that_onnx_does_not_know(flops_model, refused):
     flops_model.graph.node[0].op_type = "NoSuchOperator"
-    assert re.search(r"onnxruntime [0-9.]+ refuses it", refused(flops_model))
+    assert re.search(r"onnxruntime [0-9.]+ rejects it", refused(flops_model))
 
 
 def test_a_graph_that_computes_only_what_it_is_asked_for(tmp_path):
