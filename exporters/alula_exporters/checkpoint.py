@@ -1,4 +1,4 @@
-"""A training run's state in a file, so that a killed run goes on where it was and ends in the same encoder."""
+"""Checkpoints: a killed training run resumes and ends in the same encoder."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SECONDS = 20.0  # between two writes: what a killed run loses at most, besides i
 
 
 class Stateful(Protocol):
-    """Anything with a state that training changes: modules, optimisers, schedules, generators."""
+    """State that training changes: modules, optimisers, schedules, generators."""
 
     def state_dict(self) -> dict[str, Any]:
         """The state as tensors, numbers, strings and containers of them."""
@@ -27,7 +27,7 @@ class Stateful(Protocol):
 
 
 class GeneratorState:
-    """The state of a random generator, and of torch's global one (dropout in a backbone uses it).
+    """State of a random generator and of torch's global one, which dropout uses.
 
     Args:
         generator: The generator that the trainers draw from.
@@ -47,15 +47,15 @@ class GeneratorState:
 
 
 class Checkpoint:
-    """The file that a training run can go on from.
+    """The file that a training run can resume from.
 
-    A run has stages (a backbone's, the encoder's); the file holds the state of each that was begun. It is read with
+    A run has stages (a backbone's, the encoder's); the file contains the state of each that was begun. It is read with
     ``weights_only``, so nothing in it is executed.
 
     Args:
         path: The file; read now if it exists.
-        identity: What makes two runs the same: data fingerprint, options, versions.
-        beside: What else changes during the run, whatever the stage: its curves.
+        identity: Data fingerprint, options and versions; a run with another identity cannot resume.
+        beside: Further state of the run, independent of the stage: its curves.
 
     Raises:
         UsageError: If the file is of another run; the message names what differs.
@@ -95,15 +95,15 @@ class Checkpoint:
 
     @property
     def begun(self) -> bool:
-        """Whether there is something to go on from."""
+        """True if the file contains a stage to resume."""
         return bool(self._stages)
 
     def step(self, stage: str) -> int:
-        """The step at which a stage goes on; 0 if it was not begun."""
+        """The step at which a stage resumes; 0 if it was not begun."""
         return int(self._stages[stage]["step"]) if stage in self._stages else 0
 
     def restore(self, stage: str, state: Mapping[str, Stateful]) -> int:
-        """Put a stage's state back; returns the step at which it goes on, 0 if it was not begun."""
+        """Restore a stage's state; returns the step to resume at, 0 if not begun."""
         if stage in self._stages:
             for name, part in state.items():
                 part.load_state_dict(self._stages[stage][name])

@@ -20,7 +20,7 @@ from alula_exporters.train_options import FILE, TrainOptions, train_options
 
 @click.group()
 def train() -> None:
-    """Train an encoder on your own vectors, images or texts; the result is one ONNX file.
+    """Train an encoder on your vectors, images or texts; writes one ONNX file.
 
     Training needs the vectors only: no labels, no texts, no GPU. It learns from a sample, so minutes are enough for
     any size. With labels it can train a network for images or texts too (--backbone).

@@ -12,7 +12,7 @@ from alula_exporters.summary import parity_line, show_written
 
 @click.group()
 def export() -> None:
-    """Make an encoder file from a model that is trained already, or a smaller one from an encoder file."""
+    """Convert a trained model to an encoder file, or an encoder file to 8 bits."""
 
 
 @export.command("sentence-transformers")
@@ -29,8 +29,8 @@ def sentence_transformers(folder: Path, out: Path, *, max_nnz: int | None, force
     """Export a SPLADE or CSR text encoder.
 
     MODEL_DIR is what sentence-transformers' SparseEncoder saved. The file takes texts: tokenizer, prompts and model are
-    inside, and a collection that is made with it needs neither torch nor sentence-transformers. Rows and queries are
-    compared with the model's before the file is kept.
+    inside, and its collections need neither torch nor sentence-transformers. Rows and queries are compared with the
+    model's before the file is kept.
 
     \b
     alula export sentence-transformers ./my-splade --out docs-splade.onnx
@@ -65,8 +65,8 @@ def sentence_transformers(folder: Path, out: Path, *, max_nnz: int | None, force
 def int8(encoder: Path, data: Path, *, column: str | None, out: Path, force: bool) -> None:
     """Make the weights of an ENCODER file 8-bit.
 
-    What that costs in recall is measured, and written into the new file. It is an encoder of its own: a collection is
-    made with one or the other, not with both. Of an encoder of codes only the backbone is changed.
+    The loss of recall is measured and written into the new file. The two files are different encoders: use one of
+    them for rows and queries alike. Of an encoder of codes only the backbone is changed.
 
     \b
     alula export int8 docs-splade.onnx --data other-docs.txt --out docs-splade-int8.onnx

@@ -45,7 +45,7 @@ def read_config(ctx: click.Context, param: click.Parameter, path: Path | None) -
 
 
 def option_key(option: click.Parameter) -> str:
-    """The key of an option in the file: ``--max-rows`` is ``max-rows``, the argument DATA is ``data``."""
+    """Key of an option: ``max-rows`` for ``--max-rows``, ``data`` for DATA."""
     return _keys(option)[0]
 
 
@@ -82,7 +82,7 @@ def _nearest(key: str, known: Iterable[str]) -> str:
 
 
 def _convert(ctx: click.Context, option: click.Parameter, value: Any, where: str, folder: Path) -> Any:
-    """The value as click converts it on the command line; a path is not checked, as it may be overridden."""
+    """Convert a value as on the command line; a path may be overridden, so unchecked."""
     if isinstance(value, dict | list):
         raise UsageError(f"{where} is a {'table' if isinstance(value, dict) else 'list'}; it must be a single value.")
     if isinstance(option.type, click.Path):

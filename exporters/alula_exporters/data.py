@@ -1,4 +1,4 @@
-"""Training data: a fingerprint that names it, a sample that fits in time, and rows held out for judging."""
+"""Training data: fingerprint, sample, and rows held out for evaluation."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ class TrainingData:
         train: The rows to learn from: vectors float32 (n, d), images uint8 (n, h, w, c) or texts (n,).
         held_out: As many columns, (h, ...): rows that training never sees, for quality and parity figures.
         fingerprint: sha256 (hex) of *all* rows that were given, sampled or not, and of their labels.
-        total_rows: How many rows were given.
+        total_rows: Number of rows before sampling.
         classes: The labels' names in the order of their numbers; empty without labels.
         train_labels: int64 (n,): the class number of each row to learn from.
         held_out_labels: int64 (h,).
-        label_vectors: float32 (C, e): what the classes mean, for the loss ``adaptive-margin``; None for classes that
-            have nothing to do with each other.
+        label_vectors: float32 (C, e): meanings of the classes, for the loss ``adaptive-margin``; None for unrelated
+            classes.
     """
 
     train: Inputs
@@ -83,7 +83,7 @@ def load_training_data(
     Args:
         path: A file that `alula.sources.open_source` takes.
         field: The column that holds the rows, for files with columns.
-        input: What the rows are.
+        input: Type of the rows.
         labels: A ``.npy`` file of one label for each row, or a text file with one in each line.
         label_column: The column that holds the labels, for files with columns.
         label_vectors: A ``.npy`` file, (C, e).
@@ -188,7 +188,7 @@ def _split(array: Inputs, everything: TrainingData, max_rows: int, seed: int) ->
     apart, taken = np.sort(order[:count]), np.sort(order[count : count + max_rows])
     held_out, train = array[apart], array[taken]
     if array.dtype == np.float32 and not (np.isfinite(held_out).all() and np.isfinite(train).all()):
-        raise DataError("The training vectors hold NaN or infinite values; remove or mend those rows.")
+        raise DataError("The training vectors contain NaN or infinite values; remove or mend those rows.")
     split = replace(everything, train=train, held_out=held_out)
     numbers = everything.train_labels
     return split if numbers is None else replace(split, train_labels=numbers[taken], held_out_labels=numbers[apart])
@@ -253,7 +253,7 @@ def _class_numbers(labels: npt.ArrayLike, rows: int) -> tuple[tuple[str, ...], I
 
 
 def fingerprint(*arrays: Inputs) -> str:
-    """The sha256 (hex) of the arrays' shapes and little-endian bytes; of texts their UTF-8.
+    """The sha256 (hex) of the arrays' shapes and little-endian bytes, or of texts.
 
     Args:
         arrays: Vectors float32 (n, d), images uint8 (n, h, w, c), texts object (n,) or labels int64 (n,).
@@ -272,7 +272,7 @@ def fingerprint(*arrays: Inputs) -> str:
 
 
 def input_scale(train: F32, metric: Metric) -> float:
-    """What the encoder divides its input by: 1 for COSINE, else the root mean square norm of the training rows.
+    """Divisor of the input: 1 for COSINE, else the root mean square norm of rows.
 
     Args:
         train: float32 (n, d).
@@ -294,7 +294,7 @@ def check_distinct(rows: F32, wanted: int) -> None:
 
     Args:
         rows: float32 (n, d), as the encoder sees them (normalised or scaled).
-        wanted: How many different rows are needed.
+        wanted: Number of different rows needed.
 
     Raises:
         DataError: If there are fewer.

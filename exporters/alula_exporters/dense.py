@@ -1,4 +1,4 @@
-"""Train a backbone with labels, before a head stands on it: the dense vectors that sparse rows and codes stand for."""
+"""Train a backbone on labels, before its head."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _VALIDATED_ROWS = 1_000
 
 @dataclass(frozen=True)
 class BackboneConfig:
-    """How a backbone is trained.
+    """Options of a backbone's training.
 
     Args:
         loss: ``contrastive``, ``triplet``, ``arcface`` or ``adaptive-margin``; see `alula_exporters.losses`.
@@ -68,14 +68,14 @@ def train_backbone(
     progress: Progress = silent,
     checkpoint: Checkpoint | None = None,
 ) -> None:
-    """Train a backbone so that rows of one label get near vectors; it is changed in place.
+    """Train a backbone, in place, so that rows of one label get near vectors.
 
     Args:
         backbone: The network.
         data: Rows that it takes, with labels.
-        config: How.
-        progress: Told about every step.
-        checkpoint: Where to go on from, and to write to.
+        config: Options of the training.
+        progress: Called after every step.
+        checkpoint: Checkpoint to resume from and to write to.
 
     Raises:
         DataError: If the data has no labels.
@@ -122,7 +122,7 @@ def train_backbone(
 
 
 def _set_apart(data: TrainingData, generator: torch.Generator) -> tuple[TrainingData, TrainingData]:
-    """Training rows without some for validation, and these: held-out rows are reported on, and judge nothing."""
+    """Split training rows into training and validation; held-out rows only report."""
     order = torch.randperm(len(data.train), generator=generator).numpy()
     count = min(_VALIDATED_ROWS, len(order) // 10)
     return tuple(  # type: ignore[return-value]

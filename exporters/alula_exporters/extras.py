@@ -1,4 +1,4 @@
-"""What to say when a package of an extra is missing."""
+"""Errors for missing packages of an extra."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def needs_extra(what: str, extra: str) -> Iterator[None]:
     """Turn the import error of a missing package into a sentence.
 
     Args:
-        what: What needs it, to begin the sentence with.
+        what: Subject of the sentence.
         extra: The extra of Alula that brings it.
 
     Raises:

@@ -1,4 +1,4 @@
-"""What an encoder does to its input first, in torch and as ONNX nodes, side by side."""
+"""Input normalisation of an encoder, in torch and as ONNX nodes."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def unit_rows(vectors: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def add_unit_rows(graph: GraphBuilder, vectors: str) -> tuple[str, str]:
-    """`unit_rows` as ONNX nodes: the names of the directions (n, d) and of the lengths (n, 1)."""
+    """`unit_rows` as ONNX nodes: names of directions (n, d) and lengths (n, 1)."""
     tiny = graph.constant(np.float32(TINY))
     axis = graph.constant(np.array([1], np.int64))
     largest = graph.node("Max", graph.node("ReduceMax", graph.node("Abs", vectors), axis, keepdims=1), tiny)

@@ -1,4 +1,4 @@
-"""Quantise an encoder file to 8-bit weights, and measure the recall that this costs.
+"""Quantise an encoder file to 8-bit weights, and measure the loss of recall.
 
 Dynamic quantisation (`onnxruntime.quantization.quantize_dynamic`): weights are stored as 8-bit numbers with a scale for
 each output; activations are scaled at run time by the largest number of the batch, so a row's weights depend slightly
@@ -96,7 +96,7 @@ def export_int8(
 
 
 def _quantize(model: onnx.ModelProto, path: Path, *, head: bool) -> onnx.ModelProto:
-    """The model with 8-bit weights, those of the head included if ``head`` is set; overwrites ``path``."""
+    """Quantise the weights, the head's too if ``head`` is set; overwrites ``path``."""
     for number, node in enumerate(model.graph.node):
         node.name = node.name or f"node_{number}"  # the quantiser identifies them by name
     kept = [] if head else _behind_vectors(model)
@@ -121,7 +121,7 @@ def _quantize(model: onnx.ModelProto, path: Path, *, head: bool) -> onnx.ModelPr
 
 
 def _behind_vectors(model: onnx.ModelProto) -> list[str]:
-    """Names of the nodes between ``vectors`` and the outputs, including those that prepare constants."""
+    """Names of the nodes after ``vectors``, including those that prepare constants."""
     ahead, names = {_VECTORS}, []
     for node in reversed(model.graph.node):  # in topological order
         if not ahead.isdisjoint(node.output):
@@ -141,7 +141,7 @@ def _embed(encoder: FlopsEncoder | DrqEncoder, queries: Any, rows: Any) -> tuple
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Silence the quantiser's advice to run a tool that fuses nodes into non-standard operators."""
+    """Silence advice to run a tool that fuses nodes into non-standard operators."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:

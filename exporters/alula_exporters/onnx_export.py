@@ -1,4 +1,4 @@
-"""Build an encoder's ONNX graph node by node, and write the file when it agrees with the torch module.
+"""Build an encoder's ONNX graph node by node, verify it and write the file.
 
 The graphs are built directly rather than traced: an encoder is some thirty kinds of nodes, the result has no
 leftovers of tracing, needs no second or third compiler package, takes milliseconds instead of 20 s, and its parity with
@@ -33,7 +33,7 @@ OLDEST_OPSET = 18
 
 
 class GraphBuilder:
-    """A graph under construction; every method returns names of tensors, which the next call takes.
+    """A graph under construction; methods take and return names of tensors.
 
     Args:
         name: The graph's name, seen in viewers.
@@ -102,7 +102,7 @@ class GraphBuilder:
         """The finished model, checked by ONNX's own checker and by Alula's contract.
 
         Args:
-            info: What the file says of itself.
+            info: Metadata of the file.
             opset: Version of the ONNX operator set; None for the newest, or the backbone's.
 
         Raises:
@@ -140,18 +140,18 @@ ParityCheck = Callable[[FlopsEncoder | DrqEncoder], Mapping[str, Any]]
 def export_encoder(
     graph: GraphBuilder, info: EncoderInfo, path: Path, *, check: ParityCheck, force: bool, opset: int | None = None
 ) -> EncoderInfo:
-    """Write an encoder file after comparing it with the torch module; nothing is left behind when that fails.
+    """Compare an encoder file with the torch module, then write it, or nothing.
 
     Args:
         graph: The graph with all outputs of the encoder's kind.
-        info: What the head says of itself, without parity.
+        info: Metadata of the head, without parity.
         path: Where it goes; written beside it first and then renamed.
         check: Compares the loaded file with the torch module and returns the parity figures, or raises EncoderError.
         force: Replace an existing file.
         opset: Version of the ONNX operator set; None for the newest, or the backbone's.
 
     Returns:
-        ``info`` with the parity figures and what the backbone takes, as it stands in the file.
+        ``info`` with the parity figures and the backbone's input, as in the file.
 
     Raises:
         UsageError: If the file exists and ``force`` is not set, or its folder is missing.

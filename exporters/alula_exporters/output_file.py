@@ -1,4 +1,4 @@
-"""The file that a training run ends with: written whole or not at all, and refused early if it cannot be."""
+"""Write output files whole or not at all, and check their paths early."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from alula.errors import UsageError
 
 
 def check_out_path(path: Path, *, force: bool) -> None:
-    """Refuse a path that could not be written in the end (asked before training, not after).
+    """Reject a path that cannot be written; called before training, not after.
 
     Args:
         path: The file to be written.
-        force: Whether an existing file may be replaced.
+        force: True to accept an existing file.
 
     Raises:
         UsageError: If the folder is missing or not writable, or the file exists.
@@ -32,7 +32,7 @@ def check_out_path(path: Path, *, force: bool) -> None:
 
 @contextmanager
 def atomic_file(path: Path) -> Iterator[Path]:
-    """Write beside ``path``, then rename: a reader sees the old file or the whole new one.
+    """Write beside ``path``, then rename: readers see the old or the whole new file.
 
     Args:
         path: The file to be written.

@@ -1,4 +1,4 @@
-"""How good an encoder is on rows it has not seen: exact neighbours, and how many of them were found."""
+"""Quality of an encoder on unseen rows: exact neighbours and recall."""
 
 from __future__ import annotations
 
@@ -42,12 +42,14 @@ def exact_neighbours(queries: Tensor, rows: Tensor, metric: Metric, count: int =
 
 
 def share_found(truth: Tensor, scores: Tensor, candidates: int) -> float:
-    """Share of the true neighbours among the rows with the highest scores (recall@k after exact re-ranking).
+    """Share of the true neighbours among the rows with the highest scores.
+
+    This is recall@k after exact re-ranking.
 
     Args:
         truth: int64 (m, k): numbers of the true neighbours.
         scores: float32 (m, n): larger is nearer.
-        candidates: How many of the best rows count.
+        candidates: Number of best rows that count.
     """
     best = scores.topk(min(candidates, scores.shape[1]), dim=1).indices
     marked = torch.zeros(scores.shape, dtype=torch.bool).scatter_(1, best, True)
@@ -55,7 +57,7 @@ def share_found(truth: Tensor, scores: Tensor, candidates: int) -> float:
 
 
 def label_quality(scores: Tensor, labels: Tensor, row_labels: Tensor) -> dict[str, float]:
-    """How well rows are ranked when a row is right if it has the query's label.
+    """Ranking quality when rows of the query's label are relevant.
 
     Args:
         scores: float32 (m, n): larger is nearer.

@@ -1,4 +1,4 @@
-"""What watches a training run: the curves for the encoder file, TensorBoard, and several watchers at once."""
+"""Progress callbacks of training: curves for the encoder file, and TensorBoard."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Curves = Mapping[str, Mapping[str, list[Any]]]
 
 
 class Recorder:
-    """A `Progress` that keeps the curves of a training run, thinned to about `POINTS` points each.
+    """A `Progress` that records curves, thinned to about `POINTS` points each.
 
     Use it as ``progress=recorder`` of `train_flops` or `train_drq`, and export ``recorder.add_to(trained)``: then the
     file can draw its own training (``alula card``).
@@ -37,14 +37,14 @@ class Recorder:
         if not figures:
             return
         report = done, dict(figures)
-        self._last[stage] = report  # kept whatever comes: nobody knows which report is the last
+        self._last[stage] = report  # it may be the last report
         # asked for each figure, because one that comes at every 50th step must not fall through a grid of every 4th
         if any(done >= self._due.get((stage, name), done) for name in figures):
             self._kept.setdefault(stage, []).append(report)
             self._due.update({(stage, name): done + math.ceil(total / POINTS) for name in figures})
 
     def state_dict(self) -> dict[str, Any]:
-        """For a checkpoint: a run that goes on goes on drawing its curves."""
+        """For a checkpoint: a resumed run continues its curves."""
         return {"kept": self._kept, "last": self._last, "due": self._due}
 
     def load_state_dict(self, state: dict[str, Any], /) -> None:
@@ -52,9 +52,11 @@ class Recorder:
         self._kept, self._last, self._due = state["kept"], state["last"], state["due"]
 
     def curves(self) -> Curves:
-        """What was seen: ``{stage: {"step": [...], name: [...]}}``, all lists of a stage equally long.
+        """The curves, ``{stage: {"step": [...], name: [...]}}``.
 
-        The last report of a stage is always there. Values have 6 significant digits; None stands where a step had no
+        All lists of a stage have one length.
+
+        The last report of a stage is always there. Values have 6 significant digits; None means that a step had no
         such figure, or one that is not finite.
         """
         found: dict[str, dict[str, list[Any]]] = {}
@@ -66,7 +68,7 @@ class Recorder:
         return found
 
     def add_to(self, trained: Trained[ModelT]) -> Trained[ModelT]:
-        """The same result with the curves in its training summary, from where they go into the encoder file.
+        """The result with the curves in its training summary, for the encoder file.
 
         Args:
             trained: From `train_flops` or `train_drq`, with this recorder as its ``progress``.
@@ -79,7 +81,7 @@ def _number(value: float) -> float | None:
 
 
 def together(*watchers: Progress) -> Progress:
-    """A `Progress` that tells all ``watchers``, in their order."""
+    """A `Progress` that calls all ``watchers`` in order."""
 
     def report(stage: str, done: int, total: int, figures: Mapping[str, float]) -> None:
         for watcher in watchers:
@@ -90,7 +92,7 @@ def together(*watchers: Progress) -> Progress:
 
 @contextmanager
 def tensorboard(folder: Path) -> Iterator[Progress]:
-    """A `Progress` that writes every figure as a TensorBoard scalar ``stage/name``; the file is closed at the end.
+    """A `Progress` that writes every figure as a TensorBoard scalar ``stage/name``.
 
     Args:
         folder: Where the event file goes; made when missing.

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class Report(Protocol):
-    """Everything that the commands must know about one kind of encoder; its package implements it."""
+    """Answers of one encoder kind to the commands, implemented in its package."""
 
     int8_head: bool  # True if the head keeps its accuracy with 8-bit weights
 

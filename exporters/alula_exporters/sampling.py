@@ -1,4 +1,4 @@
-"""Batches: all rows in random order, or such that every row has another of its label."""
+"""Batches: all rows in random order, or balanced by label."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from alula.errors import DataError, UsageError
 
 
 class BalancedBatches:
-    """Draws batches of some labels and some rows of each: 2 at least, and as many of each label as it has and fit.
+    """Draws batches of random labels with at least 2 rows each.
 
-    Labels with a single row are never drawn. Where labels are few, more rows of each are taken to fill the batch, but
-    never so many that only one label would fit.
+    Labels with a single row are never drawn. If there are few labels, more rows of each fill the batch, of at least two
+    labels.
 
     Args:
         labels: int64 (n,): rows of one label belong together; for pairs, two rows have each label.
         size: Most rows in a batch, 4 at least.
         generator: Source of randomness.
-        per_label: Rows of each label, 2 at least, where labels have so many.
+        per_label: Rows of each label, at least 2; fewer if a label has fewer.
 
     Raises:
         UsageError: If ``size`` or ``per_label`` is too small.
@@ -47,7 +47,7 @@ class BalancedBatches:
         self._most = min(max(per_label, size // len(self._counts)), size // 2)
 
     def draw(self) -> Tensor:
-        """Draw the row numbers of a batch, without repetition: int64 (m,), m <= size, those of a label together."""
+        """Draw distinct row numbers, int64 (m,), m <= size, grouped by label."""
         picked = torch.randperm(len(self._counts), generator=self._generator)[: self._size // 2]
         wanted = self._counts[picked].clamp_max(self._most)
         picked = picked[wanted.cumsum(0) <= self._size]
@@ -67,7 +67,7 @@ class ShuffledBatches:
     """Draws all rows once, in random order, and then all again.
 
     Args:
-        rows: How many there are.
+        rows: Number of rows.
         size: Rows in a batch; the last one of a pass may have fewer.
         generator: Source of randomness.
     """

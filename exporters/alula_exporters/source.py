@@ -1,4 +1,4 @@
-"""Where a trainer's rows come from: given vectors, or a backbone that may be trained along."""
+"""Source of a trainer's rows: given vectors, or a backbone's."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ _CHOSEN_BY = 50  # candidates: as selective as a few hundred among all rows
 
 
 class Source:
-    """Vectors of the training data, made once where nothing changes them and anew where the backbone is trained.
+    """Vectors of the training data; recomputed while a backbone is trained.
 
     Args:
         data: The rows: vectors, or what the backbone takes.
         backbone: Makes vectors of raw rows; None where vectors are given.
-        trainable: Whether the backbone is trained.
+        trainable: True if the backbone is trained.
 
     Raises:
         UsageError: If a backbone is missing.
@@ -35,7 +35,7 @@ class Source:
 
     def __init__(self, data: TrainingData, backbone: Backbone | None, *, trainable: bool) -> None:
         if backbone is None and data.train.dtype != np.float32:
-            raise UsageError("The training rows are images or texts; give a backbone, which makes vectors of them.")
+            raise UsageError("The training rows are images or texts; give a backbone, which embeds them.")
         self.data = data
         self.backbone = backbone
         self.trainable = backbone if trainable else None
@@ -59,14 +59,14 @@ class Source:
         return self._vectors(self.data.held_out[:QUERIES])
 
     def batch(self, picked: Tensor) -> Tensor:
-        """The vectors of some training rows, float32 (n, d), with gradients into a backbone that is trained."""
+        """Vectors of a batch, float32 (n, d), with gradients into a trained backbone."""
         if self.trainable is None:
             assert self._fixed is not None  # noqa: S101 (for the type checker)
             return self._fixed[picked]
         return self.trainable.compute(self.data.train[picked.cpu().numpy()])
 
     def label_figures(self, scores: Tensor, picked: Tensor) -> dict[str, float]:
-        """`label_quality` of the first held-out rows as queries against some training rows; nothing without labels.
+        """`label_quality` of held-out queries against training rows; empty without labels.
 
         Args:
             scores: float32 (m, n): larger is nearer.
@@ -78,7 +78,7 @@ class Source:
         return label_quality(scores.cpu(), labels, torch.from_numpy(self.data.labels)[picked.cpu()])
 
     def validate(self, score: Callable[[Tensor, Tensor], Tensor], metric: Metric) -> float:
-        """A figure that early stopping goes by, from held-out rows that do not judge the result.
+        """Validation metric for early stopping, on held-out rows of its own.
 
         Args:
             score: Takes queries float32 (m, d) and rows (n, d), gives float32 (m, n): larger is nearer.

@@ -1,4 +1,4 @@
-"""Sparse text encoders that sentence-transformers trained, as encoder files of the kind ``flops``.
+"""Export sparse text encoders of sentence-transformers as ``flops`` encoder files.
 
 SPLADE (Formal et al., SIGIR 2021, arXiv:2107.05720 and 2109.10086): a masked language model's logits w_ij for token i
 and vocabulary entry j become one weight per entry, max_i (or sum_i) log(1 + ReLU(w_ij)); these are ``vectors``, and a
@@ -32,7 +32,7 @@ _METRICS: dict[str, Metric] = {"dot": "IP", "cosine": "COSINE"}
 SAMPLE_TEXTS = (
     "A kite hangs in the wind above the ridge.",
     "The alula is a small group of feathers on the leading edge of a wing.",
-    "How does a large bird land slowly?",
+    "Can a large bird land slowly?",
     "which index needs the least memory",
     "Prices rose by 3.5 % in 2024, to $1,299.00 (before tax).",
     "WARNING: do NOT open the valve!!!",
@@ -52,18 +52,20 @@ SAMPLE_TEXTS = (
 def export_checkpoint(
     folder: Path, path: Path, *, max_nnz: int | None = None, texts: Sequence[str] = SAMPLE_TEXTS, force: bool = False
 ) -> EncoderInfo:
-    """Write a sentence-transformers SparseEncoder as an ``.onnx`` file (atomically), with its parity figures.
+    """Write a sentence-transformers SparseEncoder, atomically, as an ``.onnx`` file.
+
+    The file includes its parity figures.
 
     Args:
-        folder: What ``SparseEncoder.save_pretrained`` wrote: SPLADE (a masked language model and ``SpladePooling``) or
+        folder: Output of ``SparseEncoder.save_pretrained``: SPLADE (a masked language model and ``SpladePooling``) or
             CSR (a transformer, pooling and ``SparseAutoEncoder``).
         path: The file to write.
         max_nnz: Most non-zeros in a row, the heaviest; None for the model's own limit, or 256.
-        texts: What the file and the model are compared on, as rows and as queries.
+        texts: Texts to compare file and model on, as rows and as queries.
         force: Replace an existing file.
 
     Returns:
-        What the file says of itself.
+        The metadata of the file.
 
     Raises:
         UsageError: If the model is of another kind or cannot be exported, or the file exists and ``force`` is not set.
@@ -116,7 +118,7 @@ def export_checkpoint(
 
 
 class _Pooling(nn.Module):
-    """``SpladePooling`` without its loop over parts of a text, which would fix the number of tokens in the graph.
+    """``SpladePooling`` for any number of tokens: without its loop over parts.
 
     Args:
         pooling: The ``SpladePooling``.
@@ -128,7 +130,7 @@ class _Pooling(nn.Module):
         self.logarithms = 2 if pooling.activation_function == "log1p_relu" else 1
 
     def forward(self, features: dict[str, Tensor]) -> dict[str, Tensor]:
-        """From logits, float32 (n, t, V), to one weight per vocabulary entry, float32 (n, V)."""
+        """Pool logits, float32 (n, t, V), to weights of the vocabulary, float32 (n, V)."""
         x = features["token_embeddings"] * features["attention_mask"].unsqueeze(-1)
         if self.largest:  # first, as what follows grows with x: t times less of it to compute
             x = x.amax(dim=1)
@@ -139,7 +141,7 @@ class _Pooling(nn.Module):
 
 
 def _add_autoencoder(graph: GraphBuilder, autoencoder: nn.Module) -> str:
-    """The nodes of ``SparseAutoEncoder`` before its top k: the latents' name, float32 (n, dim)."""
+    """Nodes of ``SparseAutoEncoder`` before its top k; returns latents (n, dim)."""
     weights = {name: tensor.detach().numpy() for name, tensor in autoencoder.named_parameters()}
     x = graph.vectors
     if autoencoder.normalize:
@@ -155,7 +157,7 @@ def _add_autoencoder(graph: GraphBuilder, autoencoder: nn.Module) -> str:
 
 
 def _add_rows(graph: GraphBuilder, latents: str, nnz: int, *, unit: bool) -> None:
-    """The outputs: each row's ``nnz`` heaviest positive latents, of unit length where asked for."""
+    """Outputs: each row's ``nnz`` heaviest positive latents, scaled if ``unit``."""
     weights, dims = graph.nodes("TopK", latents, graph.constant(np.array([nnz], np.int64)), count=2, axis=1)
     floor = np.zeros(nnz, np.float32)
     floor[0] = FLOOR  # a row without any weight would never be found

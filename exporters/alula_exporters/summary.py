@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def show_summary(out: Path, info: EncoderInfo, seconds: float) -> None:
-    """Print a trained encoder: its kind's figures, quality on held-out rows, agreement with torch.
+    """Print the figures of a trained encoder: kind, quality, agreement with torch.
 
     Args:
         out: The encoder file.

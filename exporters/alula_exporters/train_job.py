@@ -45,7 +45,7 @@ class Trainer:
 
 
 def run_training(options: TrainOptions, trainer: Trainer) -> None:
-    """Read the data, train, write the encoder and report; a killed run resumes from its checkpoint."""
+    """Read, train, export and report; a killed run resumes from its checkpoint."""
     from alula_exporters.card import write_card  # noqa: PLC0415 (heavy, only when needed)
 
     options.check()
@@ -107,7 +107,7 @@ def _read(options: TrainOptions) -> TrainingData:
 
 
 def _backbone(options: TrainOptions, data: TrainingData) -> Backbone | None:
-    """The network under the encoder with its initial weights, the same for the same seed."""
+    """The backbone with its initial weights, the same for the same seed."""
     if options.backbone is None:
         return None
     if options.input == "text":

@@ -1,4 +1,4 @@
-"""Options that ``alula train flops`` and ``alula train drq`` share, and their checks."""
+"""Options common to ``alula train flops`` and ``alula train drq``."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ class TrainOptions:
 
     @property
     def epochs(self) -> int:
-        """Epochs of the backbone before the encoder; 0 for a pre-trained one unless requested."""
+        """Epochs of the backbone before the encoder; by default 0 if pre-trained."""
         if self.backbone_epochs is not None:
             return self.backbone_epochs
         return _IMAGE_BACKBONE_EPOCHS if self.input == "images" else 0
@@ -278,7 +278,7 @@ _NOT_RECORDED = ("out", "force", "card", "tensorboard", "restart", "separate_bac
 
 
 def train_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Add the argument and options of `TrainOptions`, and pass them to the command as one object."""
+    """Add the options of `TrainOptions`, and pass them to the command as one object."""
 
     @wraps(command)
     def run(*, apart: bool, **options: Any) -> None:
@@ -296,7 +296,7 @@ def command_name() -> str:
 
 
 def command_table(options: TrainOptions) -> dict[str, Any]:
-    """The running command as a table of a ``--config`` file that trains the same encoder."""
+    """The running command as a table of a ``--config`` file."""
     from alula_exporters.onnx_export import check_opset  # noqa: PLC0415 (heavy, only when needed)
 
     ctx = click.get_current_context()

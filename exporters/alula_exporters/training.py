@@ -1,4 +1,4 @@
-"""What all trainers share: a reproducible loop that can be killed and go on, its progress, and the result's shape."""
+"""Training loop common to all trainers: reproducible, resumable, with progress."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ ModelT = TypeVar("ModelT", bound=nn.Module)
 
 
 class Progress(Protocol):
-    """Told about every step of a training run."""
+    """Callback after every step of a training run."""
 
     def __call__(self, stage: str, done: int, total: int, figures: Mapping[str, float]) -> None:
         """Take one report.
 
         Args:
-            stage: What is going on, in a word or two.
+            stage: Name of the stage.
             done: Steps done.
             total: Steps in this stage.
-            figures: What to show beside the bar, by name.
+            figures: Figures to show beside the bar, by name.
         """
 
 
@@ -49,7 +49,7 @@ class Trained(Generic[ModelT]):
         training: The training summary of `alula.encoders.EncoderInfo`.
         held_out: Rows that training did not see, for the parity figures: vectors float32 (h, d), or the backbone's
             raw inputs.
-        backbone: What makes vectors of raw inputs, in evaluation mode; None where vectors were given.
+        backbone: Embeds raw inputs, in evaluation mode; None if vectors were given.
     """
 
     model: ModelT
@@ -68,11 +68,11 @@ class Trained(Generic[ModelT]):
         return replace(self, held_out=self.backbone.embed(self.held_out), backbone=None)
 
     def parity_rows(self) -> tuple[F32, F32]:
-        """Held-out rows for comparing the file with `model`, a zero vector among them: it goes wrong most easily.
+        """Held-out rows for comparing the file with `model`, and a zero vector.
 
         Returns:
-            What the file's head takes, float32 (n, d), and what `model` takes, float32 (n, e): the same, but where a
-            backbone stands between given vectors and the head.
+            Inputs of the file's head, float32 (n, d), and of `model`, float32 (n, e). They differ only if a backbone is
+            between given vectors and the head.
         """
         between = self.backbone if isinstance(self.backbone, VectorBackbone) else None
         given = self.held_out if self.backbone is None or between else self.backbone.embed(self.held_out)
@@ -82,7 +82,9 @@ class Trained(Generic[ModelT]):
 
 @contextmanager
 def reproducible(seed: int) -> Iterator[torch.Generator]:
-    """Same seed, data and machine, same weights: seed torch and forbid its operators that add up in random order.
+    """Seed torch and forbid non-deterministic operators.
+
+    The same seed, data and machine then give the same weights.
 
     New tensors lie on the GPU where there is one; there torch only warns of operators without a fixed order.
 
@@ -101,7 +103,7 @@ def reproducible(seed: int) -> Iterator[torch.Generator]:
 
 
 class EarlyStopping:
-    """Ends a stage when a validation metric no longer improves, and goes back to the best weights.
+    """Ends a stage when validation stops improving, and restores the best weights.
 
     Args:
         model: Whose weights are kept.
@@ -170,12 +172,12 @@ class TrainingStage:
     """One optimisation of a training run, and all that it changes.
 
     Args:
-        name: What it is called in progress reports and in the checkpoint.
+        name: Its name in progress reports and in the checkpoint.
         optimizer: Holds the parameters.
         schedule: Stepped once per step.
-        steps: How many.
+        steps: Number of steps.
         clip: Largest norm of the gradient.
-        state: What else changes, by name: modules, generators, controllers.
+        state: Further state by name: modules, generators, controllers.
         after_step: Called after every update, for instance to go back to a constraint.
         stopping: Ends the stage early.
     """
@@ -206,10 +208,10 @@ def fit(
     """Run one stage of a training run, or what a checkpoint leaves of it.
 
     Args:
-        stage: What is optimised.
+        stage: The stage to run.
         step: Takes the step's number; returns the loss (scalar) and figures to show.
-        progress: Told about every step.
-        checkpoint: Where to go on from, and to write to now and then.
+        progress: Called after every step.
+        checkpoint: Checkpoint to resume from and to write to regularly.
 
     Returns:
         The steps taken, fewer than asked for where the stage stopped early.
@@ -225,7 +227,7 @@ def fit(
         loss, figures = step(number)
         if not torch.isfinite(loss):
             raise AlulaError(
-                f"Training went astray: the loss at step {number} is not a finite number. A lower learning rate may "
+                f"Training diverged: the loss at step {number} is not a finite number. A lower learning rate may "
                 "help; rows of extreme length are a common cause."
             )
         loss.backward()  # type: ignore[no-untyped-call]

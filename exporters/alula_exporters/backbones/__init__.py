@@ -1,4 +1,4 @@
-"""Networks under the heads: images (a small CNN, a residual network), texts, or any torch module."""
+"""Networks that embed raw rows for the heads: images, texts, or any torch module."""
 
 from alula_exporters.backbones.base import Backbone, ImageBackbone, VectorBackbone
 from alula_exporters.backbones.cnn import small_cnn

@@ -1,4 +1,4 @@
-"""What a backbone is to the trainers and to export: raw inputs in, vectors out."""
+"""Interface of backbones: raw inputs in, vectors out."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ _TRACED = 3  # rows for the export; 0 and 1 would be taken for fixed numbers of 
 
 
 class Backbone(nn.Module, ABC):
-    """A network that makes vectors, float32 (n, d), of raw inputs; the sparse or the quantising head stands on them.
+    """A network from raw inputs to vectors, float32 (n, d), the input of a head.
 
     Attributes:
-        contract: The fields of `alula.encoders.EncoderInfo` that say what the input is.
+        contract: The fields of `alula.encoders.EncoderInfo` that describe the input.
         tokenizer: Texts: JSON of the tokenizer (package ``tokenizers``); else None.
     """
 
@@ -38,7 +38,7 @@ class Backbone(nn.Module, ABC):
         """
 
     def compute(self, inputs: Inputs) -> Tensor:
-        """The vectors of some rows on the device that computes, float32 (n, d), for a step of training."""
+        """Vectors of a batch for a training step, float32 (n, d), with gradients."""
         self.train()
         return self._run(inputs)
 
@@ -51,7 +51,9 @@ class Backbone(nn.Module, ABC):
         return vectors
 
     def front(self) -> Front:
-        """The backbone as the first part of an encoder file; called before training too, when failing costs nothing.
+        """Export the backbone as the first part of an encoder file.
+
+        Also called before training, when a failure wastes no work.
 
         Raises:
             UsageError: If it cannot be exported to ONNX.
@@ -77,7 +79,7 @@ def compute_device() -> torch.device:
 
 
 class ImageBackbone(Backbone):
-    """Any network of images: scales uint8 pixels to mean 0 and deviation 1, channels first, and calls it.
+    """An image network behind pixel scaling: uint8 to mean 0 and deviation 1.
 
     Args:
         network: Takes float32 (n, c, h, w), gives float32 (n, d).
@@ -119,7 +121,7 @@ class ImageBackbone(Backbone):
 
 
 class VectorBackbone(Backbone):
-    """Any network on given vectors, for instance a multi-layer perceptron on embeddings.
+    """A network on given vectors, such as a multi-layer perceptron on embeddings.
 
     Args:
         network: Takes float32 (n, d), gives float32 (n, e).

@@ -1,4 +1,4 @@
-"""A small convolutional network for images: trains from nothing in a minute on two cores."""
+"""A small convolutional network for images; trains in a minute on two cores."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ from torch import nn
 
 
 def small_cnn(channels: int, dim: int, width: int = 16) -> nn.Module:
-    """Three blocks of convolution, batch norm, ReLU and pooling; the mean over positions; a linear layer.
+    """Three blocks of convolution, batch norm, ReLU and pooling, then a linear layer.
+
+    The linear layer takes the mean over positions.
 
     Args:
         channels: Channels of the images.

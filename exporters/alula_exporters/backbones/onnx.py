@@ -1,7 +1,7 @@
-"""A backbone as an ONNX graph: what turns raw inputs into the ``vectors`` that an encoder's head reads.
+"""Export a backbone as an ONNX graph from raw inputs to ``vectors``.
 
-Unlike the heads, which are written node by node, a backbone is anybody's torch module, so it is traced. That can fail,
-and takes seconds: do it before training, not after.
+Unlike the heads, which are written node by node, a backbone is any torch module, so it is traced. Tracing takes seconds
+and can fail: do it before training, not after.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Front:
 
     Args:
         model: The ONNX graph from the raw inputs to ``vectors``, float32 (n, d).
-        about: The fields of `alula.encoders.EncoderInfo` that say what goes in: ``input``, and ``image_shape``, or
+        about: The fields of `alula.encoders.EncoderInfo` that describe the input: ``input``, and ``image_shape``, or
             ``max_tokens`` and the prompts.
         tokenizer: ``text``: JSON of the tokenizer (package ``tokenizers``).
         parity: Agreement of the graph with the torch module.
@@ -55,7 +55,7 @@ class Front:
 
     @property
     def output(self) -> str:
-        """What the head reads: ``vectors``, but ``features`` where vectors go in, which are kept as they are given."""
+        """Name of the head's input: ``vectors``, or ``features`` of given vectors."""
         return str(self.model.graph.output[0].name)
 
     @property
@@ -64,7 +64,7 @@ class Front:
         return int(self.model.graph.output[0].type.tensor_type.shape.dim[1].dim_value)
 
     def describe(self, info: EncoderInfo) -> EncoderInfo:
-        """What a file says of itself when its head is ``info``'s and it begins with this backbone."""
+        """The metadata of a file with this backbone before the head of ``info``."""
         return replace(info, **self.about, parity={**info.parity, **self.parity})
 
 
@@ -142,7 +142,7 @@ def _trace(module: nn.Module, example: Mapping[str, Tensor], axes: tuple[str, ..
 
 
 def _clean(model: onnx.ModelProto, example: Mapping[str, Tensor], axes: tuple[str, ...]) -> onnx.ModelProto:
-    """One flat graph of standard operators with the contract's names, and nothing that says where it was made."""
+    """Flatten to standard operators with the contract's names, without source paths."""
     model = inliner.inline_local_functions(model)
     graph = model.graph
     domains = sorted({node.domain for node in graph.node} - {"", "ai.onnx"})
@@ -168,7 +168,7 @@ def _clean(model: onnx.ModelProto, example: Mapping[str, Tensor], axes: tuple[st
 
 
 def _compare(model: onnx.ModelProto, module: nn.Module, example: Mapping[str, Tensor], axes: int) -> float:
-    """The largest difference on a larger and a smaller batch than the one that was traced, as a share."""
+    """The largest relative difference on batches of other sizes than the traced one."""
     smaller = {name: x[:1] if axes == 1 else x[:1, : max(1, x.shape[1] // 2)] for name, x in example.items()}
     larger = {name: x.repeat(*([2] * axes + [1] * (x.ndim - axes))) for name, x in example.items()}
     try:
@@ -194,7 +194,7 @@ def _cannot(reason: str) -> UsageError:
 
 
 def _first_line(error: Exception) -> str:
-    """The first line that says something; a heading is followed by what it announces."""
+    """The first line with content, and the line after it if it is a heading."""
     lines = [line.strip() for line in re.sub(r"\x1b\[[0-9;]*m", "", str(error)).split("\n") if line.strip()]
     count = 2 if lines and lines[0].endswith(":") else 1
     return " ".join(lines[:count]).rstrip(".:") or type(error).__name__
@@ -202,7 +202,7 @@ def _first_line(error: Exception) -> str:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without what torch has to say to its own developers, in three ways; an error still is one."""
+    """Silence torch's log messages, warnings and prints; errors are still raised."""
     loggers = {name: logging.getLogger(name) for name in ("torch.onnx", "torch.export", "torch.fx", "onnxscript")}
     levels = {name: logger.level for name, logger in loggers.items()}
     try:

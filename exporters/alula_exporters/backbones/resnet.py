@@ -1,4 +1,4 @@
-"""A residual network for small images (He et al., "Deep Residual Learning for Image Recognition", CVPR 2016)."""
+"""A residual network for small images (He et al., CVPR 2016)."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from torch.nn import functional
 
 
 class ResidualBlock(nn.Module):
-    """y = ReLU(F(x) + shortcut(x)) with two 3x3 convolutions in F (He et al., figure 2).
+    """y = ReLU(F(x) + shortcut(x)), two 3x3 convolutions in F (He et al., figure 2).
 
     Args:
         inputs: Channels of x.
@@ -32,7 +32,9 @@ class ResidualBlock(nn.Module):
 
 
 def small_resnet(channels: int, dim: int, width: int = 16, blocks: int = 2) -> nn.Module:
-    """The paper's network for small images (section 4.2): three groups of residual blocks; a linear layer on top.
+    """The paper's network for small images (section 4.2).
+
+    Three groups of residual blocks, then a linear layer.
 
     Args:
         channels: Channels of the images.

@@ -1,4 +1,4 @@
-"""Text backbones: sentence-transformers models, from tokens to one vector per text."""
+"""Text backbones: sentence-transformers models from tokens to one vector."""
 
 from __future__ import annotations
 
@@ -21,11 +21,13 @@ _ROW_PROMPTS = ("document", "passage", "corpus")  # the names that sentence-tran
 
 
 class TextBackbone(Backbone):
-    """Modules of a sentence-transformers model, from tokens to the embedding of a text; trained on rows' prompts.
+    """Modules of a sentence-transformers model, from tokens to a text's embedding.
+
+    Training uses the prompt of rows.
 
     Args:
         modules: Its modules, a transformer first.
-        token_types: Whether that reads token types, which are 0 for a single text.
+        token_types: True if the transformer reads token types, which are 0 for a single text.
         tokenizer: JSON of the package ``tokenizers``, with its padding token.
         max_tokens: Most tokens of a text, special ones counted.
         row_prompt: Put before the text of a row.
@@ -95,7 +97,7 @@ def load_text_backbone(folder: Path) -> TextBackbone:
     """Open a dense sentence-transformers model.
 
     Args:
-        folder: What ``SentenceTransformer.save_pretrained`` wrote.
+        folder: The folder that ``SentenceTransformer.save_pretrained`` wrote.
 
     Raises:
         UsageError: If the folder holds something else, or a model that cannot be part of an encoder file.
@@ -106,7 +108,9 @@ def load_text_backbone(folder: Path) -> TextBackbone:
 
 
 def open_checkpoint(folder: Path, kind: str) -> Any:
-    """Open a model that sentence-transformers saved, without the network and without running code from the folder.
+    """Open a saved sentence-transformers model, offline.
+
+    Runs no code from the folder.
 
     Args:
         folder: The model's folder.
@@ -170,7 +174,7 @@ def text_backbone(model: Any, modules: Sequence[nn.Module]) -> TextBackbone:
 
     Args:
         model: A ``SentenceTransformer`` or ``SparseEncoder``.
-        modules: Those of its modules that lead to the vectors, a ``Transformer`` first.
+        modules: The modules from tokens to the vectors, a ``Transformer`` first.
 
     Raises:
         UsageError: If its tokenizer cannot be put into a file.
@@ -189,7 +193,7 @@ def text_backbone(model: Any, modules: Sequence[nn.Module]) -> TextBackbone:
 
 
 def _tokenizer_json(tokenizer: Any) -> str:
-    """The tokenizer's own JSON, with the padding token in it (some models count positions by it)."""
+    """The tokenizer's JSON with its padding token, which can affect positions."""
     fast = getattr(tokenizer, "backend_tokenizer", None)
     if fast is None:
         raise UsageError(

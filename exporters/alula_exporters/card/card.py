@@ -160,7 +160,7 @@ def _collection_name(stem: str) -> str:
 
 
 def _command(info: EncoderInfo) -> Mapping[str, Any] | None:
-    """The options of the command that trained the file; None if they are missing or malformed."""
+    """Options of the command that trained the file; None if missing or malformed."""
     command = info.training.get("command")
     table = command.get(info.kind) if isinstance(command, Mapping) else None
     if not isinstance(table, Mapping) or not all(re.fullmatch(r"[\w-]+", key, re.ASCII) for key in table):
@@ -183,14 +183,14 @@ def _figures(training: Mapping[str, Any]) -> list[tuple[str, Any]]:
 
 
 def _quality(quality: Mapping[str, Any]) -> list[tuple[str, Any, str]]:
-    """Name, value and meaning of each figure of quality, 32-bit codes before 128-bit ones."""
+    """Name, value and meaning of each figure of quality, in numeric order."""
     figures = (pair for pair in quality.items() if pair[0] not in ("queries", "rows"))
     in_order = sorted(figures, key=lambda pair: [part.zfill(12) for part in re.split(r"(\d+)", pair[0])])
     return [(name, value, _meaning(name)) for name, value in in_order]
 
 
 def _meaning(figure: str) -> str:
-    """Explains ``recall@K in top N``, ``recall@K by B-bit codes`` and figures by label."""
+    """Explain a figure: recall in a top N, recall by codes, or quality by label."""
     if figure.startswith("recall@1 by label"):
         return "share of queries whose best row has their label; without re-ranking"
     if figure.startswith("mAP by label"):
@@ -239,7 +239,7 @@ def _cell(value: Any) -> str:
 
 
 def _markdown(value: Any) -> str:
-    """A string from the file as plain Markdown: an encoder file may come from a stranger."""
+    """Escape a string from the file for Markdown: its author may be a stranger."""
     return re.sub(r"([\\|<>\[\]*])", r"\\\1", _printable(str(value)))
 
 

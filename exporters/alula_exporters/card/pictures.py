@@ -1,4 +1,4 @@
-"""The pictures of a model card: first as plain data, drawn from what an encoder file says, then as PNG files."""
+"""Plots of a model card: as plain data from the metadata, then as PNG files."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Picture:
 
     Args:
         name: The file's name without its ending.
-        title: What it shows; also the text for who cannot see it.
+        title: Its caption, also the alternative text.
         x: Numbers along the horizontal axis.
         y: As many values; NaN leaves a gap.
         x_label: Name and unit of x.
@@ -55,10 +55,10 @@ class Picture:
 
 
 def pictures_of(info: EncoderInfo) -> list[Picture]:
-    """All that can be drawn of an encoder: its training curves and, for codes, the distortion of each length.
+    """Plots of an encoder: training curves and, for codes, distortion by length.
 
     Args:
-        info: What the encoder file says of itself.
+        info: The metadata of the encoder file.
     """
     found = list(_curve_pictures(info.training))
     distortion, variance = info.training.get("distortion"), info.training.get("variance")
@@ -101,7 +101,7 @@ def _curve_pictures(training: Mapping[str, Any]) -> Iterator[Picture]:
 
 
 def is_number(value: Any) -> TypeGuard[float]:
-    """Whether a value from a file is a number that can be drawn."""
+    """True if a value from a file is a number that can be drawn."""
     return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < float("inf")
 
 
@@ -110,7 +110,7 @@ def _slug(text: str) -> str:
 
 
 def can_draw() -> bool:
-    """Whether matplotlib is there for `draw`."""
+    """True if matplotlib is installed."""
     return find_spec("matplotlib") is not None
 
 
@@ -118,7 +118,7 @@ def draw(picture: Picture, path: Path) -> None:
     """Draw one picture as a PNG file.
 
     Args:
-        picture: What to draw.
+        picture: The plot to draw.
         path: The file to write, replaced if it exists.
 
     Raises:

@@ -1,4 +1,4 @@
-"""DRQ encoders: shared codebooks, one training run, every code length (Song et al., IJCAI 2019)."""
+"""DRQ encoders: one training for all code lengths (Song et al., IJCAI 2019)."""
 
 from alula_exporters.drq.config import DrqConfig
 from alula_exporters.drq.export import export_drq

@@ -12,11 +12,11 @@ from alula_exporters.choices import DrqLoss, Mode
 
 @dataclass(frozen=True)
 class DrqConfig:
-    """How a quantiser is trained.
+    """Options of a quantiser's training.
 
-    The ``mode`` says what the levels share. ``default``: codebooks, as many as a third of the numbers of one for each
-    level allows (two, for short vectors); later levels turn and scale one of them. ``linear``: the same, but later
-    levels map it by any matrix. ``paper``: one codebook and a scale per level, trained as published
+    The ``mode`` chooses the parameters that levels share. ``default``: codebooks, as many as a third of the numbers of
+    one for each level allows (two, for short vectors); later levels rotate and scale one of them. ``linear``: the
+    same, but later levels map it by any matrix. ``paper``: one codebook and a scale per level, trained as published
     (`alula_exporters.drq.paper.PaperStages`). ``separate``: nothing, a codebook per level (residual quantisation, RQ).
 
     Args:
@@ -70,7 +70,7 @@ class DrqConfig:
             raise UsageError(f"sign_bits is {self.sign_bits}; it must be a positive multiple of 8.")
 
     def recipe(self) -> dict[str, Any]:
-        """What the file says of its training: every option with the value that it took, without those unused."""
+        """The effective options for the encoder file, without unused ones."""
         effective = {**asdict(self), "learning_rate": self.rate}
         return {name: value for name, value in effective.items() if value is not None}
 
@@ -83,5 +83,5 @@ class DrqConfig:
 
     @property
     def trains_backbone(self) -> bool:
-        """Whether a backbone is trained with the quantiser: only labels can say where its vectors should go."""
+        """True if a backbone is trained with the quantiser, which needs labels."""
         return self.loss != "distortion" and not self.frozen

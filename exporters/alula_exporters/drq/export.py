@@ -1,4 +1,4 @@
-"""Export a quantiser to one ONNX file, and check that the file computes what the torch module does."""
+"""Export a quantiser to one ONNX file, and compare it with the torch module."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ MAX_ERROR = 1e-4  # of norms and tables, in units of the encoder's scale
 def export_drq(
     trained: Trained[Quantizer], path: Path, *, force: bool = False, opset: int | None = None
 ) -> EncoderInfo:
-    """Write a trained quantiser as an ``.onnx`` file (atomically), with its parity figures.
+    """Write a trained quantiser, atomically, as an ``.onnx`` file with parity figures.
 
     Args:
         trained: From `train_drq`.
@@ -38,7 +38,7 @@ def export_drq(
         opset: Version of the ONNX operator set, for an older onnxruntime; None for the newest.
 
     Returns:
-        What the file says of itself.
+        The metadata of the file.
 
     Raises:
         UsageError: If the file exists and ``force`` is not set, its folder is missing, or the backbone cannot be
@@ -71,7 +71,9 @@ def export_drq(
 
 @torch.no_grad()
 def build_graph(model: Quantizer, beam: int, front: Front | None = None) -> GraphBuilder:
-    """The graph of a quantiser: codes, prefix norms and sign bits of rows; look-up tables and sign bits of queries.
+    """Build the graph of a quantiser.
+
+    Its outputs are codes, prefix norms and sign bits of rows, and look-up tables and sign bits of queries.
 
     Args:
         model: The quantiser.
@@ -120,7 +122,7 @@ _FLOAT = 1
 
 
 def _add_beam_search(graph: GraphBuilder, prepared: str, levels: list[str], dim: int, beam: int) -> list[str]:
-    """The nodes of `Quantizer.encode`: one int64 (n, 1) tensor of codeword numbers for each level."""
+    """Nodes of `Quantizer.encode`: codeword numbers, int64 (n, 1) for each level."""
     minus_two = graph.constant(np.float32(-2))
     count = graph.constant(np.int64(CODEWORDS))
     axis = graph.constant(np.array([1], np.int64))
@@ -167,7 +169,7 @@ def _add_signs(graph: GraphBuilder, vectors: str, model: Quantizer) -> str:
 
 @torch.no_grad()
 def _parity(model: Quantizer, encoder: DrqEncoder, vectors: F32, features: F32, beam: int) -> dict[str, Any]:
-    """Compare the file with the module: equal quantisation error is required, not equal codes.
+    """Compare file and module: equal quantisation error, not equal codes, is required.
 
     Once nothing is left to code, any codeword near 0 serves, so later levels may differ between the two.
     """
@@ -210,7 +212,7 @@ def _squared_error(prepared: Tensor, x_hat: Tensor) -> float:
 
 
 def _same_signs(model: Quantizer, vectors: Tensor, packed: npt.NDArray[np.uint8]) -> float:
-    """Share of the file's sign bits that agree; a projection that is 0 up to rounding may have either sign."""
+    """Share of equal sign bits; a projection of 0 up to rounding may have either."""
     projections = model.project(vectors)
     found = torch.from_numpy(np.unpackbits(packed, axis=1)).bool()
     return float(((found == (projections > 0)) | (projections.abs() <= ROUNDING)).float().mean())

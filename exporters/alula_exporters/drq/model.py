@@ -1,4 +1,4 @@
-"""Quantisers: codes, their prefixes and look-up tables; and the recurrent one, whose levels turn few codebooks."""
+"""Quantisers: codes, prefixes and look-up tables; the recurrent quantiser."""
 
 from __future__ import annotations
 
@@ -20,7 +20,9 @@ _CHUNK = 4_096
 
 
 class Quantizer(nn.Module, ABC):
-    """x_hat_t = sum_{s <= t} c_s[b_s]: one codeword of every level is added up, so every prefix of a code is a code.
+    """x_hat_t = sum_{s <= t} c_s[b_s]: sums a codeword per level.
+
+    So every prefix of a code is a code.
 
     Args:
         input_dim: Length d of a vector.
@@ -56,11 +58,11 @@ class Quantizer(nn.Module, ABC):
         """Every level's codewords as they are added up, float32 (M, 256, d)."""
 
     def inner(self, prepared: Tensor) -> Tensor:
-        """Rows in the space in which they are compared with `inner_codewords`, float32 (n, r) of (n, d)."""
+        """Rows, float32 (n, r) of (n, d), in the space of `inner_codewords`."""
         return prepared
 
     def inner_codewords(self) -> Tensor:
-        """Codewords, float32 (M, 256, r), that order codes by distance as `codewords` do, with fewer numbers."""
+        """Codewords for the search, float32 (M, 256, r); same order of codes by distance."""
         return self.codewords()
 
     def constrain(self) -> None:
@@ -68,15 +70,15 @@ class Quantizer(nn.Module, ABC):
 
     @property
     def parameter_count(self) -> int:
-        """How many numbers are trained."""
+        """Number of trained parameters."""
         return sum(parameter.numel() for parameter in self.parameters())
 
     def prepare(self, vectors: Tensor) -> Tensor:
-        """What is quantised, float32 (n, d): the direction for COSINE, x / scale for IP and L2."""
+        """Rows to quantise, float32 (n, d): directions for COSINE, else x / scale."""
         return unit_rows(vectors)[0] if self.metric == "COSINE" else vectors / self.scale
 
     def encode(self, prepared: Tensor, beam: int) -> Tensor:
-        """Codes by beam search, int64 (n, M), of prepared rows float32 (n, d); see `find_codes`."""
+        """Codes, int64 (n, M), of prepared rows float32 (n, d); see `find_codes`."""
         return find_codes(self.inner(prepared), self.inner_codewords(), beam)
 
     def forward(self, codes: Tensor) -> Tensor:
@@ -88,16 +90,18 @@ class Quantizer(nn.Module, ABC):
         return self.project(reconstruction) > 0
 
     def project(self, vectors: Tensor) -> Tensor:
-        """Projections that sign bits are taken of, R (x / |x| - mean), float32 (n, S) of (n, d)."""
+        """Projections for sign bits, R (x / |x| - mean), float32 (n, S) of (n, d)."""
         return (unit_rows(vectors)[0] - self.direction_mean) @ self.projection.T
 
     def tables(self, prepared: Tensor) -> Tensor:
-        """Look-up tables, float32 (n, M, 256): inner products of prepared queries with the scaled codewords."""
+        """Inner products of prepared queries with the codewords, float32 (n, M, 256)."""
         return torch.einsum("nd,mkd->nmk", prepared, self.codewords())
 
 
 class RecurrentQuantizer(Quantizer):
-    """c_t = C_t E for the first K levels, then c_t = (C_k R_t) E: few codebooks, turned anew (Song et al., IJCAI 2019).
+    """c_t = C_t E for t <= K, then c_t = (C_k R_t) E (Song et al., IJCAI 2019).
+
+    Few codebooks, which later levels rotate.
 
     The paper's recurrent quantization block shares one codebook among all levels and learns one scalar for each. Three
     things differ here, and none costs anything at search, for look-up tables stay as they are. There are as many
@@ -154,7 +158,7 @@ class RecurrentQuantizer(Quantizer):
         return len(self.log_scales)
 
     def codewords(self) -> Tensor:
-        """Every level's codewords in the vectors' own axes, float32 (M, 256, d); the first level's hold the mean."""
+        """Codewords in the vectors' axes, float32 (M, 256, d); level 1 includes the mean."""
         words = self.inner_codewords()
         words = words if self.axes is None else words @ self.axes
         return torch.cat([words[:1] + self.offset, words[1:]])
@@ -174,31 +178,31 @@ class RecurrentQuantizer(Quantizer):
 
     @torch.no_grad()
     def constrain(self) -> None:
-        """One Newton-Schulz step towards the nearest orthogonal matrices: exact enough after each small update."""
+        """Take one Newton-Schulz step towards the nearest orthogonal matrices."""
         turns = self.maps
         turns.copy_(1.5 * turns - 0.5 * turns @ turns.transpose(-1, -2) @ turns)
 
 
 class LinearQuantizer(RecurrentQuantizer):
-    """As `RecurrentQuantizer`, with as many parameters, but the blocks of R_t may be any matrices."""
+    """A `RecurrentQuantizer` whose blocks of R_t may be any matrices."""
 
     def constrain(self) -> None:
         """Nothing: a linear map may be any."""
 
 
 def nearest(residual: Tensor, codewords: Tensor) -> Tensor:
-    """Number of the codeword nearest in L2, int64 (n,), for residuals float32 (n, d) and codewords (256, d)."""
+    """Nearest codeword in L2, int64 (n,), of residuals (n, d) and codewords (256, d)."""
     return torch.addmm(codewords.square().sum(1), residual, codewords.T, alpha=-2).argmin(1)
 
 
 @torch.no_grad()
 def find_codes(rows: Tensor, codewords: Tensor, beam: int) -> Tensor:
-    """Codes by beam search: at every level the ``beam`` best prefixes go on; the nearest in the end wins.
+    """Search codes: levels keep the ``beam`` best prefixes; the nearest code wins.
 
     Args:
         rows: float32 (n, d).
         codewords: float32 (M, 256, d).
-        beam: How many prefixes are kept; 1 is greedy: the nearest codeword to what the levels before left over.
+        beam: Number of prefixes kept; 1 is greedy: the nearest codeword to the residual of the levels before.
 
     Returns:
         int64 (n, M).
@@ -223,7 +227,7 @@ def reconstruct(codes: Tensor, codewords: Tensor) -> Tensor:
 
 
 def pack_signs(signs: Tensor) -> Tensor:
-    """Pack bits as numpy.packbits does, most significant first: bool (n, S) to uint8 (n, S / 8)."""
+    """Pack bits, most significant first: bool (n, S) to uint8 (n, S / 8)."""
     weights = 2 ** torch.arange(7, -1, -1)
     return (signs.view(len(signs), -1, 8) * weights).sum(2).to(torch.uint8)
 

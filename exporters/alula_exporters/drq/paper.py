@@ -1,4 +1,4 @@
-"""The paper's own training: soft and hard codes, in stages (Song et al., IJCAI 2019)."""
+"""The paper's training: soft and hard codes, in stages (Song et al., IJCAI 2019)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _JOINT_WEIGHT = 0.1
 
 
 class PaperStages:
-    """The losses and stages of the authors' published code, for one shared codebook and a scalar per level.
+    """Losses and stages of the authors' code: one shared codebook, a scalar per level.
 
     With hard_t and soft_t the reconstructions by the first t levels, E_t^H and E_t^S their distortions:
 
@@ -37,7 +37,7 @@ class PaperStages:
         self._steps = steps
 
     def loss(self, rows: Tensor, codewords: Tensor, number: int) -> tuple[Tensor, Tensor]:
-        """The loss of a step, and the hard distortion of the longest code that it trains; scalars.
+        """Loss of a step, and hard distortion of its longest code; scalars.
 
         Args:
             rows: float32 (n, d).
@@ -54,7 +54,7 @@ class PaperStages:
 
 
 def reconstructions(rows: Tensor, codewords: Tensor) -> tuple[Tensor, Tensor]:
-    """Hard and soft reconstructions of every prefix, float32 (n, M, d) each; see `PaperStages`.
+    """Hard and soft reconstructions of all prefixes, float32 (n, M, d) each.
 
     Args:
         rows: float32 (n, d).

@@ -15,7 +15,7 @@ int8_head = False  # a code is decided by exact sums over codewords
 
 
 def summary(info: EncoderInfo) -> list[tuple[str, str]]:
-    """Names and values to print after training: the codes, and the variance that they keep."""
+    """Names and values to print after training: the codes, and the variance kept."""
     distortion, variance = info.training["distortion"], info.training["variance"]
     shown = [level for level in _SHOWN_LEVELS if level < info.levels] + [info.levels]
     kept = ", ".join(f"{1 - distortion[level - 1] / variance:.1%} at {8 * level} bits" for level in shown)

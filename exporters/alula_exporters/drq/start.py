@@ -1,4 +1,4 @@
-"""Where a quantiser starts: k-means on the residuals of all levels."""
+"""Initialise a quantiser: k-means on the residuals of all levels."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def start_from_data(
         model: The quantiser; changed in place.
         prepared: float32 (n, d), n >= 256.
         generator: Source of randomness.
-        progress: Told about every step.
+        progress: Called after every step.
     """
     rows = prepared[torch.randperm(len(prepared), generator=generator)[:_ROWS]]
     if isinstance(model, RecurrentQuantizer):
@@ -70,7 +70,7 @@ def _start_recurrent(model: RecurrentQuantizer, rows: Tensor, generator: torch.G
 
 
 def _start_paper(model: PaperQuantizer, rows: Tensor, generator: torch.Generator, progress: Progress) -> None:
-    """Codebook and scales, as for the recurrent quantiser but in the same axes at every level and without a mean."""
+    """Codebook and scales, in the same axes at every level and without a mean."""
     total = model.levels + _ROUNDS + 1
     pool, scales = [], torch.ones(model.levels)
     for level, (residual, _) in enumerate(_residual_quantizer(rows, model.levels, generator)):
@@ -106,7 +106,7 @@ def _start_separate(model: SeparateQuantizer, rows: Tensor, generator: torch.Gen
 
 
 def _residual_quantizer(rows: Tensor, levels: int, generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
-    """For each level what the levels before left over, float32 (n, d), and k-means of it, float32 (256, d)."""
+    """For each level its residuals, float32 (n, d), and k-means of them, (256, d)."""
     residual = rows
     for _ in range(levels):
         words = k_means(residual, generator)
@@ -115,13 +115,13 @@ def _residual_quantizer(rows: Tensor, levels: int, generator: torch.Generator) -
 
 
 def _shared_codebook(pool: list[Tensor], generator: torch.Generator) -> Tensor:
-    """k-means, float32 (256, d), of all levels' residuals of unit scale, float32 (n, d) each."""
+    """k-means, float32 (256, d), of all levels' residuals, scaled to unit size."""
     pooled = torch.cat(pool)
     return k_means(pooled[torch.randperm(len(pooled), generator=generator)[: 2 * _ROWS]], generator)
 
 
 def k_means(points: Tensor, generator: torch.Generator) -> Tensor:
-    """Lloyd's k-means: 256 centres, float32 (256, d), of points float32 (n, d); an empty centre moves to a point."""
+    """Lloyd's k-means, float32 (256, d) of (n, d); an empty centre moves to a point."""
     centres = points[torch.randperm(len(points), generator=generator)[:CODEWORDS]].clone()
     for _ in range(_ITERATIONS):
         codes = nearest(points, centres)

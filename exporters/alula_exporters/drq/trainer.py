@@ -51,15 +51,15 @@ def train_drq(
     progress: Progress = silent,
     checkpoint: Checkpoint | None = None,
 ) -> Trained[Quantizer]:
-    """Train a quantiser (Song et al., IJCAI 2019) on the distortion of all its prefixes.
+    """Train a quantiser on the distortion of all prefixes (Song et al., IJCAI 2019).
 
     Args:
         data: The rows: vectors, or what the backbone takes; with labels for a loss that needs them.
-        config: How.
+        config: Options of the training.
         backbone: The network under the quantiser, with weights to start from; None where vectors are given. It is
             trained with the quantiser, in place, when the loss uses labels and ``config.frozen`` is not set.
-        progress: Told about every step.
-        checkpoint: Where to go on from, and to write to.
+        progress: Called after every step.
+        checkpoint: Checkpoint to resume from and to write to.
 
     Returns:
         The quantiser, its training summary (distortion of each prefix, recall by code distance on held-out queries)
@@ -67,13 +67,13 @@ def train_drq(
 
     Raises:
         DataError: If the rows cannot be learned from (fewer than 256 differ, no labels for a loss that needs them).
-        UsageError: If there is nothing that labels could teach.
+        UsageError: If the loss uses labels and no backbone can learn from them.
         AlulaError: If training diverges.
     """
     if config.loss != "distortion" and (backbone is None or config.frozen):
         raise UsageError(
-            f"The loss {config.loss} teaches a backbone, and there is none to train: a quantiser keeps vectors as they "
-            "are. Give a backbone that is not frozen, or leave the loss out."
+            f"The loss {config.loss} trains a backbone, and there is no trainable one. Give a backbone that is not "
+            "frozen, or leave out the loss."
         )
     with reproducible(config.seed) as generator:
         source = Source(data, backbone, trainable=config.trains_backbone)
@@ -173,7 +173,7 @@ def _optimise(
 def _early_stopping(
     modules: nn.Module, model: Quantizer, source: Source, config: DrqConfig, every: int
 ) -> EarlyStopping | None:
-    """Stop on the validation rows' recall by code distance, measured after every epoch."""
+    """Stop on validation recall by code distance, measured after every epoch."""
     if config.patience is None:
         return None
 
@@ -186,7 +186,7 @@ def _early_stopping(
 
 
 def _scores(model: Quantizer, queries: Tensor, rows: Tensor, config: DrqConfig) -> Tensor:
-    """Similarities by code distance, float32 (m, n), of vectors (m, d) and (n, d): larger is nearer."""
+    """Similarities by code distance, float32 (m, n); larger is nearer."""
     x_hat = model(model.encode(model.prepare(rows), config.beam))[:, -1]
     return _similarity(model.prepare(queries), x_hat, config.metric)
 
@@ -208,7 +208,7 @@ def _set_signs(model: Quantizer, rows: Tensor, generator: torch.Generator) -> No
 def _judge(
     model: Quantizer, source: Source, vectors: Tensor, config: DrqConfig, generator: torch.Generator
 ) -> dict[str, Any]:
-    """The figures that the file carries: distortion of each prefix, and recall by code distance alone."""
+    """Figures for the file: distortion of each prefix, recall by code distance."""
     picked = torch.randperm(len(vectors), generator=generator)[:ROWS]
     sample, held_out = vectors[picked], source.held_out_rows()
     prepared, queries = model.prepare(sample), model.prepare(held_out)

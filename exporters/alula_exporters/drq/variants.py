@@ -1,4 +1,4 @@
-"""The paper's own quantiser and the baseline that it compares with: fewer and more parameters than the default's."""
+"""The paper's quantiser and its baseline: fewer and more parameters."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from alula_exporters.drq.model import CODEWORDS, LinearQuantizer, Quantizer, Rec
 
 
 class PaperQuantizer(Quantizer):
-    """c_t = v_t C: the paper's own parameters, one codebook and one scalar per level (IJCAI 2019).
+    """c_t = v_t C: one codebook and one scalar per level (Song et al., IJCAI 2019).
 
     Args:
         input_dim: Length d of a vector.
@@ -50,7 +50,7 @@ class PaperQuantizer(Quantizer):
 
 
 class SeparateQuantizer(Quantizer):
-    """c_t = C_t: a codebook of its own for every level, plain residual quantisation (the paper's baseline).
+    """c_t = C_t: one codebook per level, residual quantisation (the paper's baseline).
 
     Args:
         input_dim: Length d of a vector.

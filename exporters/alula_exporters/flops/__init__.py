@@ -1,4 +1,4 @@
-"""FLOPS encoders: sparse rows with a bounded search cost (Paria et al., ICLR 2020)."""
+"""FLOPS encoders: sparse rows of bounded search cost (Paria et al., ICLR 2020)."""
 
 from alula_exporters.flops.config import FlopsConfig
 from alula_exporters.flops.export import export_flops

@@ -1,4 +1,4 @@
-"""How a sparse encoder is trained: the variant, its sizes and its budget, checked before anything is read."""
+"""Options of a sparse encoder's training, checked before any data is read."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ _MARGIN = 1.12  # over the floor: the cheapest that costs no recall worth mentio
 
 @dataclass(frozen=True)
 class FlopsConfig:
-    """How a sparse encoder is trained.
+    """Options of a sparse encoder's training.
 
-    What sets the number of non-zeros is the ``activation``. ``top-k`` keeps ``nnz`` in every row, and the regulariser
+    The ``activation`` sets the number of non-zeros. ``top-k`` keeps ``nnz`` in every row, and the regulariser
     only spreads them. With ``relu`` and ``soft-threshold`` (the paper's) the regulariser alone makes rows sparse, so
     their length varies: its weight follows from one of ``flops``, ``nnz`` (the mean) and ``weight``.
 
@@ -38,8 +38,8 @@ class FlopsConfig:
         weight: lambda of the regulariser in the place of a budget: it grows as the paper's quadratic ramp to this.
         ramp: Steps that lambda grows for; None for half of them. Only with ``weight``.
         steps: Optimiser steps.
-        anchors: Rows per step that are compared ...
-        batch: ... with so many other rows.
+        anchors: Rows per step that are compared with ``batch`` others.
+        batch: Other rows per step.
         temperature: Of the teacher's softmax.
         learning_rate: Adam's.
         warm_up: Steps of linear warm-up, before a cosine decay.
@@ -105,7 +105,7 @@ class FlopsConfig:
             self._check_budget(self.budget)
 
     def _check_weight(self) -> None:
-        """At most one thing sets the regulariser's weight, and there is a regulariser for it."""
+        """Allow one option to set the regulariser's weight, and only with a regulariser."""
         budgets = ("flops",) if self.activation == "top-k" else ("flops", "nnz")
         given = [name for name in (*budgets, "weight") if getattr(self, name) is not None]
         if self.regulariser == "none" and (given or self.ramp is not None):
@@ -153,7 +153,7 @@ class FlopsConfig:
 
     @property
     def trains_backbone(self) -> bool:
-        """Whether a backbone is trained with the head: only labels can say where its vectors should go."""
+        """True if a backbone is trained with the head, which needs labels."""
         return self.loss != "distillation" and not self.frozen
 
     @property
@@ -172,7 +172,7 @@ class FlopsConfig:
 
     @property
     def expected_nnz(self) -> float:
-        """About how many non-zeros a row will have, where the regulariser decides; training starts there."""
+        """Approximate mean non-zeros of a row with a regulariser; training starts there."""
         if self.budget is None:
             mean = float(_NNZ)
         elif self.budget_unit == "nnz":
@@ -183,12 +183,12 @@ class FlopsConfig:
 
     @property
     def budget_unit(self) -> Literal["flops", "nnz"]:
-        """What the budget is in: F, or mean non-zeros."""
+        """Unit of the budget: F, or mean non-zeros."""
         return "nnz" if self.activation != "top-k" and self.nnz is not None else "flops"
 
     @property
     def budget(self) -> float | None:
-        """The F or the mean non-zeros that training aims at; None where ``weight`` or no regulariser is used."""
+        """Target F or mean non-zeros; None with ``weight`` or without a regulariser."""
         if self.weight is not None or self.regulariser == "none":
             return None
         if self.budget_unit == "nnz":
@@ -199,7 +199,7 @@ class FlopsConfig:
 
     @property
     def floor(self) -> float:
-        """The least budget in reach: k^2 / D for top-k; otherwise that of rows of one non-zero, evenly spread."""
+        """The least possible budget: k^2 / D for top-k, else that of one-non-zero rows."""
         if self.budget_unit == "nnz":
             return 1.0
         return flops_floor(self.sparse_dims, self.row_limit if self.activation == "top-k" else 1)
@@ -210,7 +210,7 @@ class FlopsConfig:
         return max(1, self.steps // 2) if self.ramp is None else self.ramp
 
     def recipe(self) -> dict[str, Any]:
-        """What the file says of its training: every option with the value that it took, without those unused."""
+        """The effective options for the encoder file, without unused ones."""
         effective = {
             **asdict(self),
             "nnz": self.row_limit if self.activation == "top-k" else self.nnz,

@@ -1,4 +1,4 @@
-"""What a search costs: FLOPs of a pair of rows, counted on data, and the least they can be."""
+"""Search cost: FLOPs of a pair of rows, counted on data, and their lower bound."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from torch import Tensor
 
 
 def expected_flops(counts: Tensor, rows: int) -> float:
-    """F = sum_j p_j^2: multiplications that a pair of rows costs (Paria et al., ICLR 2020).
+    """F = sum_j p_j^2: multiplications per pair of rows (Paria et al., ICLR 2020).
 
     p_j is the probability that dimension j is not zero. The plain estimate is too high by about nnz / n; this one,
     sum_j (n p_j^2 - p_j) / (n - 1), is unbiased: it is the mean over all pairs of *different* rows.
 
     Args:
         counts: (D,): in how many rows each dimension is not zero.
-        rows: How many rows were counted, n >= 2.
+        rows: Number of counted rows, n >= 2.
     """
     counts = counts.double()
     return float((counts * (counts - 1)).sum() / (rows * (rows - 1)))
 
 
 def flops_floor(dim: int, nnz: int) -> float:
-    """The least F of an encoder that always keeps ``nnz`` of ``dim`` dimensions: nnz^2 / dim, all used alike."""
+    """The least F with ``nnz`` of ``dim`` dimensions per row: nnz^2 / dim."""
     return nnz * nnz / dim
 
 
@@ -39,7 +39,7 @@ def count_dims(weights: Tensor, dims: Tensor, dim: int) -> Tensor:
 
 
 class Spread:
-    """How the non-zeros of a training run's batches lie over the dimensions, beside what they cost.
+    """Distribution of a training run's non-zeros over the dimensions.
 
     Args:
         dim: Number of sparse dimensions D.
@@ -52,7 +52,7 @@ class Spread:
         self._batches = 0
 
     def figures(self, counts: Tensor, rows: int) -> dict[str, float]:
-        """Mean non-zeros, R_sub = F D / nnz^2 (1 when all dimensions are used alike), and dead dimensions.
+        """Mean non-zeros, R_sub = F D / nnz^2 (1: all used alike), dead dimensions.
 
         Args:
             counts: int64 (D,): in how many rows of the batch each dimension is not zero.

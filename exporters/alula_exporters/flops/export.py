@@ -1,4 +1,4 @@
-"""Export a sparse encoder to one ONNX file, and check that the file computes what the torch module does."""
+"""Export a sparse encoder to one ONNX file, and compare it with the torch module."""
 
 from __future__ import annotations
 
@@ -26,7 +26,9 @@ MAX_WEIGHT_ERROR = 1e-4
 def export_flops(
     trained: Trained[SparseEncoder], path: Path, *, force: bool = False, opset: int | None = None
 ) -> EncoderInfo:
-    """Write a trained sparse encoder as an ``.onnx`` file (atomically), with its parity figures.
+    """Write a trained sparse encoder, atomically, as an ``.onnx`` file.
+
+    The file includes its parity figures.
 
     Args:
         trained: From `train_flops`.
@@ -35,7 +37,7 @@ def export_flops(
         opset: Version of the ONNX operator set, for an older onnxruntime; None for the newest.
 
     Returns:
-        What the file says of itself.
+        The metadata of the file.
 
     Raises:
         UsageError: If the file exists and ``force`` is not set, its folder is missing, or the backbone cannot be
@@ -65,7 +67,10 @@ def export_flops(
 
 
 def build_graph(model: SparseEncoder, front: Front | None = None) -> GraphBuilder:
-    """The graph of `SparseEncoder.forward`, with its non-zeros in COO order (row by row, heaviest first)."""
+    """Build the graph of `SparseEncoder.forward`.
+
+    Non-zeros are in COO order, row by row, heaviest first.
+    """
     graph = GraphBuilder("flops", model.weight.shape[1], front)
     prepared, lengths = add_unit_rows(graph, graph.vectors)
     if model.sees_lengths:
@@ -134,7 +139,7 @@ def _parity(model: SparseEncoder, encoder: FlopsEncoder, vectors: F32, features:
 
 
 def _is_tie(expected: sp.csr_array, found: sp.csr_array) -> bool:
-    """Whether two rows, float32 (1, D), differ only in which of some equally heavy dimensions they keep."""
+    """True if two rows, float32 (1, D), differ only in equally heavy dimensions."""
     alone = abs(expected - found)
     alone.data[alone.data <= MAX_WEIGHT_ERROR] = 0
     alone.eliminate_zeros()

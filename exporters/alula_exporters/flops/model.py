@@ -1,4 +1,4 @@
-"""The sparse encoder: a linear head, its largest k outputs, ReLU, unit length (Paria et al., ICLR 2020)."""
+"""The sparse encoder: linear head, top k, ReLU, unit length (ICLR 2020)."""
 
 from __future__ import annotations
 
@@ -31,9 +31,10 @@ class SparseEncoder(nn.Module):
       s(a).s(c) = a.c + sum_{j: a_j c_j < 0} |a_j c_j|, so a dimension where the signs differ counts as 0 and not as
       a penalty; without such dimensions the two are equal. Training uses s(a), so it learns what Milvus computes.
 
-    What x' is depends on the metric: the direction x/|x|, but x/scale for L2 with ``top-k`` (with the other activations
-    a short row would reach no threshold). For IP and L2 the sparse row is then multiplied by (|x|/scale)^p, with p
-    chosen on the data: over 1 for IP, because sparse rows overlap less than their vectors do and a long row must be
+    The input x' depends on the metric: the direction x/|x|, but x/scale for L2 with ``top-k`` (with the other
+    activations a short row would reach no threshold). For IP and L2 the sparse row is then multiplied by
+    (|x|/scale)^p, with
+    p chosen on the data: over 1 for IP, because sparse rows overlap less than their vectors do and a long row must be
     found from further away (GloVe, F = .27: share of the true top 10 in the sparse top 500 .63 with p = 1, .88 with
     3.5); under 0 for L2, where a short row is nearer at the same angle (.80 with 0, .85 with -2.5).
 
@@ -78,7 +79,7 @@ class SparseEncoder(nn.Module):
         return self.weight.shape[0] * (2 if self.activation == "soft-threshold" else 1)
 
     def prepare(self, vectors: Tensor) -> tuple[Tensor, Tensor]:
-        """What the head sees, float32 (n, d), and the lengths |x|/scale, float32 (n, 1) (1 for COSINE)."""
+        """Input of the head, float32 (n, d), and lengths |x|/scale, float32 (n, 1)."""
         directions, lengths = unit_rows(vectors)
         if self.metric == "COSINE":
             return directions, torch.ones_like(lengths)
@@ -86,7 +87,7 @@ class SparseEncoder(nn.Module):
 
     @property
     def sees_lengths(self) -> bool:
-        """Whether the head sees x/scale and not the direction."""
+        """True if the head takes x/scale and not the direction."""
         return self.metric == "L2" and self.activation == "top-k"
 
     @property
@@ -95,7 +96,7 @@ class SparseEncoder(nn.Module):
         return TINY if self.metric == "IP" else 0.25
 
     def multipliers(self, lengths: Tensor) -> Tensor:
-        """What the sparse rows are multiplied by, float32 (n, 1): never 0, because an empty row would not be found."""
+        """Factors of the sparse rows, float32 (n, 1): never 0, so that rows are found."""
         if self.metric == "COSINE":
             return lengths
         return lengths.clamp(self.shortest, LONGEST).pow(self.length_power).clamp_min(TINY)
@@ -127,7 +128,7 @@ class SparseEncoder(nn.Module):
         return torch.cat([outputs - thresholds, -outputs - thresholds], dim=1)
 
     def forward(self, vectors: Tensor) -> tuple[Tensor, Tensor]:
-        """Encode vectors, float32 (n, d), to weights float32 (n, k) and dimensions int64 (n, k).
+        """Encode vectors, float32 (n, d), to weights and dimensions (n, k).
 
         Weights of 0 are padding: they are not part of the sparse row.
         """

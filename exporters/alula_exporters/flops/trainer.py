@@ -1,4 +1,4 @@
-"""Train a sparse encoder to a requested search cost, on exact similarities or on labels."""
+"""Train a sparse encoder to a requested search cost."""
 
 from __future__ import annotations
 
@@ -56,11 +56,11 @@ def train_flops(
 
     Args:
         data: The rows: vectors, or what the backbone takes; with labels for a loss that needs them.
-        config: How.
+        config: Options of the training.
         backbone: The network under the head, with weights to start from; None where vectors are given. It is trained
             with the head, in place, when the loss uses labels and ``config.frozen`` is not set.
-        progress: Told about every step.
-        checkpoint: Where to go on from, and to write to.
+        progress: Called after every step.
+        checkpoint: Checkpoint to resume from and to write to.
 
     Returns:
         The encoder, its training summary (requested and achieved F, dead dimensions, recall on held-out queries) and
@@ -183,7 +183,7 @@ def _optimise(
 
 
 class _Distillation(nn.Module):
-    """Distils the exact similarities of random rows: the first of a batch are queries, the others are searched."""
+    """Distils exact similarities of random rows: queries first, then searched rows."""
 
     def __init__(self, model: SparseEncoder, rows: int, config: FlopsConfig, generator: torch.Generator) -> None:
         super().__init__()
@@ -208,7 +208,7 @@ class _Distillation(nn.Module):
 
 
 class _WithLabels(nn.Module):
-    """A label loss on sparse rows of unit length, in batches in which every row has others of its label."""
+    """A label loss on unit-length sparse rows, in balanced batches."""
 
     def __init__(
         self, loss: LabelLoss, dim: int, data: TrainingData, config: FlopsConfig, generator: torch.Generator
@@ -239,7 +239,7 @@ def _objective(
 def _early_stopping(
     modules: nn.Module, model: SparseEncoder, source: Source, config: FlopsConfig
 ) -> EarlyStopping | None:
-    """Stop on the validation rows' recall, measured once the budget's target no longer moves."""
+    """Stop on validation recall, measured once the budget's target is constant."""
     if config.patience is None:
         return None
     every = max(1, config.steps // _MEASUREMENTS)
@@ -283,7 +283,7 @@ def _meet_budget(
 
 
 def _count(model: SparseEncoder, rows: Tensor) -> tuple[Tensor, int]:
-    """In how many rows each dimension is used, int64 (dim,), and how many rows are as long as a row may be."""
+    """Number of rows that use each dimension, int64 (dim,), and of full rows."""
     counts, full = torch.zeros(model.dim, dtype=torch.int64), 0
     for chunk in torch.split(rows, _CHUNK):
         weights, dims = model(chunk)
@@ -298,7 +298,7 @@ def _cost(counts: Tensor, rows: int, config: FlopsConfig) -> float:
 
 @torch.no_grad()
 def _choose_length_power(model: SparseEncoder, rows: Tensor, generator: torch.Generator) -> None:
-    """Set p to what finds most true neighbours of training rows; distillation on random rows hardly sees it."""
+    """Set p to the best recall on training rows; distillation is insensitive to p."""
     picked = rows[torch.randperm(len(rows), generator=generator)[: QUERIES + ROWS]]
     queries, others = picked[:QUERIES], picked[QUERIES:]
     truth = exact_neighbours(queries, others, model.metric)
@@ -310,7 +310,7 @@ def _choose_length_power(model: SparseEncoder, rows: Tensor, generator: torch.Ge
 
 
 def _scores(model: SparseEncoder, queries: Tensor, rows: Tensor) -> Tensor:
-    """Inner products of sparse rows, float32 (m, n), of queries (m, d) and rows (n, d)."""
+    """Inner products of sparse rows, float32 (m, n)."""
     sparse = model.dense(*model(queries))
     return torch.cat([sparse @ model.dense(*model(chunk)).T for chunk in torch.split(rows, _CHUNK)], dim=1)
 
@@ -319,7 +319,7 @@ def _scores(model: SparseEncoder, queries: Tensor, rows: Tensor) -> Tensor:
 def _judge(
     model: SparseEncoder, source: Source, rows: Tensor, config: FlopsConfig, generator: torch.Generator
 ) -> dict[str, Any]:
-    """The figures that the file carries: F and its spread over the dimensions, and recall on held-out queries."""
+    """Figures for the file: F, its spread, and recall on held-out queries."""
     picked = torch.randperm(len(rows), generator=generator)[:_COUNTED_ROWS]
     sample = rows[picked]
     counts, full = _count(model, sample)

@@ -1,4 +1,4 @@
-"""The regulariser's weight lambda during training: a closed loop on a budget, or the paper's quadratic ramp."""
+"""Weight lambda of the regulariser: closed loop on a budget, or quadratic ramp."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 
 class RegulariserWeight(Protocol):
-    """What the trainer asks for lambda at every step.
+    """Source of lambda at every step.
 
     Attributes:
         mean: Running mean of the costs that were seen.
@@ -16,7 +16,7 @@ class RegulariserWeight(Protocol):
     mean: float
 
     def weight(self, cost: float) -> float:
-        """Take the cost of the current batch (FLOPs or mean non-zeros), return lambda for it."""
+        """Update with the cost of the current batch; returns lambda."""
 
     def state_dict(self) -> dict[str, Any]:
         """Numbers that a checkpoint keeps."""
@@ -38,7 +38,7 @@ class _Resumable:
 
 
 class FlopsController(_Resumable):
-    """Sets lambda so that a cost ends at what was asked for (a closed loop on log lambda).
+    """Controls log lambda in a closed loop until the cost reaches the budget.
 
     The cost is F, or the mean number of non-zeros. The target moves geometrically from the first cost that was seen to
     the budget over the first half of training. A proportional and an integral term act on the log ratio of a running

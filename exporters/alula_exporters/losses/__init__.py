@@ -1,4 +1,4 @@
-"""Losses on labels, one per file: rows of one label come near to each other, others go away."""
+"""Losses on labels, one per file."""
 
 from alula_exporters.losses.adaptive_margin import AdaptiveMarginLoss, adaptive_margin_loss
 from alula_exporters.losses.arcface import ArcFaceLoss

@@ -1,4 +1,4 @@
-"""The adaptive margin loss: features turn to the vectors of their labels (Cao et al., CVPR 2017; Song et al., 2019)."""
+"""The adaptive margin loss (Cao et al., CVPR 2017; Song et al., IJCAI 2019)."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ MARGIN = 2.5  # of the triplets, from the authors' published code; squared dista
 
 
 class AdaptiveMarginLoss(nn.Module):
-    """What "Deep Recurrent Quantization" (Song et al., IJCAI 2019) trains its features with: adaptive margin + triplet.
+    """Adaptive margin + triplet, DRQ's loss of features (Song et al., IJCAI 2019).
 
     `adaptive_margin_loss` of tanh(A z), which is as long as the label vectors, plus `semi_hard_triplet_loss` of z, with
     equal weights.
 
     Args:
         dim: Length D of an embedding.
-        label_vectors: float32 (C, e): what the classes mean, for instance word vectors of their names. Classes that
-            have nothing to do with each other are one-hot vectors.
+        label_vectors: float32 (C, e): meanings of the classes, for instance word vectors of their names. Unrelated
+            classes are one-hot vectors.
 
     Attributes:
         projection: A, float32 (e, D), trained along.
@@ -45,7 +45,9 @@ class AdaptiveMarginLoss(nn.Module):
 
 
 def adaptive_margin_loss(features: Tensor, labels: Tensor, label_vectors: Tensor) -> Tensor:
-    """mean_{n, j in Y_n, k} max(0, delta_jk - cos(z_n, v_j) + cos(z_n, v_k)), delta_jk = 1 - cos(v_j, v_k).
+    """mean_{n, j in Y_n, k} max(0, delta_jk - cos(z_n, v_j) + cos(z_n, v_k)).
+
+    delta_jk = 1 - cos(v_j, v_k).
 
     The loss of "Deep Visual-Semantic Quantization", which "Deep Recurrent Quantization" (IJCAI 2019) trains its
     features with: the less two labels have to do with each other, the more a feature must prefer its own. k runs over

@@ -1,4 +1,4 @@
-"""ArcFace: softmax over classes with a margin on the angle (Deng et al., CVPR 2019)."""
+"""ArcFace: softmax with a margin on the angle (Deng et al., CVPR 2019)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ _LEAST_SINE_SQUARED = 1e-7  # the root's gradient must stay finite where a row l
 
 
 class ArcFaceLoss(nn.Module):
-    """mean_i -log softmax_y(s cos(theta_ij + m [j = y_i]))[y_i], with theta_ij the angle of row i and class weight j.
+    """mean_i -log softmax_y(s cos(theta_ij + m [j = y_i]))[y_i].
+
+    theta_ij is the angle of row i and class weight j.
 
     The paper's equation 3. cos(theta + m) is cos theta cos m - sin theta sin m, so no arc cosine is taken. It would
     rise again for theta > pi - m; there cos theta - 1 + cos m stands in, which goes on falling without a jump.

@@ -1,4 +1,4 @@
-"""Contrastive losses: a softmax picks the rows that belong together out of a batch."""
+"""Contrastive losses: softmax over the rows of a batch."""
 
 from __future__ import annotations
 

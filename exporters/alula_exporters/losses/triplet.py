@@ -1,4 +1,4 @@
-"""The triplet loss with semi-hard negatives (Schroff et al., "FaceNet", CVPR 2015)."""
+"""The triplet loss with semi-hard negatives (FaceNet, Schroff et al., CVPR 2015)."""
 
 from __future__ import annotations
 
@@ -28,7 +28,9 @@ class TripletLoss(nn.Module):
 
 
 def semi_hard_triplet_loss(embeddings: Tensor, alike: Tensor, margin: float) -> Tensor:
-    """mean_{a,p} max(0, |a - p|^2 - |a - n(a, p)|^2 + margin) over all ordered pairs of different rows that are alike.
+    """mean_{a,p} max(0, |a - p|^2 - |a - n(a, p)|^2 + margin).
+
+    The mean is over all ordered pairs of different rows that are alike.
 
     n(a, p) is the nearest row not alike a that is farther from a than p is (the paper's equation 4; one farther by more
     than the margin costs nothing, so the loss sees those within the margin only). Where all are nearer it is the

@@ -1,4 +1,4 @@
-"""What a quantiser is trained on, one loss per file."""
+"""Losses of a quantiser, one per file."""
 
 from alula_exporters.drq.losses.central import joint_central_loss
 from alula_exporters.drq.losses.distortion import prefix_distortions

@@ -1,4 +1,4 @@
-"""The joint central loss: what is trained softly must be what is stored (Song et al., IJCAI 2019)."""
+"""The joint central loss of soft and hard codes (Song et al., IJCAI 2019)."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from torch import Tensor
 
 
 def joint_central_loss(soft: Tensor, hard: Tensor) -> Tensor:
-    """mean_i |soft_i - hard_i|^2: pulls the soft and the hard reconstruction of a code together.
+    """mean_i |soft_i - hard_i|^2: pulls soft and hard reconstructions together.
 
     Args:
         soft: float32 (n, d).

@@ -1,4 +1,4 @@
-"""What a sparse encoder is trained on, one loss per file, and the cost that is promised to the user."""
+"""Losses of a sparse encoder, one per file, and its search cost."""
 
 from alula_exporters.flops.cost import count_dims, expected_flops, flops_floor
 from alula_exporters.flops.losses.distillation import distillation_loss

@@ -1,4 +1,4 @@
-"""Distillation of the exact similarities: what takes the place of labels."""
+"""Distillation of the exact similarities, for training without labels."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from torch.nn import functional
 
 
 def distillation_loss(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
-    """KL(softmax(teacher / temperature) || softmax(student)), averaged over anchors; no labels are needed.
+    """KL(softmax(teacher / temperature) || softmax(student)), averaged over anchors.
 
     Args:
         student: float32 (m, n), similarities of sparse rows times the learned scale.

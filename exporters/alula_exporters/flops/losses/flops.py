@@ -1,4 +1,4 @@
-"""The FLOPs regulariser: sparse rows that are spread over the dimensions (Paria et al., ICLR 2020)."""
+"""The FLOPs regulariser: spreads sparse rows (Paria et al., ICLR 2020)."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from torch import Tensor
 
 
 def flops_regulariser(rows: Tensor) -> Tensor:
-    """sum_j (mean_i |a_ij|)^2, the smooth stand-in for the expected FLOPs (Paria et al., ICLR 2020).
+    """sum_j (mean_i |a_ij|)^2, a smooth proxy of the expected FLOPs (ICLR 2020).
 
     Args:
         rows: float32 (n, D), rows of unit length.

@@ -1,4 +1,4 @@
-"""The L1 regulariser: fewer and smaller weights, wherever they lie (the baseline of Paria et al., ICLR 2020)."""
+"""The L1 regulariser, the baseline of Paria et al. (ICLR 2020)."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from torch import Tensor
 
 
 def l1_regulariser(rows: Tensor) -> Tensor:
-    """mean_i sum_j |a_ij|: it makes rows sparse, but nothing spreads them over the dimensions.
+    """mean_i sum_j |a_ij|: makes rows sparse, but does not spread them.
 
     At the same number of non-zeros a few dimensions may then hold most of the rows, and search costs more.
 
