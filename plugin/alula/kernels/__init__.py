@@ -1,4 +1,4 @@
-"""The few numeric loops: exact scores, asymmetric distances, top-k, and indexes held in this process."""
+"""Numeric kernels: exact scores, asymmetric distances, top-k, in-process indexes."""
 
 from alula.kernels.adc import adc_inner_products, adc_scores, pack_bytes, pack_norms, unpack_bytes, unpack_norms
 from alula.kernels.code_index.index import CodeIndex

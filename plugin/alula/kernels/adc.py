@@ -1,4 +1,4 @@
-"""Asymmetric distance computation (ADC) over codes, and how codes are packed into Milvus's INT64 columns.
+"""Asymmetric distance computation (ADC) over codes, and their packing into INT64.
 
 The estimate of <q, x> is the sum of one look-up table entry per level (Jegou et al., Product Quantization for Nearest
 Neighbor Search, TPAMI 2011; for residual levels Song et al., IJCAI 2019).
@@ -55,7 +55,7 @@ def adc_scores(inner_products: F32, norms: F32, query_norm: float, metric: str, 
 
 
 def pack_bytes(codes: U8) -> list[I64]:
-    """Pack bytes (n, M) into ceil(M / 8) INT64 columns, eight levels each, the first in the lowest byte."""
+    """Pack bytes (n, M) into ceil(M / 8) INT64 columns, the first level lowest."""
     n, levels = codes.shape
     padded = np.zeros((n, -(-levels // 8) * 8), np.uint8)
     padded[:, :levels] = codes
@@ -63,12 +63,15 @@ def pack_bytes(codes: U8) -> list[I64]:
 
 
 def unpack_bytes(columns: list[I64], levels: int) -> U8:
-    """The inverse of `pack_bytes`: uint8 (n, levels) of the first ceil(levels / 8) columns."""
+    """Invert `pack_bytes`: uint8 (n, levels) of the first ceil(levels / 8) columns."""
     return np.stack(columns, axis=1).astype("<i8").view(np.uint8)[:, :levels]
 
 
 def pack_norms(norms: F32) -> list[I64]:
-    """Pack norms (n, M) as float16 into ceil(M / 4) INT64 columns; their error of 0.05 % is far below the code's."""
+    """Pack norms (n, M) as float16 into ceil(M / 4) INT64 columns.
+
+    Their rounding error of 0.05 % is far below the quantisation error.
+    """
     n, levels = norms.shape
     padded = np.zeros((n, -(-levels // 4) * 4), "<f2")
     padded[:, :levels] = np.minimum(norms, np.finfo(np.float16).max)
@@ -76,5 +79,10 @@ def pack_norms(norms: F32) -> list[I64]:
 
 
 def unpack_norms(column: I64, level: int) -> F32:
-    """The norms of one level (counted from 0) out of its column, ``pack_norms(...)[level // 4]``: float32 (n,)."""
+    """Unpack the norms of one level, float32 (n,).
+
+    Args:
+        column: Its column, ``pack_norms(...)[level // 4]``.
+        level: The level, counted from 0.
+    """
     return np.ascontiguousarray(column.astype("<i8")[:, None]).view("<f2")[:, level % 4].astype(np.float32)

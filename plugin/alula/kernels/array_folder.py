@@ -1,4 +1,4 @@
-"""Arrays in a folder, opened again by memory map: a snapshot of an index costs no copy and no parsing."""
+"""Arrays in a folder, opened by memory map without copying or parsing."""
 
 from __future__ import annotations
 
@@ -16,26 +16,26 @@ import numpy.typing as npt
 
 from alula.errors import DataError
 
-ABOUT = "about.json"
+METADATA_FILE = "about.json"
 
 
-def save_arrays(folder: Path, arrays: Mapping[str, npt.NDArray[Any]], about: Mapping[str, Any]) -> None:
-    """Write arrays and a JSON object into a new folder; it appears only when it is whole, in place of an older one.
+def save_arrays(folder: Path, arrays: Mapping[str, npt.NDArray[Any]], metadata: Mapping[str, Any]) -> None:
+    """Write arrays and a JSON object into a folder atomically, replacing an older one.
 
     Args:
         folder: The folder.
         arrays: Arrays of any shape and dtype by name.
-        about: What else is to be known.
+        metadata: A JSON object to store beside them.
     """
     with whole_folder(folder) as partial:
         for name, array in arrays.items():
             np.save(partial / f"{name}.npy", array, allow_pickle=False)
-        (partial / ABOUT).write_text(json.dumps(dict(about), sort_keys=True) + "\n")
+        (partial / METADATA_FILE).write_text(json.dumps(dict(metadata), sort_keys=True) + "\n")
 
 
 @contextmanager
 def whole_folder(folder: Path) -> Iterator[Path]:
-    """A new folder to write into, which appears under its name only when it is whole, in place of an older one."""
+    """Yield a temporary folder that replaces `folder` when the block ends normally."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as made:
         partial = Path(made) / "whole"
@@ -52,17 +52,17 @@ def whole_folder(folder: Path) -> Iterator[Path]:
 
 
 def load_arrays(folder: Path) -> tuple[dict[str, npt.NDArray[Any]], dict[str, Any]]:
-    """The arrays of a folder, memory-mapped, and its JSON object; what is written to them never reaches the files.
+    """Map the arrays of a folder into memory, copy on write, and read its JSON.
 
     Raises:
-        DataError: If the folder is not what `save_arrays` wrote.
+        DataError: If `save_arrays` did not write the folder.
     """
     try:
-        about = json.loads((folder / ABOUT).read_text())
+        metadata = json.loads((folder / METADATA_FILE).read_text())
         # copy on write: plain arrays that may be written to, for which loops need not be compiled once more
         arrays = {
             path.stem: np.asarray(np.load(path, mmap_mode="c", allow_pickle=False)) for path in folder.glob("*.npy")
         }
     except (OSError, ValueError) as error:
         raise DataError(f"The folder {folder} holds no index that can be read ({error}).") from None
-    return arrays, dict(about)
+    return arrays, dict(metadata)

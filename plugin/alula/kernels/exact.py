@@ -1,4 +1,4 @@
-"""Exact scores in a user's metric, as Milvus reports them, and the order they imply."""
+"""Exact scores in a user's metric, as Milvus reports them, and top-k by them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The decorator of the compiled loops: numba, where the extra ``fast`` is installed."""
+"""The decorator of compiled loops: numba, if the extra ``fast`` is installed."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ except ValueError:  # sys.modules lists it as blocked
 
 
 def compiled(function: Function) -> Function:
-    """Compile a function on its first call; it then runs without the interpreter's lock.
+    """Compile a function on its first call, to run without the interpreter's lock.
 
     The machine code is cached beside the package, or in the user's cache folder if the package is read-only
     (``NUMBA_CACHE_DIR`` names another), so that the next process only loads it. Sums and products are evaluated in the

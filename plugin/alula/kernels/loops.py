@@ -1,4 +1,4 @@
-"""Choose the loops: compiled by numba where that is installed, numpy otherwise, with equal results."""
+"""Choose compiled loops if numba is installed, else numpy's, with equal results."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ log = logging.getLogger(__name__)
 
 @cache
 def sparse_loops() -> ModuleType:
-    """The module with the loops over sparse rows and vectors: ``inverted_index.loops_numba``, or ``loops_numpy``."""
+    """The module `loops_numba` or `loops_numpy` of `alula.kernels.inverted_index`."""
     if not HAS_NUMBA:
         from alula.kernels.inverted_index import loops_numpy  # noqa: PLC0415
 
@@ -26,7 +26,7 @@ def sparse_loops() -> ModuleType:
 
 @cache
 def code_loops() -> ModuleType:
-    """The module with the scan over codes: ``code_index.loops_numba``, or ``loops_numpy``."""
+    """The module `loops_numba` or `loops_numpy` of `alula.kernels.code_index`."""
     if not HAS_NUMBA:
         from alula.kernels.code_index import loops_numpy  # noqa: PLC0415
 

@@ -1,4 +1,4 @@
-"""What numba has no words for: vector comparisons as bit masks, counting bits, and prefetching.
+"""Instructions that numba lacks: vector comparisons as bit masks, prefetching.
 
 Written in LLVM's own portable vectors, so LLVM picks AVX-512, AVX2, SSE or NEON; the results are the same on all.
 """
@@ -13,13 +13,15 @@ from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 
-CHUNK = 64  # values that one mask speaks of
-LANES = 16  # float32 numbers that are added up side by side
+from alula.kernels.constants import FLOAT_LANES
+
+MASK_BITS = 64  # values that one mask covers
+LANES = FLOAT_LANES
 WIDTHS = (128, 64)  # bytes that are multiplied at once
 
 
 def intrinsic(typed: Callable[..., Any]) -> Callable[..., Any]:
-    """A function of compiled code that writes its own instructions."""
+    """Decorate a function that emits its own LLVM instructions."""
     made: Callable[..., Any] = numba.extending.intrinsic(typed)
     return made
 
@@ -31,17 +33,17 @@ def _pointer(context: Any, builder: Any, array_type: Any, array: Any, index: Any
 
 @intrinsic
 def at_least(typingctx: Any, array: Any, start: Any, bound: Any) -> Any:
-    """Which of array[start : start + 64] are at least a bound: uint64, the first in the lowest bit."""
+    """Compare array[start : start + 64] >= bound; uint64, the first in the lowest bit."""
     del typingctx
     width = array.dtype.bitwidth
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         element = ir.IntType(width)
-        vector = ir.VectorType(element, CHUNK)
+        vector = ir.VectorType(element, MASK_BITS)
         pointer = _pointer(context, builder, signature.args[0], arguments[0], arguments[1])
         values = builder.load(builder.bitcast(pointer, vector.as_pointer()), align=width // 8)
         one = builder.insert_element(ir.Constant(vector, ir.Undefined), arguments[2], ir.IntType(32)(0))
-        zeros = ir.Constant(ir.VectorType(ir.IntType(32), CHUNK), [0] * CHUNK)
+        zeros = ir.Constant(ir.VectorType(ir.IntType(32), MASK_BITS), [0] * MASK_BITS)
         bounds = builder.shuffle_vector(one, ir.Constant(vector, ir.Undefined), zeros)
         mask = builder.icmp_unsigned(">=", values, bounds)
         return builder.bitcast(mask, ir.IntType(64))
@@ -51,7 +53,7 @@ def at_least(typingctx: Any, array: Any, start: Any, bound: Any) -> Any:
 
 @intrinsic
 def count_ones(typingctx: Any, mask: Any) -> Any:
-    """How many bits of a uint64 are set."""
+    """Count the set bits of a uint64."""
     del typingctx, mask
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
@@ -62,7 +64,7 @@ def count_ones(typingctx: Any, mask: Any) -> Any:
 
 @intrinsic
 def lowest_one(typingctx: Any, mask: Any) -> Any:
-    """The place of the lowest bit of a uint64 that is set, 64 if none is."""
+    """The place of the lowest set bit of a uint64, 64 for 0."""
     del typingctx, mask
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
@@ -73,7 +75,7 @@ def lowest_one(typingctx: Any, mask: Any) -> Any:
 
 @intrinsic
 def prefetch(typingctx: Any, array: Any, start: Any) -> Any:
-    """Ask for the cache line of array[start] (of a flat array)."""
+    """Prefetch the cache line of array[start] (of a flat array)."""
     del typingctx
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
@@ -105,7 +107,7 @@ def _halve(builder: Any, vector: Any) -> tuple[Any, Any]:
 
 
 def _float_lanes(squared_difference: bool) -> Any:
-    """Sum over 16 float32 lanes of products or squared differences; halves of the lanes are added until one is left."""
+    """Sum products or squared differences in 16 lanes, then add the lanes by halves."""
 
     def typed(typingctx: Any, one: Any, first: Any, other: Any, second: Any, steps: Any) -> Any:
         del typingctx
@@ -137,7 +139,10 @@ lane_distances = intrinsic(_float_lanes(squared_difference=True))
 
 @intrinsic
 def byte_products(typingctx: Any, codes: Any, first: Any, query: Any, size: Any) -> Any:
-    """The inner product of uint8 codes[first : first + size] with int8 query[:size], size a multiple of 64: int32."""
+    """Multiply uint8 codes[first : first + size] with int8 query[:size]: int32.
+
+    The size is a multiple of 64.
+    """
     del typingctx
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:

@@ -1,4 +1,4 @@
-"""What a search in this process finds."""
+"""The results of an in-process search, and its array types."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ U32 = npt.NDArray[np.uint32]
 I64 = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
 
+NO_MASK: Mask = np.empty(0, np.bool_)  # every row may be found
+
 
 @dataclass(frozen=True)
 class TopK:
@@ -31,12 +33,15 @@ class TopK:
 
     @classmethod
     def empty(cls, queries: int, k: int) -> TopK:
-        """No rows for any query, to be filled in."""
+        """Results without rows, to be filled in."""
         return cls(np.full((queries, k), -1, np.int64), np.zeros((queries, k), np.float32))
 
 
 def check_mask(valid: Mask, positions: int) -> None:
-    """Raise a `DataError` unless a mask has a value for each position; compiled code does not look where it ends."""
+    """Raise a `DataError` unless a mask has one bool per position.
+
+    Compiled code does not check array bounds.
+    """
     if valid.shape != (positions,) or valid.dtype != np.bool_:
         raise DataError(
             f"The mask of valid rows is {valid.dtype} of the shape {valid.shape}, and the index has {positions} "

@@ -1,4 +1,4 @@
-"""The rows' own vectors, held for exact scores, and beside them as bytes, which say what vectors need not be read."""
+"""Vectors for exact scores, and byte codes that rule most of them out unread."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ import numpy as np
 import numpy.typing as npt
 
 from alula.errors import DataError
+from alula.kernels.constants import CACHE_LINE
 from alula.kernels.loops import sparse_loops
 from alula.kernels.topk import F32, I64, U8, U32
 
 METRICS = {"COSINE": 0, "IP": 1, "L2": 2}
-LINE = 64  # bytes of a cache line: a row of codes begins at one
-ABOUT = 3  # float32 numbers behind each row's codes
-CHUNK = 1 << 10  # rows that are turned into codes at once: few enough for the processor's cache
-SAMPLE = 4096  # most rows whose mean is the centre
+HEADER_FLOATS = 3  # float32 at the end of each row of codes: step, half the squared norm (L2), norm
+ENCODE_ROWS = 1 << 10  # rows encoded at once: few enough for the processor's cache
+CENTRE_SAMPLE = 4096  # at most this many rows give the centre
 
 
-class Growing:
-    """An array (n, ...) that rows are added to; its memory is doubled where it is full.
+class GrowableArray:
+    """An array (n, ...) to append rows to, which doubles its memory when it is full.
 
     Args:
-        array: float32, uint8, ...: the rows there are; they are copied when the first are added.
+        array: float32, uint8, ...: the initial rows, copied at the first append.
     """
 
     def __init__(self, array: npt.NDArray[Any]) -> None:
@@ -31,7 +31,7 @@ class Growing:
         self.array = array
 
     def add(self, rows: npt.NDArray[Any]) -> None:
-        """Add rows (m, ...) behind those there are."""
+        """Append rows (m, ...)."""
         n = len(self.array)
         if n + len(rows) > len(self._memory) or not self._memory.flags.writeable:
             memory = np.empty((max(n + len(rows), 2 * n if n else 0), *rows.shape[1:]), self.array.dtype)
@@ -42,11 +42,14 @@ class Growing:
 
 
 class Vectors:
-    """Vectors by position, and the best of some of them by their exact scores.
+    """Vectors by position, ranked by their exact scores.
 
-    Beside each vector stands a row of bytes: codes u of what is left of the vector (its direction for COSINE) after a
-    centre is taken away, so that it is about size * (u - 128) with a size of the row's own, which is safe for vectors
-    of any length and place; then, as float32, the size, half the squared norm (L2; otherwise 0), and the norm.
+    Each vector (its direction for COSINE) minus a centre is also stored as a row of bytes u, so that it is about
+    step * (u - 128), with one step per row, which suits vectors of any length and place. Three float32 follow: the
+    step, half the squared norm (L2; otherwise 0), and the norm::
+
+        |<- d codes, uint8 ->| 0 ... 0 | step | |x|^2 / 2 | |x| |
+        |<-------------- s bytes, a multiple of 64 ------------->|
 
     Args:
         dim: Their dimension d.
@@ -56,14 +59,14 @@ class Vectors:
     def __init__(self, dim: int, metric: str) -> None:
         self.dim, self.metric = dim, metric
         self._number, self._loops = METRICS[metric], sparse_loops()
-        self._width = -(-(dim + 4 * ABOUT) // LINE) * LINE
-        self._array = Growing(np.empty((0, dim), np.float32))
-        self._codes = Growing(np.empty((0, self._width), np.uint8))
+        self._width = -(-(dim + 4 * HEADER_FLOATS) // CACHE_LINE) * CACHE_LINE
+        self._array = GrowableArray(np.empty((0, dim), np.float32))
+        self._codes = GrowableArray(np.empty((0, self._width), np.uint8))
         self._centre: F32 | None = None
 
     @classmethod
     def restore(cls, arrays: Mapping[str, npt.NDArray[Any]], metric: str) -> Vectors | None:
-        """Vectors out of the `arrays` that were saved, without copying them; None if none were.
+        """Restore vectors from saved `arrays` without copying; None if there are none.
 
         Args:
             arrays: Arrays by name, those of others among them.
@@ -73,26 +76,26 @@ class Vectors:
             return None
         vectors = cls(arrays["vectors"].shape[1], metric)
         if len(arrays["vectors"]):
-            vectors._array, vectors._codes = Growing(arrays["vectors"]), Growing(arrays["vector_codes"])
+            vectors._array, vectors._codes = GrowableArray(arrays["vectors"]), GrowableArray(arrays["vector_codes"])
             vectors._centre = arrays["vector_centre"]
         return vectors
 
     @classmethod
     def over(cls, array: F32, metric: str) -> Vectors:
-        """Vectors that lie in an array (n, d) already, which is not copied; more cannot be added without a copy.
+        """Wrap an array (n, d) of vectors without copying it; appending copies.
 
         Args:
             array: float32 (n, d): finite, and not to change.
             metric: ``COSINE``, ``IP`` or ``L2``.
         """
         vectors = cls(array.shape[1], metric)
-        vectors._array = Growing(np.ascontiguousarray(array, np.float32))
+        vectors._array = GrowableArray(np.ascontiguousarray(array, np.float32))
         vectors._describe(array)
         return vectors
 
     @property
     def arrays(self) -> dict[str, npt.NDArray[Any]]:
-        """What is to be saved, by name."""
+        """The arrays to save, by name."""
         centre = np.zeros(self.dim, np.float32) if self._centre is None else self._centre
         return {"vectors": self.array, "vector_codes": self.codes, "vector_centre": centre}
 
@@ -107,7 +110,7 @@ class Vectors:
 
     @array.setter
     def array(self, vectors: F32) -> None:
-        self._array, self._codes = (Growing(rows.array[:0]) for rows in (self._array, self._codes))
+        self._array, self._codes = (GrowableArray(rows.array[:0]) for rows in (self._array, self._codes))
         self._centre = None
         self.add(vectors)
 
@@ -130,10 +133,10 @@ class Vectors:
 
     def _describe(self, vectors: F32) -> None:
         if self._centre is None:
-            some = vectors[:: -(-len(vectors) // SAMPLE)]  # any centre will do, a good one makes finer codes
+            some = vectors[:: -(-len(vectors) // CENTRE_SAMPLE)]  # any centre will do, a good one makes finer codes
             self._centre = self._directions(some).mean(axis=0, dtype=np.float64).astype(np.float32)
-        for start in range(0, len(vectors), CHUNK):
-            self._codes.add(self._encode(self._directions(vectors[start : start + CHUNK]) - self._centre))
+        for start in range(0, len(vectors), ENCODE_ROWS):
+            self._codes.add(self._encode(self._directions(vectors[start : start + ENCODE_ROWS]) - self._centre))
 
     def _directions(self, vectors: F32) -> F32:
         if self.metric != "COSINE":
@@ -150,19 +153,19 @@ class Vectors:
         scaled = np.divide(rest, sizes, out=np.zeros_like(rest), where=sizes > 0)
         codes[:, : self.dim] = np.clip(np.rint(scaled, out=scaled), -127, 127, out=scaled) + 128
         norms = np.sqrt(np.einsum("ij,ij->i", rest, rest))
-        about = codes[:, self._width - 4 * ABOUT :].view(np.float32)
+        about = codes[:, self._width - 4 * HEADER_FLOATS :].view(np.float32)
         about[:, 0], about[:, 2] = sizes[:, 0], norms
         if self.metric == "L2":
             about[:, 1] = norms * norms / 2
         return codes
 
     def best(self, query: F32, positions: npt.NDArray[Any], k: int) -> tuple[I64, F32]:
-        """The k best of the rows at some positions, best first; of equal ones those that come first.
+        """The k best rows at the given positions, best first; ties keep their order.
 
         Args:
             query: float32 (d,).
             positions: integers (c,).
-            k: How many.
+            k: Number of rows.
 
         Returns:
             Positions int64 (min(k, c),) and exact scores float32 (min(k, c),), as Milvus reports them.
@@ -173,7 +176,7 @@ class Vectors:
         return found[:count], scores[:count]
 
     def rank(self, query: F32, rows: U32, positions: I64, scores: F32) -> int:
-        """`best` into arrays that are there, of which the positions' length says how many.
+        """Write the best rows into given arrays; see `best`.
 
         Args:
             query: float32 (d,), contiguous.
@@ -182,7 +185,7 @@ class Vectors:
             scores: float32 (k,): their scores.
 
         Returns:
-            How many were found, min(k, c).
+            The number found, min(k, c).
         """
         centred = query - self._centre if self.metric == "L2" and self._centre is not None else query
         number: int = self._loops.rank(rows, self.array, self.codes, query, centred, self._number, positions, scores)
@@ -190,7 +193,7 @@ class Vectors:
 
 
 def check_vectors(held: Vectors | None, vectors: F32 | None, rows: int) -> None:
-    """Raise a `DataError` unless the vectors that come with rows can be added to those that an index holds, if any."""
+    """Raise a `DataError` unless new rows come with the vectors that the index needs."""
     if held is None:
         return
     if vectors is None or len(vectors) != rows:

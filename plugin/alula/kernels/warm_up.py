@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 
 @cache
 def warm_up() -> float:
-    """Compile the loops of searches in this process, or load them from the cache; only the first call does.
+    """Compile the loops of in-process searches, or load them from the cache, once.
 
     Creating or opening a `LocalIndex` calls it, so `Replica` and `alula.lite` need not; a search never does. An
     `InvertedIndex` or `CodeIndex` used directly compiles each loop when it first runs, unless this was called before.

@@ -15,7 +15,7 @@ from alula.catalog.schema import ScalarField
 from alula.encoders import Encoder
 from alula.errors import DataError
 from alula.index_types import IndexType, LocalIndex
-from alula.kernels.array_folder import ABOUT, whole_folder
+from alula.kernels.array_folder import METADATA_FILE, whole_folder
 from alula.replica.replica_rows import ReplicaRows
 
 FORMAT = 1
@@ -64,7 +64,7 @@ def save(folder: Path, origin: Origin, rows: ReplicaRows) -> None:
             "rows": len(rows),
             "files": _sizes(partial),
         }
-        (partial / ABOUT).write_text(json.dumps(about, indent=1, sort_keys=True) + "\n")
+        (partial / METADATA_FILE).write_text(json.dumps(about, indent=1, sort_keys=True) + "\n")
 
 
 def read_origin(folder: Path) -> Origin:
@@ -75,7 +75,7 @@ def read_origin(folder: Path) -> Origin:
     """
     about = _about(folder)
     if "format" not in about:
-        raise DataError(f"The folder {folder} holds no replica that can be read ({ABOUT} is not of one).")
+        raise DataError(f"The folder {folder} holds no replica that can be read ({METADATA_FILE} is not of one).")
     if about["format"] != FORMAT:
         raise DataError(
             f"The replica in {folder} has the format {about['format']}, and this version of Alula reads {FORMAT}; "
@@ -88,7 +88,9 @@ def read_origin(folder: Path) -> Origin:
         key, *fields = map(ScalarField.parse, (about["primary_key"], *about["fields"]))
         return Origin(primary_key=key, fields=tuple(fields), **{name: about[name] for name in same})
     except KeyError as error:
-        raise DataError(f"The replica in {folder} is not whole: {ABOUT} has no {error}. Copy it anew.") from None
+        raise DataError(
+            f"The replica in {folder} is not whole: {METADATA_FILE} has no {error}. Copy it anew."
+        ) from None
 
 
 def open_rows(folder: Path, kind: IndexType, encoder: Encoder) -> ReplicaRows:
@@ -104,12 +106,12 @@ def open_rows(folder: Path, kind: IndexType, encoder: Encoder) -> ReplicaRows:
 
 def _about(folder: Path) -> dict[str, Any]:
     try:
-        return dict(json.loads((folder / ABOUT).read_text()))
+        return dict(json.loads((folder / METADATA_FILE).read_text()))
     except (OSError, ValueError, TypeError) as error:
         raise DataError(f"The folder {folder} holds no replica that can be read ({error}).") from None
 
 
 def _sizes(folder: Path) -> dict[str, int]:
     """Bytes of every file but the one that tells them."""
-    files = sorted(path for path in folder.rglob("*") if path.is_file() and path != folder / ABOUT)
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and path != folder / METADATA_FILE)
     return {path.relative_to(folder).as_posix(): path.stat().st_size for path in files}

@@ -13,7 +13,7 @@ from alula.errors import DataError
 from alula.kernels import CodeIndex, InvertedIndex
 from alula.kernels.code_index import index as code_index
 from alula.kernels.code_index import loops_numpy as codes_numpy
-from alula.kernels.code_index.layout import BLOCK
+from alula.kernels.code_index.layout import CODE_BLOCK
 from alula.kernels.jit import HAS_NUMBA
 from alula.kernels.loops import code_loops
 
@@ -74,7 +74,9 @@ def assert_best(found, scores, may, metric, tolerance):
 
 
 @pytest.mark.parametrize("metric", METRICS)
-@pytest.mark.parametrize(("rows", "levels"), [(1, 1), (BLOCK, 3), (1_000, 11), (140_000, 5)])  # the last is sampled
+@pytest.mark.parametrize(
+    ("rows", "levels"), [(1, 1), (CODE_BLOCK, 3), (1_000, 11), (140_000, 5)]
+)  # the last is sampled
 def test_finds_the_best_rows_by_every_prefix(scan, metric, rows, levels):
     codes, norms, lut, query_norms, _, _ = made(rows, levels)
     index = CodeIndex(levels, metric, scale=3.0)

@@ -1,4 +1,4 @@
-"""Look-ups of bytes in registers, and what else the scan over codes asks of the processor that numba has no words for.
+"""Byte look-ups in registers, and other instructions that numba lacks.
 
 A level's table has 256 bytes: four registers of 64, from which AVX-512 VBMI looks up 64 rows in two instructions. The
 rest is written in LLVM's portable vectors.
@@ -14,24 +14,25 @@ from numba import types
 from numba.core import cgutils
 from numba.core.registry import cpu_target
 
-from alula.kernels.code_index.layout import BLOCK
+from alula.kernels.code_index.layout import CODE_BLOCK
 from alula.kernels.simd import intrinsic
 
-LANES = 64  # rows at a time
+LANES = 64  # rows per instruction
 HALF_TO_FLOAT = 2.0**112  # the exponents' biases differ by that
 
 
 def has_registers() -> bool:
-    """Whether numba compiles for AVX-512 VBMI, and not for a processor that was named to it (``NUMBA_CPU_NAME``)."""
+    """True if numba compiles for AVX-512 VBMI; False under ``NUMBA_CPU_NAME``."""
     _, _, features = cpu_target.target_context.codegen().magic_tuple()
     return numba.config.CPU_NAME is None and "+avx512vbmi" in features.split(",")
 
 
 @intrinsic
 def add_in_registers(typingctx: Any, codes: Any, block: Any, tables: Any, levels: Any, sums: Any) -> Any:
-    """Sums uint16 (BLOCK,) of one block's look-ups in the tables uint8 (t, 256) of its first levels, by AVX-512 VBMI.
+    """Add one block's look-ups in registers, by AVX-512 VBMI: uint16 (CODE_BLOCK,).
 
-    Sums of even and odd rows are kept apart, in halves of 16 bits, which needs no unpacking.
+    Arguments as of `loops_numba._add_one_by_one`. Sums of even and odd rows are kept apart, in
+    halves of 16 bits, which needs no unpacking.
     """
     del typingctx, block, levels
 
@@ -51,7 +52,7 @@ def add_in_registers(typingctx: Any, codes: Any, block: Any, tables: Any, levels
             return builder.load(builder.bitcast(place, byte.as_pointer()), align=1)
 
         stored = cgutils.unpack_tuple(builder, arrays["codes"].shape, 3)[1]
-        first = builder.mul(builder.mul(arrays["block"], stored), ir.Constant(number, BLOCK))
+        first = builder.mul(builder.mul(arrays["block"], stored), ir.Constant(number, CODE_BLOCK))
         first = builder.gep(arrays["codes"].data, [first])
 
         before, loop = builder.block, builder.append_basic_block("level")
@@ -60,12 +61,12 @@ def add_in_registers(typingctx: Any, codes: Any, block: Any, tables: Any, levels
         builder.position_at_end(loop)
         level = builder.phi(number)
         level.add_incoming(ir.Constant(number, 0), before)
-        totals = [builder.phi(half) for _ in range(BLOCK // LANES * 2)]
+        totals = [builder.phi(half) for _ in range(CODE_BLOCK // LANES * 2)]
         table = builder.gep(arrays["tables"].data, [builder.mul(level, ir.Constant(number, 256))])
         quarters = [load(table, LANES * i) for i in range(4)]
-        column = builder.gep(first, [builder.mul(level, ir.Constant(number, BLOCK))])
+        column = builder.gep(first, [builder.mul(level, ir.Constant(number, CODE_BLOCK))])
         added = []
-        for i in range(BLOCK // LANES):
+        for i in range(CODE_BLOCK // LANES):
             code = load(column, LANES * i)
             lower = builder.call(look_up, [quarters[0], code, quarters[1]])
             upper = builder.call(look_up, [quarters[2], code, quarters[3]])
@@ -83,7 +84,7 @@ def add_in_registers(typingctx: Any, codes: Any, block: Any, tables: Any, levels
         builder.position_at_end(after)
         turns = [i // 2 + LANES // 2 * (i % 2) for i in range(LANES)]
         order = ir.Constant(ir.VectorType(ir.IntType(32), LANES), turns)
-        for i in range(BLOCK // LANES):
+        for i in range(CODE_BLOCK // LANES):
             place = builder.gep(arrays["sums"].data, [ir.Constant(number, LANES * i)])
             in_order = builder.shuffle_vector(added[2 * i], added[2 * i + 1], order)
             builder.store(in_order, builder.bitcast(place, both.as_pointer()), align=2)
@@ -94,9 +95,9 @@ def add_in_registers(typingctx: Any, codes: Any, block: Any, tables: Any, levels
 
 @intrinsic
 def reach(typingctx: Any, sums: Any, norms: Any, block: Any, first: Any, a: Any, b: Any, least: Any) -> Any:
-    """Which of `LANES` rows of a block have ``sum >= least + (a + b norm) norm``: uint64, the first in the lowest bit.
+    """Test ``sum >= least + (a + b norm) norm`` for `LANES` rows: a uint64 mask.
 
-    All rows have it where that is NaN.
+    The first row is the lowest bit. NaN lets all rows pass.
     """
     del typingctx, block, first, a, b, least
 
@@ -114,7 +115,7 @@ def reach(typingctx: Any, sums: Any, norms: Any, block: Any, first: Any, a: Any,
             return builder.shuffle_vector(one, one, ir.Constant(words, [0] * LANES))
 
         a, b, least = (everywhere(value) for value in rest)
-        at = builder.add(builder.mul(block, number(BLOCK)), first)
+        at = builder.add(builder.mul(block, number(CODE_BLOCK)), first)
         shifted = builder.shl(builder.zext(load(norms, at), words), ir.Constant(words, [13] * LANES))
         norm = builder.fmul(builder.bitcast(shifted, floats), ir.Constant(floats, [HALF_TO_FLOAT] * LANES))
         multiply_add = cgutils.get_or_insert_function(
@@ -131,13 +132,13 @@ def reach(typingctx: Any, sums: Any, norms: Any, block: Any, first: Any, a: Any,
 
 @intrinsic
 def float_bits(typingctx: Any, value: Any) -> Any:
-    """The bits of a float32: uint32."""
+    """Reinterpret a float32 as uint32."""
     del typingctx, value
     return types.uint32(types.float32), lambda _, builder, __, values: builder.bitcast(values[0], ir.IntType(32))
 
 
 @intrinsic
 def bits_float(typingctx: Any, value: Any) -> Any:
-    """The float32 of such bits."""
+    """Reinterpret a uint32 as float32."""
     del typingctx, value
     return types.float32(types.uint32), lambda _, builder, __, values: builder.bitcast(values[0], ir.FloatType())

@@ -1,4 +1,4 @@
-"""A scan over DRQ codes in this process, by asymmetric distance (ADC)."""
+"""In-process search over DRQ codes by asymmetric distance (ADC)."""
 
 from __future__ import annotations
 
@@ -14,25 +14,26 @@ import numpy.typing as npt
 from alula.encoders.metric import better_is_larger
 from alula.errors import DataError
 from alula.kernels.array_folder import load_arrays, save_arrays
-from alula.kernels.code_index.layout import BLOCK, Rows, key_positions, key_scores
+from alula.kernels.code_index.layout import CODE_BLOCK, CodeRows, key_positions, key_scores
 from alula.kernels.loops import code_loops
-from alula.kernels.topk import F32, I64, U8, U16, U32, Mask, TopK, check_mask
+from alula.kernels.topk import F32, I64, NO_MASK, U8, U16, U32, Mask, TopK, check_mask
 from alula.kernels.vectors import Vectors, check_vectors
 
 CELLS = 256  # the codewords of the first level
-SLACK = 1.25  # how much larger than needed memory is made when rows are added to others
-ALL: Mask = np.empty(0, np.bool_)
+SLACK = 1.25  # growth factor of memory when rows are appended
 
 
 @dataclass(frozen=True)
 class _Slots:
-    """Rows as they lie in memory; never changed where a search may read, so that one snapshot stays consistent.
+    """Rows in memory, in slots; an instance is a consistent snapshot for a search.
+
+    Slots that a search may read are never changed.
 
     Args:
-        codes: uint8 (b, M, BLOCK), see `Rows`.
-        norms: uint16 (p, b, BLOCK), bits of float16: norms of the prefixes of ...
+        codes: uint8 (b, M, CODE_BLOCK), see `CodeRows`.
+        norms: uint16 (p, b, CODE_BLOCK), bits of float16: norms of the prefixes of ...
         lengths: ... these p lengths, in levels.
-        positions: uint32 (n,), see `Rows`.
+        positions: uint32 (n,), see `CodeRows`.
         cells: int64 (CELLS + 1, 2): the first slot of each first codeword's rows and the one behind its last; the last
             entry is for the rows that came since, which lie in no order.
         shifts: float32 (CELLS,): what to add to a query's product with a codeword to rank the codewords.
@@ -49,10 +50,10 @@ class _Slots:
 
     @classmethod
     def empty(cls, levels: int) -> _Slots:
-        """No rows."""
+        """Slots without rows."""
         return cls(
-            np.empty((0, levels, BLOCK), np.uint8),
-            np.empty((0, 0, BLOCK), np.uint16),
+            np.empty((0, levels, CODE_BLOCK), np.uint8),
+            np.empty((0, 0, CODE_BLOCK), np.uint16),
             (),
             np.empty(0, np.uint32),
             np.zeros((CELLS + 1, 2), np.int64),
@@ -60,33 +61,35 @@ class _Slots:
             0,
         )
 
-    def with_room(self, count: int) -> _Slots:
-        """The same rows in memory that can be written to and holds so many."""
-        blocks = -(-count // BLOCK)
+    def with_capacity(self, count: int) -> _Slots:
+        """The same rows in writable memory for at least `count` slots."""
+        blocks = -(-count // CODE_BLOCK)
         if blocks <= len(self.codes) and self.codes.flags.writeable and self.norms.flags.writeable:
             return self
-        used = -(-self.count // BLOCK)
+        used = -(-self.count // CODE_BLOCK)
         blocks = max(blocks, int(used * SLACK) if count > self.count else 0)
         codes = np.zeros((blocks, *self.codes.shape[1:]), np.uint8)
-        norms = np.zeros((len(self.lengths), blocks, BLOCK), np.uint16)
+        norms = np.zeros((len(self.lengths), blocks, CODE_BLOCK), np.uint16)
         codes[:used], norms[:, :used] = self.codes[:used], self.norms[:, :used]
         return replace(self, codes=codes, norms=norms)
 
     def with_lengths(self, lengths: tuple[int, ...]) -> _Slots:
-        """The same rows with only the norms of these lengths; no rows take any lengths."""
+        """The same rows with only the norms of the given lengths."""
         if not self.count:
-            return replace(self, lengths=lengths, norms=np.empty((len(lengths), len(self.codes), BLOCK), np.uint16))
+            return replace(
+                self, lengths=lengths, norms=np.empty((len(lengths), len(self.codes), CODE_BLOCK), np.uint16)
+            )
         kept = [i for i, length in enumerate(self.lengths) if length in lengths]
         if len(kept) == len(self.lengths):
             return self
         return replace(self, lengths=tuple(self.lengths[i] for i in kept), norms=self.norms[kept])
 
     def with_rows(self, codes: U8, norms: F32, lengths: Sequence[int], position: int) -> _Slots:
-        """These and more rows (m, M), with their norms of some lengths, whose positions count from one on."""
+        """Append rows (m, M) with norms of the given lengths, from a position on."""
         held = tuple(t for t in lengths if not np.isnan(norms[:, t - 1]).any())
-        grown = self.with_lengths(held).with_room(self.count + len(codes))
+        grown = self.with_lengths(held).with_capacity(self.count + len(codes))
         slots = np.arange(self.count, self.count + len(codes))
-        grown.codes[slots // BLOCK, :, slots % BLOCK] = codes
+        grown.codes[slots // CODE_BLOCK, :, slots % CODE_BLOCK] = codes
         halves = np.minimum(norms, np.finfo(np.float16).max).astype(np.float16).view(np.uint16)
         for i, length in enumerate(grown.lengths):
             grown.norms[i].reshape(-1)[slots] = halves[:, length - 1]
@@ -98,11 +101,11 @@ class _Slots:
         return replace(grown, positions=positions, cells=cells, count=self.count + len(codes))
 
     def in_cells(self, alive: Mask, word_norms: F32) -> _Slots:
-        """The rows that were not deleted, those of each first codeword together.
+        """The rows that were not deleted, grouped by their first codeword.
 
         Codewords are ranked by their distance, as ``<q, c> - |c|^2 / 2``, where their norms are given (not NaN).
         """
-        used = -(-self.count // BLOCK)
+        used = -(-self.count // CODE_BLOCK)
         positions = self.positions if len(self.positions) else np.arange(self.count, dtype=np.uint32)
         words = self.codes[:used, 0].reshape(-1)[: self.count]
         kept = np.flatnonzero(alive[positions])
@@ -110,12 +113,12 @@ class _Slots:
         ends = np.cumsum(np.bincount(words[kept], minlength=CELLS + 1))
         cells = np.stack([np.concatenate([[0], ends[:-1]]), ends], axis=1)
         shifts = np.where(cells[:-1, 0] < cells[:-1, 1], -np.square(np.nan_to_num(word_norms)) / 2, -np.inf)
-        made = _Slots.empty(self.codes.shape[1]).with_lengths(self.lengths).with_room(len(kept))
+        made = _Slots.empty(self.codes.shape[1]).with_lengths(self.lengths).with_capacity(len(kept))
         blocks = len(made.codes)
-        filled = np.zeros(blocks * BLOCK, np.uint8)
+        filled = np.zeros(blocks * CODE_BLOCK, np.uint8)
         for level in range(self.codes.shape[1]):
             filled[: len(kept)] = self.codes[:used, level].reshape(-1)[kept]
-            made.codes[:, level] = filled.reshape(blocks, BLOCK)
+            made.codes[:, level] = filled.reshape(blocks, CODE_BLOCK)
         for i in range(len(self.lengths)):
             made.norms[i].reshape(-1)[: len(kept)] = self.norms[i].reshape(-1)[kept]
         shifts = shifts.astype(np.float32)
@@ -123,20 +126,20 @@ class _Slots:
 
 
 class CodeIndex:
-    """Codes of which every prefix is a code; candidates by ADC, ranked by their exact vectors where those are held.
+    """Codes whose prefixes are codes; candidates by ADC, ranked by exact vectors.
 
-    Rows have positions from 0 in the order they came; a deleted row keeps its position. Ties go to the lower position.
-    Norms are held as float16, as Milvus's fields hold them.
+    Rows have positions from 0 in the order of insertion; a deleted row keeps its position. Ties go to the lower
+    position. Norms are held as float16, as Milvus's fields hold them.
 
     A search visits all rows, or, asked for ``probes``, only the rows of the first codewords nearest to the query: the
     first level of a code is a coarse quantiser as in an inverted file (Jegou et al., TPAMI 2011) that needs no training
-    and no memory of its own. Rows are put in its order by the first such search, and again when a quarter of them came
-    since; those that came since are visited by every search.
+    and no extra memory. The first such search groups rows by codeword, and later ones again when a quarter of the rows
+    are newer; every search visits the newer rows.
 
     Args:
         levels: Levels M of a code, one byte each.
         metric: ``COSINE``, ``IP`` or ``L2``.
-        scale: What one unit of the norms and look-up tables is in the user's vectors (`EncoderInfo.scale`).
+        scale: Length of one unit of norms and look-up tables in the user's vectors (`EncoderInfo.scale`).
         vector_dim: Dimension of the rows' vectors; None when they are not held.
         lengths: The prefixes, in levels, whose norms are held, two bytes each for a row; all by default.
     """
@@ -165,19 +168,19 @@ class CodeIndex:
 
     @property
     def alive(self) -> Mask:
-        """Bool (n,): which positions hold a row that was not deleted."""
+        """Bool (n,): True at the positions of rows that were not deleted."""
         return self._alive
 
     @property
     def lengths(self) -> tuple[int, ...]:
-        """The prefixes, in levels, that can be searched: those of which every row came with its norm."""
+        """The prefixes, in levels, that can be searched: every row has their norms."""
         if self.metric == "IP":  # it needs no norms
             return tuple(range(1, self.levels + 1))
         return self._slots.lengths if len(self) else self._kept
 
     @property
     def nbytes(self) -> Mapping[str, int]:
-        """Bytes of memory by what they hold."""
+        """Bytes of memory by content."""
         slots = self._slots
         held = {"codes": int(slots.codes.nbytes), "norms": int(slots.norms.nbytes)}
         held |= {"positions": int(slots.positions.nbytes)} if len(slots.positions) else {}
@@ -186,7 +189,7 @@ class CodeIndex:
         return held | {"vectors": self.vectors.array.nbytes, "vector codes": self.vectors.codes.nbytes}
 
     def add(self, codes: U8, norms: F32, vectors: F32 | None = None) -> None:
-        """Add rows behind those there are.
+        """Append rows.
 
         Args:
             codes: uint8 (m, M).
@@ -241,8 +244,8 @@ class CodeIndex:
             k: Results per query.
             levels: Length of the prefix to rank by, one of `lengths`; all levels by default.
             vectors: float32 (n, d): the queries' vectors, needed for exact scores.
-            candidates: Rows to take by ADC.
-            rerank: How many candidates to score by their vectors: all by default where vectors are held, 0 for none.
+            candidates: CodeRows to take by ADC.
+            rerank: Number of candidates to score by their vectors: all by default if the index has vectors, 0 for none.
             valid: bool (positions,): only these rows may be found; all by default.
             probes: First codewords to visit the rows of; all rows by default.
 
@@ -259,11 +262,11 @@ class CodeIndex:
         if not slots.count or not k:
             return found
         levels = levels or self.levels
-        rows = Rows(_fixed(slots.codes), self._norms(slots, levels), _fixed(slots.positions))
+        rows = CodeRows(_fixed(slots.codes), self._norms(slots, levels), _fixed(slots.positions))
         mask = valid
         if slots.count != self._left:
             mask = self._alive if valid is None else self._alive & valid
-        mask = _fixed(ALL if mask is None else mask)
+        mask = _fixed(NO_MASK if mask is None else mask)
         exact = self.vectors is not None and vectors is not None and rerank != 0
         wanted = k if not exact else max(k, min(candidates, rerank or candidates))
         wanted = min(wanted, slots.count)
@@ -290,7 +293,7 @@ class CodeIndex:
 
     def _norms(self, slots: _Slots, levels: int) -> U16:
         if self.metric == "IP":
-            return _fixed(np.zeros((1, BLOCK), np.uint16))
+            return _fixed(np.zeros((1, CODE_BLOCK), np.uint16))
         return _fixed(slots.norms[slots.lengths.index(levels)])
 
     def _in_cells(self) -> _Slots:
@@ -303,7 +306,7 @@ class CodeIndex:
     def save(self, folder: Path) -> None:
         """Write the index into a folder."""
         slots = self._slots
-        used = -(-slots.count // BLOCK)
+        used = -(-slots.count // CODE_BLOCK)
         arrays: dict[str, npt.NDArray[Any]] = {
             "codes": slots.codes[:used],
             "norms": slots.norms[:, :used],
@@ -315,34 +318,34 @@ class CodeIndex:
         }
         if self.vectors is not None:
             arrays |= self.vectors.arrays
-        about = {
+        metadata = {
             "metric": self.metric,
             "scale": self.scale,
             "lengths": slots.lengths,
             "kept": self._kept,
             "slots": slots.count,
         }
-        save_arrays(folder, arrays, about)
+        save_arrays(folder, arrays, metadata)
 
     @classmethod
     def load(cls, folder: Path) -> CodeIndex:
-        """Open what `save` wrote, by memory map.
+        """Map an index written by `save` into memory.
 
         Raises:
             DataError: If the folder holds no such index.
         """
-        arrays, about = load_arrays(folder)
+        arrays, metadata = load_arrays(folder)
         try:
-            index = cls(arrays["codes"].shape[1], about["metric"], about["scale"], lengths=about["kept"])
-            index.vectors = Vectors.restore(arrays, about["metric"])
+            index = cls(arrays["codes"].shape[1], metadata["metric"], metadata["scale"], lengths=metadata["kept"])
+            index.vectors = Vectors.restore(arrays, metadata["metric"])
             index._slots = _Slots(
                 arrays["codes"],
                 arrays["norms"],
-                tuple(about["lengths"]),
+                tuple(metadata["lengths"]),
                 arrays["positions"],
                 np.array(arrays["cells"]),
                 np.array(arrays["shifts"]),
-                about["slots"],
+                metadata["slots"],
             )
             index._alive, index._word_norms = np.array(arrays["alive"]), np.array(arrays["word_norms"])
         except KeyError as error:
@@ -352,14 +355,14 @@ class CodeIndex:
 
 
 def _fixed(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """The array as one that cannot be written to: compiled code is made for one kind of array, memory-mapped or not."""
+    """A read-only view, for which numba compiles once, memory-mapped or not."""
     fixed = np.asarray(array).view(np.ndarray)
     fixed.flags.writeable = False
     return fixed
 
 
 def _nearest(slots: _Slots, products: F32, probes: int) -> I64:
-    """The ranges of slots of the nearest first codewords, nearest first, and of the rows that are in no cell."""
+    """The slots of the nearest first codewords, nearest first, and of ungrouped rows."""
     nearest = np.argsort(-(products + slots.shifts), kind="stable")[:probes]
     ranges = slots.cells[nearest]
     return ranges if slots.cells[-1, 0] == slots.count else np.concatenate([ranges, slots.cells[-1:]])

@@ -1,4 +1,4 @@
-"""The scan over codes, compiled by numba; `codes_numpy` holds the same function, with equal results.
+"""The compiled scan over codes; that of `loops_numpy` gives equal results.
 
 A row's estimate is a sum of look-ups (Jegou et al., Product Quantization for Nearest Neighbor Search, TPAMI 2011). The
 scan adds up tables rounded to bytes first, as André et al. do (Cache locality is not enough: High-performance nearest
@@ -21,27 +21,35 @@ from alula.kernels.code_index.byte_tables import (
     has_registers,
     reach,
 )
-from alula.kernels.code_index.layout import BLOCK, U64, Rows, best_keys
+from alula.kernels.code_index.layout import CODE_BLOCK, U64, CodeRows, best_keys
 from alula.kernels.jit import compiled
 from alula.kernels.simd import lowest_one
 from alula.kernels.topk import F32, I64, U8, U16, Mask
 
 COSINE, IP, L2 = 0, 1, 2
 METRICS = {"COSINE": COSINE, "IP": IP, "L2": L2}
-EVERY = np.int64(1)  # typed, or numba compiles once more for the number 1
-UPPER = np.uint64(32)  # where the score begins in a key
+EVERY_BLOCK = np.int64(1)  # stride; typed, or numba compiles again for the literal 1
+UPPER = np.uint64(32)  # bits of a key below the score
 ROUNDING = 16 * 2.0**-24  # of a few operations on float32, generously
-SAMPLE = 128  # blocks that are searched first, to know what score the wanted rows will have
-STRETCH = 32  # blocks that one call takes
+FLOOR_SAMPLE = 128  # blocks searched first, to estimate the score of the last wanted row
+STRETCH = 32  # blocks of one call of `_pass`
 
 
 def _add_one_by_one(codes: U8, block: int, tables: U8, levels: int, sums: U16) -> None:
-    """Sums uint16 (BLOCK,) of one block's look-ups in the tables uint8 (t, 256) of its first levels, 1 or more."""
+    """Add the look-ups of one block's first levels, one or more: uint16 (CODE_BLOCK,).
+
+    Args:
+        codes: uint8 (b, M, CODE_BLOCK).
+        block: The block.
+        tables: uint8 (t, 256).
+        levels: Number of levels.
+        sums: The output.
+    """
     sums[:] = 0
     level = 0
     # four look-ups to one load and store of a sum
     while level + 4 <= levels:
-        for row in range(BLOCK):
+        for row in range(CODE_BLOCK):
             sums[row] += (
                 np.uint16(tables[level, codes[block, level, row]])
                 + np.uint16(tables[level + 1, codes[block, level + 1, row]])
@@ -50,7 +58,7 @@ def _add_one_by_one(codes: U8, block: int, tables: U8, levels: int, sums: U16) -
             )
         level += 4
     while level < levels:
-        for row in range(BLOCK):
+        for row in range(CODE_BLOCK):
             sums[row] += np.uint16(tables[level, codes[block, level, row]])
         level += 1
 
@@ -60,10 +68,10 @@ _add_block = add_in_registers if has_registers() else compiled(_add_one_by_one)
 
 @compiled
 def _rounded(lut: F32, tables: U8) -> tuple[np.float32, float, float]:
-    """Tables uint8 (t, 256) of which an entry stands for ``entry * step + its level's lowest``.
+    """Round tables to uint8 (t, 256): entry e of a level means ``e * step + lowest``.
 
     Returns:
-        The step; the sum of the levels' lowest entries; how far a sum can be off, infinite where entries are.
+        The step; the sum of the levels' lowest entries; the largest error of a sum, infinite if an entry is.
     """
     levels = len(lut)
     lowest = np.empty(levels, np.float32)
@@ -93,10 +101,14 @@ def _rounded(lut: F32, tables: U8) -> tuple[np.float32, float, float]:
 
 @compiled
 def _test(floor: np.uint64, query: Any, step: np.float32, low: float, error: float) -> Any:
-    """What a row of norm n must reach to have the score in a key: ``sum >= least + (a + b n) n``.
+    """Derive the test ``sum >= least + (a + b n) n`` of rows of norm n from a key.
+
+    The score in the key is solved for the sum of byte look-ups: IP needs a constant, COSINE a multiple of n, L2 also
+    n^2 / 2. From `least` the rounding errors are subtracted, so that the test passes too many rows, never too few;
+    `_take` computes the exact scores of those that pass.
 
     Returns:
-        a, b, least: so low that rounding loses no row whose norm is that of its reconstruction; NaN lets all pass.
+        a, b, least; NaN lets all rows pass.
     """
     metric, query_squared, unit = query
     upper = np.uint32(floor >> UPPER)
@@ -118,7 +130,7 @@ def _test(floor: np.uint64, query: Any, step: np.float32, low: float, error: flo
 
 @compiled
 def _key(product: Any, norm: Any, query: Any, position: Any) -> Any:
-    """One of `ordered_keys`, of `adc_scores`."""
+    """Compute one of `ordered_keys` from one of `adc_scores`."""
     metric, query_squared, unit = query
     if metric == IP:
         score = product * unit
@@ -134,23 +146,26 @@ def _key(product: Any, norm: Any, query: Any, position: Any) -> Any:
     return (np.uint64(upward) << UPPER) | (np.uint64(0xFFFFFFFF) - np.uint64(position))
 
 
-# A call with many arrays costs as much as what is done for one block, and so does every view that is made of an array,
-# whose references numba counts: these functions take a stretch of blocks, and make none.
+# A call with many arrays costs as much as the work on one block, and so does each view of an array, because numba
+# counts references: these functions take a stretch of blocks, and create no views.
 
 
 @compiled
 def _pass(codes: U8, norms: U16, stretch: Any, entries: U8, test: Any, sums: U16, slots: I64) -> int:
-    """Write the slots of the rows that pass `_test` in a stretch, a range of blocks; how many these are."""
+    """Write the slots of a stretch's rows that pass `_test`; returns their number.
+
+    The stretch is a range of blocks. Each round tests LANES rows at once, and their mask is read bit by bit.
+    """
     a, b, least = test
     count = 0
     first, last, stride = stretch
     with_norms = len(norms) == len(codes)
     for block in range(first, last, stride):
         _add_block(codes, block, entries, len(entries), sums)
-        for lane in range(0, BLOCK, LANES):
+        for lane in range(0, CODE_BLOCK, LANES):
             mask = reach(sums, norms, block if with_norms else 0, lane, a, b, least)
             while mask:
-                slots[count] = block * BLOCK + lane + np.int64(lowest_one(mask))
+                slots[count] = block * CODE_BLOCK + lane + np.int64(lowest_one(mask))
                 count += 1
                 mask &= mask - np.uint64(1)
     return count
@@ -158,7 +173,7 @@ def _pass(codes: U8, norms: U16, stretch: Any, entries: U8, test: Any, sums: U16
 
 @compiled
 def _take(rows: Any, slots: I64, span: Any, valid: Mask, lut: F32, query: Any, keys: U64) -> int:
-    """Write the keys of those slots that hold a valid row and are in a span; how many these are."""
+    """Write the exact keys of slots with a valid row in a span; returns their number."""
     codes, norms, positions = rows
     norm = np.float32(0)
     count = 0
@@ -168,7 +183,7 @@ def _take(rows: Any, slots: I64, span: Any, valid: Mask, lut: F32, query: Any, k
         position = np.int64(positions[slot]) if len(positions) else slot
         if len(valid) and not valid[position]:
             continue
-        block, row = slot // BLOCK, slot % BLOCK
+        block, row = slot // CODE_BLOCK, slot % CODE_BLOCK
         product = np.float32(0)
         for level in range(len(lut)):
             product += lut[level, codes[block, level, row]]
@@ -181,7 +196,10 @@ def _take(rows: Any, slots: I64, span: Any, valid: Mask, lut: F32, query: Any, k
 
 @compiled
 def _keep_best(keys: U64, count: int, wanted: int) -> Any:
-    """Bring the largest keys to the front, in no order; the least of them (Hoare, Algorithm 65: Find, CACM 1961)."""
+    """Bring the largest keys to the front, in no order; returns the least of them.
+
+    By quickselect (Hoare, Algorithm 65: Find, CACM 1961).
+    """
     first, last = 0, count - 1
     while first < last:
         pivot = keys[(first + last) // 2]
@@ -208,19 +226,21 @@ def _keep_best(keys: U64, count: int, wanted: int) -> Any:
 def _visit(
     rows: Any, ranges: I64, valid: Mask, lut: F32, tables: Any, query: Any, wanted: int, floor: Any, stride: int
 ) -> Any:
-    """Keys of the best rows that reach a floor, among others and in no order.
+    """Collect keys of the best rows that reach a floor, and some others, in no order.
 
-    Whenever there are too many, the floor is raised to the best so far.
+    For each stretch of blocks `_pass` finds rows by byte tables and `_take` scores them exactly. Stretches grow from
+    one block, since all rows pass until there is a floor. Whenever there are more than twice the wanted keys,
+    `_keep_best` drops the others and raises the floor.
     """
     codes, norms, _ = rows
     entries, step, low, error = tables
-    sums, slots = np.empty(BLOCK, np.uint16), np.empty(STRETCH * BLOCK, np.int64)
-    keys = np.empty(2 * wanted + LANES + STRETCH * BLOCK, np.uint64)
+    sums, slots = np.empty(CODE_BLOCK, np.uint16), np.empty(STRETCH * CODE_BLOCK, np.int64)
+    keys = np.empty(2 * wanted + LANES + STRETCH * CODE_BLOCK, np.uint64)
     test = _test(floor, query, step, low, error)
     count, stretch = 0, 1
     for at in range(len(ranges)):
         first, last = ranges[at, 0], ranges[at, 1]
-        start, end = first // BLOCK, (last + BLOCK - 1) // BLOCK
+        start, end = first // CODE_BLOCK, (last + CODE_BLOCK - 1) // CODE_BLOCK
         while start < end:
             stop = min(start + stretch * stride, end)
             passed = _pass(codes, norms, (start, stop, stride), entries, test, sums, slots)
@@ -229,33 +249,37 @@ def _visit(
                 floor = _keep_best(keys, count, wanted)
                 count = wanted
                 test = _test(floor, query, step, low, error)
-            start, stretch = stop, min(2 * stretch, STRETCH)  # while there is no floor, all rows pass
+            start, stretch = stop, min(2 * stretch, STRETCH)  # without a floor, all rows pass
     return keys[:count]
 
 
 @compiled
 def _scan(rows: Any, ranges: I64, valid: Mask, lut: F32, query: Any, wanted: int) -> Any:
-    """Keys of the best rows, among others and in no order."""
+    """Collect keys of the best rows, and some others, in no order.
+
+    In many blocks, a sample of them is searched first for a floor that about the wanted number of rows reach. If too
+    few do, all blocks are searched again without it.
+    """
     entries = np.empty((len(lut), 256), np.uint8)
     step, low, error = _rounded(lut, entries)
     tables = entries, step, low, error
     nothing = np.uint64(0)
-    blocks = (ranges[0, 1] - ranges[0, 0]) // BLOCK
-    if len(ranges) == 1 and blocks > 8 * SAMPLE:
-        stride = blocks // SAMPLE
+    blocks = (ranges[0, 1] - ranges[0, 0]) // CODE_BLOCK
+    if len(ranges) == 1 and blocks > 8 * FLOOR_SAMPLE:
+        stride = blocks // FLOOR_SAMPLE
         expected = wanted / stride
         enough = int(expected + 3 * np.sqrt(expected) + 3)
         keys = _visit(rows, ranges, valid, lut, tables, query, enough, nothing, stride)
         if len(keys) >= enough:
-            floor = (_keep_best(keys, len(keys), enough) >> UPPER) << UPPER  # whatever the position
-            keys = _visit(rows, ranges, valid, lut, tables, query, wanted, floor, EVERY)
-            if len(keys) >= wanted and _keep_best(keys, len(keys), wanted) >= floor:  # mostly; or it promised too much
+            floor = (_keep_best(keys, len(keys), enough) >> UPPER) << UPPER  # for any position
+            keys = _visit(rows, ranges, valid, lut, tables, query, wanted, floor, EVERY_BLOCK)
+            if len(keys) >= wanted and _keep_best(keys, len(keys), wanted) >= floor:  # almost always
                 return keys[:wanted]
-    return _visit(rows, ranges, valid, lut, tables, query, wanted, nothing, EVERY)
+    return _visit(rows, ranges, valid, lut, tables, query, wanted, nothing, EVERY_BLOCK)
 
 
 def scan(
-    rows: Rows,
+    rows: CodeRows,
     ranges: I64,
     valid: Mask,
     lut: F32,

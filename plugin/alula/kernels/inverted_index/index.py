@@ -13,20 +13,19 @@ import scipy.sparse as sp
 
 from alula.errors import DataError
 from alula.kernels.array_folder import load_arrays, save_arrays
+from alula.kernels.constants import OVERSAMPLE
 from alula.kernels.exact import top_k
-from alula.kernels.inverted_index.postings import BLOCK, SEGMENT_ARRAYS, Segment, build_segment, merge_segments
+from alula.kernels.inverted_index.postings import POSTING_BLOCK, SEGMENT_ARRAYS, Segment, build_segment, merge_segments
 from alula.kernels.loops import sparse_loops
-from alula.kernels.topk import F32, I64, Mask, TopK, check_mask
+from alula.kernels.topk import F32, I64, NO_MASK, Mask, TopK, check_mask
 from alula.kernels.vectors import Vectors, check_vectors
 
 CUT = 0.05  # costs no recall that can be measured, and saves half of the postings where weights differ
-MOST_TERMS = 1 << 15  # of a query: each adds at least 1 to sums of 16 bits
-MOST = 4  # times as many rows as are wanted may be held at once
-PADDING = 64  # loops read and write in steps of so many
-EVERY = np.empty(0, np.bool_)
+MAX_TERMS = 1 << 15  # of a query: each adds at least 1 to 16-bit sums
+PADDING = 64  # entries that loops read and write at once
 
 
-class Queries(Protocol):
+class SparseQueries(Protocol):
     """Sparse queries: the dimensions int64 (t,) and the weights float32 (t,) of each."""
 
     def __len__(self) -> int: ...
@@ -35,9 +34,9 @@ class Queries(Protocol):
 
 
 class InvertedIndex:
-    """Sparse rows by dimension; candidates by inner product, ranked by their exact vectors where those are held.
+    """Sparse rows by dimension; candidates by inner product, ranked by exact vectors.
 
-    Rows have positions from 0 in the order they came; a deleted row keeps its position.
+    Rows have positions from 0 in the order of insertion; a deleted row keeps its position.
 
     Candidates are found term at a time over posting lists in order of impact (Anh & Moffat, Pruned Query Evaluation
     Using Pre-Computed Impacts, SIGIR 2006), see `Segment`. A row's score is the sum, over the dimensions it shares with
@@ -64,17 +63,17 @@ class InvertedIndex:
 
     @property
     def alive(self) -> Mask:
-        """Bool (n,): which positions hold a row that was not deleted."""
+        """Bool (n,): True at the positions of rows that were not deleted."""
         return self._alive
 
     @property
     def segments(self) -> int:
-        """Into how many pieces the posting lists are cut; each costs a search some microseconds."""
+        """The number of segments; each costs a search some microseconds."""
         return len(self._segments)
 
     @property
     def nbytes(self) -> Mapping[str, int]:
-        """Bytes of memory by what they hold.
+        """Bytes of memory by content.
 
         ``weights`` are read where nothing is re-ranked and when segments are merged only; those of a loaded index stay
         on disk until then.
@@ -89,10 +88,10 @@ class InvertedIndex:
         return held | {"vectors": self.vectors.array.nbytes, "vector codes": self.vectors.codes.nbytes}
 
     def add(self, rows: sp.csr_array, vectors: F32 | None = None) -> None:
-        """Add rows behind those there are, as a segment.
+        """Append rows as a segment.
 
-        A segment is merged with the one before it while that has fewer than twice its rows, so n rows that come one by
-        one are in at most 1 + log2(n) segments, and each row is merged at most so many times.
+        A segment is merged with the one before it while that has fewer than twice its rows, so n rows inserted one by
+        one are in at most 1 + log2(n) segments, and each row is merged at most that often.
 
         Args:
             rows: CSR (m, dim), no weight negative.
@@ -137,7 +136,7 @@ class InvertedIndex:
         for segment in self._segments:
             np.maximum(self._peaks, segment.peaks, out=self._peaks)
         self._deleted = not self._alive.all()
-        self._rooms: dict[type, list[_Room]] = {np.uint16: [], np.float32: []}
+        self._workspaces: dict[type, list[_SearchWorkspace]] = {np.uint16: [], np.float32: []}
 
     def delete(self, positions: I64) -> None:
         """Delete rows by position; positions that were deleted before change nothing."""
@@ -146,7 +145,7 @@ class InvertedIndex:
 
     def search(
         self,
-        queries: sp.csr_array | Queries,
+        queries: sp.csr_array | SparseQueries,
         k: int,
         *,
         vectors: F32 | None = None,
@@ -166,12 +165,12 @@ class InvertedIndex:
             k: Results per query.
             vectors: float32 (n, d): the queries' vectors, needed for exact scores.
             candidates: Rows to take by inner product (R).
-            terms: Use only so many of each query's heaviest terms; all by default.
-            rerank: How many candidates to score by their vectors: all by default where vectors are held, 0 for none.
+            terms: Number of each query's heaviest terms to use; all by default.
+            rerank: Number of candidates to score by their vectors: all by default if the index has vectors, 0 for none.
             valid: bool (positions,): only these rows may be found; all by default.
             cut: A posting list is left where query weight times impact falls under this share of the query's largest
                 such product; 0 reads all lists to their ends. Where nothing is re-ranked all are.
-            threads: Queries are divided among so many threads.
+            threads: Number of threads to divide the queries among.
 
         Returns:
             Positions and scores: exact, or inner products of the sparse rows, summed up in float32, when nothing is
@@ -181,7 +180,7 @@ class InvertedIndex:
             DataError: If the queries have another number of dimensions, or a weight that is negative or not a number,
                 or `valid` another length.
         """
-        queries = _Rows(queries, self.dim) if isinstance(queries, sp.csr_array) else queries
+        queries = _CsrQueries(queries, self.dim) if isinstance(queries, sp.csr_array) else queries
         found = TopK.empty(len(queries), k)
         exact = None
         if self.vectors is not None and vectors is not None and rerank != 0:
@@ -194,8 +193,8 @@ class InvertedIndex:
         def search_some(numbers: range) -> None:
             for i in numbers:
                 dims, weights = queries[i]
-                if len(dims) > (terms or MOST_TERMS):
-                    dims, weights = _heaviest(dims, weights, terms or MOST_TERMS)
+                if len(dims) > (terms or MAX_TERMS):
+                    dims, weights = _heaviest(dims, weights, terms or MAX_TERMS)
                 positions, scores = found.positions[i], found.scores[i]
                 if exact is None:
                     self._find_by_weights(dims, weights, may, positions, scores)
@@ -210,9 +209,9 @@ class InvertedIndex:
         return found
 
     def _may_be_found(self, valid: Mask | None) -> Mask:
-        """Which rows may be found, an empty array for all."""
+        """Combine the mask with the deleted rows; an empty array lets all be found."""
         if valid is None:
-            return self._alive if self._deleted else EVERY
+            return self._alive if self._deleted else NO_MASK
         check_mask(valid, len(self))
         return valid & self._alive if self._deleted else np.ascontiguousarray(valid)
 
@@ -227,35 +226,35 @@ class InvertedIndex:
         positions: I64,
         scores: F32,
     ) -> None:
-        """Candidates by quantised sums, ranked by their vectors, into the arrays of one query's results."""
+        """Find candidates by quantised sums and rank them by their vectors."""
         assert self.vectors is not None  # noqa: S101 (for the type checker)
-        room = self._take_room(np.uint16, candidates)
+        workspace = self._take_workspace(np.uint16, candidates)
         size = 0
         for segment in self._segments:
             size = self._loops.collect(
-                *segment.by_impact, dims, weights, self._peaks, cut, valid, candidates, *room.arrays, size
+                *segment.by_impact, dims, weights, self._peaks, cut, valid, candidates, *workspace.arrays, size
             )
-        self.vectors.rank(vector, room.found[:size], positions, scores)
-        self._rooms[np.uint16].append(room)
+        self.vectors.rank(vector, workspace.found[:size], positions, scores)
+        self._workspaces[np.uint16].append(workspace)
 
     def _find_by_weights(self, dims: I64, weights: F32, valid: Mask, positions: I64, scores: F32) -> None:
-        """The rows of the largest inner products, into the arrays of one query's results."""
-        room = self._take_room(np.float32, len(positions))
+        """Rank rows by inner product into one query's results."""
+        workspace = self._take_workspace(np.float32, len(positions))
         size = 0
         for segment in self._segments:
             size = self._loops.collect_by_weights(
-                *segment.by_weight, dims, weights, valid, len(positions), *room.arrays, size
+                *segment.by_weight, dims, weights, valid, len(positions), *workspace.arrays, size
             )
-        products = room.keys[:size].view(np.float32)
+        products = workspace.keys[:size].view(np.float32)
         order = top_k(products, size)
-        positions[:size], scores[:size] = room.found[:size][order], products[order]
-        self._rooms[np.float32].append(room)
+        positions[:size], scores[:size] = workspace.found[:size][order], products[order]
+        self._workspaces[np.float32].append(workspace)
 
-    def _take_room(self, kind: type[np.uint16 | np.float32], count: int) -> _Room:
-        # lists of Python: threads that search at once each take a room of their own
-        rooms = self._rooms[kind]
-        room = rooms.pop() if rooms else _Room(kind, count)
-        return room if room.count >= count else _Room(kind, count)
+    def _take_workspace(self, kind: type[np.uint16 | np.float32], count: int) -> _SearchWorkspace:
+        # lists of Python: concurrent searches take a workspace each
+        rooms = self._workspaces[kind]
+        workspace = rooms.pop() if rooms else _SearchWorkspace(kind, count)
+        return workspace if workspace.count >= count else _SearchWorkspace(kind, count)
 
     def save(self, folder: Path) -> None:
         """Write the index into a folder."""
@@ -269,17 +268,17 @@ class InvertedIndex:
 
     @classmethod
     def load(cls, folder: Path) -> InvertedIndex:
-        """Open what `save` wrote, by memory map: nothing is copied, and what no search reads is not read from disk.
+        """Map an index written by `save` into memory; nothing is copied.
 
         Raises:
             DataError: If the folder holds no such index.
         """
-        arrays, about = load_arrays(folder)
+        arrays, metadata = load_arrays(folder)
         try:
-            index = cls(about["dim"], about["metric"])
-            index.vectors = Vectors.restore(arrays, about["metric"])
+            index = cls(metadata["dim"], metadata["metric"])
+            index.vectors = Vectors.restore(arrays, metadata["metric"])
             index._alive = arrays["alive"].copy()
-            for number, (first, rows, levels) in enumerate(about["segments"]):
+            for number, (first, rows, levels) in enumerate(metadata["segments"]):
                 parts = {name: arrays[f"segment{number}_{name}"] for name in SEGMENT_ARRAYS}
                 index._segments.append(Segment(first, rows, levels, **parts))
         except KeyError as error:
@@ -288,7 +287,7 @@ class InvertedIndex:
         return index
 
 
-class _Rows:
+class _CsrQueries:
     """The rows of a CSR array as dimensions and weights."""
 
     def __init__(self, rows: sp.csr_array, dim: int) -> None:
@@ -306,15 +305,15 @@ class _Rows:
         return self._dims[self._ends[i] : self._ends[i + 1]], self._weights[self._ends[i] : self._ends[i + 1]]
 
 
-class _Room:
-    """What one search writes on: sums of a block's rows, 0 between searches, and the rows it finds."""
+class _SearchWorkspace:
+    """Arrays that one search writes to: sums, 0 between searches, and results."""
 
     def __init__(self, kind: type[np.uint16 | np.float32], count: int) -> None:
         keys = np.uint16 if kind is np.uint16 else np.uint32
         self.count = count
-        self.found = np.empty(MOST * count + BLOCK + PADDING, np.uint32)
-        self.keys = np.empty(MOST * count + BLOCK + PADDING, keys)
-        self.arrays = (np.zeros(BLOCK + PADDING, kind), np.empty(BLOCK, keys), self.found, self.keys)
+        self.found = np.empty(OVERSAMPLE * count + POSTING_BLOCK + PADDING, np.uint32)
+        self.keys = np.empty(OVERSAMPLE * count + POSTING_BLOCK + PADDING, keys)
+        self.arrays = (np.zeros(POSTING_BLOCK + PADDING, kind), np.empty(POSTING_BLOCK, keys), self.found, self.keys)
 
 
 def _heaviest(dims: I64, weights: F32, terms: int) -> tuple[I64, F32]:

@@ -1,6 +1,7 @@
-"""The loops over sparse rows, compiled by numba; `sparse_numpy` holds the same functions, with equal results.
+"""Compiled loops over sparse rows; those of `loops_numpy` give equal results.
 
-Array positions are unsigned wherever they are computed: numba then checks for no negative ones.
+They are in one file because numba recompiles a cached function only when its own file changes, not when one changes
+that it calls. Array positions are unsigned wherever they are computed: numba then checks for no negative ones.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from alula.kernels import constants, simd
 from alula.kernels.jit import compiled
 from alula.kernels.simd import (
     at_least,
@@ -20,16 +22,16 @@ from alula.kernels.simd import (
 )
 from alula.kernels.topk import F32, I64, U8, U16, U32, Mask
 
-MASK = np.uint64(64)  # values that one bit mask speaks of
-STEP = np.uint64(256)  # values that `select` reads at once; scores are padded to a multiple
-LANES = np.uint64(16)  # float32 sums are added up in so many lanes
-MARGIN = np.float32(1.5)  # a code is off by 1 / sqrt(12) of a step, so this is 5.2 standard deviations
-LINE = np.uint64(64)  # bytes of a cache line
-AHEAD = np.uint64(20)  # rows whose codes are asked for before they are needed
+MASK_BITS = np.uint64(simd.MASK_BITS)
+STEP = np.uint64(256)  # scores that `_reached_by` reads at once; they are padded to a multiple
+FLOAT_LANES = np.uint64(constants.FLOAT_LANES)
+ROUNDING_MARGIN = np.float32(constants.ROUNDING_MARGIN)
+CACHE_LINE = np.uint64(constants.CACHE_LINE)
+PREFETCH_ROWS = np.uint64(20)  # distance in rows between a prefetch and its use
 LONGEST_PREFETCH = np.uint64(1024)  # postings
-TINY = np.float32(1e-30)  # the shortest length that a query is divided by
-MOST = np.uint64(4)  # times as many rows as are wanted are held before they are sorted out
-UNASKED = 3
+EPS = np.float32(constants.EPS)
+OVERSAMPLE = np.uint64(constants.OVERSAMPLE)
+BRANCHLESS_TAKES = 3  # bits of a mask taken without a branch: most masks have no more
 ZERO, ONE = np.uint64(0), np.uint64(1)
 
 Keys = npt.NDArray[np.uint16] | npt.NDArray[np.uint32]
@@ -56,9 +58,9 @@ def collect(
     keys: U16,
     size: int,
 ) -> int:
-    """Add a segment's best rows by quantised sums to those that were found in the segments before it.
+    """Merge a segment's best rows by quantised sums into those of earlier segments.
 
-    Blocks are read one after the other, so that their sums stay in the processor's own cache.
+    Blocks are read one after the other, so that their sums stay in the processor's cache.
 
     Args:
         ids: uint16 (p,): as `Segment` describes it.
@@ -73,18 +75,18 @@ def collect(
         peaks: float32 (dim,): the largest impacts of all segments.
         cut: A list is left at its first level whose contribution, weight times impact, is under this share of the
             query's largest.
-        valid: bool (positions,): which rows may be found; empty for all.
-        count: How many rows are wanted.
+        valid: bool (positions,): True for rows that may be found; empty for all.
+        count: Number of rows wanted.
         sums: uint16 (65600,), all 0 before and afterwards. None overflows: a row is in a list once, so with t terms,
             contributions c_t and s = (65535 - t) / sum(max c_t), its sum of 1 + floor(s * c_t) is at most
             t + s * sum(c_t) <= 65535, for t < 65535; the scale is s less a part in 2^40, far more than float64 rounds.
-        maxima: uint16 (65536,): room.
+        maxima: uint16 (65536,): scratch.
         found: uint32 (4 count + 65600,): the best rows in rising order, in and out.
         keys: uint16 (4 count + 65600,): their sums.
-        size: How many were found before.
+        size: Number found before.
 
     Returns:
-        How many there are now: the ``count`` largest sums over 0, of equal ones those that come first.
+        The number found now: the ``count`` largest sums over 0, of equal ones those that come first.
     """
     total, largest = 0.0, 0.0
     for term in range(np.uint64(len(dims))):
@@ -118,7 +120,8 @@ def _add_impacts(
     count = np.uint64(levels)
     terms = np.uint64(len(dims))
     for term in range(terms):
-        # a list lies anywhere, so without being asked for early its first postings come from memory
+        # The lists of a query are scattered in memory, so the next list is prefetched while this one is read, and the
+        # bounds and impacts of the one after it.
         if term + np.uint64(2) < terms:
             after = np.uint64(dims[term + np.uint64(2)]) * count
             prefetch(ends, after)
@@ -130,7 +133,7 @@ def _add_impacts(
             last = min(np.uint64(ends[following + count]), place + LONGEST_PREFETCH)
             while place < last:
                 prefetch(postings, place)
-                place += LINE // np.uint64(2)
+                place += CACHE_LINE // np.uint64(2)
         weight = np.float64(weights[term])
         first = np.uint64(dims[term]) * count
         for level in range(first, first + count):
@@ -173,16 +176,16 @@ def collect_by_weights(
         rows: Its number of rows.
         dims: int64 (t,): the query's dimensions.
         weights: float32 (t,): their weights.
-        valid: bool (positions,): which rows may be found; empty for all.
-        count: How many rows are wanted.
+        valid: bool (positions,): True for rows that may be found; empty for all.
+        count: Number of rows wanted.
         sums: float32 (65600,), all 0 before and afterwards.
-        maxima: uint32 (65536,): room.
+        maxima: uint32 (65536,): scratch.
         found: uint32 (4 count + 65600,): the best rows in rising order, in and out.
         keys: uint32 (4 count + 65600,): the bits of their sums.
-        size: How many were found before.
+        size: Number found before.
 
     Returns:
-        How many there are now.
+        The number found now.
     """
     per_list = np.uint64(levels)
     reached = np.uint64(size)
@@ -204,14 +207,17 @@ def collect_by_weights(
 @compiled
 def _count_at_least(values: Keys, bound: int) -> int:
     total = np.uint64(0)
-    for start in range(np.uint64(0), np.uint64(len(values)), MASK):
+    for start in range(np.uint64(0), np.uint64(len(values)), MASK_BITS):
         total += count_ones(at_least(values, start, bound))
     return total
 
 
 @compiled
 def _kth_largest(values: Keys, k: int) -> int:
-    """The k-th largest value, bit by bit; 0 if there are fewer. The values' number is a multiple of 64."""
+    """The k-th largest of a multiple of 64 values, 0 if there are fewer.
+
+    Found bit by bit from the highest: a bit is set if at least k values reach the number so far with it.
+    """
     kind = values.dtype.type
     bits = 8 * values.itemsize
     largest = kind(0)
@@ -234,7 +240,7 @@ def _take_block(
     keys: Keys,
     size: int,
 ) -> int:
-    """Add those of a block's rows that may be among the best to those before it; its scores are 0 afterwards.
+    """Append a block's rows that may be among the best, and set its scores to 0.
 
     A row must be over the count-th largest score so far. As long as there are fewer, it must reach the count-th largest
     of the maxima of disjoint groups of the block's rows, which is at most the count-th largest score.
@@ -250,16 +256,17 @@ def _take_block(
     if reached < np.uint64(count):
         bound = max(_reached_by(scores[:read], count, maxima), kind(1))
     else:
-        if reached > MOST * np.uint64(count):
+        if reached > OVERSAMPLE * np.uint64(count):
             reached = _keep_largest(found, keys, reached, count)
         bound = kind(_kth_of(keys, reached, count) + kind(1))
-        if bound == kind(0):  # none is over the largest number there is
+        if bound == kind(0):  # overflow: no score is over the largest number
             scores[:read] = 0
             return reached
-    for start in range(np.uint64(0), read, MASK):
+    for start in range(np.uint64(0), read, MASK_BITS):
         mask = at_least(scores, start, bound)
-        # most masks have few bits, and how many cannot be predicted: the first are taken whether they are set or not
-        for _ in range(UNASKED):
+        # Most masks have few set bits, and their number cannot be predicted: the first few are written without a
+        # branch, and count only if they are set.
+        for _ in range(BRANCHLESS_TAKES):
             row = start + lowest_one(mask)
             found[reached] = np.uint64(first) + row
             keys[reached] = scores[row]
@@ -271,21 +278,25 @@ def _take_block(
             keys[reached] = scores[row]
             reached += ONE
             mask &= mask - ONE
-        scores[start : start + MASK] = 0
+        scores[start : start + MASK_BITS] = 0
     return reached
 
 
 @compiled
 def _kth_of(keys: Keys, size: int, k: int) -> int:
     """The k-th largest of the first keys."""
-    padded = (np.uint64(size) + MASK - ONE) // MASK * MASK
+    padded = (np.uint64(size) + MASK_BITS - ONE) // MASK_BITS * MASK_BITS
     keys[np.uint64(size) : padded] = 0
     return _kth_largest(keys[:padded], k)
 
 
 @compiled
 def _reached_by(scores: Keys, count: int, maxima: Keys) -> int:
-    """A bound that at least ``count`` scores reach, and not many more, if there are so many; 0 otherwise."""
+    """A bound that ``count`` scores or few more reach; 0 if there are fewer.
+
+    The scores are read once, 64 columns wide; the maxima of up to 16 steps of a column are one group, and the
+    count-th largest of these maxima is the bound.
+    """
     size = np.uint64(len(scores))
     depth = min(size // (np.uint64(16) * np.uint64(count)), np.uint64(16))
     if depth == np.uint64(0):
@@ -293,20 +304,20 @@ def _reached_by(scores: Keys, count: int, maxima: Keys) -> int:
     steps = size // STEP
     groups = (steps + depth - ONE) // depth
     for group in range(groups):
-        best = maxima[group * MASK : (group + ONE) * MASK]
+        best = maxima[group * MASK_BITS : (group + ONE) * MASK_BITS]
         best[:] = 0
         for step in range(group * depth, min(steps, (group + ONE) * depth)):
             read = scores[step * STEP : (step + ONE) * STEP]
-            for lane in range(MASK):
-                one = max(read[lane], read[lane + MASK])
+            for lane in range(MASK_BITS):
+                one = max(read[lane], read[lane + MASK_BITS])
                 other = max(read[lane + np.uint64(128)], read[lane + np.uint64(192)])
                 best[lane] = max(best[lane], one, other)
-    return _kth_largest(maxima[: groups * MASK], count)
+    return _kth_largest(maxima[: groups * MASK_BITS], count)
 
 
 @compiled
 def _keep_largest(found: U32, keys: Keys, size: int, count: int) -> int:
-    """Keep the rows with the ``count`` largest keys, in place; of equal ones those that come first."""
+    """Keep the ``count`` largest keys in place; of equal keys the first."""
     if np.uint64(size) <= np.uint64(count):
         return np.uint64(size)
     smallest = _kth_of(keys, size, count)
@@ -316,7 +327,7 @@ def _keep_largest(found: U32, keys: Keys, size: int, count: int) -> int:
     equal = np.uint64(count) - over
     kept = np.uint64(0)
     for place in range(np.uint64(size)):
-        # without a branch, which would be mispredicted every other time
+        # no branch: it would be mispredicted every other time
         key = keys[place]
         taken = np.uint64(key == smallest) & np.uint64(equal != np.uint64(0))
         found[kept], keys[kept] = found[place], key
@@ -333,9 +344,9 @@ def _product(one: F32, start: int, other: F32) -> float:
     entries comes last, one by one.
     """
     size = np.uint64(len(other))
-    steps = size // LANES
+    steps = size // FLOAT_LANES
     total = lane_products(one, start, other, np.uint64(0), steps)
-    for place in range(steps * LANES, size):
+    for place in range(steps * FLOAT_LANES, size):
         total += one[start + place] * other[place]
     return total
 
@@ -344,9 +355,9 @@ def _product(one: F32, start: int, other: F32) -> float:
 def _squared_distance(one: F32, start: int, other: F32) -> float:
     """`_product` of the difference with itself."""
     size = np.uint64(len(other))
-    steps = size // LANES
+    steps = size // FLOAT_LANES
     total = lane_distances(one, start, other, np.uint64(0), steps)
-    for place in range(steps * LANES, size):
+    for place in range(steps * FLOAT_LANES, size):
         difference = one[start + place] - other[place]
         total += difference * difference
     return total
@@ -363,9 +374,9 @@ def rank(
     positions: I64,
     scores: F32,
 ) -> int:
-    """The k best of some rows by their exact scores, best first; of equal ones those that come first.
+    """The k best of some rows by exact scores, best first; ties keep their order.
 
-    Codes of 8 bits say which rows may be among them: those whose estimate reaches the k-th best of all, each given five
+    Byte codes rule out rows unread: the others are those whose estimate reaches the k-th best of all, each given five
     standard deviations of its rounding error or more. Only these rows' vectors are read.
 
     Args:
@@ -373,13 +384,13 @@ def rank(
         vectors: float32 (n, d).
         codes: uint8 (n, s): as `Vectors` describes them.
         query: float32 (d,).
-        centred: float32 (d,): what the codes are multiplied by, the query or the query minus the centre.
+        centred: float32 (d,): the query, or the query minus the centre (L2), to multiply with the codes.
         metric: 0 COSINE, 1 IP, 2 L2.
         positions: int64 (k,): the rows that were found.
         scores: float32 (k,): their scores.
 
     Returns:
-        How many were found, min(k, c).
+        The number found, min(k, c).
     """
     count, k = np.uint64(len(rows)), len(positions)
     may = np.empty(count, np.uint32)
@@ -393,7 +404,7 @@ def rank(
     flat = vectors.reshape(-1)
     for place in range(kept):
         start = np.uint64(may[place]) * width
-        for offset in range(np.uint64(0), width, LINE // np.uint64(4)):
+        for offset in range(np.uint64(0), width, CACHE_LINE // np.uint64(4)):
             prefetch(flat, start + offset)
     keys, exact = np.empty(kept, np.uint64), np.empty(kept, np.float32)
     for place in range(kept):
@@ -431,17 +442,17 @@ def _may_be_best(rows: U32, codes: U8, centred: F32, k: int, may: U32) -> int:
     count, stride = np.uint64(len(rows)), np.uint64(codes.shape[1])
     query = np.zeros(stride, np.int8)
     step, total = _quantise(centred, query)
-    by_size = MARGIN * np.sqrt(_product(centred, ZERO, centred))
-    by_norm = MARGIN * step
+    by_size = ROUNDING_MARGIN * np.sqrt(_product(centred, ZERO, centred))
+    by_norm = ROUNDING_MARGIN * step
     flat = codes.reshape(-1)
-    padded = (count + MASK - ONE) // MASK * MASK
+    padded = (count + MASK_BITS - ONE) // MASK_BITS * MASK_BITS
     about, width = flat.view(np.float32), stride // np.uint64(4)
     lower, upper = np.empty(padded, np.float32), np.empty(count, np.float32)
     lower[count:] = -np.inf
     for place in range(count):
-        if place + AHEAD < count:
-            later = np.uint64(rows[place + AHEAD]) * stride
-            for offset in range(np.uint64(0), stride, LINE):
+        if place + PREFETCH_ROWS < count:
+            later = np.uint64(rows[place + PREFETCH_ROWS]) * stride
+            for offset in range(np.uint64(0), stride, CACHE_LINE):
                 prefetch(flat, later + offset)
         start = np.uint64(rows[place]) * stride
         product = np.float32(np.int32(byte_products(flat, start, query, stride) - total))
@@ -469,7 +480,11 @@ def _may_be_best(rows: U32, codes: U8, centred: F32, k: int, may: U32) -> int:
 
 @compiled
 def _quantise(vector: F32, codes: npt.NDArray[np.int8]) -> tuple[float, int]:
-    """Round a vector to codes from -127 to 127; one step, and 128 times the codes' sum."""
+    """Round a vector to codes from -127 to 127.
+
+    Returns:
+        The step, and 128 times the sum of the codes, which is the part of `byte_products` due to the offset.
+    """
     largest = np.float32(0)
     for place in range(np.uint64(len(vector))):
         largest = max(largest, abs(vector[place]))
@@ -505,39 +520,33 @@ def encode(
     dims: I64,
     weights: F32,
 ) -> int:
-    """The dimensions and weights of a query by a linear encoder, up to a factor that all its weights share.
+    """Encode a query with a linear encoder, up to a factor common to all weights.
 
     Args:
         query: float32 (d,).
-        head: uint8 (D, s): codes of the rows of W, each 128 more than it means.
-        sizes: float32 (D,): what one step of each row's codes is.
+        head: uint8 (D, s): codes of the rows of W, with an offset of 128.
+        sizes: float32 (D,): the step of each row's codes.
         basis: uint8 (m, s): codes of the directions in which the rows of W differ most; (0, s) for none.
-        basis_sizes: float32 (m,): what one step of each is.
+        basis_sizes: float32 (m,): their steps.
         short: uint8 (D, r): codes of the rows of W in that basis.
-        short_sizes: float32 (D,): what one step of each is.
+        short_sizes: float32 (D,): their steps.
         bias: float32 (D,).
-        scale: What the query is divided by; 0 for its own length.
+        scale: Divisor of the query; 0 for its own length.
         floor: The least weight of the heaviest term.
         nnz: Most terms.
         most: Dimensions with the largest outputs in the basis, for which they are computed in full.
-        every: An empty array.
-        outputs: float32: room for D values, and zeros up to a multiple of 256 and 64 more.
-        maxima: uint32 (D,): room.
-        found: uint32 (D + 64,): room.
-        keys: uint32 (D + 64,): room.
+        every: An empty mask.
+        outputs: float32: scratch for D values, and zeros up to a multiple of 256 and 64 more.
+        maxima: uint32 (D,): scratch.
+        found: uint32 (D + 64,): scratch.
+        keys: uint32 (D + 64,): scratch.
         dims: int64 (nnz,): the dimensions, in rising order.
         weights: float32 (nnz,): their weights.
 
     Returns:
         The number of terms.
     """
-    largest = TINY
-    for place in range(np.uint64(len(query))):
-        largest = max(largest, abs(query[place]))
-    scaled = query / largest
-    factor = largest / np.float32(scale) if scale > 0 else np.float32(1)
-    if not scale > 0:
-        factor = factor / max(np.sqrt(_product(scaled, ZERO, scaled)), TINY)
+    scaled, factor = _normalised(query, scale)
     codes = np.zeros(head.shape[1], np.int8)
     step, offset = _quantise(scaled, codes)
     step = step * factor
@@ -559,15 +568,7 @@ def encode(
     size = _take_block(outputs.view(np.uint32), 0, len(head), every, count, maxima, found, keys, 0)
     size = _keep_largest(found, keys, size, count)
     if len(basis):
-        flat, stride, values = head.reshape(-1), np.uint64(head.shape[1]), keys.view(np.float32)
-        for place in range(size):
-            row = np.uint64(found[place])
-            for ahead in range(np.uint64(0), stride, LINE):
-                prefetch(flat, np.uint64(found[min(place + AHEAD, size - ONE)]) * stride + ahead)
-            total = np.int32(byte_products(flat, row * stride, codes, stride) - offset)
-            output = np.float32(total) * (sizes[row] * step) + bias[row]
-            top = max(top, output) if place else output
-            values[place] = max(output, np.float32(0))
+        top = _score_in_full(head, sizes, bias, codes, offset, step, found[:size], keys.view(np.float32), top)
         size = _keep_largest(found, keys, size, nnz)
     if size == ZERO or not top >= np.float32(floor):
         dims[0], weights[0] = best, floor
@@ -591,7 +592,7 @@ def _multiply(
     step: float,
     outputs: F32,
 ) -> int:
-    """Products of rows of codes with one, each in its steps, plus a bias; the place of the largest."""
+    """Multiply rows of codes with a query's and add a bias; returns the best row."""
     flat, stride = rows.reshape(-1), np.uint64(rows.shape[1])
     top, best = np.float32(-np.inf), ZERO
     for row in range(np.uint64(len(rows))):
@@ -601,3 +602,49 @@ def _multiply(
         if output > top:
             top, best = output, row
     return best
+
+
+@compiled
+def _normalised(query: F32, scale: float) -> tuple[F32, float]:
+    """Divide a query by its largest entry, so that no square overflows.
+
+    Returns:
+        The quotient, and the factor that is left to apply.
+    """
+    largest = EPS
+    for place in range(np.uint64(len(query))):
+        largest = max(largest, abs(query[place]))
+    scaled = query / largest
+    factor = largest / np.float32(scale) if scale > 0 else np.float32(1)
+    if not scale > 0:
+        factor = factor / max(np.sqrt(_product(scaled, ZERO, scaled)), EPS)
+    return scaled, factor
+
+
+@compiled
+def _score_in_full(
+    head: U8,
+    sizes: F32,
+    bias: F32,
+    codes: npt.NDArray[np.int8],
+    offset: int,
+    step: float,
+    found: U32,
+    values: F32,
+    top: float,
+) -> float:
+    """Compute the outputs of some rows of W in full, negative ones as 0.
+
+    Returns:
+        The largest; `top` if there are no rows.
+    """
+    flat, stride, size = head.reshape(-1), np.uint64(head.shape[1]), np.uint64(len(found))
+    for place in range(size):
+        row = np.uint64(found[place])
+        for ahead in range(np.uint64(0), stride, CACHE_LINE):
+            prefetch(flat, np.uint64(found[min(place + PREFETCH_ROWS, size - ONE)]) * stride + ahead)
+        total = np.int32(byte_products(flat, row * stride, codes, stride) - offset)
+        output = np.float32(total) * (sizes[row] * step) + bias[row]
+        top = max(top, output) if place else output
+        values[place] = max(output, np.float32(0))
+    return top

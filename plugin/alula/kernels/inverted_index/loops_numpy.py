@@ -1,6 +1,6 @@
-"""The loops over sparse rows on numpy; `sparse_numba` holds the same functions, documented there, with equal results.
+"""Numpy loops over sparse rows; `loops_numba` documents the same functions.
 
-Equal bit for bit: integers are exact, and sums of float32 and float64 are added up in the same order.
+Results are equal bit for bit: integers are exact, and sums of float32 and float64 are added up in the same order.
 """
 
 from __future__ import annotations
@@ -8,12 +8,13 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from alula.kernels import constants
+from alula.kernels.constants import FLOAT_LANES
+from alula.kernels.inverted_index.postings import POSTING_BLOCK
 from alula.kernels.topk import F32, I64, U8, U16, U32, Mask
 
-BLOCK = 1 << 16
-LANES = 16
-MARGIN = np.float32(1.5)
-TINY = np.float32(1e-30)
+ROUNDING_MARGIN = np.float32(constants.ROUNDING_MARGIN)
+EPS = np.float32(constants.EPS)
 Keys = npt.NDArray[np.uint16] | npt.NDArray[np.uint32]
 I8 = npt.NDArray[np.int8]
 I32 = npt.NDArray[np.int32]
@@ -39,7 +40,7 @@ def collect(
     keys: U16,
     size: int,
 ) -> int:
-    """See `sparse_numba.collect`."""
+    """See `loops_numba.collect`."""
     del maxima
     largest = weights.astype(np.float64) * peaks[dims]
     total = _in_turn(largest)
@@ -58,7 +59,9 @@ def collect(
             added = (1.0 + contributions[:read] * scale).astype(np.uint16)
             # no row is twice in one list
             sums[postings[ends[0] : ends[-1]]] += np.repeat(added, np.diff(ends))
-        size = _take_best(sums, first + block * BLOCK, rows - block * BLOCK, valid, count, found, keys, size)
+        size = _take_best(
+            sums, first + block * POSTING_BLOCK, rows - block * POSTING_BLOCK, valid, count, found, keys, size
+        )
     return size
 
 
@@ -80,19 +83,21 @@ def collect_by_weights(
     keys: U32,
     size: int,
 ) -> int:
-    """See `sparse_numba.collect_by_weights`."""
+    """See `loops_numba.collect_by_weights`."""
     del maxima
     for block in range(len(starts) - 1):
         for dim, weight in zip(dims.tolist(), weights, strict=True):
             start, end = (int(starts[block]) + int(bounds[block, at * levels]) for at in (dim, dim + 1))
             sums[ids[start:end]] += weight * stored[start:end]
         bits = sums.view(np.uint32)
-        size = _take_best(bits, first + block * BLOCK, rows - block * BLOCK, valid, count, found, keys, size)
+        size = _take_best(
+            bits, first + block * POSTING_BLOCK, rows - block * POSTING_BLOCK, valid, count, found, keys, size
+        )
     return size
 
 
 def _take_best(scores: Keys, first: int, rows: int, valid: Mask, count: int, found: U32, keys: Keys, size: int) -> int:
-    scores = scores[: min(rows, BLOCK)]
+    scores = scores[: min(rows, POSTING_BLOCK)]
     if len(valid):
         scores[~valid[first : first + len(scores)]] = 0
     reached = np.flatnonzero(scores)
@@ -119,7 +124,7 @@ def rank(
     positions: I64,
     scores: F32,
 ) -> int:
-    """See `sparse_numba.rank`."""
+    """See `loops_numba.rank`."""
     k = len(positions)
     if len(rows) > k:
         rows = rows[_may_be_best(codes[rows], centred, k)]
@@ -141,8 +146,8 @@ def rank(
 def _may_be_best(codes: U8, centred: F32, k: int) -> npt.NDArray[np.intp]:
     query = np.zeros(codes.shape[1], np.int8)
     step, total = _quantise(centred, query)
-    by_size = MARGIN * np.sqrt(_sums((centred * centred)[None])[0])
-    by_norm = MARGIN * step
+    by_size = ROUNDING_MARGIN * np.sqrt(_sums((centred * centred)[None])[0])
+    by_norm = ROUNDING_MARGIN * step
     size, offset, norm = codes[:, -12:].view(np.float32).T
     products = (_integer_products(codes, query) - total).astype(np.float32)
     with np.errstate(over="ignore", invalid="ignore"):
@@ -163,7 +168,7 @@ def _quantise(vector: F32, codes: I8) -> tuple[np.float32, int]:
 
 
 def _integer_products(rows: U8, vector: I8) -> I32:
-    """Exact inner products of rows of codes with one; as float64, because only those have a fast product."""
+    """Exact inner products of integers, computed in float64 for speed."""
     products: I32 = (rows.astype(np.float64) @ vector.astype(np.float64)).astype(np.int32)
     return products
 
@@ -175,18 +180,18 @@ def _in_order(values: F32) -> U32:
 
 
 def _in_turn(values: npt.NDArray[np.float64]) -> float:
-    """The sum, added up from first to last; numpy's own is not."""
+    """Sum from first to last; numpy's own sum adds in pairs."""
     return float(np.add.accumulate(values)[-1]) if len(values) else 0.0
 
 
 def _sums(terms: F32) -> F32:
-    """Sums of float32 rows: lane j of 16 adds up the entries j, j + 16, ..., then halves, then what is left over."""
+    """Sum float32 rows in the order of `loops_numba._product`: lanes, halves, rest."""
     n, width = terms.shape
-    lanes = np.zeros((n, LANES), np.float32)
-    whole = width // LANES * LANES
-    for start in range(0, whole, LANES):
-        lanes += terms[:, start : start + LANES]
-    half = LANES // 2
+    lanes = np.zeros((n, FLOAT_LANES), np.float32)
+    whole = width // FLOAT_LANES * FLOAT_LANES
+    for start in range(0, whole, FLOAT_LANES):
+        lanes += terms[:, start : start + FLOAT_LANES]
+    half = FLOAT_LANES // 2
     while half:
         lanes[:, :half] += lanes[:, half : 2 * half]
         half //= 2
@@ -217,13 +222,13 @@ def encode(
     dims: I64,
     weights: F32,
 ) -> int:
-    """See `sparse_numba.encode`."""
+    """See `loops_numba.encode`."""
     del maxima
-    largest = np.abs(query).max(initial=TINY)
+    largest = np.abs(query).max(initial=EPS)
     scaled = query / largest
     factor = largest / np.float32(scale) if scale > 0 else np.float32(1)
     if not scale > 0:
-        factor = factor / max(np.sqrt(_sums((scaled * scaled)[None])[0]), TINY)
+        factor = factor / max(np.sqrt(_sums((scaled * scaled)[None])[0]), EPS)
     codes = np.zeros(head.shape[1], np.int8)
     step, offset = _quantise(scaled, codes)
     step = step * factor

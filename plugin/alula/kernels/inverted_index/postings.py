@@ -1,4 +1,4 @@
-"""Posting lists by impact: what an inverted index holds of some rows.
+"""Posting lists in order of impact, the content of an inverted index.
 
 A list holds row numbers only, strongest first, cut into levels of equal impact; a search reads a list from its
 beginning and leaves it where too little is to be gained (Anh & Moffat, Pruned Query Evaluation Using Pre-Computed
@@ -19,22 +19,28 @@ import scipy.sparse as sp
 
 from alula.kernels.topk import F32, I64, U16, U32, Mask
 
-BLOCK = 1 << 16  # rows whose numbers are 16 bits
+POSTING_BLOCK = 1 << 16  # rows of a block: their numbers take 16 bits
 MAX_LEVELS = 8  # twice as many find no more candidates
 POSTINGS_PER_LEVEL = 32  # on average, at least; shorter runs cost more to begin than to read
 SEGMENT_ARRAYS = ("ids", "weights", "starts", "bounds", "impacts")
-STEEPEST = 4  # how many times the next level's impact a level's may be
+STEEPEST = 4  # a level's impact is at most this multiple of the next level's
 
 
 @dataclass(frozen=True)
 class Segment:
     """The posting lists of rows that were added together, or merged.
 
-    The rows lie in blocks of 65,536. Each block has a list for each dimension, one behind the other, each in L levels.
+    The rows are in blocks of 65,536. Each block has one list per dimension, one after the other, each in L levels::
+
+        ids     |<- block 0 ------------------------------------------>|<- block 1 ...
+                |<- dim 0: level 0 | 1 | ... | L-1 ->|<- dim 1: 0 | ...
+        starts  ^ 0                                                    ^ 1
+        bounds  ^ 0                ^ 1 ^ 2           ^ L
+        impacts   falling from level to level ->
 
     Args:
         first: Position of the first row in the index.
-        rows: How many rows.
+        rows: Number of rows.
         levels: L.
         ids: uint16 (p,): row numbers within their block; within a level they rise.
         weights: float32 (p,): the postings' weights, read where nothing is re-ranked and for merging.
@@ -60,12 +66,12 @@ class Segment:
 
     @cached_property
     def by_impact(self) -> tuple[U16, I64, U32, F32, int, int, int]:
-        """What `collect` takes of a segment."""
+        """The arguments of `collect` that describe a segment."""
         return self.ids, self.starts, self.bounds, self.impacts, self.levels, self.first, self.rows
 
     @cached_property
     def by_weight(self) -> tuple[U16, I64, U32, F32, int, int, int]:
-        """What `collect_by_weights` takes of a segment."""
+        """The arguments of `collect_by_weights` that describe a segment."""
         return self.ids, self.starts, self.bounds, self.weights, self.levels, self.first, self.rows
 
     @property
@@ -82,14 +88,14 @@ def build_segment(rows: sp.csr_array, first: int) -> Segment:
         first: Position of the first row.
     """
     n, dim = rows.shape
-    blocks = -(-n // BLOCK)
+    blocks = -(-n // POSTING_BLOCK)
     levels = int(np.clip(rows.nnz // (blocks * dim * POSTINGS_PER_LEVEL), 1, MAX_LEVELS))
-    cuts = [int(rows.indptr[min(n, block * BLOCK)]) for block in range(blocks + 1)]
+    cuts = [int(rows.indptr[min(n, block * POSTING_BLOCK)]) for block in range(blocks + 1)]
     ids, weights = np.empty(rows.nnz, np.uint16), np.empty(rows.nnz, np.float32)
     bounds = np.empty((blocks, dim * levels + 1), np.uint32)
     impacts = np.empty((blocks, dim * levels), np.float32)
     for block, (start, end) in enumerate(pairwise(cuts)):
-        counts = np.diff(rows.indptr[block * BLOCK : min(n, (block + 1) * BLOCK) + 1])
+        counts = np.diff(rows.indptr[block * POSTING_BLOCK : min(n, (block + 1) * POSTING_BLOCK) + 1])
         numbers = np.repeat(np.arange(len(counts), dtype=np.uint64), counts)
         dims, values = rows.indices[start:end], np.asarray(rows.data[start:end], np.float32)
         # one sort: by dimension, then the heaviest (16 bits of its float32 say which), then by row
@@ -103,7 +109,10 @@ def build_segment(rows: sp.csr_array, first: int) -> Segment:
 
 
 def _cut_levels(lengths: npt.NDArray[np.int64], levels: int) -> I64:
-    """Where each level begins, and where the last ends: level l at (l / L)^2 of its list, as few weights are large."""
+    """Compute the bounds of levels: level l begins at (l / L)^2 of its list.
+
+    The first levels are short because few weights are large.
+    """
     ends = np.cumsum(lengths)
     within = -(-lengths[:, None] * np.arange(levels) ** 2 // levels**2)
     return np.append((ends - lengths)[:, None] + within, ends[-1])
@@ -113,7 +122,7 @@ def _impacts(weights: F32, bounds: U32, levels: int) -> F32:
     """The mean weight of each level, an empty one's that of the next.
 
     A level never counts more than `STEEPEST` times the next: sums are counted in steps of the largest there could be,
-    and one row of a huge weight would make the steps too large to tell the others apart.
+    and one row with a huge weight would make the steps too large to distinguish the others.
     """
     lengths = np.diff(bounds)
     filled = lengths > 0
@@ -130,7 +139,9 @@ def _impacts(weights: F32, bounds: U32, levels: int) -> F32:
 
 
 def merge_segments(segments: Sequence[Segment], dim: int, alive: Mask) -> Segment:
-    """One segment in place of neighbours, without the postings of deleted rows; every row keeps its position.
+    """Merge neighbouring segments and drop the postings of deleted rows.
+
+    Every row keeps its position.
 
     Args:
         segments: Segments whose rows follow one another.
@@ -144,7 +155,7 @@ def merge_segments(segments: Sequence[Segment], dim: int, alive: Mask) -> Segmen
         for block, start in enumerate(segment.starts[:-1]):
             end = segment.starts[block + 1]
             lists = segment.bounds[block, :: segment.levels].astype(np.int64)
-            rows.append(segment.ids[start:end].astype(np.int64) + (segment.first - first + block * BLOCK))
+            rows.append(segment.ids[start:end].astype(np.int64) + (segment.first - first + block * POSTING_BLOCK))
             dims.append(np.repeat(np.arange(dim), np.diff(lists)))
             weights.append(segment.weights[start:end])
     row, column, weight = (np.concatenate(parts) for parts in (rows, dims, weights))

@@ -1,0 +1,7 @@
+"""Sizes and tolerances that several kernels share."""
+
+CACHE_LINE = 64  # bytes; rows of byte codes begin at one
+FLOAT_LANES = 16  # partial sums of a float32 inner product, whatever the processor has
+OVERSAMPLE = 4  # buffers hold this multiple of the wanted rows before the best are selected
+ROUNDING_MARGIN = 1.5  # of a byte code's step, whose error has a deviation of 1 / sqrt(12): 5.2 deviations
+EPS = 1e-30  # the shortest length that a query is divided by
