@@ -223,7 +223,7 @@ def settle(server: Server, name: str, what: str, patience: float, progress: Prog
     Raises:
         ServerError: If building failed, or takes longer than `patience` seconds.
     """
-    if server.embedded:
+    if not server.dialect.flushes:
         server.client.load_collection(name)
         return
     server.client.flush(name)
@@ -258,7 +258,7 @@ def drop_quietly(server: Server, name: str) -> None:
     try:
         server.client.drop_collection(name, timeout=_DROP_SECONDS)
     except failures:
-        if server.embedded:  # Ctrl-C in a terminal ends the engine as well: start it once more
+        if server.dialect.embedded:  # Ctrl-C in a terminal ends the engine as well: start it once more
             with contextlib.suppress(*failures):
                 server.close()
                 with connect(server.uri, must_exist=True) as again:

@@ -23,7 +23,7 @@ def rewrite_doubtful(task: LoadTask, sink: RpcSink) -> None:
         checked = target.check(batch, duplicates)
         keys = list(checked.values[key])
         there: list[int] = []
-        task.limiter.make(f"look for rows in {target.name!r}", lambda _: there.append(sink.count_of(keys)))  # noqa: B023
+        task.limiter.run(f"look for rows in {target.name!r}", lambda _: there.append(sink.count_of(keys)))  # noqa: B023
         if there[-1] != len(keys):
             sink.write(target.encode(checked), replace=True)
 

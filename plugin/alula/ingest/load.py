@@ -26,9 +26,7 @@ from alula.ingest.verify import Verification, verify
 from alula.milvus.retrying import RateLimiter, StoppedError
 from alula.sources import Source
 
-WRITERS, LITE_WRITERS = 4, 2  # calls at a time; Milvus Lite 2.5 takes more time for more
 RETRY_TIMEOUT = 300.0  # seconds
-LITE_RETRY_TIMEOUT = 2.0  # an embedded engine that has ended does not come back
 
 
 @dataclass(frozen=True)
@@ -126,7 +124,7 @@ def load(
     journal = journal or Journal()
     engine = engine or LocalEngine()
     plan = plan_load(journal, target, source, partition=partition, mode=mode, via=via, stage=stage, engine=engine)
-    limiter = _limiter(target, retry_timeout)
+    limiter = RateLimiter(target.server.dialect.writers, min(retry_timeout, target.server.dialect.longest_retry))
     status = Status(total=source.rows, read=journal.read_rows, bad=journal.dead_count)
     monitor = LoadMonitor(source.name, status, progress or (lambda _: None), limiter, max_errors=max_errors)
     sink = RpcSink(target.server, target.name, target.specs, partition, limiter)
@@ -160,12 +158,6 @@ def load(
         retries=limiter.retries,
         verification=verification,
     )
-
-
-def _limiter(target: Target, retry_timeout: float) -> RateLimiter:
-    if target.server.embedded:
-        return RateLimiter(LITE_WRITERS, min(retry_timeout, LITE_RETRY_TIMEOUT))
-    return RateLimiter(WRITERS, retry_timeout)
 
 
 def _delivery(
@@ -221,8 +213,8 @@ def _finish(plan: LoadPlan, task: LoadTask, sink: RpcSink) -> Verification:
     """Rewrite rows in doubt, and check that the collection contains all rows."""
     journal, target, limiter = task.journal, task.target, task.limiter
     rewrite_doubtful(task, sink)
-    if not target.server.embedded:
-        limiter.make(f"flush {target.name!r}", lambda _: target.server.client.flush(target.name))
+    if target.server.dialect.flushes:
+        limiter.run(f"flush {target.name!r}", lambda _: target.server.client.flush(target.name))
     if plan.identity != target.identity() and plan.identity:
         raise DataError(
             f"The collection {target.name!r} was dropped and created again during this load, so rows are missing; "
@@ -234,7 +226,7 @@ def _finish(plan: LoadPlan, task: LoadTask, sink: RpcSink) -> Verification:
     fewest = max(journal.rows_before, rows) if plan.replace else most
     found: list[Verification] = []
     # a server that has just come back has all rows, and answers no query for a while
-    limiter.make("check the rows", lambda _: found.append(verify(target, journal.sample, fewest, most)))
+    limiter.run("check the rows", lambda _: found.append(verify(target, journal.sample, fewest, most)))
     return found[-1]
 
 

@@ -66,7 +66,7 @@ class LoadMonitor:
         self.status = status
         self.max_errors = max_errors
         self.busy = {"reading": 0.0, "encoding": 0.0, "writing": 0.0}
-        self.lanes = {"reading": 1, "encoding": 1, "writing": limiter.most}
+        self.lanes = {"reading": 1, "encoding": 1, "writing": limiter.limit}
         self._source = source
         self._progress = progress
         self._limiter = limiter

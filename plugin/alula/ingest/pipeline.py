@@ -107,7 +107,7 @@ class Pipeline:
         self._task = task
         cores = cores or encoding_threads(task.target)
         self._encoding = threading.Semaphore(cores)
-        self._threads = cores + task.limiter.most
+        self._threads = cores + task.limiter.limit
         self._lock = threading.Lock()
         self._failure: BaseException | None = None
         self._stopping = threading.Event()

@@ -179,7 +179,7 @@ def _check_rows(journal: Journal, target: Target, plan: LoadPlan) -> None:
 
 
 def _check_import(target: Target, stage: str | None, mode: Mode) -> None:
-    if target.server.embedded:
+    if not target.server.dialect.bulk_import:
         raise UsageError('Milvus Lite has no bulk import; load with via="insert".')
     if stage is None:
         raise UsageError(

@@ -69,12 +69,12 @@ class RpcSink:
                 nonlocal size, doubtful
                 doubtful |= in_doubt
                 over = replace or in_doubt
-                if over and self._server.embedded:
+                if over and not self._server.dialect.upserts:
                     size += self._write_over(columns, start, stop)
                 else:
                     size += self._send(columns, start, stop, upsert=over)
 
-            self._limiter.make(f"write rows into {self._name!r}", call)
+            self._limiter.run(f"write rows into {self._name!r}", call)
         return WriteResult(size, doubtful)
 
     def _send(self, columns: Columns, start: int, stop: int, *, upsert: bool) -> int:

@@ -215,7 +215,7 @@ class Target:
             i = number - batch.start
             if 0 <= i < len(batch):
                 bad.setdefault(i, f"the {self.primary_key.name} {_plain(keys[i])!r} of an earlier row")
-        if self.server.embedded and self.primary_key.data_type == "VARCHAR":
+        if not self.server.dialect.line_breaks_in_keys and self.primary_key.data_type == "VARCHAR":
             for i, value in enumerate(keys):
                 if "\n" in value or "\r" in value:
                     bad.setdefault(i, f"a line break in the id {value!r}, which Milvus Lite cannot find again")

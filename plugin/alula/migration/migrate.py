@@ -310,7 +310,7 @@ class Migration:
             settled = diff.whole and not (grown or diff.copied or diff.deleted)
             if settled:
                 break
-        if (changed or added or deleted) and not self._server.embedded:
+        if (changed or added or deleted) and self._server.dialect.flushes:
             with milvus_errors(f"flush {self.new.name!r}"):
                 self._server.client.flush(self.new.name)
         there, should = self.new.count(), diff.keys - diff.bad

@@ -12,7 +12,7 @@ from alula.evaluation import NearestSoFar, RecallEstimate, estimate_recall
 from alula.migration.catch_up import KeyDiff
 from alula.migration.source_collection import SourceCollection
 from alula.milvus import any_of, milvus_errors
-from alula.search.searcher import QUERIES_PER_CALL
+from alula.milvus.dialect import QUERIES_PER_CALL
 
 NEIGHBOURS = 10
 Search = Callable[[Any], list[list[Any]]]

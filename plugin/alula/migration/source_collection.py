@@ -214,7 +214,7 @@ def _notes(server: Server, name: str, about: Mapping[str, Any]) -> list[str]:
         if entry.get("default_value"):
             notes.append(f"The default value of {entry['name']} is not carried over.")
     keyed = any(entry.get("is_partition_key") for entry in about["fields"])
-    if not server.embedded and not keyed:
+    if server.dialect.partitions and not keyed:
         with milvus_errors(f"list the partitions of {name!r}"):
             partitions = [part for part in server.client.list_partitions(name) if part != "_default"]
         if partitions:

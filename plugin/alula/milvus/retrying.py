@@ -145,18 +145,6 @@ class RateLimiter:
             with milvus_errors(action):
                 raise
 
-    make = run  # until every caller says run
-
-    @property
-    def most(self) -> int:
-        """The limit."""
-        return self.limit
-
-    @property
-    def patience(self) -> float:
-        """The retry timeout."""
-        return self.retry_timeout
-
     def _learn(self, error: BaseException) -> bool:
         """Slow down if the server refused; True if the call may have been carried out."""
         failure = _failure(error)

@@ -14,6 +14,7 @@ from alula.errors import UsageError
 from alula.index_types import MAX_RESULTS, Candidates, IndexType, Lowering, SearchPlan, VectorField
 from alula.kernels import exact_scores
 from alula.milvus import Calls, Id, NativeHits, NativeSearch, RowSet, Scope, any_of
+from alula.milvus.dialect import CANDIDATES_PER_CALL, QUERIES_PER_CALL
 from alula.search.ranking import RankedIds, all_ids, best_first, rank_in_stages, stage_depths
 from alula.search.request import SearchRequest
 
@@ -24,10 +25,6 @@ F32 = npt.NDArray[np.float32]
 FETCH_BYTES = 600_000
 # Most bytes in the response to one native search: far below gRPC's limit on both ends.
 RESPONSE_BYTES = 16 << 20
-# Milvus Lite 2.5's time grows with the square of what is in one call: 100 queries take 0.04 s, 1,000 a second, 4,000
-# hang; and of 1,000 candidates each, 5 queries take 0.02 s, 40 take 0.4 to 4 s, and 40 of 2,000 hang.
-QUERIES_PER_CALL = 100
-CANDIDATES_PER_CALL = 5_000
 FETCH_ROWS = 1_000  # keeps the expression that names them far below the server's limit
 
 

@@ -30,8 +30,9 @@ from pathlib import Path
 from alula.errors import ServerError
 from alula.ingest.bulk_import.import_file import ImportFile, Ledger
 from alula.ingest.bulk_import.staging import StagingArea
-from alula.ingest.bulk_import.tasks import ImportTask, ImportTasks, StallClock, retrying, under_way
+from alula.ingest.bulk_import.tasks import RETRY_TIMEOUT, ImportTask, ImportTasks, StallClock, under_way
 from alula.milvus import any_of, milvus_errors
+from alula.milvus.retrying import retry_policy
 
 TRIES = 5  # imports of one file that end because the server did
 SAMPLE = 16  # rows that are looked up to see whether a file was imported
@@ -114,7 +115,7 @@ class Importer:
             in_doubt: True if an earlier request may have reached the server.
         """
         with milvus_errors(f"import {file.file!r} into {self._name!r}"):
-            for attempt in retrying():
+            for attempt in retry_policy(RETRY_TIMEOUT):
                 with attempt:
                     if in_doubt:
                         file = self._resolve(file)

@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import NamedTuple, TypeVar
 
 import grpc
-import tenacity
 from pymilvus import BulkInsertState
 from pymilvus.exceptions import MilvusException
 
 from alula.errors import ServerError
-from alula.milvus import Failure, Server, milvus_errors, server_words, what_failed
+from alula.milvus import Server
 from alula.milvus.pymilvus_internals import list_imports, start_import
 from alula.milvus.reading import count_rows
+from alula.milvus.retrying import call_with_retries
 
 POLL_SECONDS = 0.5
 RPC_SECONDS = 30.0
-OUTAGE_SECONDS = 300.0  # a server with much data takes a minute or two to come back
+RETRY_TIMEOUT = 300.0  # a server with much data takes a minute or two to come back
 STALLED_SECONDS = 1800.0  # the server itself gives a task up after 900
 
 T = TypeVar("T")
@@ -61,7 +61,7 @@ class ImportTask(NamedTuple):
 
 def can_import(server: Server) -> bool:
     """True if a server has bulk import; Milvus Lite has none."""
-    if server.embedded:
+    if not server.dialect.bulk_import:
         return False
     try:
         list_imports(server, "", RPC_SECONDS, limit=1)
@@ -95,8 +95,10 @@ class ImportTasks:
 
     def all(self) -> dict[int, ImportTask]:
         """The server's tasks for the collection, by number."""
-        states = self._retried(
-            f"list the imports into {self._name!r}", lambda: list_imports(self._server, self._name, RPC_SECONDS)
+        states = call_with_retries(
+            f"list the imports into {self._name!r}",
+            lambda: list_imports(self._server, self._name, RPC_SECONDS),
+            RETRY_TIMEOUT,
         )
         return {
             s.task_id: ImportTask(s.task_id, s.files, s.state, s.row_count, s.progress, s.failed_reason) for s in states
@@ -104,19 +106,16 @@ class ImportTasks:
 
     def count(self, filter_: str = "") -> int:
         """The number of rows that satisfy a filter."""
-        return self._retried(
+        return call_with_retries(
             f"count the rows of {self._name!r}",
             lambda: count_rows(self._server, self._name, filter_, partition=self._partition, timeout=RPC_SECONDS),
+            RETRY_TIMEOUT,
         )
 
     def refresh(self) -> None:
         """Have the server look for imported rows now, as it does by itself later."""
         with suppress(MilvusException, grpc.RpcError):
             self._server.client.refresh_load(self._name, timeout=RPC_SECONDS)
-
-    def _retried(self, action: str, call: Callable[[], T]) -> T:
-        with milvus_errors(action):
-            return retrying()(call)
 
 
 class StallClock:
@@ -141,22 +140,3 @@ class StallClock:
         if time.monotonic() - self._since > STALLED_SECONDS:
             raise ServerError(f"Milvus did not {action} (nothing has changed for {STALLED_SECONDS / 60:.0f} minutes).")
         time.sleep(POLL_SECONDS)
-
-
-def retrying() -> tenacity.Retrying:
-    """Retries calls for `OUTAGE_SECONDS`."""
-    return tenacity.Retrying(
-        retry=tenacity.retry_if_exception(_is_transient),
-        wait=tenacity.wait_random_exponential(multiplier=0.2, max=5),
-        stop=tenacity.stop_after_delay(OUTAGE_SECONDS),
-        reraise=True,
-    )
-
-
-def _is_transient(error: BaseException) -> bool:
-    """True if a call may succeed later; a restarted server loads collections."""
-    if isinstance(error, ServerError) and error.__cause__ is not None:
-        error = error.__cause__
-    if not isinstance(error, MilvusException | grpc.RpcError):
-        return False
-    return what_failed(error) is not Failure.REFUSED or "not loaded" in server_words(error)

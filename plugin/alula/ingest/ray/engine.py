@@ -72,7 +72,7 @@ class RayCluster:
         """
         if via == "import":
             raise UsageError('Ray workers write by calls to Milvus; leave via="import" or engine="ray" out.')
-        if target.server.embedded:
+        if target.server.dialect.embedded:
             raise UsageError(
                 "Milvus Lite admits one process to its file, so Ray workers cannot write to it; leave "
                 'engine="ray" out, or use a Milvus server.'
@@ -195,7 +195,7 @@ class RayPipeline:
             partition=task.partition,
             batch_rows=task.batch_rows,
             max_errors=task.monitor.max_errors,
-            retry_timeout=task.limiter.patience,
+            retry_timeout=task.limiter.retry_timeout,
         )
 
     def _take(self, result: Result) -> None:

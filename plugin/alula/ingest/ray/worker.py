@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import ray
-import tenacity
 
 from alula.encoders import load_encoder
 from alula.errors import AlulaError, ServerError
@@ -20,7 +19,7 @@ from alula.ingest.ray.work import RayTask, Result, Unit, first_line
 from alula.ingest.rpc_sink import RpcSink
 from alula.ingest.target import Target
 from alula.milvus import connect
-from alula.milvus.retrying import FIRST_WAIT, LONGEST_WAIT, RateLimiter
+from alula.milvus.retrying import RateLimiter, retry_policy
 from alula.sources.source_slice import SourceSlice
 
 WRITERS = 2  # calls at a time of one worker, whose one core cannot encode more rows than these carry
@@ -60,12 +59,7 @@ class Worker:
             (Path(folder) / name).write_bytes(content)
             encoder = load_encoder(Path(folder) / name, threads=1)
         # the driver has connected with the same login: a failure now may pass, as a call's failure does
-        waiting = tenacity.Retrying(
-            retry=tenacity.retry_if_exception_type(ServerError),
-            wait=tenacity.wait_random_exponential(multiplier=FIRST_WAIT, max=LONGEST_WAIT),
-            stop=tenacity.stop_after_delay(task.retry_timeout),
-            reraise=True,
-        )
+        waiting = retry_policy(task.retry_timeout, retry_if=lambda error: isinstance(error, ServerError))
         server = waiting(connect, task.uri, **task.login)
         target: Target = waiting(Target.open, server, task.collection, encoder)
         return target
