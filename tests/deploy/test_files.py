@@ -46,7 +46,8 @@ def beside_python(program: str) -> str:
 
 
 def needs(program: str) -> pytest.MarkDecorator:
-    return pytest.mark.skipif(not shutil.which(program), reason=f"there is no {program} here")
+    package = {"promtool": "prometheus"}.get(program, program)
+    return pytest.mark.skipif(not shutil.which(program), reason=f"{program} is missing: apt-get install {package}")
 
 
 def test_compose_file_keeps_to_the_schema_of_compose():

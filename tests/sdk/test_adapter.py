@@ -21,7 +21,7 @@ def outcomes(report: Path, *arguments: str) -> Mapping[str, str]:
     (source,) = lite3.source().iterdir()
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"--junitxml={report}", *arguments]
     command += [f"--rootdir={source}", "-c", str(source / "pyproject.toml"), str(source / "tests" / "adapter")]
-    done = subprocess.run(command, env=lite3.environment(), capture_output=True, text=True, timeout=280, check=False)
+    done = subprocess.run(command, env=lite3.environment(), capture_output=True, text=True, check=False)
     assert report.exists(), (done.stdout + done.stderr)[-3000:]
     return {
         f"{case.get('classname', '')}::{case.get('name')}": next((part.tag for part in case), "passed")

@@ -23,6 +23,7 @@ PREFACE = 24  # bytes that a client sends before its first frame
 HEADER = 9  # bytes before each frame's payload
 DATA, HEADERS = 0, 1
 END_STREAM = 1
+POLL = 0.01  # seconds
 
 Cut = Literal["in request", "before reply"]
 CUTS: tuple[Cut, ...] = ("in request", "before reply")
@@ -63,6 +64,7 @@ class CuttingProxy:
     Attributes:
         target: The server's port; another one from the next connection on.
         cuts: How often connections were cut, by kind.
+        calls: How many calls have reached the proxy.
     """
 
     def __init__(
@@ -72,10 +74,12 @@ class CuttingProxy:
         self.large = large
         self.delay = delay
         self.cuts: Counter[str] = Counter()
+        self.calls = 0
         self.target = port
         self._random = random.Random(seed)
         self._armed: list[Cut] = []
         self._stalled_until = 0.0
+        self._held = False
         self._connections: set[_Connection] = set()
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
@@ -116,8 +120,16 @@ class CuttingProxy:
         self._run(cut())
 
     def stall(self, seconds: float) -> None:
-        """Pass nothing for so long, then go on as if nothing had happened."""
+        """Pass nothing for so long, then everything that waited; 0 ends a stall."""
         self._stalled_until = time.monotonic() + seconds
+
+    def hold(self) -> None:
+        """Pass requests and keep their replies back until `release`."""
+        self._held = True
+
+    def release(self) -> None:
+        """Pass the replies that were held, and go on."""
+        self._held = False
 
     def _run(self, work):
         return asyncio.run_coroutine_threadsafe(work, self._loop).result(30)
@@ -167,6 +179,7 @@ class CuttingProxy:
         while True:
             kind, flags, stream, frame = await _frame(reader)
             await self._wait()
+            self.calls += kind == HEADERS
             if kind == DATA:
                 request = connection.requests.setdefault(stream, _Request())
                 before, request.sent = request.sent, request.sent + len(frame) - HEADER
@@ -192,6 +205,8 @@ class CuttingProxy:
         while True:
             kind, flags, stream, frame = await _frame(reader)
             await self._wait()
+            while self._held and kind in (DATA, HEADERS):
+                await asyncio.sleep(POLL)
             request = connection.requests.get(stream)
             if kind == HEADERS:
                 if self.delay:
@@ -205,8 +220,8 @@ class CuttingProxy:
             await connection.client.drain()
 
     async def _wait(self) -> None:
-        while (rest := self._stalled_until - time.monotonic()) > 0:
-            await asyncio.sleep(rest)
+        while time.monotonic() < self._stalled_until:
+            await asyncio.sleep(POLL)
 
 
 async def _frame(reader: asyncio.StreamReader) -> tuple[int, int, int, bytes]:

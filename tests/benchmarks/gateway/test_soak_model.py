@@ -129,7 +129,6 @@ def test_what_the_server_has_shown_is_known(model):
     assert model.shown(IDS[:1], {})
 
 
-@pytest.mark.timeout(300)
 def test_what_the_server_had_shown_is_told_from_what_it_never_did(milvus_server, monkeypatch):
     monkeypatch.setattr("benchmarks.gateway.soak_straight.PATIENCE", 0)
     name, straight, model = "soak_straight", Straight(milvus_server.uri, OWNER), Model()

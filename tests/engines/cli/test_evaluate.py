@@ -6,7 +6,7 @@ import json
 import os
 import signal
 import sys
-import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,6 +15,7 @@ from alula.evaluation.native import PREFIX
 from tests.fixtures.command_line import ROWS, fill, finish, start, write_rows
 from tests.small_collections import best, scores
 from tests.tiny_encoders import random_vectors
+from tests.waiting import wait_until
 
 QUICK = ["--sample", "20", "--seconds", "0.05", "--clients", "2"]
 
@@ -164,14 +165,12 @@ def test_interrupted_it_leaves_nothing_behind(request, engine, milvus_server, dr
         release(uri)
     args = ["evaluate", "--vectors", tmp_path / "rows.npy", "--uri", uri, "--compare", "FLAT", "--clients", "2"]
     process = start(*args, "--seconds", "60", "--sample", "100", cwd=tmp_path)
-    deadline = time.monotonic() + 60
     if engine == "server":
-        while not temporary(milvus_server.client()) and time.monotonic() < deadline:
-            time.sleep(0.1)
-    else:
-        while not list(tmp_path.glob("*.truth.npz")) and time.monotonic() < deadline:
-            time.sleep(0.1)
-        time.sleep(3)
+        wait_until(lambda: temporary(milvus_server.client()), "a collection of the evaluation")
+    else:  # another process cannot look into the database
+        wait_until(lambda: list(tmp_path.glob("*.truth.npz")), "the true neighbours")
+        size = Path(uri).stat().st_size
+        wait_until(lambda: Path(uri).stat().st_size > size, "rows in the database")
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does: the embedded engine hears it too
     result = finish(process)
     assert (result.code, result.out) == (130, "")

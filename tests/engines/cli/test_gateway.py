@@ -10,7 +10,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -21,6 +20,7 @@ from pymilvus.exceptions import MilvusException
 from pymilvus.grpc_gen import milvus_pb2, milvus_pb2_grpc
 
 from tests.fixtures.command_line import check_failure, finish, start
+from tests.waiting import wait_until
 from tools.servers.cutting_proxy import CuttingProxy
 
 LOOPBACK = "127.0.0.1"
@@ -45,7 +45,7 @@ class Program:
     def end(self, number: int = signal.SIGTERM) -> tuple[int, str]:
         """Its exit code, and the rest of its log."""
         self.process.send_signal(number)
-        out, rest = self.process.communicate(timeout=60)
+        out, rest = self.process.communicate()
         assert out == ""
         return self.process.returncode, rest
 
@@ -104,47 +104,47 @@ def test_an_untrusted_certificate_is_named(milvus_server_with_auth):
 
 
 @contextmanager
-def with_slow_call(milvus_server, seconds: float, *args: str) -> Iterator[tuple[Program, grpc.Channel, grpc.Future]]:
+def with_slow_call(milvus_server, *args: str) -> Iterator[tuple[Program, grpc.Channel, grpc.Future, CuttingProxy]]:
     """A gateway, a connection to it, and a call whose answer Milvus holds back."""
     with (
         CuttingProxy(milvus_server.port) as proxy,
         program("--upstream", proxy.uri, *args) as running,
         grpc.insecure_channel(f"{LOOPBACK}:{running.port}") as channel,
     ):
-        show_collections(channel).result(10)
-        proxy.stall(seconds)
+        show_collections(channel).result()
+        before = proxy.calls
+        proxy.hold()
         call = show_collections(channel)
-        time.sleep(0.3)
-        yield running, channel, call
+        wait_until(lambda: proxy.calls >= before + 2, "the call and a health check to reach Milvus")
+        yield running, channel, call, proxy
 
 
 def test_a_signal_drains(milvus_server):
-    with with_slow_call(milvus_server, 1.5) as (running, _, call):
-        code, rest = running.end(signal.SIGTERM)
-        assert code == 0, rest
-        assert call.result(5)
+    with with_slow_call(milvus_server) as (running, _, call, proxy):
+        running.process.send_signal(signal.SIGTERM)
+        assert "Ending" in running.process.stderr.readline()
+        proxy.release()
+        assert running.process.wait() == 0, running.process.stderr.read()
+        assert call.result()
 
 
 def test_a_second_signal_ends_at_once(milvus_server):
-    with with_slow_call(milvus_server, 30) as (running, _, _):
+    with with_slow_call(milvus_server, "--drain-seconds", "3600") as (running, *_):
         running.process.send_signal(signal.SIGINT)
         assert "Stopping" in running.process.stderr.readline()
-        began = time.monotonic()
         assert running.end(signal.SIGINT)[0] == 128 + signal.SIGINT
-        assert time.monotonic() - began < 5
 
 
 def test_calls_are_given_up_after_the_drain(milvus_server):
-    with with_slow_call(milvus_server, 30, "--drain-seconds", "0.2") as (running, channel, call):
+    with with_slow_call(milvus_server, "--drain-seconds", "0.2") as (running, channel, call, proxy):
+        before = proxy.calls
         request = milvus_pb2.DescribeCollectionRequest()
         in_a_thread = milvus_pb2_grpc.MilvusServiceStub(channel).DescribeCollection.future(request)
-        time.sleep(0.3)
-        began = time.monotonic()
+        wait_until(lambda: proxy.calls > before, "the call to reach Milvus")
         assert running.end()[0] == 0
-        assert time.monotonic() - began < 10
         for given_up in (call, in_a_thread):
             with pytest.raises(grpc.RpcError):
-                given_up.result(5)
+                given_up.result()
 
 
 def test_no_login_is_ever_written(milvus_server_with_auth):
@@ -194,9 +194,9 @@ def test_a_log_that_nobody_reads_stops_nothing(milvus_server):
         with grpc.insecure_channel(f"{LOOPBACK}:{running.port}") as channel:
             describe = milvus_pb2_grpc.MilvusServiceStub(channel).DescribeCollection
             for _ in range(600):  # a pipe holds 64 KiB, and each of them is logged
-                describe(milvus_pb2.DescribeCollectionRequest(collection_name="no_such"), timeout=10)
+                describe(milvus_pb2.DescribeCollectionRequest(collection_name="no_such"))
         running.process.terminate()
-        assert running.process.wait(20) is not None
+        assert running.process.wait() is not None
 
 
 def test_what_is_wrong_is_one_sentence(fails, tmp_path):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import time
 
 import numpy as np
 import pytest
@@ -13,6 +12,7 @@ import alula as library
 from tests.fixtures.command_line import finish, start
 from tests.plain_collections import check_migrated, create_plain, everything, plain_rows
 from tests.tiny_encoders import write_drq
+from tests.waiting import wait_until
 
 MANY = 6_000
 
@@ -179,9 +179,7 @@ def test_a_migration_that_is_killed(alula, fails, engine, collection_name, encod
     try:
         call = to_drq(engine, old, encoder, "--changed-field", "updated_at", "--queries", "0")
         process = start(*call)
-        deadline = time.monotonic() + 60
-        while time.monotonic() < deadline and not count(engine, new):
-            time.sleep(0.01)
+        wait_until(lambda: count(engine, new), f"rows in {new}")
         os.killpg(process.pid, signal.SIGKILL)
         assert finish(process).code == -signal.SIGKILL
         assert count(engine, new) > 0

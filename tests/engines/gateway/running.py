@@ -55,7 +55,7 @@ class RunningGateway:
 
     def run(self, work: Any) -> Any:
         """Do something in the gateway's loop."""
-        return asyncio.run_coroutine_threadsafe(work, self._loop).result(30)
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result()
 
     def stop(self, grace: float) -> None:
         """Tell it to stop, and return when it has."""
@@ -70,7 +70,7 @@ class RunningGateway:
     def page(self, path: str) -> tuple[int, str]:
         """Status and text of one of its pages."""
         try:
-            with urllib.request.urlopen(f"http://{LOOPBACK}:{self.gateway.metrics_port}{path}", timeout=5) as answer:
+            with urllib.request.urlopen(f"http://{LOOPBACK}:{self.gateway.metrics_port}{path}") as answer:
                 return answer.status, answer.read().decode()
         except urllib.error.HTTPError as error:
             return error.code, error.read().decode()

@@ -274,7 +274,7 @@ def test_functions_with_the_node_sdk(on_lite, node_of_tests, collection_name, so
         "limit": LIMIT,
     }
     command = [node_of_tests.binary, NODE / "functions.mjs", node_of_tests.modules, on_lite.address]
-    done = subprocess.run(command, input=json.dumps(case), capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(command, input=json.dumps(case), capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     seen = json.loads(done.stdout)
     assert seen["outputs"] == [target]

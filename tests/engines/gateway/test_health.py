@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
 import grpc
 import pytest
 from google.protobuf.descriptor_pool import DescriptorPool
@@ -11,8 +9,10 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
 
 from tests.engines.gateway.running import RunningGateway
+from tests.waiting import wait_until
 
 SERVICE = "milvus.proto.milvus.MilvusService"
+FOREVER = 3600.0  # seconds: longer than pytest lets a test run
 STATES = health_pb2.HealthCheckResponse.ServingStatus
 
 
@@ -25,18 +25,11 @@ def gateway(proxy):
 def state(gateway: RunningGateway, service: str = "") -> str:
     with gateway.channel() as channel:
         asked = health_pb2.HealthCheckRequest(service=service)
-        return STATES.Name(health_pb2_grpc.HealthStub(channel).Check(asked, timeout=5).status)
-
-
-def wait_until(true, seconds: float = 10.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < deadline, "it did not happen"
-        time.sleep(0.02)
+        return STATES.Name(health_pb2_grpc.HealthStub(channel).Check(asked).status)
 
 
 def test_it_serves_while_milvus_answers(gateway, proxy, milvus_server, dead_port):
-    wait_until(lambda: state(gateway) == "SERVING")
+    wait_until(lambda: state(gateway) == "SERVING", "the gateway to serve")
     assert state(gateway, SERVICE) == state(gateway, "liveness") == "SERVING"
     assert gateway.page("/readyz") == (200, "ok\n")
     assert "alula_gateway_upstream_up 1.0" in gateway.page("/metrics")[1]
@@ -44,7 +37,7 @@ def test_it_serves_while_milvus_answers(gateway, proxy, milvus_server, dead_port
 
     proxy.target = dead_port
     proxy.cut_now()
-    wait_until(lambda: state(gateway) == "NOT_SERVING")
+    wait_until(lambda: state(gateway) == "NOT_SERVING", "the gateway to stop serving")
     assert state(gateway, SERVICE) == "NOT_SERVING"
     assert state(gateway, "liveness") == "SERVING"
     assert gateway.page("/readyz")[0] == 503
@@ -52,25 +45,24 @@ def test_it_serves_while_milvus_answers(gateway, proxy, milvus_server, dead_port
     assert "alula_gateway_upstream_up 0.0" in gateway.page("/metrics")[1]
 
     proxy.target = milvus_server.port
-    wait_until(lambda: state(gateway) == "SERVING")
+    wait_until(lambda: state(gateway) == "SERVING", "the gateway to serve")
 
 
 def test_a_milvus_that_accepts_and_says_nothing_is_not_served(gateway, proxy):
-    wait_until(lambda: state(gateway) == "SERVING")
-    proxy.stall(2.5)
-    wait_until(lambda: state(gateway) == "NOT_SERVING")
-    wait_until(lambda: state(gateway) == "SERVING")
+    wait_until(lambda: state(gateway) == "SERVING", "the gateway to serve")
+    proxy.hold()
+    wait_until(lambda: state(gateway) == "NOT_SERVING", "the gateway to stop serving")
+    proxy.release()
+    wait_until(lambda: state(gateway) == "SERVING", "the gateway to serve")
 
 
 def test_who_watches_is_told_when_it_stops(gateway):
-    wait_until(lambda: state(gateway) == "SERVING")
+    wait_until(lambda: state(gateway) == "SERVING", "the gateway to serve")
     with gateway.channel() as channel:
-        watched = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest(), timeout=20)
+        watched = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest())
         assert STATES.Name(next(watched).status) == "SERVING"
-        began = time.monotonic()
-        gateway.stop(15)
+        gateway.stop(FOREVER)  # which a watcher does not make it wait
         assert STATES.Name(next(watched).status) == "NOT_SERVING"
-        assert time.monotonic() - began < 10, "who watches was waited for"
 
 
 def test_a_service_that_is_not_there(gateway):

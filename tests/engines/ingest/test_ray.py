@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import textwrap
-import time
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +21,7 @@ from alula.ingest.journal import Journal
 from alula.sources import ArraySource
 from alula.sources.source_slice import SourceSlice
 from tests.tiny_encoders import random_vectors, write_drq
+from tests.waiting import wait_until
 
 ROWS, DIM, BATCH = 8_000, 16, 512
 BAD = [5, 6, ROWS - 1]  # rows with NaN
@@ -188,9 +188,7 @@ def test_the_driver_is_killed(collection, on_ray, drq, rows, tmp_path):
     command += [collection.name, str(drq.path), str(file), str(journal), address]
     driver = subprocess.Popen(command, stderr=subprocess.PIPE)
     try:
-        deadline = time.monotonic() + 60
-        while collection.count() < 1500 and driver.poll() is None and time.monotonic() < deadline:
-            time.sleep(0.02)
+        wait_until(lambda: collection.count() >= 1500 or driver.poll() is not None, "1,500 rows")
         driver.kill()
         said = driver.communicate()[1].decode()
         assert driver.returncode == -signal.SIGKILL, said

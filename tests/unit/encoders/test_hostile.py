@@ -43,9 +43,9 @@ print("refused", refused, "of", flips)
 """
 
 
-def in_a_process(program, *args, timeout=120):
+def in_a_process(program, *args):
     command = [sys.executable, "-c", program, *map(str, args)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=timeout, check=False)
+    return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
 @pytest.mark.parametrize("write", [write_flops, write_drq])
@@ -100,7 +100,6 @@ def test_a_tensor_that_two_nodes_give(flops_model, refused):
     assert refused(flops_model)
 
 
-@pytest.mark.timeout(60)
 def test_metadata_that_declares_a_huge_input_is_refused_without_making_one(tmp_path):
     model = onnx.load(write_flops(tmp_path / "e.onnx").path)
     entry = model.metadata_props[0]

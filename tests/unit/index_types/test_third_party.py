@@ -24,7 +24,7 @@ def installed_package(tmp_path_factory):
     folder = tmp_path_factory.mktemp("third_party")
     shutil.copytree(EXAMPLE, folder / "source")  # building leaves files beside the source
     pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-index", "--no-deps", "--no-build-isolation"]
-    subprocess.run([*pip, "--target", folder / "installed", folder / "source"], check=True, timeout=120)
+    subprocess.run([*pip, "--target", folder / "installed", folder / "source"], check=True)
     path = os.pathsep.join(filter(None, [str(folder / "installed"), os.environ.get("PYTHONPATH")]))
     return {**os.environ, "PYTHONPATH": path}
 
@@ -33,7 +33,7 @@ def installed_package(tmp_path_factory):
 def alula(installed_package):
     def run(*args):
         command = [sys.executable, "-m", "alula.cli", *map(str, args)]
-        done = subprocess.run(command, env=installed_package, capture_output=True, text=True, timeout=120, check=False)
+        done = subprocess.run(command, env=installed_package, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
         return done.stdout
 

@@ -9,7 +9,7 @@ from alula.kernels.code_index.layout import CODE_BLOCK
 from alula.kernels.jit import HAS_NUMBA, compiled
 
 if not HAS_NUMBA:
-    pytest.skip("numba is not installed", allow_module_level=True)
+    pytest.skip("numba is not installed: pip install 'alula[fast]'", allow_module_level=True)
 
 from alula.kernels.code_index import byte_tables
 from alula.kernels.code_index import loops_numba as codes_numba

@@ -327,7 +327,7 @@ def test_zero_vectors_have_scores(loops):
         assert index.search(one, 2, vectors=x[[0]]).scores[0].tolist() == [0, 0]
 
 
-@pytest.mark.skipif(not HAS_NUMBA, reason="numba is not installed")
+@pytest.mark.skipif(not HAS_NUMBA, reason="numba is not installed: pip install 'alula[fast]'")
 @pytest.mark.parametrize("seed", range(12))
 def test_numba_and_numpy_find_the_same(seed, monkeypatch):
     rng = np.random.default_rng(seed)
@@ -388,7 +388,7 @@ def results_of_a_process(before="", **environment):
     return done.stdout
 
 
-@pytest.mark.skipif(not HAS_NUMBA, reason="numba is not installed")
+@pytest.mark.skipif(not HAS_NUMBA, reason="numba is not installed: pip install 'alula[fast]'")
 def test_other_processors_and_no_numba_find_the_same(takes_long, tmp_path):
     import platform
 

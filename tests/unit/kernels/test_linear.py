@@ -107,7 +107,7 @@ def test_a_zero_vector_has_one_term(tmp_path):
     assert len(again) <= 12
 
 
-@pytest.mark.skipif(not HAS_NUMBA, reason="numba is not installed")
+@pytest.mark.skipif(not HAS_NUMBA, reason="numba is not installed: pip install 'alula[fast]'")
 @pytest.mark.parametrize(
     ("outputs", "dim", "nnz", "scale"), [(7, 3, 7, None), (300, 50, 5, 2.0), (4096, 384, 64, None)]
 )

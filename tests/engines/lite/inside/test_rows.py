@@ -1,7 +1,6 @@
 """Rows come, change and go in an index of Milvus Lite 3: what is found is what brute force finds, whatever happened."""
 
 import random
-import time
 
 import numpy as np
 import pytest
@@ -9,6 +8,7 @@ from pymilvus import DataType
 
 from tests.small_collections import best, scores
 from tests.tiny_encoders import random_vectors, write_drq, write_flops
+from tests.waiting import wait_until
 
 WRITE = {"DRQ": write_drq, "FLOPS_SPARSE": write_flops}
 MOST = {"candidates": 110}  # of segments of 120 rows and more: through the codes, yet nearly all rows
@@ -164,9 +164,7 @@ def test_random_changes(rows, seed):
 
 
 def wait_for(folder, pattern, count):
-    deadline = time.monotonic() + 30
-    while len(list(folder.rglob(pattern))) < count and time.monotonic() < deadline:
-        time.sleep(0.02)
+    wait_until(lambda: len(list(folder.rglob(pattern))) >= count, f"{count} files {pattern}")
     assert len(list(folder.rglob(pattern))) == count
 
 
