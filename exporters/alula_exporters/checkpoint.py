@@ -80,14 +80,14 @@ class Checkpoint:
         except Exception as error:  # pickle's, zip's and torch's errors have no common base
             raise AlulaError(
                 f"The checkpoint {self.path} cannot be read ({type(error).__name__}); remove it, or start again with "
-                "--restart."
+                "restart=True."
             ) from None
         names = found.keys() | self._identity.keys()
         differing = sorted(name for name in names if found.get(name) != self._identity.get(name))
         if differing:
             raise UsageError(
                 f"The checkpoint {self.path} is of another training run ({', '.join(differing)} differ); start again "
-                "with --restart, or write to another --out."
+                "with restart=True, or write to another file (out=...)."
             )
 
         for name, part in self._beside.items():

@@ -27,7 +27,7 @@ def check_out_path(path: Path, *, force: bool) -> None:
     if not os.access(path.parent, os.W_OK):
         raise UsageError(f"The folder {path.parent} is not writable.")
     if path.exists() and not force:
-        raise UsageError(f"{path} exists already; give another name, or --force to replace it.")
+        raise UsageError(f"{path} exists already; give another name, or force=True to replace it.")
 
 
 @contextmanager

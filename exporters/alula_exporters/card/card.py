@@ -86,13 +86,15 @@ def check_card_paths(file: Path, folder: Path | None = None, *, force: bool) -> 
     home = file.parent if folder is None else folder
     card, pictures = home / f"{file.stem}.md", home / file.stem
     if file in (card, pictures):
-        raise UsageError(f"The card of {file} would replace it; let the encoder's name end in .onnx, or use --no-card.")
+        raise UsageError(
+            f"The card of {file} would replace it; let the encoder's name end in .onnx, or use card=False."
+        )
     if pictures.exists() and not pictures.is_dir():
         raise UsageError(f"The card's plots go into a folder {pictures}, but that is a file; move or rename it.")
     if card.exists() and not force:
-        raise UsageError(f"The model card {card} exists already; --force replaces it.")
+        raise UsageError(f"The model card {card} exists already; force=True replaces it.")
     if not force and any(pictures.glob("*.png")):
-        raise UsageError(f"The folder {pictures} of the card's plots has some already; --force replaces them.")
+        raise UsageError(f"The folder {pictures} of the card's plots has some already; force=True replaces them.")
     check_out_path(card, force=force)
     return card, pictures
 

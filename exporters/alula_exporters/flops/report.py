@@ -28,10 +28,10 @@ def summary(info: EncoderInfo) -> list[tuple[str, str]]:
         missed = costs[unit] / requested - 1
         shown[unit] += f" (asked for {requested:.3g}: {missed:+.1%})"
         if abs(missed) > _NOTABLE:
-            notes.append(("note", f"{name} are off by more than 10%; train with more --steps"))
+            notes.append(("note", f"{name} are off by more than 10%; train for more steps"))
     cut = training.get("rows_at_most_nnz", 0)
     if cut > _NOTABLE:
-        notes.append(("note", f"{cut:.0%} of rows are cut at {info.max_nnz} non-zeros; raise --most-nnz"))
+        notes.append(("note", f"{cut:.0%} of rows are cut at {info.max_nnz} non-zeros; allow more non-zeros per row"))
     return [
         ("variant", f"activation {recipe['activation']}, regulariser {recipe['regulariser']}"),
         ("sparse rows", f"{shown['nnz']} non-zeros on average, {info.max_nnz} at most, in {info.dim:,} dimensions"),

@@ -25,7 +25,8 @@ def as_options(message: str, command: click.Command) -> str:
         name, value = _OPPOSITES.get((name, value), (name, value))
         return _spelled(parameters[name], value) if name in parameters else None
 
-    return respell(message, spell)
+    spelled = respell(message, spell)
+    return f"{spelled}." if spelled != message and message.endswith("=...") else spelled
 
 
 def command_of(args: list[str], group: click.Command) -> click.Command:

@@ -109,5 +109,7 @@ def find_ground_truth(
     least = min(len(one.keys) for one in nearest)
     if least < k:
         beside = " beside the query's own" if own is not None else ""
-        raise UsageError(f"There are {least:,} rows{beside} and no {k:,} neighbours; give a smaller --k.")
+        raise UsageError(
+            f"There are {least:,} rows{beside} and no {k:,} neighbours; lower k=..., the neighbours per query."
+        )
     return [one.first(k) for one in nearest]

@@ -242,8 +242,8 @@ def settle(server: Server, name: str, what: str, patience: float, progress: Prog
             break
         if time.monotonic() > deadline:
             raise ServerError(
-                f"Milvus has not built the index in {patience:g} seconds, and {waiting:,} rows are not indexed; give "
-                "it more with --patience."
+                f"Milvus has not built the index in {patience:g} seconds, and {waiting:,} rows are not indexed; raise "
+                "patience=..., the seconds to wait."
             )
         time.sleep(0.2)
     server.client.release_collection(name)

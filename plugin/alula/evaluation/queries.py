@@ -87,7 +87,7 @@ def make_queries(
         vectors, labels = _read_queries(options.queries, options.column, encoder)
         drawn = _Drawn(vectors, f"{options.queries.name}, {len(vectors):,} queries", labels=labels)
     elif rows is None:
-        raise UsageError("There are no rows to draw queries from; give queries with --queries.")
+        raise UsageError("There are no rows to draw queries from; give queries=..., a file of them.")
     else:
         own, vectors = sample_rows(rows, options.sample, options.seed, progress)
         words = f"{options.sample:,} rows of {rows.source.name}, drawn with seed {options.seed}"
@@ -112,7 +112,7 @@ def _ground_truth(
     if path is not None and given and (path.suffix != ".npz" or (rows is None and options.queries is not None)):
         return read_truth(path, len(drawn.vectors), k, key_type), path.name
     if rows is None:
-        raise UsageError("There are no rows to find the true neighbours in; give them with --truth.")
+        raise UsageError("There are no rows to find the true neighbours in; give truth=..., a file of them.")
     fingerprint = TruthFingerprint.of(drawn.vectors, metric, rows)
     if path is None and rows.file is not None:
         path = rows.file.with_name(f"{rows.file.name}.{fingerprint.digest[:12]}.truth.npz")

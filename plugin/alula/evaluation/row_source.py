@@ -111,7 +111,7 @@ def collection_rows(collection: Collection) -> RowSource:
     if kept.storage == "dropped":
         raise UsageError(
             f"The collection {collection.name!r} keeps no vectors to find the true neighbours with; give the files "
-            "that they came from with --vectors, or the true neighbours with --truth and queries with --queries."
+            "that they came from as vectors=..., or the true neighbours as truth=... with queries=... too."
         )
     source = CollectionSource(collection.server, collection.name, vector_field=kept.name, live=True)
     return RowSource(source, collection.primary_key.name, _as_float32, source.rows)
@@ -177,6 +177,6 @@ def sample_rows(rows: RowSource, count: int, seed: int, progress: Progress = sil
     if len(keys) < count:
         raise UsageError(
             f"There are {len(keys):,} rows in {rows.source.name}, and {count:,} queries were to be drawn of them; give "
-            "a smaller --sample, or queries of your own with --queries."
+            "a smaller sample=..., or queries=..., a file of your own."
         )
     return keys, vectors

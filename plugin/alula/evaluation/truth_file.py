@@ -134,7 +134,7 @@ def read_truth(path: Path, queries: int, k: int, key_type: type[Key]) -> list[Ne
     if len(counts) != queries or most < k:
         raise DataError(
             f"{path} has {most:,} neighbours of {len(counts):,} queries, and {k:,} of {queries:,} are needed; "
-            "check --k and --queries."
+            "check k=... and queries=... again."
         )
     return _unpacked(keys, scores, counts, k)
 

@@ -84,8 +84,8 @@ def check_target(target: float, queries: int, k: int) -> None:
     if queries < queries_needed(target, k):
         raise UsageError(
             f"{queries:,} queries cannot show a recall@{k} of {target:g} with 95 % confidence; it takes "
-            f"{queries_needed(target, k):,} to choose by, and as many to check the choice: give more with --sample or "
-            "--queries."
+            f"{queries_needed(target, k):,} to choose by, and as many to check the choice: give more by sample=... or "
+            "queries=..., a file of them."
         )
 
 

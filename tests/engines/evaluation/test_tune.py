@@ -100,7 +100,7 @@ def test_so_many_queries_are_needed():
     n = queries_needed(0.99, 1)
     assert n / (n + 1.96**2) >= 0.99 > (n - 1) / (n - 1 + 1.96**2)
     check_target(0.99, n, 1)
-    with pytest.raises(UsageError, match="--sample"):
+    with pytest.raises(UsageError, match="sample="):
         check_target(0.99, n - 1, 1)
-    with pytest.raises(UsageError, match="--sample"):
+    with pytest.raises(UsageError, match="sample="):
         check_target(0.5, 20, 10)

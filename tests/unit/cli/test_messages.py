@@ -170,7 +170,7 @@ def test_the_library_names_no_options(package):
         ("describe", 'use layout="hamming".', 'use layout="hamming".'),
         ("train drq", "use card=False.", "use --no-card."),
         ("search", "give encoder='a b.onnx'.", "give --encoder a b.onnx."),
-        ("search", "give name=...", "give NAME"),
+        ("search", "give name=...", "give NAME."),
     ],
 )
 def test_python_arguments_become_options(command, message, spelled):

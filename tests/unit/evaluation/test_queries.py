@@ -124,7 +124,7 @@ def test_too_few_rows(tmp_path):
     np.save(tmp_path / "five.npy", VECTORS[:5])
     with pytest.raises(UsageError, match="no 5 neighbours"):
         ask(tmp_path / "five.npy", sample=2)
-    with pytest.raises(UsageError, match="smaller --sample"):
+    with pytest.raises(UsageError, match="smaller sample="):
         ask(tmp_path / "five.npy", sample=6)
     np.save(tmp_path / "q.npy", random_vectors(4, 7))
     with pytest.raises(DataError, match="7 dimensions"):

@@ -172,7 +172,7 @@ def test_a_card_for_a_file_that_is_there(made, tmp_path):
 
     result = CliRunner().invoke(card, [str(file), "--out", str(tmp_path / "cards")])
     assert isinstance(result.exception, UsageError)
-    assert "--force" in str(result.exception)
+    assert "force=True" in str(result.exception)
     assert CliRunner().invoke(card, [str(file), "--out", str(tmp_path / "cards"), "--force"]).exit_code == 0
 
 
