@@ -85,7 +85,7 @@ def command(
     output_format: str,
     **arguments: Any,
 ) -> None:
-    """Search the collection NAME, by a row's id or by what its encoder takes: vectors, texts or images.
+    """Search the collection NAME by a row's id, or by vectors, texts or images.
 
     \b
     alula search words --id cat -o word --uri ./words.db --encoder words-drq.onnx

@@ -1,4 +1,4 @@
-"""The rank fusion of a hybrid search, as Milvus computes it: reciprocal ranks, or weighted scores.
+"""Rank fusion of hybrid searches: reciprocal ranks or weighted scores.
 
 Reciprocal rank fusion (Cormack et al., SIGIR 2009) gives a row the sum of ``1 / (k + rank)`` over the rankings that
 hold it. The weighted fusion sums ``weight * score``, each score first brought into [0, 1] by what its metric is:
@@ -30,7 +30,7 @@ MAX_SEARCHES = 1024
 
 @dataclass(frozen=True)
 class Fusion:
-    """How the rankings of a hybrid search become one.
+    """The fusion of the rankings of a hybrid search.
 
     Args:
         strategy: ``rrf`` or ``weighted``.
@@ -39,7 +39,7 @@ class Fusion:
         round_decimal: Decimals of the fused scores; -1 for all.
         k: ``rrf``: what is added to each rank.
         weights: ``weighted``: one per sub-search, each from 0 to 1.
-        normalised: ``weighted``: whether scores are brought into [0, 1] first.
+        normalised: ``weighted``: True to map scores to [0, 1] first.
     """
 
     strategy: Literal["rrf", "weighted"]
@@ -69,7 +69,7 @@ class Fusion:
         return RankedIds(distinct[order].tolist(), self._rounded(scores[order]), exact=False)
 
     def _parts(self, i: int, scores: F32, metric: str, mixed: bool) -> F32:
-        """What each row of the i-th ranking adds to its fused score."""
+        """The summand of each row of the i-th ranking in its fused score."""
         if self.strategy == "rrf":
             ranks = np.arange(1, len(scores) + 1, dtype=np.float32)
             return cast(F32, np.float32(1) / (np.float32(self.k) + ranks))
@@ -85,7 +85,7 @@ class Fusion:
 
 
 def normalise(scores: F32, metric: str) -> F32:
-    """Scores of a metric as numbers from 0 to 1 of which larger is better: float32 (n,)."""
+    """Map scores to numbers from 0 to 1, larger is better: float32 (n,)."""
     if metric.upper() == "COSINE":
         return cast(F32, (np.float32(1) + scores) * np.float32(0.5))
     angles = np.arctan(scores.astype(np.float64)).astype(np.float32)
@@ -96,9 +96,9 @@ def normalise(scores: F32, metric: str) -> F32:
 
 
 def read(request: milvus_pb2.HybridSearchRequest) -> Fusion:
-    """The fusion that a hybrid search asks for: ``strategy`` and ``params``, or a rerank function (Milvus 2.6).
+    """Read the fusion of a hybrid search: ``strategy`` and ``params``, or a function.
 
-    Without either it is reciprocal rank fusion with k = 60, as in Milvus.
+    Functions are the rerank functions of Milvus 2.6. The default is reciprocal rank fusion with k = 60, as in Milvus.
 
     Raises:
         UsageError: If it is another one than ``rrf`` and ``weighted``, or its parameters are wrong.
@@ -148,7 +148,7 @@ def _of_function(functions: Sequence[schema_pb2.FunctionSchema]) -> tuple[str, M
 
 
 def _parsed(text: str) -> Any:
-    """A parameter's value: JSON where it is JSON, since some clients put a text into quotes and others do not."""
+    """A parameter's value, parsed if it is JSON: some clients quote texts."""
     try:
         return json.loads(text)
     except (ValueError, RecursionError):

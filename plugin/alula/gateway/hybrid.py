@@ -1,4 +1,4 @@
-"""Hybrid searches: those through an index type of Alula's are answered here, others by Milvus, and all are fused."""
+"""Hybrid searches: run the parts here or in Milvus, and fuse their rankings."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from alula.search import RankedIds
 
 
 def search(session: Session, request: Any) -> Any:
-    """HybridSearch; Milvus's own where no search in it goes through an index type of Alula's."""
+    """HybridSearch; Milvus answers it if no part searches an index type of Alula's."""
     info = session.info(request)
     if info.ordinary:
         return None
@@ -49,7 +49,7 @@ def search(session: Session, request: Any) -> Any:
 def _fused(
     session: Session, view: View, request: Any, fields: Sequence[str], params: Sequence[Mapping[str, Any]]
 ) -> Any:
-    """The answer to a hybrid search of which the gateway answers a part."""
+    """The results of a hybrid search with at least one search of an index type."""
     wanted = fusion.read(request)
     rankings = []
     for sub, field, given in zip(request.requests, fields, params, strict=True):
@@ -78,7 +78,7 @@ def _fused(
 
 
 def _rankings(session: Session, view: View, sub: Any, field: str, params: Mapping[str, Any]) -> Sequence[RankedIds]:
-    """What one search of a hybrid search finds for each of its queries."""
+    """The rankings of one search of a hybrid search, one per query."""
     if field == view.field:
         return searching.rank(session, view, sub, read_params(params, view), searching.queries_of(view, sub))
     others = [pair for pair in sub.search_params if pair.key not in ("topk", "offset")]

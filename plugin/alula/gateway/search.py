@@ -36,7 +36,7 @@ _ITERATORS = IteratorCache()
 
 
 def search(session: Session, request: Any) -> Any:
-    """Search on the vector field of an index type; on other fields Milvus answers, of the rows that clients see."""
+    """Search the vector field of an index type; searches of other fields go to Milvus."""
     info = session.info(request)
     if info.ordinary:
         return None
@@ -68,13 +68,13 @@ def search(session: Session, request: Any) -> Any:
 
 
 def check_fields(request: Any, view: View, searched: Sequence[str]) -> None:
-    """Raise a `UsageError` for fields that clients cannot search or have; see `expand_output`."""
+    """Raise a `UsageError` for fields that clients cannot search or read."""
     check_visible(searched, view, request.collection_name)
     expand_output(request, view)
 
 
 def _pin_snapshot(session: Session, request: Any) -> None:
-    """Pin one timestamp for all calls of a Strong search: each would wait for a new one, 0.2 s a time."""
+    """Pin one timestamp for all calls of a Strong search; each would wait 0.2 s."""
     strong = request.consistency_level == common_pb2.ConsistencyLevel.Strong and not request.use_default_consistency
     if strong and not request.guarantee_timestamp:
         now = session.caller.now()
@@ -130,7 +130,7 @@ def _searcher(session: Session, view: View, request: Any) -> Searcher:
 
 
 class _Selection:
-    """The results among ranked rows: those in a range of scores, or the best of each group.
+    """Selects results among ranked rows: a range of scores, or the best of each group.
 
     The results of a longer ranking begin with those of a shorter one, so that pages fit together. Ranking ends with the
     first stage without a score in the range. A group has only rows of the stage in which it begins.
@@ -150,7 +150,7 @@ class _Selection:
         self._larger = better_is_larger(view.vector.metric)
 
     def complete(self, number: int, ranked: RankedIds) -> bool:
-        """Whether a query's ranking has all results of the page."""
+        """True if a query's ranking has all results of the page."""
         del number
         params = self._params
         if params.radius is not None:
@@ -185,7 +185,7 @@ class _Selection:
 
 
 def _in_range(ranked: RankedIds, params: SearchParams, *, larger: bool) -> RankedIds:
-    """The rows whose scores are between radius (exclusive) and range filter (inclusive), as in Milvus."""
+    """Keep scores between radius (exclusive) and range filter (inclusive)."""
     if not params.in_range:
         return ranked
     signed = ranked.scores if larger else -ranked.scores
@@ -206,7 +206,7 @@ def answer(
     *,
     queries: F32 | None = None,
 ) -> Any:
-    """Ranked rows as Milvus's ``SearchResults``, with the client's output fields (`Searcher.read_fields`).
+    """Ranked rows and the client's output fields as Milvus's ``SearchResults``.
 
     Args:
         session: The call.

@@ -1,4 +1,4 @@
-"""`alula.milvus.Calls` by raw requests in a client's name, and the columns they return."""
+"""Searches and reads by raw requests in a client's name."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ class FieldRows(RowSet):
 
 
 class RequestCalls:
-    """`alula.milvus.Calls` by raw requests with the partitions, consistency and timestamps of the client's request.
+    """`alula.milvus.Calls` by raw requests, in the scope of the client's request.
 
     Args:
         caller: The client.
@@ -91,7 +91,7 @@ class RequestCalls:
         self._kept = [(pair.key, pair.value) for pair in request.search_params if pair.key in _KEPT_PARAMS]
 
     def search(self, native: NativeSearch, scope: Scope) -> Sequence[NativeHits]:
-        """See `alula.milvus.Calls.search`; of the scope nothing is used but the filter in `native`."""
+        """See `alula.milvus.Calls.search`; the client's request is the scope."""
         request = milvus_pb2.SearchRequest()
         request.CopyFrom(self._template)
         request.dsl = native.filter
@@ -132,7 +132,7 @@ class RequestCalls:
 
 
 def shared(request: Any) -> dict[str, Any]:
-    """The fields that searches, hybrid searches and queries share: database, timestamps, consistency."""
+    """The fields that all searches and queries share: database, time, consistency."""
     return {name: getattr(request, name) for name in _SHARED}
 
 

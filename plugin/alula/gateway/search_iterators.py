@@ -1,4 +1,4 @@
-"""The rankings that search iterators page through, cached for a minute; without the cache pages are slower."""
+"""A cache of the rankings that search iterators page through, for a minute."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _PROGRESS = ("topk", "limit", "search_iter_batch_size", "search_iter_last_bound"
 
 
 class IteratorCache:
-    """Rankings by the identity of their iterator; the least recently used is dropped first."""
+    """Rankings by the identity of their iterator; the least recently used goes first."""
 
     def __init__(self) -> None:
         self._kept: OrderedDict[bytes, tuple[float, list[RankedIds]]] = OrderedDict()
@@ -44,7 +44,7 @@ class IteratorCache:
 
 
 def iterator_identity(session: Session, view: View, request: Any, params: SearchParams) -> bytes:
-    """A hash that the pages of one iterator share: its token, its request without the progress, and the login."""
+    """Hash the token, the request without its progress, and the login of an iterator."""
     own = milvus_pb2.SearchRequest()
     own.CopyFrom(request)
     own.guarantee_timestamp = 0

@@ -152,7 +152,7 @@ def read_params(params: Mapping[str, Any], view: View) -> SearchParams:
 
 
 def _options(params: Mapping[str, Any], view: View) -> dict[str, Any]:
-    """The options of the index type; unknown ones too, which are rejected where options are checked."""
+    """The options of the index type, and unknown ones, which `SearchRequest` rejects."""
     types = {option.name: option.value_type for option in view.kind.all_search_options}
     return {
         name: _whole(name, value) if types.get(name) is int else value

@@ -1,4 +1,4 @@
-"""Rows read from Milvus by their ids: fields by name, in an order that the reader chooses."""
+"""Rows read from Milvus: ids and fields, in any order."""
 
 from __future__ import annotations
 

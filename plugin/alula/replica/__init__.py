@@ -1,4 +1,4 @@
-"""Replicas: the codes of a Milvus collection held in this process, while Milvus stays the source of truth."""
+"""Replicas: search the codes of a Milvus collection in this process."""
 
 from alula.replica.refresh import Refreshed
 from alula.replica.replica import Replica

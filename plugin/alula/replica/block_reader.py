@@ -1,4 +1,4 @@
-"""The rows of a collection as a replica holds them: codes for the index, keys, scalar columns, fingerprints."""
+"""Read a collection as a replica stores it: codes, keys, columns, fingerprints."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from alula.milvus.wire.vectors import SPARSE_PAIR
 from alula.replica.fingerprints import U64, fingerprints
 
 F32 = npt.NDArray[np.float32]
-BLOCK_ROWS = 1 << 22  # rows that are decoded at once: bounds what opening a replica takes beside the replica
+BLOCK_ROWS = 1 << 22  # rows decoded at once: bounds the memory that opening a replica takes beside the replica
 
 _SCALAR_BYTES = 32  # a guess, for the size of the first page: texts may be longer
 
@@ -41,11 +41,11 @@ class Page:
 
 @dataclass(frozen=True)
 class Block:
-    """What becomes of some rows.
+    """Rows as a replica stores them.
 
     Args:
-        encoded: What the index takes: encoded rows, and the vectors (n, d) where they are read.
-        columns: The held columns.
+        encoded: Encoded rows for the index, and their vectors (n, d) if those are read.
+        columns: The columns of the replica.
         prints: uint64 (n,): fingerprints.
     """
 
@@ -63,8 +63,8 @@ class Reader:
         vectors: Read the kept vectors too.
 
     Attributes:
-        held: The columns that stay with the replica, the primary key first.
-        vectors: Whether the vectors are read.
+        held: The columns that the replica stores, the primary key first.
+        vectors: True if the vectors are read.
     """
 
     def __init__(self, collection: Collection, columns: Sequence[str], *, vectors: bool) -> None:
@@ -83,7 +83,7 @@ class Reader:
         self._row_bytes = sum(spec.bytes_per_row for spec in specs) + _SCALAR_BYTES * len(held)
 
     def pages(self, *, after: Any = None) -> Iterator[Page]:
-        """Rows in the order of their keys, behind a key if one is given; errors as `read_pages`."""
+        """Rows in the order of their keys, after a given key; errors as `read_pages`."""
         server, name = self._collection.server, self._collection.name
         for record in read_pages(server, name, self._schema, self._key, after=after, row_bytes=self._row_bytes):
             yield Page(record, fingerprints(record))
@@ -105,7 +105,7 @@ class Reader:
         return Block(self._decode(rows), columns, np.concatenate([page.prints for page in pages]))
 
     def _decode(self, rows: pa.Table) -> tuple[EncodedRows, F32 | None]:
-        """The encoded rows and, where they are read, the vectors (n, d) in what was read; n is 1 or more."""
+        """The encoded rows, and the vectors (n, d) if they were read; n is 1 or more."""
         columns: dict[str, Column] = {}
         for spec in self._companions:
             sparse = spec.data_type == "SPARSE_FLOAT_VECTOR"

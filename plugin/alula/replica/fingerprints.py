@@ -1,4 +1,4 @@
-"""A number for what a row holds, by which a refresh sees that it changed without keeping the row."""
+"""Row fingerprints, by which a refresh detects changes without storing the rows."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _FIRST, _SECOND = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
 
 
 def fingerprints(rows: pa.RecordBatch) -> U64:
-    """One number per row: two different rows have the same one with a chance of 2**-64.
+    """Hash rows to 64 bits: two different rows collide with a probability of 2**-64.
 
     The same in every process and on every machine, since snapshots keep them.
 
@@ -75,7 +75,10 @@ def _of_pieces(content: npt.NDArray[np.uint8], bounds: npt.NDArray[np.int64]) ->
 
 
 def _mixed(words: U64) -> U64:
-    """Every bit of a word in every bit of the result (the finaliser of SplitMix64, Steele et al., OOPSLA 2014)."""
+    """Mix the bits of each word by the finaliser of SplitMix64.
+
+    Steele et al., Fast Splittable Pseudorandom Number Generators, OOPSLA 2014.
+    """
     words = (words + _GOLDEN).astype(np.uint64)
     words = (words ^ (words >> np.uint64(30))) * _FIRST
     words = (words ^ (words >> np.uint64(27))) * _SECOND

@@ -1,4 +1,4 @@
-"""A search among the rows of a replica: found here, scored here or by Milvus, and shown with their fields."""
+"""Search the rows of a replica, scored in this process or by Milvus."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Many threads may read, or one may write."""
+"""A lock for many readers or one writer."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from contextlib import contextmanager
 
 
 class ReadWriteLock:
-    """Lets searches through together, and a change when none is under way.
+    """Lets several threads read at a time, or one write.
 
-    A change that waits keeps new searches back, or a busy replica would never be refreshed.
+    A waiting writer holds new readers back; otherwise a busy replica would never be refreshed.
     """
 
     def __init__(self) -> None:
@@ -20,7 +20,7 @@ class ReadWriteLock:
 
     @contextmanager
     def reading(self) -> Iterator[None]:
-        """While the block runs, nobody writes."""
+        """Keep writers out while the block runs."""
         with self._changed:
             self._changed.wait_for(lambda: not self._writing)
             self._reading += 1
@@ -33,7 +33,7 @@ class ReadWriteLock:
 
     @contextmanager
     def writing(self) -> Iterator[None]:
-        """While the block runs, nobody reads or writes."""
+        """Keep readers and other writers out while the block runs."""
         with self._changed:
             self._changed.wait_for(lambda: not self._writing)
             self._writing = True

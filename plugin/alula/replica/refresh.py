@@ -1,4 +1,4 @@
-"""What changed in a collection since a replica read it."""
+"""Find the changes of a collection since a replica read it."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from alula.replica.replica_rows import I64, ReplicaRows
 
 @dataclass(frozen=True)
 class Refreshed:
-    """What a refresh found and took over.
+    """The changes that a refresh found and applied.
 
     Args:
-        added: Rows that are new.
-        changed: Rows whose codes, vectors or columns are others now, of those that are held.
-        deleted: Rows that are gone.
+        added: New rows.
+        changed: Rows with other codes, vectors or columns, as far as the replica stores these.
+        deleted: Deleted rows.
         read: Rows that were read from Milvus.
-        seconds: How long it took.
+        seconds: Duration.
     """
 
     added: int
@@ -36,7 +36,7 @@ class Refreshed:
 
 @dataclass
 class Difference:
-    """How held rows differ from what was read.
+    """The difference between the rows of a replica and those of its collection.
 
     Args:
         fresh: The rows to add: new ones, and changed ones as they are now.
@@ -52,12 +52,12 @@ class Difference:
 
     @property
     def added(self) -> int:
-        """Rows that are new."""
+        """The number of new rows."""
         return sum(len(page.prints) for page in self.fresh) - len(self.changed)
 
 
 def compare(rows: ReplicaRows, pages: Iterable[Page]) -> Difference:
-    """Walk along held rows and pages of all rows together, both in the order of their keys."""
+    """Merge the rows of a replica with pages of all rows, both in key order."""
     found = Difference()
     order = rows.in_key_order()
     held = rows.keys.take(pa.array(order))
@@ -85,9 +85,9 @@ def compare(rows: ReplicaRows, pages: Iterable[Page]) -> Difference:
 
 
 def really_gone(rows: ReplicaRows, missing: Sequence[int], still_there: Callable[[list[Any]], Iterator[Any]]) -> I64:
-    """Those of missing rows that Milvus does not have when it is asked for them by key.
+    """Positions of missing rows that Milvus does not return by key either.
 
-    A row may be written anew while the reader passes it, and a server that moves its segments about can pass rows over.
+    A row may be replaced while the reader passes it, and a server that moves its segments can leave rows out.
     """
     positions = np.array(missing, np.int64)
     keys = rows.ids(positions)

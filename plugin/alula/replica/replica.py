@@ -33,28 +33,28 @@ from alula.replica.row_filter import FilterNotSupported, Predicate, parse_filter
 from alula.replica.snapshot import Origin
 from alula.search import Hit, SearchRequest
 
-_MOST_WARNINGS = 20  # of different reasons, in the life of a replica
+_MAX_WARNINGS = 20  # for different reasons, per replica
 
 _log = logging.getLogger(__name__)
 
 
 class Replica:
-    """The codes of an Alula collection, held and searched in this process; Milvus stays the source of truth.
+    """The codes of an Alula collection, searched in this process.
 
-    It reads what Alula keeps beside the vectors (a few dozen bytes per row), not the vectors themselves, unless they
-    are asked for. What is written to the collection afterwards is seen after the next `refresh`. Several threads may
-    search, also while one refreshes. Creating or loading one compiles the loops of searches, or loads them from the
+    Milvus stays the source of truth. A replica reads the companion fields (a few dozen bytes per row), and the vectors
+    only on request. Later writes to the collection are seen after the next `refresh`. Several threads may search, also
+    while one refreshes. Creating or loading one compiles the loops of searches, or loads them from the
     cache (`alula.kernels.warm_up`).
 
     Args:
         collection: The collection, opened with its encoder.
-        columns: Scalar fields to hold, for filters and output fields that then need no server.
-        vectors: Hold the rows' vectors too (4 bytes per dimension and row): exact scores then need no server.
-        progress: Told how many rows were read.
+        columns: Scalar fields to store, for filters and output fields that then need no server.
+        vectors: True to store the vectors too (4 bytes per dimension and row): exact scores then need no server.
+        progress: Receives the number of rows read.
 
     Raises:
         UsageError: If there is no such field, or the vectors were dropped.
-        UnsupportedError: If the index type cannot be held outside Milvus.
+        UnsupportedError: If the index type has no index outside Milvus.
         ServerError: If Milvus fails.
     """
 
@@ -74,7 +74,7 @@ class Replica:
             raise UsageError(f"{name!r} is no scalar field, and columns= takes scalar fields; leave it out.")
         if vectors and lowering.field.storage == "dropped":
             raise UsageError(
-                f"The vectors of {collection.name!r} were dropped, so they cannot be held; leave vectors=True out."
+                f"The vectors of {collection.name!r} were dropped, so there are none to store; leave vectors=True out."
             )
         about = describe(collection.server, collection.name, count=False)
         origin = Origin(
@@ -90,7 +90,7 @@ class Replica:
         named = [name for name in dict.fromkeys(columns) if name != key]
         self._rows = self._read_all(Reader(collection, named, vectors=vectors), _Report(collection, progress))
         if count_rows(collection.server, collection.name) != len(self):
-            self.refresh(progress=progress)  # it was written to meanwhile, or the server passed rows over
+            self.refresh(progress=progress)  # rows were written concurrently, or the server left some out
 
     def _prepare(self, origin: Origin, lowering: Lowering, collection: Collection | None) -> None:
         self._origin, self._lowering, self._collection = origin, lowering, collection
@@ -102,19 +102,19 @@ class Replica:
     def load(
         cls, folder: str | Path, collection: Collection | None = None, *, encoder: Encoder | str | Path | None = None
     ) -> Replica:
-        """Open what `save` wrote, by memory map: at once, and without reading what no search needs.
+        """Open the folder of `save` by memory map; searches read the parts they need.
 
         Args:
             folder: The folder.
-            collection: The collection that it is a replica of. Without it nothing can be asked of Milvus: filters and
-                output fields must be held, exact scores need held vectors, and it cannot be refreshed.
-            encoder: The collection's encoder, or its file; needed without the collection only.
+            collection: The collection that it is a replica of. Without it the replica cannot use Milvus: filters and
+                output fields need stored columns, exact scores need stored vectors, and `refresh` fails.
+            encoder: The collection's encoder, or its file; needed only without the collection.
 
         Raises:
-            DataError: If the folder holds no whole replica.
+            DataError: If the folder contains no whole replica.
             EncoderError: If it was made with another encoder.
-            UsageError: If it is a replica of another collection, or of one that was dropped and created anew (which
-                Milvus Lite does not tell; a refresh then finds all the differences).
+            UsageError: If it is a replica of another collection, or of one that was dropped and created again. Milvus
+                Lite does not show the latter; a refresh then finds all the differences.
         """
         folder = Path(folder)
         origin = snapshot.read_origin(folder)
@@ -132,16 +132,16 @@ class Replica:
         return self
 
     def save(self, folder: str | Path) -> None:
-        """Write everything that is held into a folder, for `load`; one that is there is replaced.
+        """Write the replica into a folder, for `load`; an existing folder is replaced.
 
-        The folder appears when it is whole, so that another process never opens half of one.
+        The folder appears when it is whole, so that other processes never open half of one.
         """
         with self._lock.reading():
             snapshot.save(Path(folder), replace(self._origin, defaults=self.defaults), self._rows)
 
     @property
     def defaults(self) -> Mapping[str, Any]:
-        """The collection's default search options; without the collection, those it had when this was saved."""
+        """The collection's default search options; without it, those as of `save`."""
         return self._origin.defaults if self._collection is None else self._collection.defaults
 
     def __len__(self) -> int:
@@ -157,7 +157,7 @@ class Replica:
 
     @property
     def nbytes(self) -> Mapping[str, int]:
-        """Bytes of memory by what they hold, deleted rows among them; what `load` opened is mapped, not copied."""
+        """Bytes of memory by content, deleted rows included; `load` maps files."""
         return self._rows.nbytes
 
     def search(
@@ -176,19 +176,19 @@ class Replica:
     ) -> list[list[Hit]]:
         """The best rows for each query, as `Collection.search` finds them.
 
-        Candidates are found in this process. What then goes to Milvus:
+        Candidates are found in this process. Milvus is used for:
 
-        - exact scores of the candidates, unless the vectors are held. ``rerank=0`` leaves them out, and nothing else
-          takes as little time;
-        - output fields that are not held; rows that are gone when these are read are left out, so that there may be
-          fewer than `limit`;
-        - a search whose filter names a column that is not held or says what `alula.replica.row_filter` does not
-          understand: all of it, with a warning in the log. `filter_is_local` tells beforehand.
+        - exact scores of the candidates, unless the vectors are stored here. ``rerank=0`` leaves them out, which is
+          the fastest way to search;
+        - output fields that are not stored here; rows that were deleted before these are read are left out, so that
+          there may be fewer than `limit`;
+        - the whole search, with a warning in the log, if its filter names a column that is not stored here or contains
+          syntax that `alula.replica.row_filter` does not support. `filter_is_local` checks a filter in advance.
 
-        Where candidates are fewer than the rows they need not be Milvus's: DRQ's are the nearest by code distance, so
-        better than those that the layout ``hamming`` finds by sign bits; FLOPS_SPARSE's are chosen by rounded inner
-        products where the vectors are held. Estimates (``rerank=0``) for COSINE are cosines also where the collection's
-        layout ``adc`` gives 1 - distance / 2.
+        Candidates may differ from Milvus's where they are fewer than the rows: DRQ's are the nearest by code distance,
+        so better than those that the layout ``hamming`` finds by sign bits; FLOPS_SPARSE's are chosen by rounded inner
+        products if the vectors are stored here. Estimates (``rerank=0``) for COSINE are cosines also where the
+        collection's layout ``adc`` gives 1 - distance / 2.
 
         Args:
             queries: As `Collection.search`.
@@ -197,8 +197,8 @@ class Replica:
             filter: A scalar filter in Milvus's expression language.
             output_fields: Fields to return with each hit.
             partitions: Not possible here.
-            consistency_level: Of what is asked of Milvus.
-            rerank: How many candidates to score by exact vectors: all by default, 0 for none.
+            consistency_level: Of the calls to Milvus.
+            rerank: Candidates to score by their exact vectors: all by default, 0 for none.
             timeout: Seconds for one call to the server.
             options: Search options of the index type, and those of its index in this process (``probes`` of DRQ); those
                 of a native index (``nprobe``) change nothing. The collection's `defaults` hold for those that are not
@@ -209,13 +209,13 @@ class Replica:
 
         Raises:
             DataError: If the queries are not what the encoder takes.
-            UsageError: If an option, the limit or the filter is wrong, or Milvus is needed and was not given.
-            ServerError: If Milvus is asked and fails.
+            UsageError: If an option, the limit or the filter is wrong, or the search needs the collection and has none.
+            ServerError: If a call to Milvus fails.
         """
         if partitions:
             raise UsageError(
                 "A replica does not know which partition a row is in; search partitions with Collection.search, or "
-                "filter by a column that tells them apart."
+                "filter by a column that distinguishes them."
             )
         self._check_fields(output_fields)
         request = SearchRequest.build(
@@ -236,13 +236,13 @@ class Replica:
         try:
             predicate = self._predicate(filter)
         except FilterNotSupported as reason:
-            searcher = self._asked(f"The filter {filter!r} is for Milvus: {reason}").searcher
+            searcher = self._need_collection(f"The filter {filter!r} is for Milvus: {reason}").searcher
             self._warn(filter, str(reason))
             native = {option.name: request.options[option.name] for option in self._kind.search_options}
             return searcher.search(replace(request, options=native))
         local = LocalSearch(request, self._lowering.field, self._rows.index.keeps_vectors)
         if local.scored_by_milvus:
-            self._asked("Exact scores need the vectors, which are not held (search with rerank=0)")
+            self._need_collection("Exact scores need the vectors, which are not held (search with rerank=0)")
             local.check_milvus_can_score()
         with self._lock.reading():
             rows = self._rows
@@ -250,7 +250,7 @@ class Replica:
         return local.hits(rows, found, self._collection.searcher if self._collection else None)
 
     def filter_is_local(self, filter: str) -> bool:
-        """Whether a search with this filter is made in this process, and not by Milvus."""
+        """True if a search with this filter runs in this process, and not in Milvus."""
         try:
             self._predicate(filter)
         except FilterNotSupported:
@@ -258,25 +258,25 @@ class Replica:
         return True
 
     def refresh(self, *, growing_keys: bool = False, progress: Progress | None = None) -> Refreshed:
-        """Take over what was inserted, changed and deleted in the collection since it was read.
+        """Apply the inserts, changes and deletions since the collection was read.
 
-        Milvus tells nobody what changed, so all rows are read again, as when the replica was opened, and compared by
-        their keys and by a fingerprint of the rest; what is equal is passed over. Searches go on meanwhile, and see all
-        of the changes or none. If it fails, the replica stays as it was.
+        Milvus publishes no changes, so all rows are read again, as when the replica was opened, and compared by their
+        keys and by a fingerprint of the rest. Concurrent searches see all of the changes or none. If a refresh fails,
+        the replica stays as it was.
 
-        A deleted or changed row leaves its old codes in memory. When they are half of all, the index is built anew.
+        A deleted or changed row leaves its old codes in memory. When they are half of all, the index is rebuilt.
 
         Args:
-            growing_keys: Every new row has a greater key than those before it, and rows do not change: read only the
-                rows behind the greatest key held. Rows are counted too, and when some were deleted or inserted in
-                between, all are read after all; only a *changed* row stays as it was.
-            progress: Told how many rows were read.
+            growing_keys: True if every new row has a greater key than the rows before it, and rows do not change: read
+                only the rows after the greatest key of the replica. Rows are counted too, and if some were deleted or
+                inserted in between, all are read after all; only a *changed* row is missed.
+            progress: Receives the number of rows read.
 
         Raises:
-            UsageError: If the collection is gone, or was dropped and created anew; or the replica has no collection.
+            UsageError: If the collection is gone, or was dropped and created again; or the replica has no collection.
             ServerError: If Milvus fails.
         """
-        collection = self._asked("A replica is refreshed from its collection")
+        collection = self._need_collection("A replica is refreshed from its collection")
         began = time.perf_counter()
         with self._refreshing:
             self._check_same(collection)
@@ -290,7 +290,7 @@ class Replica:
         return Refreshed(found.added, len(found.changed), len(gone), report.read, seconds)
 
     def _behind(self, reader: Reader, report: _Report) -> Difference | None:
-        """The rows behind the greatest key; None if the others are not as many as are held."""
+        """The rows after the greatest key; None if the number of other rows differs."""
         order = self._rows.in_key_order()
         if not len(order):
             return None
@@ -341,32 +341,32 @@ class Replica:
         if dict(about.settings) != dict(origin.settings) or about.identity != origin.identity:
             raise UsageError(
                 f"The collection {collection.name!r} at {collection.server.uri} is not the one that was read: it was "
-                "dropped and created anew, or is another one; open a new replica of it."
+                "dropped and created again, or is another one; open a new replica of it."
             )
 
     def _check_fields(self, names: Sequence[str]) -> None:
         others = [name for name in names if name not in self._rows.columns.schema.names]
         if others:
-            self._asked(f"The field {others[0]!r} is not held and must be fetched").check_output_fields(names)
+            self._need_collection(f"The field {others[0]!r} is not held and must be fetched").check_output_fields(names)
 
     def _predicate(self, filter: str | None) -> Predicate | None:
         """The predicate of a filter; None for a blank one."""
         return parse_filter(filter, self._rows.columns.schema) if filter and filter.strip() else None
 
     def _warn(self, filter: str, reason: str) -> None:
-        if reason not in self._warned and len(self._warned) < _MOST_WARNINGS:
+        if reason not in self._warned and len(self._warned) < _MAX_WARNINGS:
             self._warned.add(reason)
             _log.warning("Milvus searches %r by itself for the filter %r: %s.", self._origin.collection, filter, reason)
 
-    def _asked(self, why: str) -> Collection:
-        """The collection, for what needs Milvus."""
+    def _need_collection(self, why: str) -> Collection:
+        """The collection, or a `UsageError` that gives the reason why it is needed."""
         if self._collection is None:
             raise UsageError(f"{why}, and this replica was loaded without its collection; give Replica.load one.")
         return self._collection
 
 
 class _Report:
-    """Counts the rows that are read, and tells it."""
+    """Counts the rows that are read, and reports them."""
 
     def __init__(self, collection: Collection, progress: Progress | None) -> None:
         self.collection = collection
@@ -375,7 +375,7 @@ class _Report:
         self._status = Status("reading", collection.count() if progress else None)
 
     def watch(self, pages: Iterable[Page]) -> Iterator[Page]:
-        """The pages as they are."""
+        """Pass pages on and count their rows."""
         for page in pages:
             self.read += len(page.prints)
             self._status.read = self.read

@@ -1,4 +1,4 @@
-"""What a replica holds of its rows, by their position in the index."""
+"""The rows of a replica by their position in the index."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from alula.replica.fingerprints import U64
 from alula.replica.row_filter import Mask, Predicate
 
 I64 = npt.NDArray[np.int64]
-_MOST_MASKS = 8  # a byte per row each
+_CACHED_MASKS = 8  # a byte per row each
 
 
 @dataclass(frozen=True)
 class ReplicaRows:
-    """Rows by position; deleted ones keep theirs.
+    """Rows by position; a deleted row keeps its position.
 
     Args:
         index: Their codes.
-        columns: The held columns, the primary key first; one batch.
+        columns: The columns of the replica, the primary key first; one batch.
         prints: uint64 (n,): their fingerprints.
     """
 
@@ -55,14 +55,14 @@ class ReplicaRows:
         return {**self.index.nbytes, **columns, "fingerprints": int(self.prints.nbytes), "filters": masks}
 
     def mask(self, filter: str, predicate: Predicate) -> Mask:
-        """Bool (positions,): which rows a filter lets through. Applications use few, so the latest are kept."""
+        """Bool (positions,): rows that match a filter; recent masks are cached."""
         with self._lock:
             found = self._masks.pop(filter, None)
         if found is None:
             found = predicate(self.columns)
         with self._lock:
             self._masks[filter] = found
-            while len(self._masks) > _MOST_MASKS:
+            while len(self._masks) > _CACHED_MASKS:
                 del self._masks[next(iter(self._masks))]
         return found
 
@@ -72,14 +72,14 @@ class ReplicaRows:
         return found
 
     def in_key_order(self) -> I64:
-        """The positions of the rows that were not deleted, as their keys grow: by number, or by UTF-8 bytes."""
+        """Positions by ascending key (number or UTF-8 bytes), without deleted rows."""
         alive = np.flatnonzero(self.index.alive)
         order = pc.sort_indices(self.keys.take(pa.array(alive))).to_numpy()
         found: I64 = alive[order]
         return found
 
     def followed_by(self, others: Sequence[tuple[pa.RecordBatch, U64]]) -> ReplicaRows:
-        """The same index, with the columns and fingerprints of rows that it has or will have behind these."""
+        """Append the columns and fingerprints of further rows of the same index."""
         table = pa.Table.from_batches([self.columns, *(columns for columns, _ in others)])
         return ReplicaRows(
             self.index, one_batch(table), np.concatenate([self.prints, *(prints for _, prints in others)])

@@ -1,4 +1,6 @@
-"""Milvus's filter expressions over Arrow columns, as far as every Milvus means the same by them.
+"""Evaluate Milvus's filter expressions over Arrow columns.
+
+Only syntax with one meaning in all versions of Milvus is evaluated here.
 
 Understood: comparisons of a column with a literal, ranges (``1 < a <= 5``), ``in``, ``not in``, ``like`` with a ``%``
 at the start, the end or both, ``and`` (``&&``), ``or`` (``||``), ``not (...)`` (``!(...)``) and parentheses. These are
@@ -60,7 +62,7 @@ _INT64 = 2**63
 
 
 class FilterNotSupported(Exception):
-    """The filter is for Milvus itself; the message is the reason, in words that continue "goes to Milvus:"."""
+    """The filter is for Milvus; the message is the reason, as after "goes to Milvus:"."""
 
 
 def parse_filter(text: str, schema: pa.Schema) -> Predicate:
@@ -82,7 +84,7 @@ def parse_filter(text: str, schema: pa.Schema) -> Predicate:
 
 
 def _in_python(text: str, columns: list[str]) -> str:
-    """The filter as an expression of Python, in which a column is named by its number, as ``_3``."""
+    """The filter as a Python expression that names columns by number, as ``_3``."""
     tokens: list[str] = []
     at, depth, before, text = 0, 0, "", text.rstrip()
     while at < len(text):

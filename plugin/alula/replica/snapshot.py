@@ -30,7 +30,7 @@ class Origin:
         collection: Its name.
         server: The server's address.
         identity: See `alula.Description`.
-        settings: What Alula stored with it.
+        settings: Its stored settings.
         primary_key: Its primary key.
         fields: Its other scalar fields.
         defaults: Its default search options.
@@ -46,7 +46,7 @@ class Origin:
 
 
 def save(folder: Path, origin: Origin, rows: ReplicaRows) -> None:
-    """Write a replica into a folder, which appears only when it is whole, in place of an older one."""
+    """Write a replica into a folder, atomically, in place of an older one."""
     with whole_folder(folder) as partial:
         rows.index.save(partial / _INDEX)
         with pa.OSFile(str(partial / _COLUMNS), "wb") as file, pa.ipc.new_file(file, rows.columns.schema) as writer:
@@ -71,25 +71,27 @@ def read_origin(folder: Path) -> Origin:
     """The collection of a snapshot.
 
     Raises:
-        DataError: If the folder holds none, an incomplete one, or one of another version of Alula.
+        DataError: If the folder contains no replica, an incomplete one, or one of another version of Alula.
     """
     about = _about(folder)
     if "format" not in about:
-        raise DataError(f"The folder {folder} holds no replica that can be read ({METADATA_FILE} is not of one).")
+        raise DataError(f"The folder {folder} contains no replica that can be read ({METADATA_FILE} is not of one).")
     if about["format"] != FORMAT:
         raise DataError(
             f"The replica in {folder} has the format {about['format']}, and this version of Alula reads {FORMAT}; "
             "open a new replica from the collection and save it."
         )
     if about.get("files") != _sizes(folder):
-        raise DataError(f"The replica in {folder} is not whole: its files are not those that were saved. Copy it anew.")
+        raise DataError(
+            f"The replica in {folder} is not whole: its files are not those that were saved. Copy it again."
+        )
     same = ("collection", "server", "identity", "settings", "defaults")
     try:
         key, *fields = map(ScalarField.parse, (about["primary_key"], *about["fields"]))
         return Origin(primary_key=key, fields=tuple(fields), **{name: about[name] for name in same})
     except KeyError as error:
         raise DataError(
-            f"The replica in {folder} is not whole: {METADATA_FILE} has no {error}. Copy it anew."
+            f"The replica in {folder} is not whole: {METADATA_FILE} has no {error}. Copy it again."
         ) from None
 
 
@@ -108,10 +110,10 @@ def _about(folder: Path) -> dict[str, Any]:
     try:
         return dict(json.loads((folder / METADATA_FILE).read_text()))
     except (OSError, ValueError, TypeError) as error:
-        raise DataError(f"The folder {folder} holds no replica that can be read ({error}).") from None
+        raise DataError(f"The folder {folder} contains no replica that can be read ({error}).") from None
 
 
 def _sizes(folder: Path) -> dict[str, int]:
-    """Bytes of every file but the one that tells them."""
+    """Bytes of every file but the one that lists them."""
     files = sorted(path for path in folder.rglob("*") if path.is_file() and path != folder / METADATA_FILE)
     return {path.relative_to(folder).as_posix(): path.stat().st_size for path in files}

@@ -1,4 +1,4 @@
-"""Search an Alula collection: encode, search natively, rank by exact vectors, read fields."""
+"""Search Alula collections: candidates, exact scores, pages, fields."""
 
 from alula.search.ranking import RankedIds
 from alula.search.request import SearchRequest, check_limit, check_rerank

@@ -79,7 +79,7 @@ class RankedIds:
         return RankedIds([*self.ids, *new.ids], np.concatenate([self.scores, new.scores]), self.exact, stages)
 
     def rescored(self, query: F32, vectors: F32, metric: str) -> RankedIds:
-        """Re-score with freshly read vectors; the order of rows whose vectors did not change stays.
+        """Re-score with freshly read vectors; only rows with changed vectors move.
 
         Args:
             query: float32 (d,).
@@ -120,7 +120,7 @@ def best_first(ids: Sequence[Id], scores: F32, count: int, *, larger: bool, exac
 
 
 def stage_depths(first: int, wanted: int) -> list[int]:
-    """The number of rows that each stage ranks, until one ranks as many as are wanted."""
+    """The number of rows that each stage ranks, up to the wanted number."""
     depths = [min(first, MAX_RESULTS)]
     while depths[-1] < min(wanted, MAX_RESULTS):
         depths.append(min(2 * depths[-1], MAX_RESULTS))
@@ -133,14 +133,14 @@ def rank_in_stages(
     depths: Sequence[int],
     enough: Callable[[int, RankedIds], bool],
 ) -> list[RankedIds]:
-    """Rank rows stage by stage until each query has enough of them, or there are no more.
+    """Rank rows stage by stage until each query has enough, or there are no more.
 
     Args:
         search: Ranks the rows of some queries, given by number, from a number of candidates on: as many rows, or all
             there are.
         queries: The number of queries.
         depths: `stage_depths`.
-        enough: Whether the ranking of a query is long enough.
+        enough: Decides by the number and the ranking of a query if it is long enough.
     """
     ranked = [RankedIds([], np.empty(0, np.float32), exact=False)] * queries
     numbers = list(range(queries))

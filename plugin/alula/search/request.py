@@ -1,4 +1,4 @@
-"""A search as Python, the command line, replicas and the gateway ask for it, checked once."""
+"""The request behind every search, checked once for all interfaces."""
 
 from __future__ import annotations
 
@@ -111,6 +111,6 @@ def check_limit(limit: int, offset: int, *, most: int = MAX_RESULTS) -> None:
 
 
 def check_rerank(rerank: int | None, field: VectorField) -> None:
-    """Raise a `UsageError` if exact scores are requested of a collection without vectors."""
+    """Raise a `UsageError` for exact scores in a collection without vectors."""
     if rerank and field.storage == "dropped":
         raise UsageError("The vectors of this collection were dropped, so nothing can be re-ranked exactly.")

@@ -1,4 +1,4 @@
-"""Run searches in Milvus: native candidates, exact scores, and fields that fit them."""
+"""Run searches in Milvus: candidates, exact scores, and fields read again."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ class Searcher:
         self._field = lowering.field
 
     def search(self, request: SearchRequest) -> list[list[Hit]]:
-        """The best rows for each query, with their output fields; see `rank` and `read_fields`.
+        """The best rows for each query; see `rank` and `read_fields`.
 
         Raises:
             UsageError: If an option or the filter is wrong.
@@ -87,8 +87,8 @@ class Searcher:
 
         Args:
             request: The search.
-            enough: Whether a query's ranking is long enough; it is then returned whole. By default the ranking is cut
-                to the page that the request asks for.
+            enough: Decides by the number and the ranking of a query if it is long enough; rankings are then returned
+                whole. By default they are cut to the requested page.
             depth: Rows to rank in the first stage, if that is more than the index type's candidates.
 
         Raises:
@@ -166,7 +166,7 @@ class Searcher:
         return vector
 
     def score_exactly(self, query: F32, ids: Sequence[Id], scope: Scope) -> tuple[Sequence[Id], F32]:
-        """Exact scores of some rows: by a second search that sees only them, or by fetching the vectors."""
+        """Exact scores of some rows, by a second search among them or by their vectors."""
         field = self._field
         if field.storage == "column":
             rows = self.read_rows(ids, [field.name], scope)
@@ -185,7 +185,7 @@ class Searcher:
         return {id_: dict(zip(fields, row, strict=True)) for id_, *row in zip(rows.ids, *columns, strict=True)}
 
     def read_rows(self, ids: Sequence[Id], fields: Sequence[str], scope: Scope, *, filtered: bool = False) -> RowSet:
-        """Some fields of one or more rows, in no order; if `filtered`, only of rows that match the scope's filter."""
+        """Fields of one or more rows, if `filtered` only of rows in the scope's filter."""
         parts = [any_of(self._primary_key, ids[i : i + FETCH_ROWS]) for i in range(0, len(ids), FETCH_ROWS)]
         first, *others = (self._calls.fetch(part, fields, scope, filtered=filtered) for part in parts)
         return first.followed_by(others) if others else first
@@ -193,7 +193,10 @@ class Searcher:
     def _candidates(
         self, plan: SearchPlan, queries: F32, numbers: Sequence[int], exact: int, scope: Scope
     ) -> Iterator[tuple[Sequence[Id], F32]]:
-        """Ids and scores of some queries' candidates: exact scores of the best `exact`, or estimates if that is 0."""
+        """Ids and scores of some queries' candidates.
+
+        Scores are exact for the best `exact` candidates, which alone are returned, or estimates if that is 0.
+        """
         field = self._field
         all_exact = exact == plan.candidates
         fetch = all_exact and (field.storage == "column" or exact * 4 * field.dim <= FETCH_BYTES)
@@ -249,7 +252,7 @@ def to_hits(ranked: Sequence[RankedIds], fields: Mapping[str, Sequence[Any]]) ->
 
 
 def scored_exactly(rerank: int | None, candidates: int, depth: int, field: VectorField) -> int:
-    """The number of candidates to score by their exact vectors: 0, or at least as many as a stage ranks."""
+    """The number of candidates to score exactly: 0, or at least the stage's depth."""
     if rerank == 0 or field.storage == "dropped":
         return 0
     return candidates if rerank is None else min(max(rerank, depth), candidates)

@@ -130,7 +130,7 @@ def test_held_vectors_change_even_where_the_codes_do_not(lite, drq, collection_n
     collection.drop()
 
 
-def test_the_index_is_built_anew_when_half_of_it_is_dead(lite, drq, collection_name):
+def test_the_index_is_rebuilt_when_half_of_it_is_dead(lite, drq, collection_name):
     collection = create(lite, collection_name, drq)
     insert(collection, list(range(COUNT)), 1)
     replica = alula.Replica(collection, columns=["year"])
@@ -300,7 +300,7 @@ def test_a_dropped_collection_is_named(lite, drq, collection_name):
     assert len(replica.search(QUERIES[0], rerank=0)[0]) == 10
 
 
-def test_a_collection_that_was_created_anew(engine, drq, flops, collection_name):
+def test_a_collection_that_was_created_again(engine, drq, flops, collection_name):
     collection = create(engine, collection_name, drq)
     insert(collection, list(range(COUNT)), 1)
     replica = alula.Replica(collection, columns=["year"])
@@ -312,6 +312,6 @@ def test_a_collection_that_was_created_anew(engine, drq, flops, collection_name)
         assert_like_new(replica, again)
         again.drop()
         create(engine, collection_name, flops)
-    with pytest.raises(UsageError, match="dropped and created anew"):
+    with pytest.raises(UsageError, match="dropped and created again"):
         replica.refresh()
     engine.client.drop_collection(collection_name)

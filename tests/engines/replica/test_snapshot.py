@@ -139,7 +139,7 @@ def test_another_collection_is_refused(small, collection, tmp_path):
             alula.Replica.load(tmp_path / "s", collection)
 
 
-def test_a_collection_that_was_created_anew_is_refused(standalone, drq, collection_name, tmp_path):
+def test_a_collection_that_was_created_again_is_refused(standalone, drq, collection_name, tmp_path):
     arguments = (standalone, collection_name, drq, "DRQ")
     collection = HELD.filled(*arguments, keep_vectors=False)
     replica = alula.Replica(collection, columns=["year", "word"])
@@ -147,7 +147,7 @@ def test_a_collection_that_was_created_anew_is_refused(standalone, drq, collecti
     assert answers(alula.Replica.load(tmp_path / "s", collection)) == answers(replica)
     collection.drop()
     again = HELD.filled(*arguments, keep_vectors=False)
-    with pytest.raises(UsageError, match="dropped and created anew"):
+    with pytest.raises(UsageError, match="dropped and created again"):
         alula.Replica.load(tmp_path / "s", again)
     alone = alula.Replica.load(tmp_path / "s", encoder=drq.path)
     assert len(alone.search(QUERIES[0])[0]) == 10
@@ -179,7 +179,7 @@ def test_half_a_snapshot_is_never_opened(small, drq, tmp_path, monkeypatch):
     monkeypatch.undo()
     assert len(alula.Replica.load(tmp_path / "whole", encoder=drq.path)) == ROWS
     assert not (tmp_path / "new").exists()
-    with pytest.raises(DataError, match="holds no replica"):
+    with pytest.raises(DataError, match="contains no replica"):
         alula.Replica.load(tmp_path / "new", encoder=drq.path)
 
 
