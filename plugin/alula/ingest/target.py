@@ -147,7 +147,7 @@ class Target:
         if missing:
             raise DataError(
                 f"{source.name} lacks the column {', '.join(map(repr, missing))} that {self.name!r} has; add it, or "
-                "map the field to a column of another name."
+                "name the column with its values (mapping=...)."
             )
 
     def check_partition(self, partition: str) -> None:
