@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from alula.errors import UsageError
+from alula.progress import Progress, silent
 from alula_exporters.backbones.base import Backbone, compute_device
 from alula_exporters.checkpoint import Checkpoint, GeneratorState
 from alula_exporters.choices import LabelLoss
@@ -20,7 +21,7 @@ from alula_exporters.inputs import unit_rows
 from alula_exporters.losses import label_loss
 from alula_exporters.quality import label_quality
 from alula_exporters.sampling import BalancedBatches
-from alula_exporters.training import EarlyStopping, Figures, Progress, TrainingStage, fit, reproducible, silent
+from alula_exporters.training import EarlyStopping, Figures, TrainingStage, fit, reproducible
 
 STAGE = "backbone"
 _CLIP = 5.0

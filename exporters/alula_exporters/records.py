@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from alula.errors import AlulaError
+from alula.progress import NO_FIGURES, Figures
 
 if TYPE_CHECKING:
-    from alula_exporters.training import ModelT, Progress, Trained
+    from alula.progress import Progress
+    from alula_exporters.training import ModelT, Trained
 
 POINTS = 200  # of a curve: as many as a picture can show, and a few kB in the file
 _DIGITS = 6
@@ -32,16 +34,17 @@ class Recorder:
         self._last: dict[str, tuple[int, dict[str, float]]] = {}
         self._due: dict[tuple[str, str], int] = {}
 
-    def __call__(self, stage: str, done: int, total: int, figures: Mapping[str, float]) -> None:
-        """Take one report; see `alula_exporters.training.Progress`."""
-        if not figures:
+    def __call__(self, stage: str, done: int, total: int | None, figures: Figures = NO_FIGURES) -> None:
+        """Take one report; see `alula.progress.Progress`."""
+        numbers = _numbers(figures)
+        if not numbers:
             return
-        report = done, dict(figures)
+        report = done, numbers
         self._last[stage] = report  # it may be the last report
         # asked for each figure, because one that comes at every 50th step must not fall through a grid of every 4th
-        if any(done >= self._due.get((stage, name), done) for name in figures):
+        if any(done >= self._due.get((stage, name), done) for name in numbers):
             self._kept.setdefault(stage, []).append(report)
-            self._due.update({(stage, name): done + math.ceil(total / POINTS) for name in figures})
+            self._due.update({(stage, name): done + math.ceil((total or 0) / POINTS) for name in numbers})
 
     def state_dict(self) -> dict[str, Any]:
         """For a checkpoint: a resumed run continues its curves."""
@@ -80,10 +83,15 @@ def _number(value: float) -> float | None:
     return float(f"{value:.{_DIGITS}g}") if math.isfinite(value) else None  # JSON knows neither NaN nor infinity
 
 
+def _numbers(figures: Figures) -> dict[str, float]:
+    """The figures that are numbers."""
+    return {name: value for name, value in figures.items() if not isinstance(value, str)}
+
+
 def together(*watchers: Progress) -> Progress:
     """A `Progress` that calls all ``watchers`` in order."""
 
-    def report(stage: str, done: int, total: int, figures: Mapping[str, float]) -> None:
+    def report(stage: str, done: int, total: int | None, figures: Figures = NO_FIGURES) -> None:
         for watcher in watchers:
             watcher(stage, done, total, figures)
 
@@ -112,9 +120,9 @@ def tensorboard(folder: Path) -> Iterator[Progress]:
     except OSError as error:
         raise AlulaError(f"TensorBoard's folder {folder} cannot be written: {error.strerror}.") from None
 
-    def report(stage: str, done: int, total: int, figures: Mapping[str, float]) -> None:
+    def report(stage: str, done: int, total: int | None, figures: Figures = NO_FIGURES) -> None:
         del total
-        for name, value in figures.items():
+        for name, value in _numbers(figures).items():
             writer.add_scalar(f"{stage}/{name}", value, done)
 
     try:

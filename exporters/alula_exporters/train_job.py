@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -11,9 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 import click
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from alula.progress import progress_bar
 from alula_exporters.choices import LabelLoss
 from alula_exporters.output_file import atomic_file
 from alula_exporters.records import Recorder, tensorboard, together
@@ -22,10 +20,10 @@ from alula_exporters.train_options import TrainOptions, command_name, command_ta
 
 if TYPE_CHECKING:
     from alula.encoders import EncoderInfo
+    from alula.progress import Progress as ProgressCallback
     from alula_exporters.backbones import Backbone
     from alula_exporters.checkpoint import Checkpoint
     from alula_exporters.data import TrainingData
-    from alula_exporters.training import Progress as ProgressCallback
     from alula_exporters.training import Trained
 
 
@@ -167,30 +165,7 @@ def _checkpoint(options: TrainOptions, data: TrainingData, table: Mapping[str, A
 def _progress(options: TrainOptions, recorder: Recorder) -> Iterator[ProgressCallback]:
     """One callback for the recorder, the bar and TensorBoard."""
     with ExitStack() as stack:
-        callbacks = [recorder, stack.enter_context(_bar())]
+        callbacks: list[ProgressCallback] = [recorder, stack.enter_context(progress_bar())]
         if options.tensorboard is not None:
             callbacks.append(stack.enter_context(tensorboard(options.tensorboard / options.out.stem)))
         yield together(*callbacks)
-
-
-@contextmanager
-def _bar() -> Iterator[ProgressCallback]:
-    """A progress bar on stderr; nothing if stderr is not a terminal."""
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TextColumn("{task.completed}/{task.total}"),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[figures]}"),
-    )
-    with Progress(*columns, console=Console(stderr=True), disable=not sys.stderr.isatty()) as bar:
-        tasks: dict[str, Any] = {}
-
-        def report(stage: str, done: int, total: int, figures: Mapping[str, float]) -> None:
-            if stage not in tasks:
-                tasks[stage] = bar.add_task(stage, total=total, figures="")
-            shown = "  ".join(f"{name} {value:.3g}" for name, value in figures.items())
-            bar.update(tasks[stage], completed=done, figures=shown)
-
-        yield report

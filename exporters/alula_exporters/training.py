@@ -7,37 +7,20 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from alula.errors import AlulaError
+from alula.progress import Progress, silent
 from alula_exporters.backbones.base import Backbone, VectorBackbone, compute_device
 from alula_exporters.backbones.onnx import Front
 from alula_exporters.checkpoint import Checkpoint, Stateful
 from alula_exporters.data import F32, Inputs
 
 ModelT = TypeVar("ModelT", bound=nn.Module)
-
-
-class Progress(Protocol):
-    """Callback after every step of a training run."""
-
-    def __call__(self, stage: str, done: int, total: int, figures: Mapping[str, float]) -> None:
-        """Take one report.
-
-        Args:
-            stage: Name of the stage.
-            done: Steps done.
-            total: Steps in this stage.
-            figures: Figures to show beside the bar, by name.
-        """
-
-
-def silent(stage: str, done: int, total: int, figures: Mapping[str, float]) -> None:
-    """A `Progress` that shows nothing."""
 
 
 @dataclass(frozen=True)

@@ -7,10 +7,10 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from alula.progress import Progress, silent
 from alula_exporters.drq.model import CODEWORDS, Quantizer, RecurrentQuantizer, nearest, safe_scale
 from alula_exporters.drq.variants import PaperQuantizer, SeparateQuantizer
 from alula_exporters.inputs import TINY
-from alula_exporters.training import Progress, silent
 
 _ROWS = 32_768
 _ITERATIONS = 8

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from alula.encoders import Metric
 from alula.errors import UsageError
+from alula.progress import Progress, silent
 from alula_exporters.backbones.base import Backbone, compute_device
 from alula_exporters.checkpoint import Checkpoint, GeneratorState, Stateful
 from alula_exporters.data import TrainingData, check_distinct, input_scale
@@ -25,16 +26,7 @@ from alula_exporters.losses import label_loss
 from alula_exporters.quality import ROWS, exact_neighbours, share_found
 from alula_exporters.sampling import BalancedBatches, ShuffledBatches
 from alula_exporters.source import Source
-from alula_exporters.training import (
-    EarlyStopping,
-    Figures,
-    Progress,
-    Trained,
-    TrainingStage,
-    fit,
-    reproducible,
-    silent,
-)
+from alula_exporters.training import EarlyStopping, Figures, Trained, TrainingStage, fit, reproducible
 
 _STAGE = "training"
 _REPORTED_BITS = (32, 64, 128)

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from alula.progress import Progress, silent
 from alula_exporters.backbones.base import Backbone, compute_device
 from alula_exporters.checkpoint import Checkpoint, GeneratorState
 from alula_exporters.choices import LabelLoss
@@ -22,7 +23,7 @@ from alula_exporters.losses import label_loss
 from alula_exporters.quality import QUERIES, ROWS, exact_neighbours, share_found, similarity
 from alula_exporters.sampling import BalancedBatches
 from alula_exporters.source import Source
-from alula_exporters.training import EarlyStopping, Figures, Progress, Trained, TrainingStage, fit, reproducible, silent
+from alula_exporters.training import EarlyStopping, Figures, Trained, TrainingStage, fit, reproducible
 
 _STAGE = "training"
 _CHUNK = 2_048

@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from alula.catalog.schema import ScalarField
-from alula.cli.evaluation_options import query_options, shown_progress
+from alula.cli.evaluation_options import query_options
 from alula.cli.options import Command, OutputFile, connection_options, console, format_option, show_json
 from alula.collection import Collection
 from alula.encoders import METRICS, Encoder, load_encoder
@@ -24,10 +24,11 @@ from alula.evaluation.evaluate import Bench, Budget, Measured, evaluate_collecti
 from alula.evaluation.native import PATIENCE, Params, parse_native
 from alula.evaluation.queries import QueryOptions, QuerySet, make_queries
 from alula.evaluation.results import Evaluation
-from alula.evaluation.row_source import Progress, RowSource, collection_rows, file_rows, rows_of_collection_files
+from alula.evaluation.row_source import RowSource, collection_rows, file_rows, rows_of_collection_files
 from alula.evaluation.settings import Settings, show_settings
 from alula.index_types import Option, index_types
 from alula.milvus import Server, connect, version
+from alula.progress import Progress, progress_bar
 
 _RIVALS = "HNSW,IVF_SQ8"
 
@@ -150,7 +151,7 @@ def command(
 
         render = write_report
     options = QueryOptions(queries, query_column, sample, seed, k, truth)
-    with shown_progress(quiet) as progress, _temporary_server(server) as opened:
+    with progress_bar(quiet=quiet, one_line=True) as progress, _temporary_server(server) as opened:
         budget = Budget(seconds, clients, sweep, patience)
         if name is not None:
             if server is None:

@@ -2,17 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import click
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
-from alula.evaluation.row_source import Progress as Show
-from alula.evaluation.row_source import silent
 
 Command = Callable[..., Any]
 _FILE = click.Path(path_type=Path, dir_okay=False)
@@ -48,27 +42,3 @@ def query_options(command: Command) -> Command:
     ):
         command = option(command)
     return command
-
-
-@contextmanager
-def shown_progress(quiet: bool) -> Iterator[Show]:
-    """Show progress as a bar on standard error, if that is a terminal."""
-    screen = Console(stderr=True)
-    if quiet or not screen.is_terminal:
-        yield silent
-        return
-    bar = Progress(
-        TextColumn("{task.description}", markup=False),
-        BarColumn(bar_width=20),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        console=screen,
-        transient=True,
-    )
-    with bar:
-        task = bar.add_task("starting", total=None)
-
-        def show(stage: str, done: int, total: int | None) -> None:
-            bar.update(task, description=stage, completed=done, total=total)
-
-        yield show

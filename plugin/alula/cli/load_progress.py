@@ -10,11 +10,9 @@ from datetime import datetime, timezone
 from typing import Any
 
 import click
-from rich.console import Console
-from rich.markup import escape
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from alula.ingest.monitor import Status
+from alula.progress import Progress, progress_bar
 
 Show = Callable[[Status], None]
 LOG_SECONDS = 5.0
@@ -40,8 +38,8 @@ def load_progress(*, quiet: bool, json_logs: bool) -> Iterator[Show]:
     elif json_logs:
         yield _Lines()
     else:
-        with _bar() as show:
-            yield show
+        with progress_bar() as progress:
+            yield _Bar(progress)
 
 
 class _Lines:
@@ -79,42 +77,27 @@ def _figures(status: Status, seconds: float) -> Mapping[str, Any]:
     }
 
 
-@contextmanager
-def _bar() -> Iterator[Show]:
-    screen = Console(stderr=True)
-    bar = Progress(
-        TextColumn("{task.description:>9}"),
-        BarColumn(bar_width=20),
-        TextColumn("{task.fields[count]}"),
-        TextColumn("{task.fields[rates]}"),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[notes]}"),
-        console=screen,
-        disable=not screen.is_terminal,
-    )
-    tasks: dict[str, tuple[Any, float]] = {}
-    with bar:
+class _Bar:
+    """Shows the status of a load on a bar."""
 
-        def show(status: Status) -> None:
-            counts = status.stage in COUNTED
-            total = status.total if counts else None
-            if status.stage not in tasks:
-                empty: Any = {"count": "", "rates": "", "notes": ""}
-                tasks[status.stage] = bar.add_task(status.stage, total=total, **empty), time.monotonic()
-            task, began = tasks[status.stage]
-            if not counts:
-                return
-            figures = _figures(status, max(time.monotonic() - began, 1e-3))
-            rates = f"{figures['rows_per_second']:,.0f} rows/s"
-            done = status.read if status.stage == "checking" else status.imported
-            notes = [f"[red]{status.bad:,} bad[/red]"] if status.bad else []
-            if status.stage == "loading":
-                rates += f", {figures['mb_per_second']:.1f} MB/s"
-                done = max(0, status.read - status.encoded) + status.written
-                notes.append(f"{status.encoded:,} encoded")
-            if status.slowed or status.trouble:
-                notes.append(f"[yellow]slowed: {escape(status.trouble[:60]) or 'the server asks for less'}[/yellow]")
-            count = f"{done:,}/{total:,}" if total else f"{done:,}"
-            bar.update(task, completed=done, total=total, count=count, rates=rates, notes=", ".join(notes))
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+        self._began: dict[str, float] = {}
 
-        yield show
+    def __call__(self, status: Status) -> None:
+        began = self._began.setdefault(status.stage, time.monotonic())
+        if status.stage not in COUNTED:
+            self._progress(status.stage, 0, None)
+            return
+        figures = _figures(status, max(time.monotonic() - began, 1e-3))
+        shown: dict[str, float | str] = {"rows/s": f"{figures['rows_per_second']:,.0f}"}
+        done = status.read if status.stage == "checking" else status.imported
+        if status.stage == "loading":
+            shown["MB/s"] = f"{figures['mb_per_second']:.1f}"
+            shown["encoded"] = status.encoded
+            done = max(0, status.read - status.encoded) + status.written
+        if status.bad:
+            shown["bad"] = status.bad
+        if status.slowed or status.trouble:
+            shown["slowed:"] = status.trouble[:60] or "the server asks for less"
+        self._progress(status.stage, done, status.total, shown)

@@ -16,7 +16,7 @@ from rich.text import Text
 from alula.catalog.description import describe
 from alula.catalog.search_defaults import write_defaults
 from alula.cli.evaluate import queries_of_collection
-from alula.cli.evaluation_options import query_options, shown_progress
+from alula.cli.evaluation_options import query_options
 from alula.cli.options import OutputFile, connection_options, console, encoder_options, format_option, show_json
 from alula.collection import Collection
 from alula.errors import AlulaError, UnsupportedError, UsageError
@@ -24,6 +24,7 @@ from alula.evaluation.queries import QueryOptions
 from alula.evaluation.settings import as_options, show_settings
 from alula.evaluation.tune import Tuning, check_target, queries_needed, queries_to_draw, tune
 from alula.milvus import Server
+from alula.progress import progress_bar
 
 
 @click.command("tune")
@@ -99,7 +100,7 @@ def command(
     if queries is None and sample is None:
         drawn = _as_many_as_there_are(name, rows, drawn, wanted, k)
     options = QueryOptions(queries, query_column, 2 * drawn, seed, k, truth)
-    with shown_progress(quiet) as progress:
+    with progress_bar(quiet=quiet, one_line=True) as progress:
         _, query_set = queries_of_collection(collection, vectors, vector_column, options, progress)
         half = len(query_set.queries) // 2
         check_target(wanted, half, k)

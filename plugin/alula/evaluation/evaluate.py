@@ -25,13 +25,14 @@ from alula.evaluation.native import (
     settle,
 )
 from alula.evaluation.results import Neighbour, Sample, Subject
-from alula.evaluation.row_source import F32, Key, Progress, RowSource, silent
+from alula.evaluation.row_source import F32, Key, RowSource
 from alula.evaluation.settings import Settings, default_sweep, given_sweep, show_settings
 from alula.evaluation.sizes import lowering_sizes
 from alula.index_types import index_types
 from alula.ingest.load import load
 from alula.ingest.monitor import Status
 from alula.milvus import Server
+from alula.progress import Progress, silent
 
 SAMPLES = 5  # queries shown with their neighbours
 

@@ -11,7 +11,8 @@ import numpy as np
 
 from alula.errors import DataError, UsageError
 from alula.evaluation.recall import Nearest, NearestSoFar
-from alula.evaluation.row_source import F32, Key, Progress, RowSource, silent
+from alula.evaluation.row_source import F32, Key, RowSource
+from alula.progress import Progress, silent
 
 # Anything to measure, in this process or behind a server: (queries float32 (q, d), limit) -> the keys found for each
 # query, best first.

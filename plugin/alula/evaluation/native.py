@@ -18,12 +18,13 @@ from pymilvus.exceptions import MilvusException
 from alula.catalog.schema import ScalarField
 from alula.errors import ServerError, UsageError
 from alula.evaluation.ground_truth import Searcher
-from alula.evaluation.row_source import F32, Key, Progress, RowSource, silent
+from alula.evaluation.row_source import F32, Key, RowSource
 from alula.evaluation.settings import Settings
 from alula.evaluation.sizes import Sizes
 from alula.milvus import Server, connect, milvus_errors, send, slices, write_request
 from alula.milvus.reading import count_rows
 from alula.milvus.wire.types import field_spec
+from alula.progress import Progress, silent
 
 PREFIX = "alula_evaluate_"
 _FIELD = "vector"

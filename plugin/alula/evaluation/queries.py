@@ -12,8 +12,9 @@ from alula.encoders import Encoder
 from alula.errors import UsageError
 from alula.evaluation.ground_truth import Queries, find_ground_truth
 from alula.evaluation.recall import Nearest
-from alula.evaluation.row_source import F32, Key, Progress, RowSource, sample_rows, silent
+from alula.evaluation.row_source import F32, Key, RowSource, sample_rows
 from alula.evaluation.truth_file import TruthFingerprint, check_truth, load_truth, read_truth, save_truth
+from alula.progress import Progress, silent
 from alula.sources import read_inputs
 
 _ARRAYS = (".npy", ".npz", ".h5", ".hdf5")

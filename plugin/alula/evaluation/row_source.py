@@ -15,19 +15,14 @@ import pyarrow as pa
 from alula.collection import Collection
 from alula.errors import DataError, UsageError
 from alula.ingest.collection_source import CollectionSource
+from alula.progress import Progress, silent
 from alula.sources import FileSource, Source, open_source
 from alula.sources.encoder_inputs import open_rows
 
 F32 = npt.NDArray[np.float32]
 Key = int | str
-Progress = Callable[[str, int, int | None], None]  # (stage, done, total)
 BLOCK_ROWS = 8192
 STRIPES, STRIPE_ROWS = 16, 256  # of vectors in a fingerprint: a sample that takes few reads
-
-
-def silent(stage: str, done: int, total: int | None) -> None:
-    """A `Progress` that shows nothing."""
-    del stage, done, total
 
 
 @dataclass(frozen=True)

@@ -17,8 +17,8 @@ from alula.evaluation.evaluate import searcher, without_defaults
 from alula.evaluation.ground_truth import Queries
 from alula.evaluation.measure import Point, measure, time_side_by_side
 from alula.evaluation.recall import RecallEstimate, Z
-from alula.evaluation.row_source import Progress, silent
 from alula.evaluation.settings import Settings, branches, candidates_ladder, show_settings
+from alula.progress import Progress, silent
 
 _STEP = 4  # rungs of the ladder to climb at once
 _ROUNDS = 60  # searches of each setting that is left, in turn
