@@ -173,7 +173,7 @@ def test_an_encoder_that_is_missing_or_changed_at_load(rows, encoder):
     sha256 = load_encoder(encoder.path).sha256
     kept = encoder.path.rename(encoder.path.with_suffix(".kept"))
     with pytest.raises(
-        MilvusException, match=f"There is no encoder .*drq.onnx. The index was made with the .*{sha256[:16]}"
+        MilvusException, match=f"There is no encoder .*drq.onnx. The index was created with the .*{sha256[:16]}"
     ):
         rows.restart()
     write_drq(encoder.path, seed=1)
