@@ -16,10 +16,8 @@ from alula.errors import UnsupportedError
 from alula.index_types.base import F32, Column, IndexType, Lowering, Option, SearchPlan, Sweep, VectorField
 from alula.index_types.capabilities import Capabilities, sparse_probe
 from alula.index_types.local import EncodedRows, LocalIndex, Mask
-from alula.index_types.native import FieldSpec, NativeIndex
+from alula.index_types.native import POSTING_BYTES, FieldSpec, NativeIndex
 from alula.kernels import InvertedIndex, LinearQueries, TopK
-
-POSTING_BYTES = 8  # an id and a float32 weight
 
 
 def _fewer_terms(encoder: Encoder, _: Mapping[str, Any]) -> list[int]:

@@ -7,15 +7,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+POSTING_BYTES = 8  # of a sparse vector's non-zero: an id and a float32 weight
+
 
 @dataclass(frozen=True)
 class FieldSpec:
-    """A field to create: a Milvus type's name, its parameters, and what it costs.
+    """A field to create: the name of a Milvus type, its parameters, and its cost.
 
     Args:
         name: The field's name.
         data_type: Name of a Milvus data type, e.g. ``SPARSE_FLOAT_VECTOR``.
-        bytes_per_row: Bytes that Milvus holds for one row of it.
+        bytes_per_row: Bytes that one row of it takes in Milvus.
         params: Parameters of the type, e.g. ``dim``.
     """
 
