@@ -17,7 +17,7 @@ NO_FIGURES: Figures = MappingProxyType({})
 class Progress(Protocol):
     """Receives the progress of a stage; what it raises ends the work."""
 
-    def __call__(self, stage: str, done: int, total: int | None, figures: Figures = NO_FIGURES) -> None:
+    def __call__(self, stage: str, done: int, total: int | None, figures: Figures = NO_FIGURES, /) -> None:
         """Receive one report.
 
         Args:

@@ -24,6 +24,7 @@ from alula.ingest.rpc_sink import RpcSink
 from alula.ingest.target import Target
 from alula.ingest.verify import Verification, verify
 from alula.milvus.retrying import RateLimiter, StoppedError
+from alula.progress import NO_FIGURES, Figures
 from alula.sources import Source
 
 RETRY_TIMEOUT = 300.0  # seconds
@@ -174,7 +175,7 @@ def _delivery(
         return CallDelivery(sink, journal, replace=plan.replace)
     stopping = threading.Event()
 
-    def report(stage: str, rows: int, _: int) -> None:
+    def report(stage: str, rows: int, _: int | None, __: Figures = NO_FIGURES) -> None:
         if stopping.is_set():
             raise StoppedError("Stopped.")
         monitor.set(imported=rows)

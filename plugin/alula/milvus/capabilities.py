@@ -1,4 +1,4 @@
-"""Find out the abilities of a server by creating small collections and dropping them."""
+"""Find out the abilities of a server by creating and dropping small collections."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def probe(server: Server) -> Capabilities:
 
 
 def _check_rejected(server: Server, error: MilvusException | grpc.RpcError) -> None:
-    """Raise a `ServerError` for a failure that may pass, and so shows no missing ability."""
+    """Raise a `ServerError` for a failure that may pass: it shows no missing ability."""
     if what_failed(error) is not Failure.REFUSED:
         raise ServerError(
             f"Milvus at {server.uri} could not be asked what it can do ({server_words(error)}); try again."

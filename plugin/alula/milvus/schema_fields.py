@@ -10,7 +10,7 @@ from alula.index_types import FieldSpec
 
 
 def add_field(schema: Any, spec: FieldSpec, **extra: Any) -> None:
-    """Add a field to a ``CollectionSchema`` of pymilvus, with further arguments of its ``add_field``."""
+    """Add a field to a schema, with further arguments of pymilvus's ``add_field``."""
     params = dict(spec.params)
     if "element_type" in params:
         params["element_type"] = DataType[params["element_type"]]

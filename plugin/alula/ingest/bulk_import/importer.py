@@ -24,7 +24,6 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Callable
 from pathlib import Path
 
 from alula.errors import ServerError
@@ -33,11 +32,10 @@ from alula.ingest.bulk_import.staging import StagingArea
 from alula.ingest.bulk_import.tasks import RETRY_TIMEOUT, ImportTask, ImportTasks, StallClock, under_way
 from alula.milvus import any_of, milvus_errors
 from alula.milvus.retrying import retry_policy
+from alula.progress import Progress
 
 TRIES = 5  # imports of one file that end because the server did
 SAMPLE = 16  # rows that are looked up to see whether a file was imported
-
-Progress = Callable[[str, int, int], None]
 
 
 class Importer:

@@ -11,10 +11,11 @@ from typing import Any
 from alula.errors import ServerError, UsageError
 from alula.index_types import FieldSpec
 from alula.ingest.bulk_import.import_file import ImportFile, ImportFileWriter, Ledger
-from alula.ingest.bulk_import.importer import Importer, Progress
+from alula.ingest.bulk_import.importer import Importer
 from alula.ingest.bulk_import.staging import StagingArea
 from alula.ingest.bulk_import.tasks import ImportTasks
 from alula.milvus import Columns, Server
+from alula.progress import Progress, silent
 from alula.sources.base import Cursor
 
 FILE_BYTES = 256 << 20
@@ -77,7 +78,7 @@ class ImportSink:
             stage=self._stage,
             ledger=ledger,
             folder=folder_name,
-            progress=progress or (lambda *_: None),
+            progress=progress or silent,
         )
         self._path = folder / f"{folder_name}.parquet"
         self._file_bytes = file_bytes
