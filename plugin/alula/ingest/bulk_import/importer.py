@@ -1,4 +1,4 @@
-"""Have the server import files, each exactly once, and wait until their rows are visible.
+"""Import files into the server, each exactly once, and wait for their rows.
 
 The steps follow from the guarantees of a server. This was run on Milvus 2.3.5 (standalone), whose code agrees:
 
