@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from alula.cli.wording import as_options
 from alula.errors import AlulaError, UsageError
 from alula.milvus import trouble_with_port
 
@@ -121,9 +122,8 @@ async def _serve(gateway: Gateway, options: Options) -> None:
     else:
         ca_file = str(options.ca_file) if options.ca_file else None
         why = await asyncio.to_thread(trouble_with_port, options.upstream, ca_file, options.server_name)
-        LOGGER.warning(
-            f"Listening on {address}{pages}, and waiting for Milvus. {why or f'{options.upstream} does not answer.'}"
-        )
+        trouble = as_options(why, command) if why else f"{options.upstream} does not answer."
+        LOGGER.warning(f"Listening on {address}{pages}, and waiting for Milvus. {trouble}")
     await stopping.wait()
     LOGGER.info(f"Stopping: no new calls; running calls get up to {options.drain_seconds:g} s.")
     await gateway.stop(options.drain_seconds)

@@ -120,7 +120,9 @@ def _declaration(
     return Declaration(declared, str(encoder), checked, field, metric, keep_vectors=keep == "true")
 
 
-def lowering_for(session: Session, database: str, schema: Any, declared: Declaration) -> Lowering:
+def lowering_for(
+    session: Session, database: str, schema: schema_pb2.CollectionSchema, declared: Declaration
+) -> Lowering:
     """The lowering of a declared index type on a collection of that schema.
 
     Raises:
@@ -155,7 +157,7 @@ def lowering_for(session: Session, database: str, schema: Any, declared: Declara
     return lowering
 
 
-def lowered(schema: Any, lowering: Lowering) -> Any:
+def lowered(schema: schema_pb2.CollectionSchema, lowering: Lowering) -> schema_pb2.CollectionSchema:
     """Add companions to a client's schema, beside the vector field or replacing it.
 
     The order of the other fields stays: SDKs may send and read fields in the order of their declaration.
@@ -170,7 +172,9 @@ def lowered(schema: Any, lowering: Lowering) -> Any:
     return new
 
 
-def _vector_field(schema: Any, name: str | None, index_type_name: str) -> Any:
+def _vector_field(
+    schema: schema_pb2.CollectionSchema, name: str | None, index_type_name: str
+) -> schema_pb2.FieldSchema:
     floats = [field for field in schema.fields if field.data_type == DataType.FLOAT_VECTOR]
     if name is None and len(floats) == 1:
         return floats[0]
@@ -187,13 +191,13 @@ def _vector_field(schema: Any, name: str | None, index_type_name: str) -> Any:
     raise UsageError(f"{index_type_name} needs a FLOAT_VECTOR field; {given}the collection has: {names}.")
 
 
-def dim_of(field: Any) -> int:
+def dim_of(field: schema_pb2.FieldSchema) -> int:
     """The dimension of a vector field, 0 if it has none."""
     given = next((pair.value for pair in field.type_params if pair.key == "dim"), "0")
     return int(given) if given.isdigit() else 0
 
 
-def _field_schema(spec: FieldSpec) -> Any:
+def _field_schema(spec: FieldSpec) -> schema_pb2.FieldSchema:
     params = dict(spec.params)
     element = params.pop("element_type", None)
     field = schema_pb2.FieldSchema(name=spec.name, data_type=DataType[spec.data_type])

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 from pymilvus import DataType
 from pymilvus.grpc_gen import schema_pb2
@@ -151,7 +151,9 @@ def _is_ours(declared: schema_pb2.FunctionSchema) -> bool:
     return any(pair.key.lower() == "provider" and pair.value.lower() == PROVIDER for pair in declared.params)
 
 
-def _checked(declared: schema_pb2.FunctionSchema, fields: Mapping[str, Any], encoder_of: EncoderOf) -> Function:
+def _checked(
+    declared: schema_pb2.FunctionSchema, fields: Mapping[str, schema_pb2.FieldSchema], encoder_of: EncoderOf
+) -> Function:
     name = declared.name
     params = {pair.key.lower(): pair.value for pair in declared.params}
     unknown = sorted(set(params) - _PARAMS)
@@ -171,7 +173,7 @@ def _checked(declared: schema_pb2.FunctionSchema, fields: Mapping[str, Any], enc
     return Function(name, declared.type, source, target, encoder.sha256, declared.description)
 
 
-def _check_input(name: str, source: Any, encoder: Encoder) -> None:
+def _check_input(name: str, source: schema_pb2.FieldSchema, encoder: Encoder) -> None:
     info = encoder.info
     if source.data_type not in _INPUTS:
         raise UsageError(
@@ -194,7 +196,7 @@ def _check_input(name: str, source: Any, encoder: Encoder) -> None:
         )
 
 
-def _check_output(name: str, target: Any, encoder: Encoder) -> None:
+def _check_output(name: str, target: schema_pb2.FieldSchema, encoder: Encoder) -> None:
     wanted = DataType[encoder.native_type]
     if target.data_type != wanted:
         raise EncoderError(
@@ -210,13 +212,13 @@ def _check_output(name: str, target: Any, encoder: Encoder) -> None:
         raise UsageError(f"The function {name!r} fills {target.name!r} in each row; it cannot be nullable.")
 
 
-def _type_name(entry: Any) -> str:
+def _type_name(entry: schema_pb2.FieldSchema) -> str:
     """The name of a field's type; clients can send unknown numbers."""
     names: list[str] = [name for name, number in DataType.__members__.items() if number == entry.data_type]
     return names[0] if names else f"of an unknown type ({entry.data_type})"
 
 
-def _dim(entry: Any) -> int:
+def _dim(entry: schema_pb2.FieldSchema) -> int:
     text = next((pair.value for pair in entry.type_params if pair.key == "dim"), "")
     try:
         return int(text)
@@ -224,7 +226,7 @@ def _dim(entry: Any) -> int:
         raise UsageError(f"The dimension of the field {entry.name!r} is {text!r}; it must be a whole number.") from None
 
 
-def _store(target: Any, function: Function) -> None:
+def _store(target: schema_pb2.FieldSchema, function: Function) -> None:
     text, settings = target.description, function.settings()
     target.description = with_settings(text, settings)
     target.is_function_output = False
@@ -235,7 +237,7 @@ def _store(target: Any, function: Function) -> None:
         )
 
 
-def _stored_functions(schema: schema_pb2.CollectionSchema) -> Iterator[tuple[Any, str, Function]]:
+def _stored_functions(schema: schema_pb2.CollectionSchema) -> Iterator[tuple[schema_pb2.FieldSchema, str, Function]]:
     """Output fields with their descriptions for people and their functions."""
     for entry in schema.fields:
         text, settings = read_settings((), entry.description)

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import grpc
-from pymilvus.grpc_gen import common_pb2, milvus_pb2
+from pymilvus.grpc_gen import common_pb2, milvus_pb2, schema_pb2
 
 from alula.catalog.binding import check_fit, check_index_type
 from alula.catalog.create import native_indexes
@@ -24,7 +24,7 @@ _AUTOMATIC = ("", "AUTOINDEX")
 _VECTORS = "vectors"  # suffix of the name of the index on kept vectors
 
 
-def create(session: Session, request: Any) -> Any:
+def create(session: Session, request: milvus_pb2.CreateIndexRequest) -> Any:
     """CreateIndex: create native indexes, on a recreated collection if need be."""
     view = session.view(request, fresh=True)
     if view is not None and request.field_name == view.field:
@@ -44,7 +44,7 @@ def create(session: Session, request: Any) -> Any:
     return response
 
 
-def _check_same(session: Session, request: Any, view: View) -> None:
+def _check_same(session: Session, request: milvus_pb2.CreateIndexRequest, view: View) -> None:
     """Raise `UsageError` if the requested index is not the collection's own."""
     given = flat(request.extra_params)
     subject, own, asked = f"The field {view.field!r}", view.settings["type"], given.get("index_type", "")
@@ -56,7 +56,7 @@ def _check_same(session: Session, request: Any, view: View) -> None:
         encoder = session.encoders.named(session.caller, session.database(request), str(named))
     fingerprint = view.settings["encoder"]
     check_fit(
-        view.kind,
+        view.index_type,
         encoder,
         subject=subject,
         fingerprint=fingerprint,
@@ -65,7 +65,9 @@ def _check_same(session: Session, request: Any, view: View) -> None:
     )
 
 
-def _request(request: Any, view: View, native: NativeIndex, *, first: bool) -> Any:
+def _request(
+    request: milvus_pb2.CreateIndexRequest, view: View, native: NativeIndex, *, first: bool
+) -> milvus_pb2.CreateIndexRequest:
     """The request for one native index; the index on kept vectors gets a derived name."""
     name = (request.index_name if first else "") or view.field
     created = milvus_pb2.CreateIndexRequest(
@@ -79,7 +81,7 @@ def _request(request: Any, view: View, native: NativeIndex, *, first: bool) -> A
     return created
 
 
-def _recreate(session: Session, request: Any, declared: Declaration) -> None:
+def _recreate(session: Session, request: milvus_pb2.CreateIndexRequest, declared: Declaration) -> None:
     """Recreate an empty ordinary collection with the fields of an index type.
 
     If Milvus can rename, the old collection is renamed first and checked again. Rows that arrived in between are then
@@ -135,7 +137,9 @@ def _drop_empty(session: Session, database: str, renamed: str, declared: Declara
     session.caller.send("DropCollection", milvus_pb2.DropCollectionRequest(db_name=database, collection_name=renamed))
 
 
-def _as_described(described: Any, database: str, name: str, schema: Any) -> Any:
+def _as_described(
+    described: milvus_pb2.DescribeCollectionResponse, database: str, name: str, schema: schema_pb2.CollectionSchema
+) -> milvus_pb2.CreateCollectionRequest:
     """The request that creates a collection as described, with another schema."""
     bare = type(schema).FromString(schema.SerializeToString())
     for field in bare.fields:
@@ -197,7 +201,7 @@ def _check_empty(session: Session, database: str, name: str, declared: Declarati
         )
 
 
-def _has_index(session: Session, database: str, name: str, request: Any) -> bool:
+def _has_index(session: Session, database: str, name: str, request: milvus_pb2.CreateIndexRequest) -> bool:
     return any(index["field_name"] == request.field_name for index in describe_indexes(session.caller, database, name))
 
 
@@ -209,7 +213,7 @@ def _partitions(session: Session, database: str, name: str) -> list[str]:
     return [partition for partition in (shown.partition_names if shown else ()) if partition != "_default"]
 
 
-def describe(session: Session, request: Any) -> Any:
+def describe(session: Session, request: milvus_pb2.DescribeIndexRequest) -> Any:
     """DescribeIndex: the declared index type with its encoder."""
     view = session.view(request)
     if view is None:
@@ -260,7 +264,7 @@ def _searched_index(request: Any, view: View, indexes: Iterable[Mapping[str, Any
     return None
 
 
-def drop(session: Session, request: Any) -> Any:
+def drop(session: Session, request: milvus_pb2.DropIndexRequest) -> Any:
     """DropIndex: drop all native indexes of the index type."""
     view = session.view(request, fresh=True)
     if view is None:
@@ -275,7 +279,7 @@ def drop(session: Session, request: Any) -> Any:
     return session.caller.send("DropIndex", _named(request, view, view.searched, searched))
 
 
-def _named(request: Any, view: View, field: str, name: str) -> Any:
+def _named(request: milvus_pb2.DropIndexRequest, view: View, field: str, name: str) -> milvus_pb2.DropIndexRequest:
     return milvus_pb2.DropIndexRequest(
         db_name=request.db_name, collection_name=view.collection, field_name=field, index_name=name
     )

@@ -6,7 +6,7 @@ from typing import Any
 
 from google.protobuf.message import DecodeError
 from pymilvus import DataType
-from pymilvus.grpc_gen import schema_pb2
+from pymilvus.grpc_gen import milvus_pb2, schema_pb2
 
 from alula.catalog.settings import SETTINGS_PREFIX, read_settings
 from alula.errors import UsageError
@@ -17,7 +17,7 @@ from alula.gateway.upstream import pairs, refill
 from alula.gateway.views import View
 
 
-def create(session: Session, request: Any) -> Any:
+def create(session: Session, request: milvus_pb2.CreateCollectionRequest) -> Any:
     """CreateCollection: add companions, and remove functions of Alula."""
     declared = in_properties(request.properties)
     schema = schema_pb2.CollectionSchema()
@@ -39,7 +39,7 @@ def create(session: Session, request: Any) -> Any:
     return session.caller.send("CreateCollection", request)
 
 
-def describe(session: Session, request: Any) -> Any:
+def describe(session: Session, request: milvus_pb2.DescribeCollectionRequest) -> Any:
     """DescribeCollection: show the vector field and functions as declared.
 
     Clients cache the response, so it is never built from a cached description.
@@ -54,7 +54,7 @@ def describe(session: Session, request: Any) -> Any:
     return response
 
 
-def show(response: Any, view: View) -> None:
+def show(response: milvus_pb2.DescribeCollectionResponse, view: View) -> None:
     """Replace the companions in a description by the vector field, in place."""
     schema = response.schema
     schema.description, _ = read_settings((), schema.description)
@@ -72,7 +72,7 @@ def show(response: Any, view: View) -> None:
     refill(schema.fields, kept)
 
 
-def alter(session: Session, request: Any) -> Any:
+def alter(session: Session, request: milvus_pb2.AlterCollectionRequest) -> Any:
     """AlterCollection: reject properties that declare an index type too late."""
     del session
     late = [pair.key for pair in request.properties if pair.key.startswith(SETTINGS_PREFIX)]
@@ -84,7 +84,7 @@ def alter(session: Session, request: Any) -> Any:
     return None
 
 
-def load(session: Session, request: Any) -> Any:
+def load(session: Session, request: milvus_pb2.LoadCollectionRequest) -> Any:
     """LoadCollection: load the companions with the vector field if fields are listed."""
     view = session.view(request) if request.load_fields else None
     if view is None or view.field not in request.load_fields:

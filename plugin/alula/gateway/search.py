@@ -99,7 +99,7 @@ def rank(session: Session, view: View, request: Any, params: SearchParams, queri
     searcher = _searcher(session, view, request)
     checked = SearchRequest.build(
         view.lowering,
-        view.kind,
+        view.index_type,
         queries,
         limit=params.limit,
         offset=params.offset,
@@ -126,7 +126,7 @@ def rank(session: Session, view: View, request: Any, params: SearchParams, queri
 
 def _searcher(session: Session, view: View, request: Any) -> Searcher:
     calls = RequestCalls(session.caller, view, request)
-    return Searcher(calls, view.collection, view.primary_key.name, view.kind, view.lowering)
+    return Searcher(calls, view.collection, view.primary_key.name, view.index_type, view.lowering)
 
 
 class _Selection:

@@ -153,7 +153,7 @@ def read_params(params: Mapping[str, Any], view: View) -> SearchParams:
 
 def _options(params: Mapping[str, Any], view: View) -> dict[str, Any]:
     """The options of the index type, and unknown ones, which `SearchRequest` rejects."""
-    types = {option.name: option.value_type for option in view.kind.all_search_options}
+    types = {option.name: option.value_type for option in view.index_type.all_search_options}
     return {
         name: _whole(name, value) if types.get(name) is int else value
         for name, value in params.items()

@@ -34,7 +34,7 @@ class View:
         collection: Real name of the collection, also where a client named an alias.
         settings: The settings that Alula stored with it.
         schema: Its ``CollectionSchema`` upstream.
-        kind: Its index type.
+        index_type: Its index type.
         stored_as: The lowering of the index type, or the error of a missing encoder.
         defaults: Its default search options.
     """
@@ -42,7 +42,7 @@ class View:
     collection: str
     settings: Mapping[str, str]
     schema: Any
-    kind: IndexType
+    index_type: IndexType
     stored_as: Lowering | NoEncoderError
     defaults: Mapping[str, Any]
 
@@ -207,9 +207,9 @@ class Views:
         if stored_as is None or isinstance(stored_as, NoEncoderError):
             stored_as = self._stored_as(caller, database, name, settings)
         properties = {pair.key: pair.value for pair in described.properties}
-        kind = index_type(settings["type"])
-        defaults = read_defaults(kind, stored_defaults(indexes, properties))
-        return View(real_name, settings, described.schema, kind, stored_as, defaults)
+        declared = index_type(settings["type"])
+        defaults = read_defaults(declared, stored_defaults(indexes, properties))
+        return View(real_name, settings, described.schema, declared, stored_as, defaults)
 
     def _stored_as(
         self, caller: Caller, database: str, name: str, settings: Mapping[str, str]
