@@ -42,6 +42,10 @@ class Program:
     def uri(self) -> str:
         return f"http://{LOOPBACK}:{self.port}"
 
+    def read_until(self, words: str) -> None:
+        """Read its log up to a line with these words."""
+        assert any(words in line for line in iter(self.process.stderr.readline, ""))
+
     def end(self, number: int = signal.SIGTERM) -> tuple[int, str]:
         """Its exit code, and the rest of its log."""
         self.process.send_signal(number)
@@ -122,7 +126,7 @@ def with_slow_call(milvus_server, *args: str) -> Iterator[tuple[Program, grpc.Ch
 def test_a_signal_drains(milvus_server):
     with with_slow_call(milvus_server) as (running, _, call, proxy):
         running.process.send_signal(signal.SIGTERM)
-        assert "Ending" in running.process.stderr.readline()
+        running.read_until("Ending")
         proxy.release()
         assert running.process.wait() == 0, running.process.stderr.read()
         assert call.result()

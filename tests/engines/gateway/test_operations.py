@@ -310,6 +310,8 @@ class TestDraining:
                     begun.wait()
                     method = ("ShowCollections", "DescribeCollection")[number % 2]
                     request = getattr(milvus_pb2, f"{method}Request")()
+                    if method == "DescribeCollection":
+                        request.collection_name = f"no_such_{number}"  # others would take the answer of the first
                     return getattr(stub(channel), method)(request)
 
             with ThreadPoolExecutor(8) as pool, gateway.channel() as late:
