@@ -11,6 +11,7 @@ import numpy as np
 from alula.encoders import Encoder
 from alula.errors import UnsupportedError
 from alula.index_types import Capabilities, FieldSpec, IndexType, Lowering, NativeIndex, Option, SearchPlan, VectorField
+from alula.index_types.capabilities import binary_probe
 
 
 class SignBits(Lowering):
@@ -43,6 +44,7 @@ class DrqSigns(IndexType):
     name = "DRQ_SIGNS"
     encoder_kind = "drq"
     summary = "The sign bits of a DRQ code alone, ranked by the exact vectors."
+    probes = (binary_probe("BIN_FLAT", "DRQ_SIGNS can be used", "DRQ_SIGNS cannot be used"),)
     search_options = (Option("candidates", int, "Rows to take by Hamming distance and score exactly.", 200),)
 
     def choose(self, capabilities: Capabilities, options: Mapping[str, Any]) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""Servers and clients that tests install once, each into a directory of its own in the user's cache."""
+"""Servers and clients of the tests, installed once into the user's cache."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def installed(name: str, install: Callable[[Path], None]) -> Path:
     The cache is the user's (``alula/servers``), or lies under the environment variable ``ALULA_CACHE``.
 
     Args:
-        name: What the directory is called, with the server's version.
+        name: Name of the directory, with the server's version.
         install: Fills an empty directory, which is moved to its place when it is whole.
     """
     cache = Path(os.environ.get("ALULA_CACHE") or platformdirs.user_cache_dir("alula")).resolve()
@@ -43,7 +43,7 @@ def installed(name: str, install: Callable[[Path], None]) -> Path:
 
 
 def pip(server: str, python: str | Path, *arguments: str) -> None:
-    """One step of an installation by pip: ``install`` or ``download`` with its arguments.
+    """Run one step of pip: ``install`` or ``download`` with its arguments.
 
     Raises:
         ServerError: It failed.
@@ -54,7 +54,7 @@ def pip(server: str, python: str | Path, *arguments: str) -> None:
 
 
 def fetch(server: str, requirement: str, directory: Path) -> None:
-    """Install one package alone into a directory, as it comes without what it asks for.
+    """Install one package into a directory, without its dependencies.
 
     Raises:
         ServerError: pip could not.

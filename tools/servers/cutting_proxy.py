@@ -1,4 +1,4 @@
-"""A proxy in front of a Milvus server that fails as networks do, on command or at random, the same way for a seed.
+"""A proxy before a Milvus server that fails like a network, by command or seed.
 
 It reads the frames of HTTP/2 as they pass, so it knows where a request ends and its reply begins. That makes the nasty
 case exact: the server has done the work and answered, and the client sees nothing but a broken connection.
@@ -35,8 +35,8 @@ class _Request:
 
     Args:
         sent: Bytes of it that the client has sent.
-        cut: What is to happen to it.
-        at: For a cut in the request: after how many bytes.
+        cut: Its fault.
+        at: For a cut in the request: number of bytes before it.
     """
 
     sent: int = 0
@@ -63,8 +63,8 @@ class CuttingProxy:
 
     Attributes:
         target: The server's port; another one from the next connection on.
-        cuts: How often connections were cut, by kind.
-        calls: How many calls have reached the proxy.
+        cuts: Number of cut connections, by kind.
+        calls: Number of calls that reached the proxy.
     """
 
     def __init__(
@@ -104,7 +104,7 @@ class CuttingProxy:
         self._loop.close()
 
     def cut_next(self, *kinds: Cut) -> None:
-        """Cut the next large requests, one for each kind: in the middle of the request, or before the reply."""
+        """Cut the next large requests, within the request or before the reply."""
         self._armed.extend(kinds)
 
     def disarm(self) -> None:
@@ -232,7 +232,7 @@ async def _frame(reader: asyncio.StreamReader) -> tuple[int, int, int, bytes]:
 
 
 def _reset(connection: _Connection) -> None:
-    """End both halves with RST, as a broken network does, not with the FIN of a tidy end."""
+    """End both halves with RST, as a broken network does, not with FIN."""
     for end in (connection.client, connection.server):
         peer = end.get_extra_info("socket")
         if peer is not None and peer.fileno() >= 0:

@@ -1,4 +1,4 @@
-"""Alula's gateway in front of a Milvus server, as a program of its own, which can be killed and started again."""
+"""Alula's gateway as a program that can be killed and restarted."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ STOP_SECONDS = 15.0
 
 
 class GatewayProgram:
-    """``alula gateway`` on a free port of 127.0.0.1, for as long as the ``with`` block lasts: ``uri``, ``port``.
+    """``alula gateway`` on a free port, for one ``with`` block: ``uri``, ``port``.
 
     Args:
         upstream: The address of the Milvus server.
@@ -53,7 +53,7 @@ class GatewayProgram:
 
     @property
     def alive(self) -> bool:
-        """Whether it runs."""
+        """True while it runs."""
         return self._process is not None and self._process.poll() is None
 
     def start(self) -> None:
@@ -84,13 +84,13 @@ class GatewayProgram:
             self._process.wait()
 
     def log(self) -> str:
-        """What it has printed."""
+        """Its output so far."""
         self._log.seek(0)
         return self._log.read().decode(errors="replace")
 
 
 def opens(port: int, process: subprocess.Popen[Any]) -> bool:
-    """Whether a program opens its port on the loopback: waits until it does, has ended, or takes too long."""
+    """Wait until a program opens its port; False if it ended or hangs."""
     deadline = time.monotonic() + START_SECONDS
     while process.poll() is None and time.monotonic() < deadline:
         try:

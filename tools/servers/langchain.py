@@ -1,4 +1,4 @@
-"""LangChain's store on Milvus, installed once into the cache: it asks for another Milvus Lite than these tests have."""
+"""LangChain's store on Milvus, installed into the cache for its other Milvus Lite."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ VERSION = "0.4.0"
 
 
 def install() -> Path:
-    """The directory that holds the package ``langchain_milvus``; what else it needs is among the development packages.
+    """The directory with ``langchain_milvus``, without its dependencies.
 
     Raises:
         ServerError: pip could not install the package.

@@ -1,4 +1,4 @@
-"""Milvus Lite: the embedded engine, which pymilvus starts as a child process when it is given a path to a .db file.
+"""Milvus Lite: the embedded engine, a child process that pymilvus starts.
 
 Every other client needs an address: `LiteServer` has the same engine listen on a port.
 """
@@ -21,7 +21,7 @@ START_SECONDS = 30.0
 
 
 class LiteDatabase:
-    """A fresh embedded database in a temporary directory, for as long as the ``with`` block lasts.
+    """A new embedded database in a temporary directory, for one ``with`` block.
 
     The engine starts with the first client and ends with the block. It also ends when this process does, in whatever
     way: it watches a lock on the database that the kernel then releases.
@@ -94,10 +94,10 @@ def connected(uri: str) -> alula.Server:
 
 
 class LiteServer:
-    """A fresh database of the embedded engine that listens on a free port of 127.0.0.1, for other clients: ``uri``.
+    """A new database of the embedded engine on a free port: ``uri``.
 
     The engine lives as long as the ``with`` block, and ends when this process does, as that of `LiteDatabase`. It hangs
-    up on clients that ping it without making calls, as pymilvus does: connect anew after a pause, by `connected`.
+    up on clients that ping it without making calls, as pymilvus does: reconnect after a pause, by `connected`.
     """
 
     def __init__(self) -> None:
@@ -129,11 +129,11 @@ class LiteServer:
 
     @property
     def ended(self) -> bool:
-        """Whether it was started and has ended by itself."""
+        """True if it was started and ended by itself."""
         return self._engine._p is not None and self._engine._p.poll() is not None
 
     def start(self) -> None:
-        """Start the engine, on the same data and port as before, and return when its port is open.
+        """Start the engine on the same data and port; return when the port is open.
 
         Raises:
             ServerError: It did not start.

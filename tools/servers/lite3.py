@@ -1,4 +1,4 @@
-"""Milvus Lite 3, the engine in Python, for programs of their own: tests run on Milvus Lite 2.5 otherwise.
+"""Milvus Lite 3, the Python engine, for separate programs; tests run on 2.5.
 
 Both are the package ``milvus-lite``, so only one can be installed; the other lies in a directory that comes first on
 the path of the programs that want it.
@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def install() -> Path:
-    """The directory that holds Milvus Lite 3, installed into the cache if it is not there yet.
+    """The directory with Milvus Lite 3, installed into the cache on first use.
 
     Raises:
         ServerError: pip could not install the package.
@@ -32,7 +32,7 @@ def _fetch(directory: Path) -> None:
 
 
 def source() -> Path:
-    """The directory that holds its source package, the tests among it, unpacked into the cache.
+    """The directory with its source package and tests, unpacked into the cache.
 
     Raises:
         ServerError: pip could not fetch the package.
@@ -50,6 +50,6 @@ def _fetch_source(directory: Path) -> None:
 
 
 def environment() -> Mapping[str, str]:
-    """The environment of a program that is to find Milvus Lite 3, and the project as this one sees it."""
+    """The environment of a program that imports Milvus Lite 3 and this project."""
     path = [str(install()), *(part for part in sys.path if part)]
     return {**os.environ, "PYTHONPATH": os.pathsep.join(dict.fromkeys(path))}

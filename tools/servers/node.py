@@ -1,4 +1,4 @@
-"""Node and the packages of a lock file, for clients of Milvus in JavaScript; both installed once into the cache."""
+"""Node and the packages of a lock file, installed once into the cache."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One Milvus standalone for several processes: the first that needs it starts it, and stops it after the last."""
+"""One Milvus standalone shared by processes: the first starts and stops it."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class SharedStandalone:
             return server
 
     def release(self) -> None:
-        """Give the server up; the process that started it returns when no other uses it, and the server has ended."""
+        """Release the server; the process that started it stops it after the last use."""
         if self._lock is None:
             return
         if self._started is not None:

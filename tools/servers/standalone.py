@@ -1,9 +1,9 @@
-"""Milvus 2.3.5 standalone: the full server, installed once into the user's cache and run as a child process.
+"""Milvus 2.3.5 standalone: the full server, installed once, a child process.
 
 By hand, until Ctrl-C: ``python -m tools.servers.standalone --data DIR``.
 
 This Milvus listens on *all* addresses of the machine, and no setting changes it: ``proxy.ip`` and its like choose only
-the address that components tell each other (here 127.0.0.1), while every component listens on ``:port``. Its embedded
+the address that components announce (here 127.0.0.1), while every component listens on ``:port``. Its embedded
 etcd does listen on 127.0.0.1 alone. On a network that you do not trust, close the ports with a firewall, or ask for
 users and TLS.
 """
@@ -61,7 +61,7 @@ os.execv(sys.argv[2], sys.argv[2:])
 
 
 class MilvusStandalone:
-    """One Milvus standalone server on free ports, for as long as the ``with`` block lasts.
+    """One Milvus standalone server on free ports, for one ``with`` block.
 
     The server lives as long as the thread that started it at most (Linux): start it from the main thread.
 
@@ -94,13 +94,13 @@ class MilvusStandalone:
 
     @classmethod
     def attached(cls, address: Mapping[str, Any], **options: Any) -> MilvusStandalone:
-        """A server that another process has started, by its `address` and with the same options."""
+        """A server that another process started, by its `address` and options."""
         server = cls(address["data_dir"], **options)
         server._ports = dict(address["ports"])
         return server
 
     def address(self) -> dict[str, Any]:
-        """What another process needs for `attached`, in JSON's types."""
+        """The arguments of `attached` for another process, in JSON types."""
         return {"data_dir": str(self.data_dir), "ports": self._ports}
 
     def __enter__(self) -> MilvusStandalone:
@@ -114,7 +114,7 @@ class MilvusStandalone:
 
     @property
     def uri(self) -> str:
-        """The address for ``MilvusClient(uri)``; the same again when the server is stopped and started anew."""
+        """The address for ``MilvusClient(uri)``; it survives a restart."""
         scheme, host = ("https", "localhost") if self.tls else ("http", LOOPBACK)
         return f"{scheme}://{host}:{self.port}"
 
@@ -134,7 +134,7 @@ class MilvusStandalone:
 
     @property
     def log_file(self) -> Path:
-        """What the server prints."""
+        """The file of the server's output."""
         return self.data_dir / "logs" / "server.log"
 
     @property
@@ -149,7 +149,7 @@ class MilvusStandalone:
 
     @property
     def ended(self) -> bool:
-        """Whether it was started and has ended by itself."""
+        """True if it was started and ended by itself."""
         return self._process is not None and self._process.poll() is not None
 
     @property
@@ -305,7 +305,7 @@ class MilvusStandalone:
         return "\n".join(line[:300] for line in lines[-count:])
 
     def kill(self) -> None:
-        """End the server as a crash would: at once, with nothing saved. ``start()`` brings it back on the same data."""
+        """Kill the server at once, unsaved; ``start()`` restarts it on the same data."""
         if self._process is not None:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self._process.pid, signal.SIGKILL)
@@ -313,7 +313,7 @@ class MilvusStandalone:
             self._process = None
 
     def stop(self) -> None:
-        """Stop the server, by force when it does not end by itself, and remove its data if they were temporary."""
+        """Stop the server, by force if needed, and remove temporary data."""
         self._end(remove_data=True)
 
     def _end(self, *, remove_data: bool) -> None:
@@ -354,7 +354,7 @@ def _install(directory: Path) -> None:
 
 
 def _load_package(home: Path) -> ModuleType:
-    """The ``milvus`` package of the environment: pure Python, and only its configuration code is used here."""
+    """The ``milvus`` package of the environment, for its configuration code."""
     found = list(home.glob("environment/lib/python*/site-packages/milvus/__init__.py"))
     if not found:
         raise ServerError(f"The installation of Milvus in {home} is not whole: remove that directory and try again.")
@@ -367,7 +367,7 @@ def _load_package(home: Path) -> ModuleType:
 
 
 def free_ports(names: list[str]) -> dict[str, int]:
-    """A port that nobody listens on for each of the names."""
+    """A free port for each of the names."""
     ports: dict[str, int] = {}
     with contextlib.ExitStack() as held:
         for port in random.sample(PORTS, len(PORTS)):

@@ -11,7 +11,7 @@ import click
 
 from alula.catalog.create import DEFAULT_FIELD, DEFAULT_KEY, create, design
 from alula.catalog.schema import ScalarField
-from alula.cli.options import connection_options, encoder_option, index_type_options
+from alula.cli.options import RenamedOption, connection_options, encoder_option, index_type_options
 from alula.encoders import METRICS, load_encoder
 from alula.errors import UsageError
 from alula.milvus import Server
@@ -25,7 +25,9 @@ from alula.sources.encoder_inputs import open_rows
 @encoder_option
 @connection_options(must_exist=False)
 @click.option(
-    "--like",
+    "--schema-from",
+    cls=RenamedOption,
+    old=("--like",),
     metavar="SOURCE",
     help="The file, glob or URL to load later: its scalar columns become the fields, its ids set the key's type.",
 )
@@ -34,8 +36,8 @@ from alula.sources.encoder_inputs import open_rows
     "--column", "columns", multiple=True, help="A scalar field, NAME:TYPE, e.g. word:VARCHAR(64); repeatable."
 )
 @click.option("--field", default=DEFAULT_FIELD, show_default=True, help="Name of the vector field.")
-@click.option("--vector-column", help="With --like: the column of the vectors.")
-@click.option("--text-column", help="With --like: the column of the texts; it becomes a field as well.")
+@click.option("--vector-column", help="With --schema-from: the column of the vectors.")
+@click.option("--text-column", help="With --schema-from: the column of the texts; it becomes a field as well.")
 @click.option(
     "--metric",
     type=click.Choice(METRICS),
@@ -63,7 +65,7 @@ def command(
     index_type: str,
     encoder: Path,
     server: Server,
-    like: str | None,
+    schema_from: str | None,
     primary_key: str,
     columns: tuple[str, ...],
     field: str,
@@ -80,11 +82,11 @@ def command(
     """Create the collection NAME with an index type on its vector field.
 
     \b
-    alula create words --uri ./words.db --index-type DRQ --encoder words-drq.onnx --like words.parquet
+    alula create words --uri ./words.db --index-type DRQ --encoder words-drq.onnx --schema-from words.parquet
     """
     loaded = load_encoder(encoder)
-    if like is not None:
-        source = open_rows(loaded, like, vector_column=vector_column, text_column=text_column)
+    if schema_from is not None:
+        source = open_rows(loaded, schema_from, vector_column=vector_column, text_column=text_column)
         primary_key, columns = _from_file(source, primary_key, columns)
     spec = design(
         server,
@@ -114,7 +116,7 @@ def command(
     if dry:
         click.echo("Nothing was created.")
         return
-    file = shlex.quote(str(like)) if like else "FILE"
+    file = shlex.quote(str(schema_from)) if schema_from else "FILE"
     for option, column in (("--vector-column", vector_column), ("--text-column", text_column)):
         file += f" {option} {shlex.quote(column)}" if column else ""
     click.echo(f"Next: alula load {name} {file} --uri {shlex.quote(server.uri)} --encoder {shlex.quote(str(encoder))}")

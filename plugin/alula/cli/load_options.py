@@ -1,4 +1,4 @@
-"""Options of the commands that write rows: the journal, rejected rows, retries, the output."""
+"""Options of commands that write rows: journal, rejected rows, retries, output."""
 
 from __future__ import annotations
 
@@ -9,33 +9,13 @@ from typing import Any
 
 import click
 
+from alula.cli.options import RenamedOption
 from alula.errors import AlulaError, UsageError
 from alula.ingest.journal import Journal
 from alula.ingest.load import RETRY_TIMEOUT
 
 DEAD_LETTERS_EXIT = 3
 Command = Callable[..., Any]
-
-
-class RenamedOption(click.Option):
-    """An option whose old spellings still work, and are missing in the help.
-
-    Args:
-        old: The old spellings.
-    """
-
-    def __init__(self, declarations: list[str], *, old: tuple[str, ...], **attributes: Any) -> None:
-        super().__init__(declarations, **attributes)
-        self._shown = list(self.opts)
-        self.opts += old
-
-    def get_help_record(self, ctx: click.Context) -> tuple[str, str] | None:
-        """The help, with the present spelling alone."""
-        every, self.opts = self.opts, self._shown
-        try:
-            return super().get_help_record(ctx)
-        finally:
-            self.opts = every
 
 
 def journal_options(command: Command) -> Command:

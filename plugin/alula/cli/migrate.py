@@ -14,7 +14,6 @@ from rich.text import Text
 
 from alula.cli.load_options import (
     DEAD_LETTERS_EXIT,
-    RenamedOption,
     journal_options,
     open_journal,
     output_options,
@@ -22,7 +21,7 @@ from alula.cli.load_options import (
     trouble_options,
 )
 from alula.cli.load_progress import json_line, load_progress
-from alula.cli.options import connection_options, console, encoder_options, index_type_options
+from alula.cli.options import RenamedOption, connection_options, console, encoder_options, index_type_options
 from alula.encoders import load_encoder
 from alula.errors import UsageError
 from alula.ingest.journal import Journal

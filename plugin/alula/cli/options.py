@@ -83,6 +83,34 @@ def connection_options(*, must_exist: bool = True, required: bool = True) -> Cal
     return decorate
 
 
+class RenamedOption(click.Option):
+    """An option whose old spellings still work, and are missing in the help.
+
+    Args:
+        old: The old spellings, with dashes; they name environment variables too.
+    """
+
+    def __init__(self, declarations: list[str], *, old: tuple[str, ...], **attributes: Any) -> None:
+        super().__init__(declarations, **attributes)
+        self._old = old
+        self._shown = list(self.opts)
+        self.opts += old
+
+    def get_help_record(self, ctx: click.Context) -> tuple[str, str] | None:
+        """The help, with the present spelling alone."""
+        every, self.opts = self.opts, self._shown
+        try:
+            return super().get_help_record(ctx)
+        finally:
+            self.opts = every
+
+    def resolve_envvar_value(self, ctx: click.Context) -> str | None:
+        """The value in the environment, by the present name or an old one."""
+        names = (f"{ctx.auto_envvar_prefix}_{old.lstrip('-').replace('-', '_').upper()}" for old in self._old)
+        found = super().resolve_envvar_value(ctx)
+        return found or next(filter(None, map(os.environ.get, names)), None)
+
+
 class OutputFile(click.Path):
     """A file to write at the end of a run; write access is checked at the start."""
 
