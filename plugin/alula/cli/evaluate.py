@@ -20,8 +20,8 @@ from alula.cli.options import Command, OutputFile, connection_options, console, 
 from alula.collection import Collection
 from alula.encoders import METRICS, Encoder, load_encoder
 from alula.errors import AlulaError, ServerError, UnsupportedError, UsageError
-from alula.evaluation.evaluate import Bench, Budget, Measured, evaluate_collection, samples
-from alula.evaluation.native import PATIENCE, Params, parse_native
+from alula.evaluation.evaluate import Budget, IndexComparison, Measured, evaluate_collection, samples
+from alula.evaluation.native import BUILD_TIMEOUT, Params, parse_native
 from alula.evaluation.queries import QueryOptions, QuerySet, make_queries
 from alula.evaluation.results import Evaluation
 from alula.evaluation.row_source import RowSource, collection_rows, file_rows, rows_of_collection_files
@@ -100,8 +100,9 @@ def _values(option: Option, text: str) -> list[Any]:
 @click.option("--clients", type=click.IntRange(1, 64), default=4, show_default=True, help="Concurrent clients.")
 @click.option(
     "--patience",
+    "build_timeout",
     type=click.FloatRange(min=0),
-    default=PATIENCE,
+    default=BUILD_TIMEOUT,
     show_default=True,
     help="Seconds to wait for the build of a temporary index.",
 )
@@ -128,13 +129,15 @@ def command(
     metric: str | None,
     seconds: float,
     clients: int,
-    patience: float,
+    build_timeout: float,
     sweep: Mapping[str, Sequence[Any]],
     output: Path | None,
     report: Path | None,
     output_format: str,
 ) -> None:
-    """Measure recall, latency, throughput and bytes per row of a COLLECTION, or of index types on vectors.
+    """Measure recall, speed and size of a COLLECTION, or of index types on vectors.
+
+    The figures are recall, latency, throughput and bytes per row.
 
     \b
     alula evaluate words --uri http://localhost:19530 --encoder words-drq.onnx
@@ -152,7 +155,7 @@ def command(
         render = write_report
     options = QueryOptions(queries, query_column, sample, seed, k, truth)
     with progress_bar(quiet=quiet, one_line=True) as progress, _temporary_server(server) as opened:
-        budget = Budget(seconds, clients, sweep, patience)
+        budget = Budget(seconds, clients, sweep, build_timeout)
         if name is not None:
             if server is None:
                 raise UsageError("Say where the collection is, with --uri.")
@@ -207,12 +210,12 @@ class EvaluateRun:
     options: QueryOptions
     progress: Progress
 
-    def compare(self, bench: Bench, query_set: QuerySet, outcomes: list[Measured]) -> dict[str, str]:
-        """Measure native index types into `outcomes`; returns those that the server rejects, with the reason."""
+    def compare(self, comparison: IndexComparison, query_set: QuerySet, outcomes: list[Measured]) -> dict[str, str]:
+        """Measure Milvus's index types; append to `outcomes`, return the rejected ones."""
         refused = {}
         for rival, params in self.rivals:
             try:
-                outcomes.append(bench.native(rival, params, query_set.queries))
+                outcomes.append(comparison.native(rival, params, query_set.queries))
             except ServerError as error:
                 refused[rival] = str(error)
         return refused
@@ -258,7 +261,7 @@ def _collection(run: EvaluateRun, name: str, encoders: Sequence[Encoder]) -> Eva
     refused = {}
     if rows is not None:
         about = (collection.primary_key, field.metric, field.dim, count)
-        refused = run.compare(Bench(run.server, rows, *about, run.budget, run.progress), query_set, outcomes)
+        refused = run.compare(IndexComparison(run.server, rows, *about, run.budget, run.progress), query_set, outcomes)
     shown = [scalar.name for scalar in collection.fields]
     return run.evaluation(
         f"Collection {name}",
@@ -307,16 +310,17 @@ def _vectors(run: EvaluateRun, encoders: Sequence[Encoder], layouts: Sequence[st
     query_set = make_queries(rows, run.options, encoder=first, metric=chosen, progress=run.progress)
     dim = query_set.queries.vectors.shape[1]
     count = rows.count if rows.count is not None else sum(len(keys) for keys, _ in rows.blocks())
-    bench = Bench(run.server, rows, ScalarField("alula_row", "INT64"), chosen, dim, count, run.budget, run.progress)
+    key = ScalarField("alula_row", "INT64")
+    comparison = IndexComparison(run.server, rows, key, chosen, dim, count, run.budget, run.progress)
     outcomes: list[Measured] = []
     refused: dict[str, str] = {}
     for encoder in encoders:
         for options in _layouts(encoder, layouts):
             try:
-                outcomes.append(bench.learned(encoder, options, query_set.queries))
+                outcomes.append(comparison.learned(encoder, options, query_set.queries))
             except (ServerError, UnsupportedError) as error:
                 refused[" ".join((encoder.path.name, *options.values()))] = str(error)
-    refused |= run.compare(bench, query_set, outcomes)
+    refused |= run.compare(comparison, query_set, outcomes)
     if not outcomes:
         raise AlulaError("Nothing could be measured. " + " ".join(refused.values()))
     title = f"Index types on {Path(rows.source.name).name}"
@@ -335,7 +339,7 @@ def _layouts(encoder: Encoder, wanted: Sequence[str]) -> list[Settings]:
 
 
 def _show(evaluation: Evaluation) -> None:
-    """Print the figures as a table, each index from its fastest setting to its slowest."""
+    """Print the figures as a table, each index from fast to slow settings."""
     click.echo(f"{evaluation.title} at {evaluation.server}: {evaluation.rows:,} rows x {evaluation.dim}, ", nl=False)
     click.echo(f"{evaluation.metric}; {evaluation.queries_from}.")
     table = Table(title=f"recall@{evaluation.k} with its 95 % interval", title_justify="left")

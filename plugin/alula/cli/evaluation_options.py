@@ -1,4 +1,4 @@
-"""Options of ``alula evaluate`` and ``alula tune``: queries, true neighbours and progress."""
+"""Options of ``alula evaluate`` and ``alula tune`` for queries and progress."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ def query_options(command: Command) -> Command:
                 type=click.Path(path_type=Path, exists=True, dir_okay=False),
                 help="File of queries: vectors, or the encoder's input. By default rows are drawn.",
             ),
-            click.option("--query-column", help="With --queries: the column that holds them."),
+            click.option("--query-column", help="With --queries: the column that contains them."),
             click.option(
                 "--vectors",
                 help="The rows' vectors as files (a path, glob or URL), to find the true neighbours with.",
             ),
-            click.option("--vector-column", help="With --vectors: the column that holds them."),
+            click.option("--vector-column", help="With --vectors: the column that contains them."),
             click.option(
                 "--truth",
                 type=_FILE,
-                help="True neighbours: a .npy array (queries, k) of keys, or a .npz file, which is written if there is "
-                "none, read the next time, and rejected after the rows changed.",
+                help="True neighbours: a .npy array (queries, k) of keys, or a .npz file, which is written if it "
+                "does not exist, read the next time, and rejected after the rows changed.",
             ),
             click.option(
                 "--k", type=click.IntRange(1, 1000), default=10, show_default=True, help="Neighbours per query."

@@ -168,7 +168,7 @@ def command(
 
 @contextmanager
 def _keeping_stdin(journal: Journal, spool: Path) -> Iterator[None]:
-    """Remove the copy of standard input after an error, unless a resumed load needs it."""
+    """Remove the copy of standard input after an error, unless a resume needs it."""
     try:
         yield
     except BaseException:

@@ -92,7 +92,7 @@ class SourceOptions:
 
 
 def _kept_stdin(path: Path) -> Path:
-    """The file that standard input was copied to, now or before an earlier run was stopped."""
+    """The copy of standard input, written now or by an interrupted run."""
     if not path.exists():
         if sys.stdin is None or sys.stdin.isatty():
             raise UsageError("Nothing is piped into standard input; as in: gzip -dc rows.jsonl.gz | alula load NAME -")

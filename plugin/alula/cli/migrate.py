@@ -108,12 +108,12 @@ def command(
     json_logs: bool,
     options: Mapping[str, Any],
 ) -> None:
-    """Move the collection --from to an index type of Alula's, or to a newer encoder, while it serves.
+    """Move a collection to an Alula index type, or a newer encoder, while in use.
 
-    Creates --to with the same key and scalar fields, copies the rows, then those that are added, deleted and (with
-    --changed-field) changed during the copy, compares the recall of both on vectors of their own, and points an alias
-    to the new one. The old one stays as it is. The alias is only moved if the last look found both equal: pause the
-    writers for it, and give the same command with --resume and --swap-alias.
+    Creates --to with the key and scalar fields of --from and copies the rows, then the rows added, deleted and (with
+    --changed-field) changed during the copy. It compares the recall of both collections on vectors of the rows, and
+    points an alias to the new one. The old collection is not changed. The alias moves only if the last comparison found
+    both equal: pause the writers, and repeat the command with --resume and --swap-alias.
 
     \b
     alula migrate --from docs --to docs_v2 --index-type DRQ --encoder docs.onnx --uri http://localhost:19530 --dry-run

@@ -76,15 +76,15 @@ def command(
     save: Path | None,
     output_format: str,
 ) -> None:
-    """Find a COLLECTION's cheapest search options for a recall and store them as defaults.
+    """Find the fastest search options for a recall and store them as defaults.
 
     \b
     alula tune words --target recall=0.95 --uri http://localhost:19530 --encoder words-drq.onnx
     alula tune words --reset --uri http://localhost:19530
 
-    A setting reaches the target when the lower end of the 95 % interval of its recall does, on queries drawn from the
-    rows; the cheapest has the least median latency. It is then checked on as many other queries. Every later search
-    uses it, unless it is given other options.
+    A setting reaches the target if the lower end of the 95 % interval of its recall does, on queries drawn from the
+    rows; the fastest has the least median latency. It is then checked on as many other queries. Later searches of the
+    COLLECTION use it by default.
     """
     if reset:
         _reset(server, name, dry=dry)

@@ -1,4 +1,4 @@
-"""Measure indexes: an Alula collection that is there, and index types loaded for the purpose."""
+"""Measure an existing collection, or index types in temporary collections."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from alula.errors import LoadInterrupted
 from alula.evaluation.ground_truth import Queries, Searcher
 from alula.evaluation.measure import Point, measure
 from alula.evaluation.native import (
+    BUILD_TIMEOUT,
     NATIVE,
-    PATIENCE,
     PREFIX,
     Params,
     drop_quietly,
     native_collection,
-    settle,
+    wait_until_indexed,
 )
 from alula.evaluation.results import Neighbour, Sample, Subject
 from alula.evaluation.row_source import F32, Key, RowSource
@@ -39,36 +39,36 @@ SAMPLES = 5  # queries shown with their neighbours
 
 @dataclass(frozen=True)
 class Budget:
-    """How much to measure.
+    """The amount of work of an evaluation.
 
     Args:
-        seconds: How long several clients search with each setting.
-        clients: Clients that search side by side.
-        sweep: Values of search options to combine; a choice of our own if empty.
-        patience: Seconds to wait for an index that is built for the purpose.
+        seconds: Duration of the throughput test of each setting.
+        clients: Concurrent clients in that test.
+        sweep: Search options and the values to combine; `default_sweep` if empty.
+        build_timeout: Seconds to wait for the build of a temporary index.
     """
 
     seconds: float = 2.0
     clients: int = 4
     sweep: Mapping[str, Sequence[Any]] | None = None
-    patience: float = PATIENCE
+    build_timeout: float = BUILD_TIMEOUT
 
 
 @dataclass(frozen=True)
 class Measured:
-    """A subject, and what each of its settings found."""
+    """A subject, and the keys that each of its settings found for each query."""
 
     subject: Subject
     found: Sequence[Sequence[Sequence[Key]]]
 
 
 def without_defaults(collection: Collection) -> Collection:
-    """The same collection, whose stored default options do not hold for what a setting leaves open."""
+    """The collection with the index type's defaults instead of its stored ones."""
     return Collection(replace(collection.spec, defaults={}))
 
 
 def searcher(collection: Collection, settings: Mapping[str, Any]) -> Searcher:
-    """Searches an Alula collection with a setting."""
+    """Return a function that searches a collection with a setting."""
 
     def search(queries: F32, limit: int) -> Sequence[Sequence[Key]]:
         return [[hit.id for hit in hits] for hits in collection.search(queries, limit=limit, **settings)]
@@ -79,10 +79,10 @@ def searcher(collection: Collection, settings: Mapping[str, Any]) -> Searcher:
 def evaluate_collection(
     collection: Collection, queries: Queries, budget: Budget, rows: int, progress: Progress = silent
 ) -> Measured:
-    """Measure a collection that is there, with its default setting and a sweep of others.
+    """Measure an existing collection, with its default setting and a sweep.
 
     Raises:
-        UsageError: If a setting of the sweep is none.
+        UsageError: If the index type lacks an option of the sweep, or rejects a value.
         ServerError: If Milvus fails.
     """
     if budget.sweep:
@@ -121,18 +121,18 @@ def _sweep(
 
 
 @dataclass(frozen=True)
-class Bench:
-    """Rows to compare index types on, and the server to do it on.
+class IndexComparison:
+    """Index types compared on the same rows and the same server.
 
     Args:
-        server: Where collections are made and dropped.
+        server: The server for the temporary collections.
         rows: The rows.
         key: Their primary key.
         metric: The metric.
         dim: Their dimension.
         count: Their number.
-        budget: How much to measure.
-        progress: Told of what goes on.
+        budget: The amount of work.
+        progress: Called with each stage and its progress.
     """
 
     server: Server
@@ -148,26 +148,26 @@ class Bench:
         """Measure one of Milvus's own index types.
 
         Raises:
-            ServerError: If the server refuses it.
+            ServerError: If the server rejects it, or does not build it in time.
         """
         given: Any = {"metric": self.metric, "dim": self.dim, "count": self.count, "progress": self.progress}
-        given["patience"] = self.budget.patience
-        with native_collection(self.server, self.rows, self.key, name, params, **given) as made:
+        given["build_timeout"] = self.budget.build_timeout
+        with native_collection(self.server, self.rows, self.key, name, params, **given) as collection:
             shown = " ".join((name, *(f"{key}={value}" for key, value in params.items())))
-            settings = NATIVE[name].sweep(made.params, queries.limit)
-            tries = {show_settings(given): (given, made.searcher(given)) for given in settings}
+            settings = NATIVE[name].sweep(collection.params, queries.limit)
+            tries = {show_settings(given): (given, collection.searcher(given)) for given in settings}
             points, found = _sweep(shown, tries, queries, self.budget, self.progress)
-        sizes = NATIVE[name].sizes(self.count, self.dim, made.params)
+        sizes = NATIVE[name].sizes(self.count, self.dim, collection.params)
         notes = [sizes.note] if sizes.note else []
         if "nprobe" in settings[0] and len(found) > 1 and all(answers == found[0] for answers in found):
             notes.append(f"{name} gave the same answers for every nprobe: this server seems not to use the index")
-        return Measured(Subject(shown, sizes, points, "", made.params, made.seconds, notes), found)
+        return Measured(Subject(shown, sizes, points, "", collection.params, collection.seconds, notes), found)
 
     def learned(self, encoder: Encoder, options: Settings, queries: Queries) -> Measured:
-        """Measure the index type of an encoder, loaded into a collection that is dropped afterwards.
+        """Measure the index type of an encoder in a temporary collection.
 
         Raises:
-            UnsupportedError: If the server cannot hold it.
+            UnsupportedError: If the server cannot store it.
             ServerError: If it fails.
         """
         with self._loaded(encoder, options) as (collection, seconds):
@@ -196,22 +196,22 @@ class Bench:
 
             try:
                 load(collection.target(), self.rows.source, mode="insert", progress=show)
-            except (KeyboardInterrupt, LoadInterrupted):  # the latter tells how to go on with rows that are gone
+            except (KeyboardInterrupt, LoadInterrupted):  # whose message says how to resume, which is impossible here
                 raise LoadInterrupted(f"Stopped while {what}; the temporary collection was dropped.") from None
-            settle(self.server, name, f"building {kind.name}", self.budget.patience, self.progress)
+            wait_until_indexed(self.server, name, f"building {kind.name}", self.budget.build_timeout, self.progress)
             yield collection, time.perf_counter() - started
         finally:
             drop_quietly(self.server, name)
 
 
 def samples(queries: Queries, outcomes: Sequence[Measured], columns: Any, target: float = 0.9) -> list[Sample]:
-    """Some queries with their true neighbours, and what the fastest setting with a good recall found for them.
+    """Choose queries to show, with the results of the fastest good setting.
 
     Args:
         queries: The queries.
-        outcomes: What was measured.
-        columns: Gives scalar columns by key: keys -> key -> name -> value.
-        target: What recall is good.
+        outcomes: The measured indexes.
+        columns: Reads scalar columns by key: keys -> key -> name -> value.
+        target: The least recall of a good setting; without one, the setting with the best recall is shown.
     """
     measured = [
         (o.subject, point, found) for o in outcomes for point, found in zip(o.subject.points, o.found, strict=True)
@@ -224,7 +224,7 @@ def samples(queries: Queries, outcomes: Sequence[Measured], columns: Any, target
         subject, point, found = min(good, key=lambda entry: entry[1].p50)
     else:
         subject, point, found = max(ours, key=lambda entry: entry[1].recall.value)
-    # those that something was missed of tell more
+    # half of the sample: the queries with the most missed neighbours
     order = sorted(range(len(queries)), key=lambda i: len(queries.relevant(i) & set(found[i])))
     few, some = order[: SAMPLES // 2], order[len(order) // 2 :][: SAMPLES - SAMPLES // 2]
     chosen = list(dict.fromkeys(few + some))

@@ -51,7 +51,7 @@ class Queries:
         return self.k if self.own is None else self.k + 1
 
     def without_own(self, start: int, found: Sequence[Sequence[Key]]) -> list[list[Key]]:
-        """Drop the queries' own rows from results of queries from `start` on: at most k each."""
+        """Drop the own rows of the queries from `start` on: at most k results each."""
         own = [None] * len(found) if self.own is None else self.own[start : start + len(found)]
         return [[key for key in keys if key != mine][: self.k] for keys, mine in zip(found, own, strict=True)]
 
@@ -85,7 +85,7 @@ def find_ground_truth(
         queries: float32 (q, d).
         k: Neighbours per query.
         metric: ``COSINE``, ``IP`` or ``L2``.
-        own: Keys of the rows that the queries are, which are not their neighbours.
+        own: For queries that are rows themselves, their keys, which do not count as neighbours.
         progress: Called with the number of rows scored.
 
     Raises:

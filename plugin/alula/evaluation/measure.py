@@ -1,4 +1,4 @@
-"""How well and how fast one setting searches: recall, latency, and queries a second."""
+"""Measure one search setting: recall, latency and throughput."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ class Point:
     Args:
         settings: The search options.
         recall: Share of the true neighbours found, over all queries.
-        p50: Median milliseconds of a search with one query, one at a time.
+        p50: Median latency of one query in milliseconds, without concurrent ones.
         p95: 95th percentile of them.
         p99: 99th percentile of them.
         qps: Queries a second of one client.
-        clients: Clients that searched side by side.
-        qps_clients: Queries a second of all of them together; None if nobody asked.
+        clients: Concurrent clients of the throughput test.
+        qps_clients: Queries a second of all clients together; None without that test.
     """
 
     settings: Mapping[str, Any]
@@ -52,16 +52,16 @@ def measure(
     seconds: float = 0.0,
     clients: int = 1,
 ) -> tuple[Point, list[list[Key]]]:
-    """Measure one setting, and hand back what it found.
+    """Measure one setting; returns also the keys found for each query.
 
-    Every query is asked, and timed, alone: that is what a user waits for.
+    Each query is sent and timed alone, as the latency that a user sees.
 
     Args:
         search: Searches with the setting.
         queries: The queries and their true neighbours.
         settings: The setting, for the record.
-        seconds: How long several clients search side by side afterwards.
-        clients: How many clients; 1 for no such test.
+        seconds: Duration of the throughput test.
+        clients: Concurrent clients of the throughput test; 1 to skip it.
     """
     for i in range(min(WARM_UP, len(queries))):
         search(queries.vectors[i : i + 1], queries.limit)
@@ -80,7 +80,7 @@ def measure(
 
 
 def _together(search: Searcher, queries: Queries, clients: int, seconds: float) -> float:
-    """Queries a second of several clients that search side by side."""
+    """Queries a second of concurrent clients."""
     numbers, stopped = itertools.count(), threading.Event()
     began = time.perf_counter()
 
@@ -96,12 +96,15 @@ def _together(search: Searcher, queries: Queries, clients: int, seconds: float) 
         try:
             done = sum(pool.map(one, range(clients)))
         finally:
-            stopped.set()  # who interrupts this does not wait for the others
+            stopped.set()  # an interrupt ends the other clients too
     return done / (time.perf_counter() - began)
 
 
-def time_side_by_side(searchers: Sequence[Searcher], queries: Queries, rounds: int) -> list[float]:
-    """Median milliseconds of each searcher, asked in turn, so that what else the machine does hits all alike."""
+def time_in_turns(searchers: Sequence[Searcher], queries: Queries, rounds: int) -> list[float]:
+    """Median milliseconds of each searcher.
+
+    The searchers take turns, so that other load on the machine slows all of them alike.
+    """
     times: list[list[float]] = [[] for _ in searchers]
     for i in range(rounds):
         query = queries.vectors[i % len(queries) :][:1]

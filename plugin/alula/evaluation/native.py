@@ -1,4 +1,4 @@
-"""Milvus's own index types on the same vectors and the same server, in collections that are gone afterwards."""
+"""Milvus's own index types, measured in temporary collections."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ from alula.progress import Progress, silent
 
 PREFIX = "alula_evaluate_"
 _FIELD = "vector"
-_SECONDS = 60.0  # for one insert
-_DROP_SECONDS = 10.0
-PATIENCE = 600.0  # seconds
+_INSERT_TIMEOUT = 60.0  # seconds
+_DROP_TIMEOUT = 10.0  # seconds
+BUILD_TIMEOUT = 600.0  # seconds
 Params = dict[str, Any]
 
 
@@ -39,9 +39,9 @@ class NativeType:
     """One of Milvus's own index types.
 
     Args:
-        build: (rows, dim) -> its build parameters.
-        sweep: (build parameters, results per query) -> search parameters to try, from fast to good.
-        sizes: (rows, dim, build parameters) -> its bytes per row.
+        build: (rows, dim) -> default build parameters.
+        sweep: (build parameters, results per query) -> search parameters to try, from the fastest to the best recall.
+        sizes: (rows, dim, build parameters) -> bytes per row.
     """
 
     build: Callable[[int, int], Params]
@@ -54,7 +54,7 @@ def _nlist(rows: int, _: int) -> Params:
 
 
 def _pq(rows: int, dim: int) -> Params:
-    # about two to four numbers in a byte: what Milvus's own documents start from
+    # a byte encodes two to four dimensions, as Milvus's documentation recommends
     parts = next(m for m in (dim // 4, dim // 2, dim) if m and dim % m == 0)
     return {**_nlist(rows, dim), "m": parts, "nbits": 8}
 
@@ -112,12 +112,14 @@ def parse_native(text: str) -> tuple[str, Params]:
     """Read ``HNSW`` or, with build parameters, ``HNSW:M=32:efConstruction=400``.
 
     Raises:
-        UsageError: If there is no such index type, or a parameter has no number.
+        UsageError: If the index type is unknown, or a parameter has no number.
     """
     name, *given = text.strip().split(":")
     name = name.upper()
     if name not in NATIVE:
-        raise UsageError(f"{text!r} is none of Milvus's index types that can be compared: {', '.join(NATIVE)}.")
+        raise UsageError(
+            f"{text!r} is not an index type of Milvus that can be compared; choose of {', '.join(NATIVE)}."
+        )
     params: Params = {}
     for pair in given:
         key, _, value = pair.partition("=")
@@ -134,11 +136,11 @@ class NativeCollection:
     """A collection with one of Milvus's own index types, loaded and searchable.
 
     Args:
-        server: Where.
-        name: The collection.
+        server: The server.
+        name: Name of the collection.
         metric: The metric.
-        params: Its build parameters.
-        seconds: Time for writing the rows, building and loading.
+        params: Build parameters.
+        seconds: Duration of writing the rows, building and loading the index.
     """
 
     server: Server
@@ -148,7 +150,7 @@ class NativeCollection:
     seconds: float
 
     def searcher(self, settings: Mapping[str, Any]) -> Searcher:
-        """Searches with these search parameters."""
+        """Return a function that searches with these parameters."""
         given = {"metric_type": self.metric, "params": dict(settings)}
 
         def search(queries: F32, limit: int) -> Sequence[Sequence[Key]]:
@@ -172,13 +174,15 @@ def native_collection(
     metric: str,
     dim: int,
     count: int,
-    patience: float = PATIENCE,
+    build_timeout: float = BUILD_TIMEOUT,
     progress: Progress = silent,
 ) -> Iterator[NativeCollection]:
-    """Rows in a collection with one of Milvus's own index types, dropped at the end in any case.
+    """Load rows into a temporary collection with one of Milvus's index types.
+
+    The collection is dropped at the end, after an error too.
 
     Args:
-        server: Where.
+        server: The server.
         rows: The rows.
         key: Their primary key.
         index_type: A key of `NATIVE`.
@@ -186,11 +190,11 @@ def native_collection(
         metric: ``COSINE``, ``IP`` or ``L2``.
         dim: Their dimension.
         count: Their number.
-        patience: Seconds to wait for the index.
-        progress: Told of the rows written.
+        build_timeout: Seconds to wait for the index.
+        progress: Called with the number of rows written, then of rows indexed.
 
     Raises:
-        ServerError: If the server refuses the index type; in its own words.
+        ServerError: If the server rejects the index type, with its message, or does not build it in time.
     """
     name = f"{PREFIX}{index_type.lower()}_{uuid.uuid4().hex[:8]}"
     built = {**NATIVE[index_type].build(count, dim), **params}
@@ -204,31 +208,46 @@ def native_collection(
             client.create_collection(name, schema=schema)
             index = client.prepare_index_params()
             index.add_index(_FIELD, index_type=index_type, metric_type=metric, params=built)
-            client.create_index(name, index, sync=False)  # before the rows: what a server refuses costs no time
+            client.create_index(name, index, sync=False)  # before the rows, so that a rejected type costs no time
         specs = (field_spec(key.name, key.data_type), field_spec(_FIELD, "FLOAT_VECTOR", dim=dim))
         for keys, vectors in rows.blocks(progress, f"loading {index_type}"):
-            held = {key.name: np.array(keys) if key.data_type == "INT64" else keys, _FIELD: vectors}
-            for start, stop in slices(held, specs):
+            columns = {key.name: np.array(keys) if key.data_type == "INT64" else keys, _FIELD: vectors}
+            for start, stop in slices(columns, specs):
                 with milvus_errors(f"write rows for {index_type}"):
-                    send(server, write_request(name, held, specs, start, stop, partition="", upsert=False), _SECONDS)
+                    send(
+                        server,
+                        write_request(name, columns, specs, start, stop, partition="", upsert=False),
+                        _INSERT_TIMEOUT,
+                    )
         with milvus_errors(f"build {index_type}"):
-            settle(server, name, f"building {index_type}", patience, progress)
+            wait_until_indexed(server, name, f"building {index_type}", build_timeout, progress)
         yield NativeCollection(server, name, metric, built, time.perf_counter() - started)
     finally:
         drop_quietly(server, name)
 
 
-def settle(server: Server, name: str, what: str, patience: float, progress: Progress = silent) -> None:
-    """Wait until a server has indexed all rows of a collection, and load it so that no search reads unindexed ones.
+def wait_until_indexed(
+    server: Server, name: str, stage: str, build_timeout: float, progress: Progress = silent
+) -> None:
+    """Wait until a server has indexed all rows of a collection, and load it.
+
+    The collection is released before, so that no search reads rows without the index.
+
+    Args:
+        server: The server.
+        name: Name of the collection.
+        stage: The name of this step for `progress`.
+        build_timeout: Seconds to wait.
+        progress: Called with the number of rows indexed.
 
     Raises:
-        ServerError: If building failed, or takes longer than `patience` seconds.
+        ServerError: If building failed, or takes longer than `build_timeout` seconds.
     """
     if not server.dialect.flushes:
         server.client.load_collection(name)
         return
     server.client.flush(name)
-    deadline = time.monotonic() + patience
+    deadline = time.monotonic() + build_timeout
     while True:
         with milvus_errors("ask how far the index is"):
             states = [server.client.describe_index(name, index) for index in server.client.list_indexes(name)]
@@ -238,28 +257,28 @@ def settle(server: Server, name: str, what: str, patience: float, progress: Prog
         if failed is not None:
             why = failed.get("index_state_fail_reason") or failed.get("reason") or "no reason given"
             raise ServerError(f"Milvus could not build the index: {why}.")
-        progress(what, total - waiting, total)
+        progress(stage, total - waiting, total)
         if waiting == 0:
             break
         if time.monotonic() > deadline:
             raise ServerError(
-                f"Milvus has not built the index in {patience:g} seconds, and {waiting:,} rows are not indexed; raise "
-                "patience=..., the seconds to wait."
+                f"Milvus has not built the index in {build_timeout:g} seconds, and {waiting:,} rows are not indexed; "
+                "raise build_timeout=..., the seconds to wait."
             )
         time.sleep(0.2)
     server.client.release_collection(name)
     server.client.load_collection(name)
-    # a search that may read old states finds all rows only after one that may not
+    # searches with bounded consistency find all rows only after one with strong consistency
     count_rows(server, name)
 
 
 def drop_quietly(server: Server, name: str) -> None:
-    """Drop a temporary collection if it is there, whatever happens."""
+    """Drop a temporary collection if it exists; ignore errors of the server."""
     failures = (MilvusException, grpc.RpcError, ServerError)
     try:
-        server.client.drop_collection(name, timeout=_DROP_SECONDS)
+        server.client.drop_collection(name, timeout=_DROP_TIMEOUT)
     except failures:
-        if server.dialect.embedded:  # Ctrl-C in a terminal ends the engine as well: start it once more
+        if server.dialect.embedded:  # Ctrl-C in a terminal ends the engine as well: restart it
             with contextlib.suppress(*failures):
                 server.close()
                 with connect(server.uri, must_exist=True) as again:

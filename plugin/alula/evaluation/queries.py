@@ -1,4 +1,4 @@
-"""Prepare an evaluation's queries, from a file or drawn from the rows, and their true neighbours."""
+"""Prepare queries, from a file or drawn from the rows, and true neighbours."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ def _ground_truth(
     key_type: type[Key],
     progress: Progress,
 ) -> tuple[list[Nearest], str]:
-    """The true neighbours out of a file, or found now and cached; and their source in words."""
+    """Read the true neighbours, or find and cache them; and name their source."""
     path, k = options.truth, options.k
     given = path is not None and path.exists()
     if path is not None and given and (path.suffix != ".npz" or (rows is None and options.queries is not None)):
@@ -138,7 +138,7 @@ def _read_queries(path: Path, column: str | None, encoder: Encoder | None) -> tu
 
 
 def _has_floats(path: Path) -> bool:
-    """True for a ``.npy`` file of embeddings, which an encoder of texts or images takes as well."""
+    """True for a ``.npy`` file of embeddings, which every encoder accepts."""
     if path.suffix != ".npy":
         return False
     try:

@@ -15,8 +15,8 @@ from alula.kernels import top_k
 F32 = npt.NDArray[np.float32]
 Positions = npt.NDArray[np.int64]
 
-_ROUNDING = 1e-6  # scores that differ by this share of the best are of equally near rows
-_MOST_TIES = 10_000  # behind the k nearest of a query
+_ROUNDING = 1e-6  # scores within this share of the best score count as equal
+_MAX_TIES = 10_000  # per query
 
 
 def exact_neighbours(queries: F32, rows: F32, k: int, metric: str, *, block: int = 64) -> Positions:
@@ -42,10 +42,9 @@ def exact_neighbours(queries: F32, rows: F32, k: int, metric: str, *, block: int
 
 
 class NearestSoFar:
-    """The k exact nearest of rows that are seen once, block by block, whatever their number.
+    """The k exact nearest rows of each query, found in one pass over blocks.
 
-    Rows behind them that are as near as the k-th are held too, 10,000 for each query at most: to find one of these is
-    as good.
+    Further rows as near as the k-th, the ties, are kept too, 10,000 per query at most: they count as true neighbours.
 
     Args:
         queries: float32 (q, d).
@@ -58,10 +57,10 @@ class NearestSoFar:
         self._nearest = [Nearest([], np.empty(0, np.float32)) for _ in queries]
 
     def see(self, keys: Sequence[Any], rows: F32) -> None:
-        """Take a block of rows into account.
+        """Add a block of rows.
 
         Args:
-            keys: Their n keys.
+            keys: The n keys.
             rows: float32 (n, d).
         """
         rows, offsets = _comparable(rows, self._metric)
@@ -71,23 +70,23 @@ class NearestSoFar:
             order = top_k(scores, self._k)
             count = _with_ties(scores, scores[order])
             if count > len(order):
-                order = top_k(scores, min(count, self._k + _MOST_TIES))
-            held = len(before.keys)
-            self._nearest[i] = Nearest([before.keys[j] if j < held else keys[j - held] for j in order], scores[order])
+                order = top_k(scores, min(count, self._k + _MAX_TIES))
+            known = len(before.keys)
+            self._nearest[i] = Nearest([before.keys[j] if j < known else keys[j - known] for j in order], scores[order])
 
     @property
     def nearest(self) -> list[Nearest]:
-        """The nearest rows of each query: k of them and those as near as the k-th, or all there were."""
+        """The nearest rows of each query with ties; fewer if the rows are fewer."""
         return self._nearest
 
     @property
     def keys(self) -> list[list[Any]]:
-        """For each query, the keys of its nearest rows, nearest first: k of them, or all there were."""
+        """The keys of the k nearest rows of each query, nearest first."""
         return [nearest.keys[: self._k] for nearest in self._nearest]
 
     @property
     def ties(self) -> list[list[Any]]:
-        """For each query, the keys of the other rows that are as near as the k-th."""
+        """The keys of the further rows as near as the k-th, of each query."""
         return [nearest.keys[self._k :] for nearest in self._nearest]
 
 
@@ -96,36 +95,36 @@ class Nearest:
     """The nearest rows of one query, nearest first.
 
     Args:
-        keys: Their keys.
-        scores: float32 (n,): what they are ordered by, the best largest.
+        keys: The n keys.
+        scores: float32 (n,), descending.
     """
 
     keys: list[Any]
     scores: F32
 
     def without(self, key: Any) -> Nearest:
-        """The same but for one row."""
+        """A copy without one row."""
         kept = [i for i, one in enumerate(self.keys) if one != key]
         return Nearest([self.keys[i] for i in kept], self.scores[kept])
 
     def first(self, k: int) -> Nearest:
-        """The k nearest, and those behind them that are as near as the k-th."""
+        """The k nearest with their ties."""
         count = _with_ties(self.scores, self.scores[:k])
         return Nearest(self.keys[:count], self.scores[:count])
 
 
 def _with_ties(scores: F32, best: F32) -> int:
-    """How many scores are as good as the last of the best, up to rounding."""
+    """Count the scores that equal or exceed the last of the best, up to rounding."""
     if not len(best):
         return 0
     count = np.count_nonzero(scores >= best[-1] - _ROUNDING * np.abs(best).max())
-    return max(int(count), len(best))  # infinite scores are no more than themselves
+    return max(int(count), len(best))  # for infinite scores the comparison is with NaN
 
 
 def _comparable(rows: F32, metric: str) -> tuple[F32, F32]:
-    """Rows and offsets such that ``query @ rows.T - offsets`` orders the rows, the best largest.
+    """Rows and offsets such that ``query @ rows.T - offsets`` ranks the rows.
 
-    The query's own norm changes no order; L2 needs the rows'.
+    The norm of the query changes no order and is left out; L2 needs the norms of the rows.
     """
     if metric == "COSINE":
         rows = rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), np.float32(1e-30))
@@ -145,7 +144,7 @@ def recall(found: Sequence[Sequence[Any]], truth: npt.NDArray[Any]) -> float:
 
 @dataclass(frozen=True)
 class RecallEstimate:
-    """The recall of a sample of queries, and where that of all queries lies with 95 % confidence.
+    """The mean recall of a sample of queries, with its 95 % confidence interval.
 
     Args:
         value: Mean over the queries of the share of true neighbours found.
@@ -169,17 +168,17 @@ Z = 1.96  # 95 % confidence
 def estimate_recall(
     found: Sequence[Sequence[Any]], truth: Sequence[Sequence[Any]], ties: Sequence[Sequence[Any]] = ()
 ) -> RecallEstimate:
-    """Recall with its confidence interval: Wilson's score interval (JASA 22, 1927, p. 209).
+    """Recall with Wilson's score interval (JASA 22, 1927, p. 209).
 
-    Each neighbour of a query is a trial, but those of one query are found or missed together. So the interval is made
-    for the number of independent trials that would give a mean as sure as the queries' shares do (Dean and Pagano,
-    Journal of Survey Statistics and Methodology 3, 2015, p. 484): p (1 - p) / (variance of the mean), at least one and
-    at most k for each query. Where the shares do not differ (every query found everything) nothing speaks against k.
+    Each neighbour of a query is a trial, but the trials of one query are correlated. The interval therefore uses the
+    effective number of independent trials (Dean and Pagano, Journal of Survey Statistics and Methodology 3, 2015,
+    p. 484): p (1 - p) / (variance of the mean), at least one and at most k per query. Without any variance (every query
+    found everything) it is k per query.
 
     Args:
         found: For each query, the ids found.
         truth: For each query, the true ids, the same number for each.
-        ties: For each query, other ids that are as near as the last true one, and as good to find.
+        ties: For each query, further ids as near as the last true one, which count as true too.
     """
     n, k = len(truth), len(truth[0])
     good = [{*true, *others} for true, others in zip(truth, ties or [()] * n, strict=True)]
@@ -189,5 +188,5 @@ def estimate_recall(
     trials = min(max(p * (1 - p) / variance, n), n * k) if variance > 0 else n * k
     centre = (p + Z * Z / (2 * trials)) / (1 + Z * Z / trials)
     half = Z / (1 + Z * Z / trials) * math.sqrt(p * (1 - p) / trials + Z * Z / (4 * trials * trials))
-    # the ends of 0 and of 1 are these themselves, but for rounding
+    # rounding can move an end past the mean
     return RecallEstimate(p, min(p, max(0.0, centre - half)), max(p, min(1.0, centre + half)), n)

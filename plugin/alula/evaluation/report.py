@@ -1,4 +1,4 @@
-"""The report: one HTML page with everything in it, made of the figures that ``--output`` writes as JSON."""
+"""Render an evaluation as one self-contained HTML page."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ except ImportError as error:
     raise AlulaError(f"A report needs jinja2 and matplotlib ({error}): pip install 'alula[report]'.") from None
 
 MARKS = "●■◆▲▼✚✖★"  # the marks of the plots, as text
-GOALS = (0.9, 0.95, 0.99)  # recalls that the summary gives the fastest setting for
+GOALS = (0.9, 0.95, 0.99)  # the summary shows the fastest setting with each recall
 
 
 def write_report(evaluation: Mapping[str, Any], path: Path) -> None:
     """Write the page.
 
     Args:
-        evaluation: What `Evaluation.as_json` gives.
+        evaluation: The result of `Evaluation.as_json`.
         path: The ``.html`` file.
     """
     path.write_text(render_report(evaluation), "utf-8")
 
 
 def render_report(evaluation: Mapping[str, Any]) -> str:
-    """The page as text; everything that comes from users' data is escaped."""
+    """The page as text; all strings of users' data are escaped."""
     loader = jinja2.PackageLoader("alula.evaluation", "")
     environment = jinja2.Environment(
         loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
@@ -47,7 +47,7 @@ def render_report(evaluation: Mapping[str, Any]) -> str:
         subjects=subjects,
         goals=GOALS,
         heaviest=max(_total(subject, "memory") + _total(subject, "disk") for subject in subjects),
-        speed={size: Markup(plots.speed_recall(speed, k, size)) for size in plots.SIZES},  # noqa: S704 - made by us
+        speed={size: Markup(plots.speed_recall(speed, k, size)) for size in plots.SIZES},  # noqa: S704 - our own markup
         bits={size: Markup(plots.recall_by_bits([dots for _, dots in bits], k, size)) for size in plots.SIZES}  # noqa: S704
         if bits
         else None,
@@ -57,7 +57,7 @@ def render_report(evaluation: Mapping[str, Any]) -> str:
 
 
 def _numbered(subjects: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """The subjects, their points sorted from fast to slow and numbered through."""
+    """The subjects with points from fast to slow, numbered across subjects."""
     found, number = [], 0
     for subject in subjects:
         points = []
@@ -69,7 +69,7 @@ def _numbered(subjects: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _with_numbers(subject: dict[str, Any]) -> dict[str, Any]:
-    """A subject with what the summary says of it."""
+    """Add the figures of the summary to a subject."""
     reached = []
     for goal in GOALS:
         good = [point for point in subject["points"] if point["recall"]["value"] >= goal]
@@ -94,7 +94,7 @@ def _speed_dot(point: Mapping[str, Any], name: str) -> plots.Dot:
 
 
 def _bits_dots(subject: Mapping[str, Any]) -> list[plots.Dot]:
-    """For each code length the best recall without exact re-ranking."""
+    """The best recall without exact re-ranking for each code length."""
     best: dict[int, Mapping[str, Any]] = {}
     for point in subject["points"]:
         settings = point["settings"]

@@ -1,4 +1,4 @@
-"""What an evaluation found, as plain data: for the terminal, for JSON, for the report."""
+"""The results of an evaluation as plain data, for terminal, JSON and report."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def machine() -> str:
 
 
 def versions() -> dict[str, str]:
-    """Versions of the packages that figures depend on."""
+    """Versions of the packages that affect the figures."""
     found = {}
     for name in _PACKAGES:
         try:
@@ -45,13 +45,13 @@ class Subject:
     """One index, measured with several settings.
 
     Args:
-        name: The index type with what tells it from others.
-        sizes: Its bytes per row.
-        points: What was measured, one for each setting.
-        encoder: The encoder file; "" for Milvus's own.
-        build: Its build parameters, or its settings.
-        load_seconds: Time for encoding, writing and indexing the rows; None if they were there.
-        notes: What to know of the figures.
+        name: The index type with the parameters that differ between subjects.
+        sizes: Bytes per row.
+        points: The measurements, one for each setting.
+        encoder: The encoder file; "" for Milvus's index types.
+        build: Build parameters, or settings of the Alula index.
+        load_seconds: Time for encoding, writing and indexing the rows; None for an existing collection.
+        notes: Remarks on the figures.
     """
 
     name: str
@@ -68,10 +68,9 @@ class Neighbour:
     """One neighbour in a sample.
 
     Args:
-        key: The row.
-        hit: Of a true neighbour whether it was found; of a found one whether it is true, or as near as
-            the last true one.
-        columns: Its scalar columns.
+        key: Key of the row.
+        hit: For a true neighbour, True if it was found; for a found row, True if it is a true neighbour or a tie.
+        columns: Scalar columns of the row.
     """
 
     key: Any
@@ -81,14 +80,14 @@ class Neighbour:
 
 @dataclass(frozen=True)
 class Sample:
-    """One query with its true neighbours and what one setting found.
+    """One query with its true neighbours and the results of one setting.
 
     Args:
-        query: What to call it.
-        columns: Its scalar columns, where it is a row itself.
+        query: A label: the text, or the number of the row or query.
+        columns: Scalar columns, if the query is a row itself.
         true: The true neighbours, nearest first.
-        found: What was found, best first.
-        by: Index and setting that found it.
+        found: The results, best first.
+        by: Index and setting of the results.
     """
 
     query: str
@@ -100,24 +99,24 @@ class Sample:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """An evaluation.
+    """All results of an evaluation.
 
     Args:
-        title: What was evaluated.
+        title: The collection, or the files.
         metric: The metric.
         k: Neighbours per query.
-        rows: RowSource searched.
+        rows: Number of rows searched.
         dim: Their dimension.
         queries: Number of queries.
-        queries_from: Where they are from.
-        truth_from: Where their true neighbours are from.
-        server: The server in words.
-        seed: Of what was drawn at random.
-        subjects: What was measured.
-        refused: For what could not be measured, why.
+        queries_from: Source of the queries.
+        truth_from: Source of their true neighbours.
+        server: Product and version of the server.
+        seed: Seed of the random draws.
+        subjects: The measured indexes.
+        refused: Index types that the server rejected, with the reason.
         samples: Queries with their neighbours.
-        date: When it ended, ISO 8601 in UTC.
-        machine: The machine that searched.
+        date: Time of the end, ISO 8601 in UTC.
+        machine: The machine that ran the searches.
         versions: Versions of the software.
     """
 
@@ -139,5 +138,5 @@ class Evaluation:
     versions: Mapping[str, str] = field(default_factory=versions)
 
     def as_json(self) -> dict[str, Any]:
-        """As nested dictionaries and lists that JSON can hold."""
+        """As nested dictionaries and lists for JSON."""
         return {"format": 1, **dataclasses.asdict(self)}

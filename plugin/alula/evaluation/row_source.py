@@ -1,4 +1,4 @@
-"""Rows that an evaluation reads more than once, block by block or as a random sample."""
+"""Rows that an evaluation reads repeatedly, in blocks or as a random sample."""
 
 from __future__ import annotations
 
@@ -72,7 +72,9 @@ class RowSource:
         for batch in self.source.batches(BLOCK_ROWS):
             if batch.bad:
                 position = min(batch.bad)
-                raise DataError(f"Row {batch.start + position} of {self.source.name}: {batch.bad[position]}; mend it.")
+                raise DataError(
+                    f"Row {batch.start + position} of {self.source.name}: {batch.bad[position]}; correct it."
+                )
             keys: list[Key] = list(range(batch.start, batch.start + len(batch)))
             if self.key is not None:
                 keys = batch.columns[self.key].to_pylist()
@@ -81,13 +83,13 @@ class RowSource:
             yield keys, self.embed(batch.inputs)
 
     def columns(self, keys: Iterable[Key]) -> dict[Key, dict[str, Any]]:
-        """Read the scalar columns of some rows, by key; stops at the last of them."""
+        """Read the scalar columns of some rows by key; stop after the last of them."""
         wanted, found = set(keys), {}
         if not self.fields:
             return {}
         for batch in self.source.batches(BLOCK_ROWS):
-            held = range(batch.start, batch.start + len(batch)) if self.key is None else batch.columns[self.key]
-            for position, key in enumerate(held):
+            present = range(batch.start, batch.start + len(batch)) if self.key is None else batch.columns[self.key]
+            for position, key in enumerate(present):
                 name = key.as_py() if isinstance(key, pa.Scalar) else key
                 if name in wanted:
                     found[name] = {field: batch.columns[field][position].as_py() for field in self.fields}
@@ -127,7 +129,7 @@ def rows_of_collection_files(collection: Collection, places: str | Sequence[str]
         text_column=column if takes == "text" else None,
     )
     if key.name not in source.scalars and key.data_type == "VARCHAR":
-        raise UsageError(f"{source.name} has no column {key.name!r}, which is the key of {collection.name!r}.")
+        raise UsageError(f"{source.name} has no column {key.name!r}, the key of {collection.name!r}; add it.")
     return _of_files(source, key.name, encoder.check_vectors if takes == "vectors" else encoder.embed)
 
 
@@ -142,8 +144,8 @@ def file_rows(places: str | Sequence[str], column: str | None, dim: int | None) 
 
 def _of_files(source: FileSource, key: str | None, embed: Callable[[Any], F32]) -> RowSource:
     path = Path(source.name)
-    held = key if key in source.scalars else None
-    return RowSource(source, held, embed, source.rows, path if path.is_file() else None, tuple(source.scalars))
+    column = key if key in source.scalars else None
+    return RowSource(source, column, embed, source.rows, path if path.is_file() else None, tuple(source.scalars))
 
 
 def _as_float32(inputs: Any) -> F32:
@@ -162,12 +164,12 @@ def sample_rows(rows: RowSource, count: int, seed: int, progress: Progress = sil
     keys: list[Key] = []
     vectors: F32 = np.empty((0, 0), np.float32)
     for block_keys, block in rows.blocks(progress, "drawing queries"):
-        # the rows with the least of random numbers are a fair sample of any number of rows, seen once
+        # reservoir sampling: each row draws a random number, and the rows with the least are kept
         numbers = np.concatenate([drawn, rng.random(len(block))])
         kept = np.argsort(numbers, kind="stable")[:count]
-        held = len(drawn)
-        keys = [keys[i] if i < held else block_keys[i - held] for i in kept]
-        vectors = np.concatenate([vectors.reshape(held, block.shape[1]), block])[kept]
+        known = len(drawn)
+        keys = [keys[i] if i < known else block_keys[i - known] for i in kept]
+        vectors = np.concatenate([vectors.reshape(known, block.shape[1]), block])[kept]
         drawn = numbers[kept]
     if len(keys) < count:
         raise UsageError(

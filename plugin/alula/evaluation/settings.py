@@ -1,4 +1,4 @@
-"""Which settings of an index type to try: for an evaluation, and for a search of the cheapest."""
+"""The settings of an index type that an evaluation or tuning tries."""
 
 from __future__ import annotations
 
@@ -42,12 +42,12 @@ def given_sweep(collection: Collection, given: Mapping[str, Sequence[Any]]) -> l
 
 
 def default_sweep(collection: Collection, limit: int, rows: int) -> list[Settings]:
-    """What shows a collection from its fastest to its best: about a dozen settings.
+    """About a dozen settings, from the fastest to the one with the best recall.
 
     Args:
         collection: The collection.
         limit: Results per query.
-        rows: RowSource in it.
+        rows: Number of rows in the collection.
     """
     options = {option.name for option in collection.index_type.search_options}
     if "candidates" not in options:
@@ -58,13 +58,13 @@ def default_sweep(collection: Collection, limit: int, rows: int) -> list[Setting
     for number, branch in enumerate(branches(collection)):
         if number == 0 or "rerank" not in branch:
             found += [{"candidates": count, **branch} for count in ladder]
-        elif branch["rerank"] == 0:  # ranked by codes alone: what each length is worth
+        elif branch["rerank"] == 0:  # ranked by codes alone: one point per code length
             found.append({"candidates": min(most, max(1000, limit)), **branch})
     return found
 
 
 def branches(collection: Collection) -> list[Settings]:
-    """The settings that differ in kind; along each, more candidates find more and cost more."""
+    """The settings beside `candidates`, which each branch then varies on its own."""
     lowering = collection.lowering
     exact = lowering.field.storage != "dropped"
     swept = {"alone": _swept(collection, "alone"), "estimates": _swept(collection, "estimates")}
@@ -78,7 +78,7 @@ def branches(collection: Collection) -> list[Settings]:
 
 
 def _swept(collection: Collection, combine: str) -> list[Settings]:
-    """One setting for each value of the options that are combined in one way."""
+    """One setting for each value of the options with one `combine`."""
     lowering = collection.lowering
     return [
         {option.name: value}
@@ -89,7 +89,7 @@ def _swept(collection: Collection, combine: str) -> list[Settings]:
 
 
 def candidates_ladder(limit: int, rows: int) -> list[int]:
-    """Numbers of candidates to try, each about 1.5 times the one before, from what is wanted to what Milvus gives."""
+    """Numbers of candidates, growing by about 1.5, from `limit` to Milvus's maximum."""
     most = min(MAX_RESULTS, rows)
     steps = {int(step * 10**power) for power in range(1, 5) for step in _STEPS}
     return sorted({limit, most, *(step for step in steps if limit < step < most)})

@@ -1,4 +1,7 @@
-"""Bytes per row, counted by structure: the memory that a server's process has says nothing of one index."""
+"""Bytes per row of an index, computed from its structures.
+
+The memory of the server's process is no measure: it includes everything else that the server has loaded.
+"""
 
 from __future__ import annotations
 
@@ -14,9 +17,9 @@ class Sizes:
     """Bytes for one row.
 
     Args:
-        memory: What must be in memory to search, by structure.
-        disk: What only needs to be on disk while searching, by structure.
-        note: What to know of them.
+        memory: Bytes that a search needs in memory, by structure.
+        disk: Bytes that may stay on disk during a search, by structure.
+        note: A remark on the figures.
     """
 
     memory: Mapping[str, float]
@@ -25,7 +28,7 @@ class Sizes:
 
 
 def lowering_sizes(lowering: Lowering) -> Sizes:
-    """The sizes of an Alula index; its kept vectors lie on disk where Milvus can map them into memory."""
+    """The sizes of an Alula index; memory-mapped kept vectors count as disk."""
     memory: dict[str, float] = {}
     for spec in lowering.fields:
         part = spec.name.removeprefix(lowering.field.companion(""))

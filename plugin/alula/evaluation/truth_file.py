@@ -1,4 +1,4 @@
-"""Files of true neighbours: those of the user, and those written by an earlier evaluation."""
+"""Read and write files of true neighbours."""
 
 from __future__ import annotations
 
@@ -37,7 +37,10 @@ class TruthFingerprint:
 
     @classmethod
     def of(cls, queries: F32, metric: str, rows: RowSource | None) -> TruthFingerprint:
-        """The fingerprint for queries and rows; it reads a collection's keys and a sample of its vectors."""
+        """Fingerprint queries and rows.
+
+        For a collection this reads all keys and a sample of the vectors.
+        """
         return cls(queries, metric, rows.fingerprint() if rows else "")
 
     @property
@@ -54,7 +57,7 @@ class TruthFingerprint:
 
 
 def load_truth(path: Path, fingerprint: TruthFingerprint, k: int) -> list[Nearest] | None:
-    """The true neighbours in a file of `save_truth`; None if it cannot be read or does not fit.
+    """Read a file of `save_truth`; None if it is unreadable or does not fit.
 
     A file of a version that did not fingerprint the rows of a collection is accepted with a warning.
     """
@@ -93,16 +96,17 @@ def check_truth(path: Path, fingerprint: TruthFingerprint) -> None:
         same_queries = TruthFingerprint(fingerprint.queries, fingerprint.metric, rows).digest == stored["fingerprint"]
         if rows != fingerprint.rows and same_queries:
             raise DataError(
-                f"{path} holds the true neighbours in other rows: the rows changed after it was written. Delete it, or "
-                "give another name, to compute them again."
+                f"{path} contains the true neighbours in other rows: the rows changed after it was written. Delete it "
+                "or give another name, to compute them again."
             )
     raise DataError(f"{path} is of other queries, other rows, or a smaller k; remove it, or give another name.")
 
 
 def read_truth(path: Path, queries: int, k: int, key_type: type[Key]) -> list[Nearest]:
-    """Read true neighbours: a ``.npy`` array (queries, k or more) of keys, or a `save_truth` file.
+    """Read a user's file of true neighbours.
 
-    An array does not say which rows are equally near, so each of its keys counts as nearer than the next.
+    The file is a ``.npy`` array (queries, k or more) of keys, or a file of `save_truth`. An array has no ties: each key
+    counts as nearer than the next.
 
     Args:
         path: The file.
@@ -126,11 +130,13 @@ def read_truth(path: Path, queries: int, k: int, key_type: type[Key]) -> list[Ne
             raise ValueError
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
         raise DataError(
-            f"{path} holds no true neighbours; give a .npy array (queries, k) of the rows' keys, nearest first."
+            f"{path} contains no true neighbours; give a .npy array (queries, k) of the rows' keys, nearest first."
         ) from None
     if (keys.dtype.kind == "U") != (key_type is str):
         are, given = ("strings", "integers") if key_type is str else ("integers", "strings")
-        raise DataError(f"{path} holds {given}, and the rows' keys are {are}; give the true neighbours by these keys.")
+        raise DataError(
+            f"{path} contains {given}, and the rows' keys are {are}; give the true neighbours by these keys."
+        )
     if len(counts) != queries or most < k:
         raise DataError(
             f"{path} has {most:,} neighbours of {len(counts):,} queries, and {k:,} of {queries:,} are needed; "
@@ -140,7 +146,7 @@ def read_truth(path: Path, queries: int, k: int, key_type: type[Key]) -> list[Ne
 
 
 def _unpacked(keys: npt.NDArray[Any], scores: F32, counts: npt.NDArray[Any], k: int) -> list[Nearest]:
-    """Split concatenated keys and scores by query, and keep the first k of each with their ties."""
+    """Split keys and scores by query; keep the first k of each with their ties."""
     ends = np.cumsum(counts)[:-1]
     rows = zip(np.split(keys, ends), np.split(scores, ends), strict=True)
     return [Nearest(some.tolist(), values).first(k) for some, values in rows]

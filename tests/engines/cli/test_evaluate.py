@@ -131,7 +131,7 @@ def test_wrong_ways_to_ask(fails, refused, in_lite, drq, other_drq, tmp_path):
     fails(2, refused("--sample", "5000"), "--sample")
     fails(1, refused("--queries", "narrow.npy"), "7")
     np.save(tmp_path / "numbers.npy", np.ones((5, 10), int))
-    fails(1, refused("--queries", "five.npy", "--truth", "numbers.npy"), "holds integers", "strings")
+    fails(1, refused("--queries", "five.npy", "--truth", "numbers.npy"), "contains integers", "strings")
     fails(2, refused("--candidates", "many"), "--candidates", "many")
     fails(2, refused("--candidates", "0"), "candidates")
     fails(2, refused("--terms", "3"), "terms")

@@ -10,7 +10,7 @@ import pytest
 from alula.catalog.schema import ScalarField
 from alula.encoders import load_encoder
 from alula.errors import DataError, LoadInterrupted, ServerError, UsageError
-from alula.evaluation.evaluate import Bench, Budget, evaluate_collection, samples
+from alula.evaluation.evaluate import Budget, IndexComparison, evaluate_collection, samples
 from alula.evaluation.native import NATIVE, PREFIX, parse_native
 from alula.evaluation.queries import QueryOptions, make_queries
 from alula.evaluation.row_source import collection_rows, file_rows
@@ -52,7 +52,7 @@ def test_a_truth_file_is_rejected_after_the_vectors_changed(lite, rows, encoders
     written = ground_truth()
     assert ground_truth() == written
     collection.upsert(random_vectors(ROWS, 8, seed=99), rows.columns)
-    with pytest.raises(DataError, match=r"truth\.npz holds the true neighbours in other rows"):
+    with pytest.raises(DataError, match=r"truth\.npz contains the true neighbours in other rows"):
         ground_truth()
     (tmp_path / "truth.npz").unlink()
     assert ground_truth() != written
@@ -79,7 +79,9 @@ def bench(engine, tmp_path):
     vectors = random_vectors(INDEXED, seed=1)
     np.save(tmp_path / "rows.npy", vectors)
     source = file_rows(str(tmp_path / "rows.npy"), None, None)
-    yield Bench(engine, source, ScalarField("alula_row", "INT64"), "COSINE", 8, INDEXED, Budget(0.05, 2, patience=60))
+    yield IndexComparison(
+        engine, source, ScalarField("alula_row", "INT64"), "COSINE", 8, INDEXED, Budget(0.05, 2, build_timeout=60)
+    )
     assert temporary(engine) == []
 
 
@@ -159,7 +161,7 @@ def test_index_types_of_milvus_are_measured_or_refused_in_words(bench, queries, 
             bench.native(name, {}, queries)
         return
     if name == "DISKANN":  # which this server takes, and does not build
-        hasty = replace(bench, budget=replace(bench.budget, patience=2))
+        hasty = replace(bench, budget=replace(bench.budget, build_timeout=2))
         with pytest.raises(ServerError, match="not built the index in 2 seconds"):
             hasty.native(name, {}, queries)
         return
@@ -209,7 +211,9 @@ def interrupted(bench, queries):
         if what.startswith("FLAT"):
             raise KeyboardInterrupt
 
-    Bench(bench.server, bench.rows, bench.key, "COSINE", 8, INDEXED, bench.budget, stop).native("FLAT", {}, queries)
+    IndexComparison(bench.server, bench.rows, bench.key, "COSINE", 8, INDEXED, bench.budget, stop).native(
+        "FLAT", {}, queries
+    )
 
 
 def test_build_parameters():

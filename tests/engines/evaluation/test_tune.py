@@ -1,4 +1,4 @@
-"""The cheapest setting that reaches a recall: held against a sweep of everything, by the test's own measure."""
+"""The fastest setting that reaches a recall, against a sweep of all settings."""
 
 from __future__ import annotations
 

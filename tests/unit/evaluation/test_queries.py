@@ -112,7 +112,7 @@ def test_truth_that_cannot_be_used(file, tmp_path):
             ask(file, queries=tmp_path / "q.npy", truth=tmp_path / f"{name}.npy")
     np.save(tmp_path / "numbers.npy", np.ones((23, 6), int))
     np.save(tmp_path / "strings.npy", np.full((23, 6), "7"))
-    for name, key_type, says in (("numbers", str, "holds integers"), ("strings", int, "holds strings")):
+    for name, key_type, says in (("numbers", str, "contains integers"), ("strings", int, "contains strings")):
         with pytest.raises(DataError, match=f"{name}.npy {says}"):
             ask(None, queries=tmp_path / "q.npy", truth=tmp_path / f"{name}.npy", key_type=key_type)
     ask(file, truth=tmp_path / "mine.npz")
