@@ -162,7 +162,7 @@ def view(request, browser, page):
     return browser
 
 
-def test_it_is_readable_and_asks_nobody(view, page):
+def test_it_is_readable_without_a_network(view, page):
     assert view.get_log("browser") == []
     events = [json.loads(entry["message"])["message"] for entry in view.get_log("performance")]
     asked = [e["params"]["request"]["url"] for e in events if e["method"] == "Network.requestWillBeSent"]
@@ -175,40 +175,47 @@ def test_it_is_readable_and_asks_nobody(view, page):
     assert [entry for entry in contrasts if entry[2] < 10] == []
 
 
-def test_every_point_has_a_label_beside_it(view, evaluation):
+def test_the_best_points_have_a_label_beside_them(view, evaluation):
     drawn = view.execute_script(LABELS)
     points = [p for s in evaluation["subjects"] for p in s["points"]]
     assert len(drawn["dots"]) == len(points)
-    labels = {text: box for box, text in drawn["texts"] if re.fullmatch(r"\d+", text) and int(text) <= len(points)}
-    # ticks of the axis may be the same numbers: labels are drawn last, and so are those kept
-    for box, title in drawn["dots"]:
-        number, rest = title.split(". ", 1)
-        assert number in labels
-        assert "recall" in rest
-        gap = max(abs(middle(box)[i] - middle(labels[number])[i]) for i in (0, 1))
-        assert gap < 90
+    assert all("recall" in title for _, title in drawn["dots"])
+    best = numbers_of_the_best(evaluation)
+    assert 4 <= len(best) < len(points)
+    # ticks of the axis may be the same numbers: labels beside their points are meant
+    dots = {int(title.split(". ", 1)[0]): box for box, title in drawn["dots"]}
+    labels = {
+        number: box
+        for box, text in drawn["texts"]
+        if re.fullmatch(r"\d+", text)
+        and (number := int(text)) in dots
+        and max(abs(middle(box)[i] - middle(dots[number])[i]) for i in (0, 1)) < 20
+    }
+    assert set(labels) == best
     left, top, right, bottom = drawn["frame"]
     for box in labels.values():
         assert left <= box[0] < box[2] <= right
         assert top <= box[1] < box[3] <= bottom
-    boxes = list(labels.values())
-    overlaps = [(a, b) for i, a in enumerate(boxes) for b in boxes[:i] if common(a, b) > 0.3 * min(area(a), area(b))]
-    assert overlaps == []
+
+
+def numbers_of_the_best(evaluation):
+    """The numbers of the points that no other point of the same index beats in recall and latency."""
+    best, number = set(), 0
+    for measured in evaluation["subjects"]:
+        recall = 0.0
+        for p in sorted(measured["points"], key=lambda p: (p["p50"], -p["recall"]["value"])):
+            number += 1
+            if p["recall"]["value"] > recall:
+                recall = p["recall"]["value"]
+                best.add(number)
+    return best
 
 
 def middle(box):
     return (box[0] + box[2]) / 2, (box[1] + box[3]) / 2
 
 
-def area(box):
-    return (box[2] - box[0]) * (box[3] - box[1])
-
-
-def common(a, b):
-    return max(0, min(a[2], b[2]) - max(a[0], b[0])) * max(0, min(a[3], b[3]) - max(a[1], b[1]))
-
-
-def test_what_users_data_holds_is_text(evaluation):
+def test_users_data_is_text(evaluation):
     page = render_report(evaluation)
     assert "<script" not in page
     assert "&lt;script&gt;" in page
