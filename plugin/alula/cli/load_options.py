@@ -19,7 +19,7 @@ Command = Callable[..., Any]
 
 
 def journal_options(command: Command) -> Command:
-    """Add ``--journal``, ``--resume`` and ``--restart``, the arguments of `open_journal`."""
+    """Add ``--journal``, ``--resume``, ``--restart``: arguments of `open_journal`."""
     return _add(
         command,
         (
