@@ -103,7 +103,7 @@ def tensorboard(folder: Path) -> Iterator[Progress]:
     """A `Progress` that writes every figure as a TensorBoard scalar ``stage/name``.
 
     Args:
-        folder: Where the event file goes; made when missing.
+        folder: Where the event file goes; created if missing.
 
     Raises:
         AlulaError: If the package tensorboard is not installed, or the folder cannot be written.
@@ -112,8 +112,8 @@ def tensorboard(folder: Path) -> Iterator[Progress]:
         from torch.utils.tensorboard import SummaryWriter  # noqa: PLC0415 (an optional package, slow to import)
     except ModuleNotFoundError as error:
         raise AlulaError(
-            f"--tensorboard needs the package '{error.name}', which is not installed; install it with: "
-            "pip install tensorboard"
+            f"Writing for TensorBoard (tensorboard=...) needs the package '{error.name}', which is not installed; "
+            "install it with: pip install tensorboard"
         ) from None
     try:
         writer = SummaryWriter(str(folder))

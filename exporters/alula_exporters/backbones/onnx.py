@@ -106,7 +106,7 @@ def export_backbone(
 def _check_size(module: nn.Module) -> None:
     size = sum(tensor.numel() * tensor.element_size() for tensor in module.state_dict().values())
     if size > MAX_BYTES:
-        raise _cannot(f"its weights have {size / 2**30:.1f} GiB, and an ONNX file holds 2")
+        raise _cannot(f"its weights have {size / 2**30:.1f} GiB, and an ONNX file can contain 2")
 
 
 def _check_vectors(vectors: Any) -> None:

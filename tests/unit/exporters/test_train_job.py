@@ -43,39 +43,50 @@ def run(*arguments):
     return CliRunner().invoke(train, [str(argument) for argument in arguments])
 
 
+def save_inputs(folder):
+    images, labels = striped_images(600)
+    np.save(folder / "images.npy", images)
+    np.save(folder / "labels.npy", labels)
+    np.save(folder / "v.npy", clustered(600))
+    (folder / "labels.txt").write_text("\n".join(f"class {label}" for label in labels))
+    return folder
+
+
 @pytest.fixture
 def files(tmp_path):
-    images, labels = striped_images(600)
-    np.save(tmp_path / "images.npy", images)
-    np.save(tmp_path / "labels.npy", labels)
-    np.save(tmp_path / "v.npy", clustered(600))
-    (tmp_path / "labels.txt").write_text("\n".join(f"class {label}" for label in labels))
-    return tmp_path
+    return save_inputs(tmp_path)
 
 
-def test_images_and_labels_become_one_file(files):
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """The file of a run on images with labels as text, and the output of the command."""
+    files = save_inputs(tmp_path_factory.mktemp("whole"))
     result = run(*IMAGES, files / "images.npy", "--labels", files / "labels.txt", "--out", files / "e.onnx")
     assert result.exit_code == 0, result.output
-    assert "600 images of 8 x 8 x 1 with 4 labels; learning from 540" in result.output
-    assert "recall@1 by label" in result.output
-    encoder = load_encoder(files / "e.onnx")
+    return files / "e.onnx", result.output
+
+
+def test_images_and_labels_become_one_file(whole):
+    path, output = whole
+    assert "600 images of 8 x 8 x 1 with 4 labels; learning from 540" in output
+    assert "recall@1 by label" in output
+    encoder = load_encoder(path)
     assert encoder.info.input == "images"
     assert encoder.info.training["command"]["flops"]["backbone"] == "cnn"
     assert set(encoder.info.training["curves"]) == {"backbone", "training"}
-    assert not list(files.glob("*.checkpoint"))
+    assert not list(path.parent.glob("*.checkpoint"))
 
 
-def test_backbone_and_head_apart_are_the_whole(files):
-    images = files / "images.npy"
-    for name, more in (("whole", ()), ("head", ("--apart",))):
-        result = run(*IMAGES, images, "--labels", files / "labels.npy", "--out", files / f"{name}.onnx", *more)
-        assert result.exit_code == 0, result.output
+def test_backbone_and_head_apart_are_the_whole(files, whole):
+    images, labels = files / "images.npy", files / "labels.txt"
+    result = run(*IMAGES, images, "--labels", labels, "--out", files / "head.onnx", "--apart")
+    assert result.exit_code == 0, result.output
     import onnxruntime
 
     pixels = np.load(images)[:20]
     backbone = onnxruntime.InferenceSession(files / "head-backbone.onnx")
     (vectors,) = backbone.run(["vectors"], {"images": pixels})
-    whole, head = load_encoder(files / "whole.onnx"), load_encoder(files / "head.onnx")
+    whole, head = load_encoder(whole[0]), load_encoder(files / "head.onnx")
     assert head.info.input == "vectors"
     assert abs(head.encode_rows(vectors) - whole.encode_rows(whole.embed(pixels))).max() < 1e-5
 
@@ -98,10 +109,23 @@ def test_a_killed_run_goes_on_and_writes_the_same_file(takes_long, files, kind):
     assert not (files / "killed.checkpoint").exists()
 
 
-def test_a_checkpoint_of_other_options_is_refused_and_restart_begins_again(takes_long, files):
-    arguments = [str(argument) for argument in (*FLOPS, files / "v.npy", "--out", files / "e.onnx")]
-    killed = subprocess.run([sys.executable, "-c", KILLED, *arguments], capture_output=True, check=False)
-    assert killed.returncode == -signal.SIGKILL
+class Stopped(BaseException):
+    pass
+
+
+def test_a_checkpoint_of_other_options_is_refused_and_restart_begins_again(files, monkeypatch):
+    arguments = [*FLOPS, files / "v.npy", "--out", files / "e.onnx"]
+
+    def stop(_recorder, stage, done, _total, _figures):
+        if (stage, done) == ("training", 13):
+            raise Stopped
+
+    with monkeypatch.context() as patched:
+        patched.setattr("alula_exporters.checkpoint.SECONDS", 0.0)
+        patched.setattr("alula_exporters.records.Recorder.__call__", stop)
+        with pytest.raises(Stopped):
+            run(*arguments)
+    assert (files / "e.checkpoint").exists()
     result = run(*arguments, "--seed", "1")
     assert "is of another training run (seed differ" in str(result.exception)
     result = run(*arguments, "--seed", "1", "--restart")

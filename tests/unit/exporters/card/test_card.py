@@ -160,6 +160,7 @@ def test_the_commands_of_the_card_work(made, lite_uri, vectors, monkeypatch, cap
     assert "query 1" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("made", ["flops"], indirect=True)
 def test_a_card_for_a_file_that_is_there(made, tmp_path):
     file = shutil.copy(made, tmp_path / "a b.onnx")
     (tmp_path / "cards").mkdir()
@@ -192,6 +193,7 @@ def test_a_file_that_says_nothing_of_its_training(made, tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["bare.md", "bare.onnx"]
 
 
+@pytest.mark.parametrize("made", ["flops"], indirect=True)
 def test_any_figures_are_shown(made, tmp_path):
     curves = {
         "training": {"step": [1, 50, 99], "R_sub": [3.0, None, 1.2], "dead dims": [9, 4, 0], "$x^2$ / ø": [1, 2, 3]}

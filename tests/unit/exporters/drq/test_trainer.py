@@ -60,11 +60,17 @@ def test_too_few_different_rows_are_refused(vectors):
         train_drq(make_training_data(np.tile(vectors[:100], (10, 1))), DrqConfig(**SMALL_DRQ))
 
 
+@pytest.fixture(scope="module")
+def modes(data):
+    """The summary of a training in every mode."""
+    names = ("default", "linear", "paper", "separate")
+    return {mode: train_drq(data, DrqConfig(mode=mode, **SMALL_DRQ)).training for mode in names}
+
+
 @pytest.mark.parametrize("mode", ["linear", "paper", "separate"])
-def test_modes_train_repeatably_and_improve_on_their_start(data, mode, monkeypatch):
-    config = DrqConfig(mode=mode, **SMALL_DRQ)
-    trained, again = (train_drq(data, config).training for _ in range(2))
-    assert trained == again
+def test_modes_train_repeatably_and_improve_on_their_start(data, modes, mode, monkeypatch):
+    config, trained = DrqConfig(mode=mode, **SMALL_DRQ), modes[mode]
+    assert trained == train_drq(data, config).training
     assert (np.diff(trained["distortion"]) < 0).all()
     assert trained["recipe"]["mode"] == mode
     if mode == "paper":
@@ -73,11 +79,9 @@ def test_modes_train_repeatably_and_improve_on_their_start(data, mode, monkeypat
     assert sum(trained["distortion"]) < sum(train_drq(data, config).training["distortion"])
 
 
-def test_modes_differ_in_what_they_share(data):
-    parameters, last = {}, {}
-    for mode in ("paper", "default", "linear", "separate"):
-        training = train_drq(data, DrqConfig(mode=mode, **SMALL_DRQ)).training
-        parameters[mode], last[mode] = training["parameters"], training["distortion"][-1]
+def test_modes_differ_in_what_they_share(modes):
+    parameters = {mode: training["parameters"] for mode, training in modes.items()}
+    last = {mode: training["distortion"][-1] for mode, training in modes.items()}
     assert parameters["paper"] == 256 * 24 + 5
     assert parameters["paper"] < parameters["default"] == parameters["linear"] < parameters["separate"]
     assert last["paper"] > last["default"] > last["separate"]
