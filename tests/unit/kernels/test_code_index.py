@@ -89,7 +89,7 @@ def test_finds_the_best_rows_by_every_prefix(scan, metric, rows, levels):
                 assert_best((found.positions[i], found.scores[i]), scores, np.ones(rows, bool), metric, 3e-4)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(
     seed=st.integers(0, 1_000),
     rows=st.integers(0, 600),

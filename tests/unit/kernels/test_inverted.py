@@ -389,13 +389,14 @@ def results_of_a_process(before="", **environment):
 
 
 @pytest.mark.skipif(not HAS_NUMBA, reason="numba is not installed: pip install 'alula[fast]'")
-def test_other_processors_and_no_numba_find_the_same(takes_long, tmp_path):
+def test_other_processors_and_no_numba_find_the_same(takes_long):
     import platform
 
     as_here = results_of_a_process()
     assert as_here.count("[") > 20
     if platform.machine() == "x86_64":
         older = {"NUMBA_CPU_NAME": "haswell", "NUMBA_CPU_FEATURES": "+avx2,-avx512f"}
-        assert results_of_a_process(NUMBA_CACHE_DIR=str(tmp_path), **older) == as_here
+        # numba's cache separates processors: only the first run on a machine compiles
+        assert results_of_a_process(**older) == as_here
     without = "import sys\nsys.modules['numba'] = sys.modules['llvmlite'] = None\n"
     assert results_of_a_process(without) == as_here
