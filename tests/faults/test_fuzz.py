@@ -45,6 +45,9 @@ def fuzz(examples):
 UNEXPECTED = "Unexpected <class"  # how gRPC tells a client of an exception that the gateway's own code did not catch
 
 
+ENGINE_BYTES = 4 << 30
+
+
 @dataclass(repr=False)
 class Target:
     """The gateway, with two collections to search, and requests of an ordinary client to spoil."""
@@ -130,7 +133,8 @@ class Target:
 @pytest.fixture(scope="module")
 def target(starts_engine, tmp_path_factory):
     encoder = write_drq(tmp_path_factory.mktemp("encoder") / "drq.onnx", input_dim=DIM)
-    with LiteServer() as engine, GatewayProgram(engine.uri) as gateway:
+    # a spoiled insert that is passed on, of rows by the billion, would take all of the machine's memory
+    with LiteServer(memory=ENGINE_BYTES) as engine, GatewayProgram(engine.uri) as gateway:
         with connected(engine.uri) as server:
             encoder_store.push(server, encoder.path, name="tiny")
         address = gateway.address

@@ -5,7 +5,9 @@ Every other client needs an address: `LiteServer` has the same engine listen on 
 
 from __future__ import annotations
 
+import resource
 import socket
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -98,9 +100,12 @@ class LiteServer:
 
     The engine lives as long as the ``with`` block, and ends when this process does, as that of `LiteDatabase`. It hangs
     up on clients that ping it without making calls, as pymilvus does: reconnect after a pause, by `connected`.
+
+    Args:
+        memory: Most bytes of address space; a request that needs more ends the engine. No limit by default.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, memory: int | None = None) -> None:
         from milvus_lite.server import Server
 
         class OnPort(Server):
@@ -111,6 +116,7 @@ class LiteServer:
                 return address
 
         self._directory = tempfile.TemporaryDirectory(prefix="alula-lite-")
+        self._memory = memory
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self.port = free.getsockname()[1]
@@ -139,6 +145,8 @@ class LiteServer:
             ServerError: It did not start.
         """
         started = self._engine.start()
+        if started and self._memory is not None and sys.platform == "linux":
+            resource.prlimit(self._engine._p.pid, resource.RLIMIT_AS, (self._memory, self._memory))
         deadline = time.monotonic() + START_SECONDS
         while started and time.monotonic() < deadline:
             try:
