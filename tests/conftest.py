@@ -59,7 +59,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         fixtures = set(getattr(item, "fixturenames", ()))
         parameters = item.callspec.params.values() if hasattr(item, "callspec") else ()
-        fixtures |= {value for value in parameters if isinstance(value, str)}
+        fixtures |= {word for value in parameters if isinstance(value, str) for word in value.split()}
         folder = item.path.relative_to(TESTS).parent.as_posix()
         if fixtures & ENGINES or folder.startswith(SERVER_FOLDERS):
             item.add_marker("server")
