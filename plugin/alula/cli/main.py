@@ -26,7 +26,7 @@ COMMANDS = {
     "search": "Search a collection.",
     "describe": "Show the index type, encoder and settings of a collection.",
     "evaluate": "Measure recall, latency and memory of a collection, or of index types on vectors.",
-    "tune": "Find the cheapest search options that reach a recall, and make them the defaults.",
+    "tune": "Find the fastest search options that reach a recall, and make them the defaults.",
     "gateway": "Serve Milvus's protocol in front of a Milvus server, with the index types added.",
     "drop": "Drop a collection.",
     "encoders": "Keep encoder files in the database: push, pull, list, remove.",
