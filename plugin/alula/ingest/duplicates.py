@@ -67,7 +67,7 @@ def _disk_errors(folder: Path) -> Iterator[None]:
     except OSError as error:
         raise DataError(
             f"The keys cannot be kept in {folder} while they are compared ({error.strerror}): 24 bytes per row are "
-            "needed there; make room, or name a journal elsewhere (--journal)."
+            "needed there; make room, or name a journal in another folder (journal=...)."
         ) from None
 
 

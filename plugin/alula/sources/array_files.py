@@ -82,10 +82,10 @@ def _choose(name: str, arrays: Mapping[str, Rows], wanted: Wanted, default: str)
         column = next(iter(arrays))
     have = ", ".join(f"{key} {array.dtype}{list(array.shape)}" for key, array in arrays.items()) or "nothing"
     if column is None:
-        hint = "name the one that holds the rows (--vector-column)" if fits else "none can hold the rows"
-        raise UsageError(f"{name} holds {have}; {hint}.")
+        hint = "name the array of the rows (vector_column=...)" if fits else "no array has the shape of rows"
+        raise UsageError(f"{name} contains {have}; {hint}.")
     if column not in arrays:
-        raise UsageError(f"{name} has no array {column!r}; it holds {have}.")
+        raise UsageError(f"{name} has no array {column!r}; it contains {have}.")
     array = arrays[column]
     if not _fits(array, wanted):
         need = (

@@ -48,7 +48,7 @@ def test_npz(tmp_path, save, order):
 
 def test_npz_of_several_matrices(tmp_path):
     np.savez(tmp_path / "x.npz", a=VECTORS, b=-VECTORS)
-    with pytest.raises(UsageError, match=r"holds a float32\[100, 4\], b float32\[100, 4\]; name the one"):
+    with pytest.raises(UsageError, match=r"contains a float32\[100, 4\], b float32\[100, 4\]; name the array"):
         open_source(tmp_path / "x.npz")
     np.testing.assert_array_equal(read_vectors(tmp_path / "x.npz", "b"), -VECTORS)
     with pytest.raises(UsageError, match="no array 'c'"):
@@ -93,7 +93,7 @@ def test_hdf5_in_the_layout_of_ann_benchmarks(tmp_path, ending):
     check(open_source(path))
     np.testing.assert_array_equal(read_vectors(path, "test"), VECTORS[:5])
     assert open_source(path, "test").scalars == {}
-    with pytest.raises(UsageError, match=r"no array 'rows'; it holds .*train float32\[100, 4\]"):
+    with pytest.raises(UsageError, match=r"no array 'rows'; it contains .*train float32\[100, 4\]"):
         open_source(path, "rows")
 
 
