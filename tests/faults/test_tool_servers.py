@@ -158,7 +158,7 @@ def test_shared_lite(shared_lite_uri, collection_name):
     create_insert_search(client, collection_name)
 
 
-def test_lite_keeps_its_data_over_a_release_and_is_gone_after_stop(collection_name):
+def test_lite_keeps_its_data_over_a_release_and_is_gone_after_stop(starts_engine, collection_name):
     with LiteDatabase() as database:
         create_insert_search(database.client(), collection_name)
         first = database.pid
