@@ -84,7 +84,7 @@ def test_defaults_that_this_version_does_not_know(lite, encoder, collection_name
     made.drop()
 
 
-def test_they_survive_a_restart_of_the_embedded_engine(tmp_path, encoder):
+def test_they_survive_a_restart_of_the_embedded_engine(starts_engine, tmp_path, encoder):
     uri = str(tmp_path / "kept.db")
     with alula.connect(uri) as server:
         Rows().filled(server, "kept", encoder, "DRQ").set_defaults(candidates=77)

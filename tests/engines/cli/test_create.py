@@ -11,7 +11,7 @@ from alula.cli import main
 
 
 @pytest.fixture
-def new(tmp_path):
+def new(starts_engine, tmp_path):
     """The path of a database that is not there yet."""
     return tmp_path / "new.db"
 
@@ -24,7 +24,7 @@ def test_creates_from_a_file(alula, new, drq, rows_file):
     assert f"alula load w {rows_file} --uri {new} --encoder {drq}" in result.out
 
 
-def test_the_next_command_quotes_paths(alula, tmp_path, drq):
+def test_the_next_command_quotes_paths(starts_engine, alula, tmp_path, drq):
     folder = tmp_path / "my data"
     folder.mkdir()
     result = alula("create", "w", "--uri", folder / "w.db", "--index-type", "DRQ", "--encoder", drq)

@@ -66,7 +66,7 @@ def test_json_of_queries_against_brute_force(alula, refused, tmp_path):
     assert [id_ for id_ in ids if id_.startswith("row ")] == [f"row {i}" for i in ranked if i >= 10]
 
 
-def test_index_types_on_vectors_without_a_server(alula, drq, flops, tmp_path):
+def test_index_types_on_vectors_without_a_server(starts_engine, alula, drq, flops, tmp_path):
     np.save(tmp_path / "rows.npy", random_vectors(300))
     encoders = ["--encoder", drq, "--encoder", flops, "--compare", "FLAT,HNSW", "--candidates", "20,100"]
     result = alula("evaluate", "--vectors", "rows.npy", *encoders, *QUICK, "--output", "figures.json")
@@ -80,7 +80,7 @@ def test_index_types_on_vectors_without_a_server(alula, drq, flops, tmp_path):
     assert len(list(tmp_path.glob("rows.npy.*.truth.npz"))) == 1
 
 
-def test_equal_rows_are_as_good_as_each_other(alula, drq, tmp_path):
+def test_equal_rows_are_as_good_as_each_other(starts_engine, alula, drq, tmp_path):
     np.save(tmp_path / "rows.npy", np.ones((120, 8), np.float32))
     given = ["--encoder", drq, "--compare", "FLAT", "--candidates", "20", "--format", "json"]
     result = alula("evaluate", "--vectors", "rows.npy", *given, *QUICK)

@@ -126,7 +126,7 @@ def with_slow_call(milvus_server, *args: str) -> Iterator[tuple[Program, grpc.Ch
 def test_a_signal_drains(milvus_server):
     with with_slow_call(milvus_server) as (running, _, call, proxy):
         running.process.send_signal(signal.SIGTERM)
-        running.read_until("Ending")
+        running.read_until("Stopping")
         proxy.release()
         assert running.process.wait() == 0, running.process.stderr.read()
         assert call.result()
@@ -211,7 +211,12 @@ def test_what_is_wrong_is_one_sentence(fails, tmp_path):
     fails(2, [*at, "--tls-cert", "x.pem"], "--tls-key")
     fails(2, [*at, "--tls-client-ca", "x.pem"], "--tls-cert")
     missing = tmp_path / "no.pem"
-    fails(2, [*at, "--tls-cert", missing, "--tls-key", missing], f"{missing} cannot be read", "--tls-cert")
+    fails(
+        2,
+        [*at, "--tls-cert", missing, "--tls-key", missing],
+        f"{missing}, the gateway's certificate, cannot be read",
+        "--tls-cert",
+    )
     fails(2, ["gateway", "--upstream", "https://milvus", "--ca-file", missing], f"{missing}", "--ca-file")
 
 

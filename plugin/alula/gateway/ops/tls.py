@@ -38,7 +38,7 @@ def channel_credentials(options: Options) -> grpc.ChannelCredentials | None:
     if not options.secure_upstream:
         return None
     return grpc.ssl_channel_credentials(
-        _authority(options.ca_file, "the authority of Milvus's certificate") if options.ca_file else None
+        _authority(options.ca_file, "the authority of Milvus's certificate", "ca_file") if options.ca_file else None
     )
 
 
@@ -71,8 +71,8 @@ class _Renewal:
     def _read(self) -> Any:
         files = self._files
         certificate, key = (
-            _bytes(path, content)
-            for path, content in ((files.certificate, "the gateway's certificate"), (files.key, "its private key"))
+            _bytes(files.certificate, "the gateway's certificate", "tls_cert"),
+            _bytes(files.key, "its private key", "tls_key"),
         )
         try:
             ssl.create_default_context(ssl.Purpose.CLIENT_AUTH).load_cert_chain(
@@ -83,7 +83,11 @@ class _Renewal:
                 f"{files.certificate} and {files.key} are not a certificate and its private key; give both as PEM, the "
                 "key without a password."
             ) from None
-        root = _authority(files.client_ca, "the authority of client certificates") if files.client_ca else None
+        root = (
+            _authority(files.client_ca, "the authority of client certificates", "tls_client_ca")
+            if files.client_ca
+            else None
+        )
         return grpc.ssl_server_certificate_configuration([(key, certificate)], root)
 
 
@@ -98,17 +102,21 @@ def _stamp(path: Path | None) -> tuple[int, int, int] | None:
     return status.st_mtime_ns, status.st_size, status.st_ino
 
 
-def _authority(path: Path, content: str) -> bytes:
-    text = _bytes(path, content)
+def _authority(path: Path, content: str, argument: str) -> bytes:
+    text = _bytes(path, content, argument)
     try:
         ssl.create_default_context(cafile=str(path))
     except ssl.SSLError:
-        raise UsageError(f"The file {path} contains no certificate; it must be {content} as PEM.") from None
+        raise UsageError(
+            f"The file {path} contains no certificate; it must be {content} as PEM ({argument}=...)."
+        ) from None
     return text
 
 
-def _bytes(path: Path, content: str) -> bytes:
+def _bytes(path: Path, content: str, argument: str) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
-        raise UsageError(f"The file {path}, {content}, cannot be read ({error.strerror}).") from None
+        raise UsageError(
+            f"The file {path}, {content}, cannot be read ({error.strerror}); check {argument}=..."
+        ) from None
