@@ -274,19 +274,19 @@ def test_sources_of_every_kind(alula, fails, lite_uri, drq, tmp_path, monkeypatc
     assert alula("create", "w", "--index-type", "DRQ", "--like", tmp_path / "part0.parquet", *opened).code == 0
     assert "now contains 60" in alula("load", "w", tmp_path / "part*.parquet", *opened).out
     several = [tmp_path / f"part{i}.parquet" for i in range(2)]
-    assert "40 of them in place of rows" in alula("load", "w", *several, *opened).out
+    assert "40 of them replaced rows" in alula("load", "w", *several, *opened).out
 
     other = pq.read_table(tmp_path / "part0.parquet").rename_columns(["key", "when", "embedding"])
     pq.write_table(other, tmp_path / "other.parquet")
     mapped = ["--map", "id=key", "--map", "year=when"]
-    assert "20 of them in place" in alula("load", "w", tmp_path / "other.parquet", *mapped, *opened).out
+    assert "20 of them replaced" in alula("load", "w", tmp_path / "other.parquet", *mapped, *opened).out
     (tmp_path / "map.toml").write_text('vector = "embedding"\n[columns]\nid = "key"\nyear = "when"\n')
     file = ["--mapping", tmp_path / "map.toml"]
-    assert "20 of them in place" in alula("load", "w", tmp_path / "other.parquet", *file, *opened).out
+    assert "20 of them replaced" in alula("load", "w", tmp_path / "other.parquet", *file, *opened).out
 
     np.save(tmp_path / "v.npy", vectors(20))
     beside = ["--metadata", tmp_path / "part1.parquet"]
-    assert "20 of them in place" in alula("load", "w", tmp_path / "v.npy", *beside, *opened).out
+    assert "20 of them replaced" in alula("load", "w", tmp_path / "v.npy", *beside, *opened).out
 
     line = json.dumps({"id": "piped", "year": 1, "embedding": [1.0] * 8}) + "\n"
     piped = subprocess.run(

@@ -114,7 +114,7 @@ def test_logins(apart, milvus_server_with_auth, monkeypatch, tmp_path):
         apart(1, [*trusted, *wrong], "refused the login", "--password")
     apart(1, [*at, "--user", "root", "--password", server.password], "certificate", "--ca-file")
     (tmp_path / "ca.pem").write_text("no certificate")
-    apart(2, [*at, "--ca-file", tmp_path / "ca.pem"], "holds no certificate")
+    apart(2, [*at, "--ca-file", tmp_path / "ca.pem"], "contains no certificate")
     apart(2, [*at, "--ca-file", tmp_path / "nothing.pem"], "nothing.pem", "does not exist")
     monkeypatch.setenv("ALULA_PASSWORD", server.password)
     monkeypatch.setenv("ALULA_USER", server.user)

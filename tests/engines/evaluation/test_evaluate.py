@@ -16,7 +16,7 @@ from alula.evaluation.queries import QueryOptions, make_queries
 from alula.evaluation.row_source import collection_rows, file_rows
 from alula.evaluation.truth_file import TruthFingerprint
 from tests.engines.evaluation.filled import filled
-from tests.small_collections import ROWS, Rows, best, scores
+from tests.small_collections import AWKWARD_IDS, ROWS, Rows, best, scores
 from tests.tiny_encoders import random_vectors, write_drq, write_flops
 
 K = 10
@@ -51,7 +51,9 @@ def test_a_truth_file_is_rejected_after_the_vectors_changed(lite, rows, encoders
 
     written = ground_truth()
     assert ground_truth() == written
-    collection.upsert(random_vectors(ROWS, 8, seed=99), rows.columns)
+    ordinary = slice(len(AWKWARD_IDS), None)  # Milvus Lite replaces no row whose id has a quote
+    changed = {name: values[ordinary] for name, values in rows.columns.items()}
+    collection.insert(random_vectors(ROWS, 8, seed=99)[ordinary], changed)
     with pytest.raises(DataError, match=r"truth\.npz contains the true neighbours in other rows"):
         ground_truth()
     (tmp_path / "truth.npz").unlink()
