@@ -214,7 +214,7 @@ def _bytes(value):
 
 
 def test_a_sparse_output_is_refused_where_it_cannot_be_searched(on_standalone, collection_name):
-    with pytest.raises(MilvusException, match="cannot index those"):
+    with pytest.raises(MilvusException, match="cannot index this type"):
         on_standalone.create(collection_name, "text", "sparse")
     assert not on_standalone.direct.has_collection(collection_name)
 
