@@ -116,7 +116,7 @@ def test_a_file_of_more_than_two_gigabytes_is_not_read(tmp_path):
 
 def test_no_metadata(flops_model, refused):
     del flops_model.metadata_props[:]
-    assert "has no 'alula' metadata; make one with 'alula train'" in refused(flops_model)
+    assert "has no 'alula' metadata; train one with 'alula train'" in refused(flops_model)
 
 
 @pytest.mark.parametrize(
