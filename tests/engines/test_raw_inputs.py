@@ -146,7 +146,7 @@ def test_images_find_what_brute_force_finds(engine, images, folder, collection_n
     made = alula.Collection.create(
         engine, collection_name, encoder=images.path, index_type="DRQ", consistency_level="Strong"
     )
-    assert made.load(folder / "images.npy").numbered
+    assert made.load(folder / "images.npy").auto_ids
     assert made.insert(more, {"id": range(ROWS, ROWS + 20)}).total == ROWS + 20
     assert made.insert(more[0], {"id": [ROWS]}).replaced == 1
     rows = images.backbone.embed(np.concatenate([given, more]))

@@ -307,7 +307,7 @@ def test_rows_deleted_meanwhile_have_no_exact_score_and_no_fields(cosine):
 def test_dropped_vectors(engine, folder, collection_name):
     encoder = write_drq(folder / "dropped.onnx", input_dim=DIM)
     collection = HELD.filled(engine, collection_name, encoder, "DRQ", keep_vectors=False)
-    with pytest.raises(UsageError, match="were dropped, so they cannot be held"):
+    with pytest.raises(UsageError, match="were dropped, so there are none to store"):
         alula.Replica(collection, vectors=True)
     replica = alula.Replica(collection)
     assert_same(replica.search(QUERIES, **EVERY), collection.search(QUERIES, **EVERY))
