@@ -134,7 +134,7 @@ def test_a_local_index_encodes_queries_itself_where_it_re_ranks(metric, keep, tm
     local = index_type("FLOPS_SPARSE").local(encoder, metric, keep_vectors=keep)
     local.add(encoder.encode_rows(rows), rows if keep else None)
     called = []
-    encoder.encode_queries = lambda vectors: called.append(len(vectors)) or encoder.encode_rows(vectors)
+    encoder.encode_queries = lambda vectors, **_: called.append(len(vectors)) or encoder.encode_rows(vectors)
     options = check_options(index_type("FLOPS_SPARSE").local_options, {"candidates": 100}, "FLOPS_SPARSE")
     found = local.search(queries, 5, options)
     assert called == ([] if keep else [20])
