@@ -73,7 +73,7 @@ def test_usage_sees_what_a_process_takes(tmp_path):
     assert after.cpu > before.cpu
 
 
-def test_what_was_answered_once_is_answered_without_the_server():
+def test_what_was_answered_once_is_answered_without_the_server(starts_engine):
     method = "/milvus.proto.milvus.MilvusService/ShowCollections"
     with LiteServer() as server:
         MilvusClient(server.uri).close()  # it is up
