@@ -10,7 +10,7 @@ import pytest
 from pymilvus import MilvusClient
 
 import alula as library
-from alula.encoder_store import store as encoder_store
+from alula import encoder_store
 from alula.index_types import MAX_RESULTS
 from tests.engines.gateway.running import RunningGateway
 from tests.small_collections import best, scores
