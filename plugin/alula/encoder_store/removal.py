@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from pymilvus import MilvusClient
+from pymilvus.exceptions import MilvusException
+
 from alula.catalog.settings import read_settings
 from alula.encoder_store.entries import COLLECTION, Entry, find
 from alula.encoder_store.rows import delete_file, flush, querying, remove_leftovers
@@ -69,12 +72,23 @@ def made_with(server: Server, sha256: str) -> list[str]:
     client = server.client
     with milvus_errors("list the collections that were created with an encoder"):
         for name in sorted(client.list_collections()):
-            indexes = [client.describe_index(name, index) for index in client.list_indexes(name)]
-            schema = client.describe_collection(name)
-            kept = [read_settings((), field.get("description", ""))[1] for field in schema.get("fields", ())]
-            kept += [read_settings(indexes, schema.get("description", ""))[1]]
-            # a gateway shows an index or a function of Alula's instead of the stored settings
-            shown = [*indexes, *(function.get("params", {}) for function in schema.get("functions", ()))]
-            if any(each.get("encoder") == sha256 for each in (*kept, *shown)):
+            try:
+                used = sha256 in _encoders_of(client, name)
+            except MilvusException:
+                if client.has_collection(name):
+                    raise
+                continue  # it was dropped since it was listed
+            if used:
                 users.append(name)
     return users
+
+
+def _encoders_of(client: MilvusClient, name: str) -> set[str | None]:
+    """The fingerprints of the encoders in a collection's settings, indexes and functions."""
+    indexes = [client.describe_index(name, index) for index in client.list_indexes(name)]
+    schema = client.describe_collection(name)
+    kept = [read_settings((), field.get("description", ""))[1] for field in schema.get("fields", ())]
+    kept += [read_settings(indexes, schema.get("description", ""))[1]]
+    # a gateway shows an index or a function of Alula's instead of the stored settings
+    shown = [*indexes, *(function.get("params", {}) for function in schema.get("functions", ()))]
+    return {each.get("encoder") for each in (*kept, *shown)}
