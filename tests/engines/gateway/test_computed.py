@@ -81,7 +81,7 @@ def on_standalone(milvus_server, tmp_path_factory):
 
 
 @pytest.fixture(params=["on_lite", "on_standalone"])
-def served(request):
+def served(starts_engine, request):
     """Each engine in turn."""
     return request.getfixturevalue(request.param)
 
