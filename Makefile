@@ -17,6 +17,7 @@ WORKERS ?= 2
 PYTEST = $(PYTHON) -m pytest -n $(WORKERS)
 
 export QUICK
+unexport PYTHONDONTWRITEBYTECODE  # many tests start a Python: what it compiles is kept
 
 .DEFAULT_GOAL := help
 .PHONY: help env demo check test test-all lint lint-style lint-format lint-types format bench bench-papers bench-load bench-speed bench-gateway clean

@@ -28,6 +28,7 @@ TESTS = Path(__file__).parent
 
 # A test that uses one of these, itself or through another fixture, runs against an engine: marked `server`.
 ENGINES = {
+    "database",
     "default_database",
     "engine",
     "gateway_to_lite",

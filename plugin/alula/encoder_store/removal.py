@@ -84,7 +84,7 @@ def made_with(server: Server, sha256: str) -> list[str]:
 
 
 def _encoders_of(client: MilvusClient, name: str) -> set[str | None]:
-    """The fingerprints of the encoders in a collection's settings, indexes and functions."""
+    """The encoders that a collection's settings, indexes and functions name."""
     indexes = [client.describe_index(name, index) for index in client.list_indexes(name)]
     schema = client.describe_collection(name)
     kept = [read_settings((), field.get("description", ""))[1] for field in schema.get("fields", ())]

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 import pytest
 import torch
+from torch.onnx._internal.exporter._registration import ONNXRegistry
 
 from alula_exporters.backbones.onnx import export_backbone
 from alula_exporters.data import make_training_data
@@ -16,6 +19,9 @@ from .pixels import ABOUT, Pixels, images
 
 # small matrices: a second thread only waits, and on a busy machine it waits long
 torch.set_num_threads(1)
+
+# torch's table of a thousand operators, which every export makes anew and none changes
+ONNXRegistry.from_torchlib = staticmethod(functools.cache(ONNXRegistry.from_torchlib))
 
 SMALL_FLOPS = {"dim": 256, "nnz": 8, "flops": 0.3, "steps": 120, "anchors": 32, "batch": 256}
 SMALL_DRQ = {"levels": 6, "sign_bits": 64, "epochs": 2, "batch": 256, "beam": 3}

@@ -77,7 +77,7 @@ def test_images_and_labels_become_one_file(whole):
     assert not list(path.parent.glob("*.checkpoint"))
 
 
-def test_backbone_and_head_apart_are_the_whole(files, whole):
+def test_backbone_and_head_apart_are_the_whole(takes_long, files, whole):
     images, labels = files / "images.npy", files / "labels.txt"
     result = run(*IMAGES, images, "--labels", labels, "--out", files / "head.onnx", "--apart")
     assert result.exit_code == 0, result.output

@@ -40,7 +40,7 @@ def test_limits_and_prompts_are_the_models(backbone):
     assert json.loads(backbone.tokenizer)["padding"]["pad_token"] == "[PAD]"
 
 
-def test_texts_train_a_sparse_encoder_end_to_end(text_models, tmp_path):
+def test_texts_train_a_sparse_encoder_end_to_end(takes_long, text_models, tmp_path):
     backbone = load_text_backbone(text_models / "dense")
     words = np.array([("kite", "wing", "bird"), ("house", "stone", "river")])
     rng = np.random.default_rng(0)

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 import pytest
 import torch
@@ -11,7 +13,18 @@ from alula_exporters.flops.cost import expected_flops
 
 from ..conftest import SMALL_FLOPS
 
-VARIANT = {"dim": 256, "steps": 120, "anchors": 32, "batch": 256}
+VARIANT = {"dim": 256, "steps": 80, "anchors": 32, "batch": 256}
+
+
+@pytest.fixture(scope="module")
+def variant(data):
+    """``variant(**options)``: the encoder trained with them, once for all tests."""
+
+    @functools.cache
+    def train(**options):
+        return train_flops(data, FlopsConfig(**VARIANT, **options))
+
+    return train
 
 
 def test_reaches_the_budget_on_rows_it_has_not_seen(trained_flops):
@@ -68,9 +81,8 @@ def test_constant_data_is_refused():
 
 @pytest.mark.parametrize("activation", ["relu", "soft-threshold"])
 @pytest.mark.parametrize(("unit", "value"), [("flops", 0.4), ("nnz", 8)])
-def test_variants_reach_their_budget_within_the_row_limit(data, activation, unit, value):
-    options = {**VARIANT, "activation": activation, unit: value}
-    trained = train_flops(data, FlopsConfig(**options))
+def test_variants_reach_their_budget_within_the_row_limit(variant, activation, unit, value):
+    trained = variant(metric="COSINE", activation=activation, **{unit: value})
     training, used = trained.training, _used(trained)
     achieved = training["flops_achieved" if unit == "flops" else "nnz_mean"]
     assert achieved == pytest.approx(value, rel=0.05)
@@ -82,32 +94,28 @@ def test_variants_reach_their_budget_within_the_row_limit(data, activation, unit
 
 
 @pytest.mark.parametrize("activation", ["relu", "soft-threshold"])
-def test_variants_find_short_rows_and_long_ones(data, metric, activation):
-    trained = train_flops(data, FlopsConfig(**VARIANT, metric=metric, activation=activation, flops=0.4))
+def test_variants_find_short_rows_and_long_ones(variant, metric, activation):
+    trained = variant(metric=metric, activation=activation, flops=0.4)
     assert trained.training["quality"]["recall@10 in top 500"] > 0.9
 
 
-def test_l1_is_sparse_too_but_less_even(data):
-    even, uneven = (
-        train_flops(data, FlopsConfig(**VARIANT, activation="relu", regulariser=regulariser, nnz=8)).training
-        for regulariser in ("flops", "l1")
-    )
+def test_l1_is_sparse_too_but_less_even(variant):
+    even = variant(metric="COSINE", activation="relu", nnz=8).training
+    uneven = variant(activation="relu", regulariser="l1", nnz=8).training
     assert uneven["nnz_mean"] == pytest.approx(8, rel=0.05)
     assert uneven["r_sub"] > even["r_sub"]
 
 
-def test_a_given_weight_sets_the_cost(data):
-    light, heavy = (
-        train_flops(data, FlopsConfig(**VARIANT, activation="relu", weight=weight)).training for weight in (0.1, 30.0)
-    )
+def test_a_given_weight_sets_the_cost(variant):
+    light, heavy = (variant(activation="relu", weight=weight).training for weight in (0.1, 30.0))
     assert light["regulariser_weight"] == 0.1
     assert heavy["flops_achieved"] < light["flops_achieved"]
     assert "flops_requested" not in light
     assert heavy["recipe"]["ramp"] == VARIANT["steps"] // 2
 
 
-def test_no_regulariser(data):
-    training = train_flops(data, FlopsConfig(**VARIANT, nnz=8, regulariser="none")).training
+def test_no_regulariser(variant):
+    training = variant(nnz=8, regulariser="none").training
     assert training["regulariser_weight"] == 0
     assert training["flops_achieved"] > 8 * 8 / 256
     assert training["recipe"]["regulariser"] == "none"
