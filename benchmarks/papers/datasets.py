@@ -39,16 +39,17 @@ class Vectors:
     unseen: F32
 
 
-def load_vectors(quick: bool, trained_on: int) -> Iterator[Vectors]:
+def load_vectors(quick: bool, trained_on: int, *, words: int | None = None) -> Iterator[Vectors]:
     """GloVe's words and WordNet's glosses; quick: 50,000 words and 20,000 glosses.
 
     Args:
         quick: True for a quick run.
         trained_on: Most rows to train on.
+        words: Most of GloVe's words, queries included, where the run is not quick; all by default.
     """
     queries = 500 if quick else 1_000
-    words = load_words(queries, SPLIT, most=50_000 if quick else None)
-    yield _vectors("GloVe", words.rows, words.queries, trained_on)
+    glove = load_words(queries, SPLIT, most=50_000 if quick else words)
+    yield _vectors("GloVe", glove.rows, glove.queries, trained_on)
     glosses = load_glosses(20_000 if quick else None)
     order = np.random.default_rng(SPLIT).permutation(len(glosses))
     yield _vectors("MiniLM", glosses[np.sort(order[queries:])], glosses[order[:queries]], trained_on)

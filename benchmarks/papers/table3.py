@@ -158,7 +158,7 @@ def _drq(pictures: Pictures, config: DrqConfig, quick: bool, seed: int) -> Quant
         reconstruction += words[level - 1][codes[:, level - 1]]
         maps[level] = judge(pictures, queries, reconstruction)[1]
     # numbers of the sign bits are no part of the code
-    others = [buffer.numel() for name, buffer in model.named_buffers() if name not in ("direction_mean", "projection")]
+    others = [buffer.numel() for name, buffer in model.named_buffers() if not name.startswith("signs.")]
     return Quantised(maps, 1, model.parameter_count + sum(others), seconds)
 
 

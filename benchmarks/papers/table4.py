@@ -136,7 +136,7 @@ def _drq(vectors: Vectors, config: DrqConfig) -> list[Quantised]:
     seconds = time.perf_counter() - started
     say(f"  trained in {seconds:.0f} s")
     # numbers of the sign bits are no part of the code
-    others = [buffer.numel() for name, buffer in model.named_buffers() if name not in ("direction_mean", "projection")]
+    others = [buffer.numel() for name, buffer in model.named_buffers() if not name.startswith("signs.")]
     numbers = model.parameter_count + sum(others)
     codes = _drq_codes(model, vectors.rows)
     unseen = _drq_codes(model, vectors.unseen)

@@ -15,6 +15,7 @@ from alula.errors import EncoderError
 from alula_exporters.backbones.onnx import Front
 from alula_exporters.data import F32
 from alula_exporters.drq.model import CODEWORDS, Quantizer
+from alula_exporters.drq.signs import SignBits
 from alula_exporters.drq.variants import PaperQuantizer
 from alula_exporters.inputs import add_unit_rows
 from alula_exporters.onnx_export import GraphBuilder, export_encoder, versions
@@ -47,7 +48,7 @@ def export_drq(
     """
     model = trained.model
     beam = int(trained.training["recipe"]["beam"])
-    bits, dim = model.projection.shape
+    bits, dim = model.signs.projection.shape
     info = EncoderInfo(
         kind="drq",
         metric=model.metric,
@@ -80,7 +81,7 @@ def build_graph(model: Quantizer, beam: int, front: Front | None = None) -> Grap
         beam: Prefixes kept while encoding a row.
         front: The backbone that the vectors come from, if any.
     """
-    bits, dim = model.projection.shape
+    bits, dim = model.signs.projection.shape
     graph = GraphBuilder("drq", dim, front)
     if model.metric == "COSINE":
         prepared = add_unit_rows(graph, graph.vectors)[0]
@@ -108,12 +109,13 @@ def build_graph(model: Quantizer, beam: int, front: Front | None = None) -> Grap
     packed_codes = graph.node("Cast", graph.node("Concat", *codes, axis=1), to=_UINT8)
     graph.output("codes", packed_codes, np.uint8, ["n", model.levels])
     graph.output("norms", graph.node("Concat", *norms, axis=1), np.float32, ["n", model.levels])
-    graph.output("signs", _add_signs(graph, x_hat, model), np.uint8, ["n", bits // 8])
+    signs = _add_signs(graph, prepared, model.signs)
+    graph.output("signs", signs, np.uint8, ["n", bits // 8])
 
     flat = graph.node("Transpose", graph.reshape(codewords, model.levels * CODEWORDS, dim), perm=[1, 0])
     tables = graph.reshape(graph.node("MatMul", prepared, flat), 0, model.levels, CODEWORDS)
     graph.output("lut", tables, np.float32, ["n", model.levels, CODEWORDS])
-    graph.output("query_signs", _add_signs(graph, prepared, model), np.uint8, ["n", bits // 8])
+    graph.output("query_signs", graph.node("Identity", signs), np.uint8, ["n", bits // 8])
     return graph
 
 
@@ -157,12 +159,13 @@ def _first_column(graph: GraphBuilder) -> tuple[str, str, str]:
     return graph.constant(start), graph.constant(end), graph.constant(end)
 
 
-def _add_signs(graph: GraphBuilder, vectors: str, model: Quantizer) -> str:
-    """The nodes of `Quantizer.signs` and `pack_signs`: uint8 (n, S / 8)."""
-    mean, projection = graph.constant(model.direction_mean.numpy()), graph.constant(model.projection.T.numpy())
-    centred = graph.node("Sub", add_unit_rows(graph, vectors)[0], mean)
-    positive = graph.node("Greater", graph.node("MatMul", centred, projection), graph.constant(np.float32(0)))
-    bits = graph.reshape(graph.node("Cast", positive, to=_FLOAT), 0, len(model.projection) // 8, 8)
+def _add_signs(graph: GraphBuilder, prepared: str, signs: SignBits) -> str:
+    """The nodes of `SignBits` and `pack_signs`: uint8 (n, S / 8)."""
+    rows = add_unit_rows(graph, prepared)[0] if signs.directions else prepared
+    centred = graph.node("Sub", rows, graph.constant(signs.mean.numpy()))
+    projected = graph.node("MatMul", centred, graph.constant(signs.projection.T.numpy()))
+    positive = graph.node("Greater", projected, graph.constant(-signs.offset.numpy()))
+    bits = graph.reshape(graph.node("Cast", positive, to=_FLOAT), 0, len(signs.offset) // 8, 8)
     weights = graph.constant(2.0 ** np.arange(7, -1, -1, dtype=np.float32))
     return graph.node("Cast", graph.node("MatMul", bits, weights), to=_UINT8)
 
@@ -181,8 +184,7 @@ def _parity(model: Quantizer, encoder: DrqEncoder, vectors: F32, features: F32, 
     found, expected = (_squared_error(prepared, x_hat[:, -1]) for x_hat in (reconstructions, model(codes)))
     norm_error = float(np.abs(rows.norms - reconstructions.norm(dim=2).numpy()).max())
     table_error = float(np.abs(queries.lut - model.tables(prepared).numpy()).max())
-    signs = _same_signs(model, reconstructions[:, -1], rows.signs)
-    query_signs = _same_signs(model, prepared, queries.signs)
+    signs, query_signs = (_same_signs(model.signs, prepared, packed) for packed in (rows.signs, queries.signs))
     rounding = ROUNDING * max(1.0, float(prepared.double().square().sum(1).mean()))
     if (
         not found <= (1 + MAX_WORSE) * expected + rounding
@@ -211,8 +213,9 @@ def _squared_error(prepared: Tensor, x_hat: Tensor) -> float:
     return float((prepared - x_hat).double().square().sum(1).mean())
 
 
-def _same_signs(model: Quantizer, vectors: Tensor, packed: npt.NDArray[np.uint8]) -> float:
+def _same_signs(signs: SignBits, prepared: Tensor, packed: npt.NDArray[np.uint8]) -> float:
     """Share of equal sign bits; a projection of 0 up to rounding may have either."""
-    projections = model.project(vectors)
+    projections = signs(prepared)
     found = torch.from_numpy(np.unpackbits(packed, axis=1)).bool()
-    return float(((found == (projections > 0)) | (projections.abs() <= ROUNDING)).float().mean())
+    unsure = projections.abs() <= ROUNDING * projections.square().mean().sqrt()
+    return float(((found == (projections > 0)) | unsure).float().mean())

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from alula.encoders import Metric
+from alula_exporters.drq.signs import SignBits
 from alula_exporters.inputs import TINY, unit_rows
 
 CODEWORDS = 256  # one byte per level
@@ -31,21 +32,17 @@ class Quantizer(nn.Module, ABC):
         scale: Root mean square norm of the training rows (1 for COSINE).
 
     Attributes:
-        direction_mean: float32 (d,): mean direction of the rows, which the sign bits are taken around.
-        projection: float32 (S, d): stacked random orthogonal blocks, which the sign bits are taken along.
+        signs: The sign bits of the vectors themselves.
         offset: float32 (d,): subtracted from rows before codes are searched; None where codes are of rows as they are.
     """
 
-    direction_mean: Tensor
-    projection: Tensor
     offset: Tensor | None
 
     def __init__(self, input_dim: int, sign_bits: int, metric: Metric, scale: float) -> None:
         super().__init__()
         self.metric = metric
         self.scale = scale
-        self.register_buffer("direction_mean", torch.zeros(input_dim))
-        self.register_buffer("projection", torch.zeros(sign_bits, input_dim))
+        self.signs = SignBits(input_dim, sign_bits, metric)
         self.register_buffer("offset", None)
 
     @property
@@ -84,14 +81,6 @@ class Quantizer(nn.Module, ABC):
     def forward(self, codes: Tensor) -> Tensor:
         """The reconstruction by every prefix, float32 (n, M, d), of codes int64 (n, M)."""
         return reconstruct(codes, self.codewords())
-
-    def signs(self, reconstruction: Tensor) -> Tensor:
-        """Sign bits, bool (n, S), of reconstructions or queries, float32 (n, d)."""
-        return self.project(reconstruction) > 0
-
-    def project(self, vectors: Tensor) -> Tensor:
-        """Projections for sign bits, R (x / |x| - mean), float32 (n, S) of (n, d)."""
-        return (unit_rows(vectors)[0] - self.direction_mean) @ self.projection.T
 
     def tables(self, prepared: Tensor) -> Tensor:
         """Inner products of prepared queries with the codewords, float32 (n, M, 256)."""

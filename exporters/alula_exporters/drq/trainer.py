@@ -19,7 +19,8 @@ from alula_exporters.drq.config import DrqConfig
 from alula_exporters.drq.losses import prefix_distortions
 from alula_exporters.drq.model import CODEWORDS, Quantizer, find_codes, reconstruct
 from alula_exporters.drq.paper import PaperStages
-from alula_exporters.drq.start import random_orthogonal, start_from_data
+from alula_exporters.drq.signs import learn_signs
+from alula_exporters.drq.start import start_from_data
 from alula_exporters.drq.variants import QUANTIZERS
 from alula_exporters.inputs import unit_rows
 from alula_exporters.losses import label_loss
@@ -32,6 +33,7 @@ _STAGE = "training"
 _REPORTED_BITS = (32, 64, 128)
 _BATCH_NUMBERS = 1 << 25
 _STEPS = 1_500  # fewer leave the codewords of long vectors unfinished: few rows are taken in small batches
+_SIGN_CANDIDATES = 100  # rows by Hamming distance that neighbours are looked for among
 _LABELLED_BATCH = 256  # rows of a step that the labels teach: more would leave few steps
 
 
@@ -79,7 +81,7 @@ def train_drq(
         figures = _optimise(model, source, config, generator, progress=progress, checkpoint=checkpoint)
         model.requires_grad_(False).eval()
         vectors = source.all_rows()
-        _set_signs(model, model.prepare(vectors), generator)
+        learn_signs(model.signs, model.prepare(vectors), generator, progress=progress)
         summary = {
             "rows": len(vectors),
             "total_rows": data.total_rows,
@@ -104,7 +106,7 @@ def _optimise(
 ) -> Figures:
     count = len(source.data.train)
     # long vectors and many levels take fewer rows at once: the reconstructions of all prefixes must fit in memory
-    dim = model.projection.shape[1]
+    dim = model.signs.projection.shape[1]
     width = max(dim, CODEWORDS) if config.mode == "paper" else dim  # soft: a weight per codeword
     fits, enough = _BATCH_NUMBERS // (model.levels * width), config.epochs * count // _STEPS
     size = min(config.batch, max(CODEWORDS, min(fits, enough)))
@@ -189,11 +191,10 @@ def _similarity(prepared: Tensor, x_hat: Tensor, metric: Metric) -> Tensor:
     return products if metric == "IP" else products - 0.5 * x_hat.square().sum(1)
 
 
-def _set_signs(model: Quantizer, rows: Tensor, generator: torch.Generator) -> None:
-    model.direction_mean.copy_(unit_rows(rows)[0].mean(0))
-    bits, dim = model.projection.shape
-    blocks = [random_orthogonal(dim, generator) for _ in range(math.ceil(bits / dim))]
-    model.projection.copy_(torch.cat(blocks)[:bits])
+def _hamming(model: Quantizer, queries: Tensor, rows: Tensor) -> Tensor:
+    """Products of sign bits, float32 (m, n): the larger, the fewer bits differ."""
+    given, found = (torch.where(model.signs(part) > 0, 1.0, -1.0) for part in (queries, rows))
+    return given @ found.T
 
 
 @torch.no_grad()
@@ -208,7 +209,9 @@ def _judge(
     truth = exact_neighbours(held_out, sample, config.metric)
     codewords = model.codewords()
     x_hat = torch.zeros_like(prepared)
-    distortion, quality = [], {}
+    bits = len(model.signs.offset)
+    found = share_found(truth, _hamming(model, queries, prepared), _SIGN_CANDIDATES)
+    distortion, quality = [], {f"recall@10 among the nearest {_SIGN_CANDIDATES} by {bits} sign bits": found}
     for level in range(model.levels):
         x_hat += codewords[level][codes[:, level]]
         distortion.append(float((prepared - x_hat).square().sum(1).mean()))
@@ -216,8 +219,8 @@ def _judge(
         if bits in _REPORTED_BITS or level + 1 == model.levels:
             scores = _similarity(queries, x_hat, config.metric)
             quality[f"recall@10 by {bits}-bit codes"] = share_found(truth, scores, truth.shape[1])
-            found = source.label_figures(scores, picked)
-            quality |= {f"{name} and {bits}-bit codes": value for name, value in found.items()}
+            by_label = source.label_figures(scores, picked)
+            quality |= {f"{name} and {bits}-bit codes": value for name, value in by_label.items()}
     mean = prepared.mean(0)
     return {
         "variance": float((prepared - mean).square().sum(1).mean()),

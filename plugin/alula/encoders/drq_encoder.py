@@ -22,7 +22,8 @@ class DrqRows:
     Args:
         codes: uint8 (n, M): one codeword number per level.
         norms: float32 (n, M): Euclidean norm of the reconstruction by each prefix, in units of the encoder's scale.
-        signs: uint8 (n, S / 8): sign bits of the rotated reconstruction, packed most significant bit first.
+        signs: uint8 (n, S / 8): sign bits, packed most significant bit first: of the
+            vectors in files of `alula train`, and of the reconstructions in earlier ones.
     """
 
     codes: U8
@@ -47,7 +48,7 @@ class DrqQueries:
 
     Args:
         lut: float32 (n, M, 256): inner product of the (normalised or scaled) query with each scaled codeword.
-        signs: uint8 (n, S / 8): sign bits of the rotated query.
+        signs: uint8 (n, S / 8): sign bits of the queries, comparable with those of rows by Hamming distance.
         norms: float32 (n,): Euclidean norm of the query as the encoder saw it (1 where it normalises).
     """
 

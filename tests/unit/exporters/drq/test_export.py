@@ -27,6 +27,14 @@ def _prepared(info, vectors):
     return x / np.linalg.norm(x, axis=1, keepdims=True) if info.normalized else x / info.scale
 
 
+def _check_signs(packed, signs, prepared):
+    """The bits are those of P (x - m) + o, of directions but for L2."""
+    rows = prepared / np.linalg.norm(prepared, axis=1, keepdims=True) if signs.directions else prepared
+    projected = (rows - signs.mean.numpy()) @ signs.projection.numpy().T + signs.offset.numpy()
+    differ = np.unpackbits(np.packbits(projected > 0, axis=1) ^ packed, axis=1).astype(bool)
+    assert not (differ & (abs(projected) > 1e-5 * abs(projected).mean())).any()
+
+
 def test_codes_norms_and_signs_against_numpy(exported):
     path, info, trained = exported
     vectors, model = trained.held_out, trained.model
@@ -37,11 +45,7 @@ def test_codes_norms_and_signs_against_numpy(exported):
     words = model.codewords().numpy().astype(np.float64)
     x_hat = np.cumsum([words[t][rows.codes[:, t]] for t in range(info.levels)], axis=0)
     np.testing.assert_allclose(rows.norms, np.linalg.norm(x_hat, axis=2).T, atol=1e-5)
-    unit = x_hat[-1] / np.linalg.norm(x_hat[-1], axis=1, keepdims=True)
-    projected = (unit - model.direction_mean.numpy()) @ model.projection.numpy().T
-    packed = np.packbits(projected > 0, axis=1)
-    differ = np.unpackbits(packed ^ rows.signs, axis=1).astype(bool)
-    assert not (differ & (abs(projected) > 1e-5)).any()
+    _check_signs(rows.signs, model.signs, _prepared(info, vectors))
 
 
 def test_tables_and_query_signs_against_numpy(exported):
@@ -50,10 +54,7 @@ def test_tables_and_query_signs_against_numpy(exported):
     queries, prepared = load_encoder(path).encode_queries(vectors), _prepared(info, vectors)
     expected = np.einsum("nd,mkd->nmk", prepared, model.codewords().numpy())
     np.testing.assert_allclose(queries.lut, expected, atol=1e-5)
-    unit = prepared / np.linalg.norm(prepared, axis=1, keepdims=True)
-    projected = (unit - model.direction_mean.numpy()) @ model.projection.numpy().T
-    differ = np.unpackbits(np.packbits(projected > 0, axis=1) ^ queries.signs, axis=1).astype(bool)
-    assert not (differ & (abs(projected) > 1e-5)).any()
+    _check_signs(queries.signs, model.signs, prepared)
 
 
 def test_parity_and_info(exported):
