@@ -21,6 +21,7 @@ from alula.encoders import EncoderInfo, write_info
 FLOOR = 1e-3  # the least weight of the heaviest term, so that no row is empty
 TINY = 1e-12  # the least length that a vector is divided by
 OPSET = 21
+GAIN, SHIFT = np.float32(0.02), 0.1  # of the estimates by sign bits: the weight of a sign, and what all rows share
 
 
 def random_vectors(rows, dim=8, seed=0):
@@ -208,6 +209,21 @@ class TinyDrq:
         """The packed sign bits of the queries."""
         return self.signs(prepare(self.info, queries))
 
+    def sign_lengths(self, vectors):
+        """The lengths of the rows: float64 (n,), 1 but for L2."""
+        lengths = np.linalg.norm(prepare(self.info, vectors), axis=1)
+        return lengths if self.info.metric == "L2" else np.ones(len(lengths))
+
+    def sign_estimates(self, queries, vectors):
+        """The scores in the user's metric by the sign bits of rows: float64 (queries, rows)."""
+        signs = np.unpackbits(self.row_signs(vectors), axis=1) * 2.0 - 1
+        asked = prepare(self.info, queries)
+        products = GAIN * asked @ self.projection.T @ signs.T
+        if self.info.metric != "L2":
+            return products + SHIFT
+        distances = np.square(asked).sum(1)[:, None] - 2 * products + np.square(self.sign_lengths(vectors))
+        return self.info.scale**2 * distances
+
 
 def write_flops(path, *, input_dim=8, dim=32, max_nnz=4, metric="COSINE", scale=1.7, seed=0, backbone=None):
     """Write a sparse encoder; what it computes is `TinyFlops`."""
@@ -235,8 +251,10 @@ def write_flops(path, *, input_dim=8, dim=32, max_nnz=4, metric="COSINE", scale=
     return TinyFlops(Path(path), info, weight, backbone)
 
 
-def write_drq(path, *, input_dim=8, levels=4, sign_bits=32, metric="COSINE", scale=1.7, seed=0, backbone=None):
-    """Write a quantiser; what it computes is `TinyDrq`."""
+def write_drq(
+    path, *, input_dim=8, levels=4, sign_bits=32, metric="COSINE", scale=1.7, seed=0, backbone=None, version=2
+):
+    """Write a quantiser; what it computes is `TinyDrq`. The signs of version 1 rank nothing."""
     rng = np.random.default_rng(seed)
     spread = 0.5 * 0.75 ** np.arange(levels)[:, None, None]
     codewords = (spread * rng.standard_normal((levels, 256, input_dim))).astype(np.float32)
@@ -244,7 +262,8 @@ def write_drq(path, *, input_dim=8, levels=4, sign_bits=32, metric="COSINE", sca
     normalized = metric == "COSINE"
     scale = 1.0 if normalized else scale
     raw = backbone.fields if backbone else {}
-    info = EncoderInfo("drq", metric, input_dim, normalized, scale=scale, levels=levels, sign_bits=sign_bits, **raw)
+    sizes = {"levels": levels, "sign_bits": sign_bits, "format_version": version}
+    info = EncoderInfo("drq", metric, input_dim, normalized, scale=scale, **sizes, **raw)
     graph = _Graph(info, backbone)
     residual, x_hat, codes, norms = graph.prepared, "", [], []
     for words in codewords:
@@ -265,6 +284,17 @@ def write_drq(path, *, input_dim=8, levels=4, sign_bits=32, metric="COSINE", sca
     shape = graph.constant(np.array([-1, levels, 256], np.int64))
     graph.output("lut", graph.node("Reshape", tables, shape), TensorProto.FLOAT, "n", levels, 256)
     graph.output("query_signs", graph.signs(graph.prepared, projection), TensorProto.UINT8, "n", sign_bits // 8)
+    if version > 1:
+        weights = graph.node("MatMul", graph.prepared, graph.constant(np.ascontiguousarray(GAIN * projection.T)))
+        graph.output("sign_weights", weights, TensorProto.FLOAT, "n", sign_bits)
+        squares = graph.node("ReduceSumSquare", graph.prepared, graph.constant(np.array([1], np.int64)), keepdims=0)
+        if metric == "L2":
+            graph.output("sign_lengths", graph.node("Sqrt", squares), TensorProto.FLOAT, "n")
+            graph.output("sign_bias", squares, TensorProto.FLOAT, "n")
+        else:
+            none = graph.node("Mul", squares, graph.constant(np.float32(0)))
+            bias = graph.node("Add", none, graph.constant(np.float32(SHIFT)))
+            graph.output("sign_bias", bias, TensorProto.FLOAT, "n")
     save(graph.model(), path)
     return TinyDrq(Path(path), info, codewords, projection, backbone)
 

@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from pymilvus import DataType
 
 import alula
 from alula.encoders import DrqEncoder, FlopsEncoder
@@ -27,6 +26,7 @@ from alula_exporters import (
     train_flops,
 )
 from benchmarks.glove import Words, load_words
+from benchmarks.milvus.native import K, load_native, native_search, settle
 from benchmarks.report import Report, say
 from tools.servers.standalone import MilvusStandalone
 
@@ -40,7 +40,6 @@ vectors lie beside them and are read only to re-rank.
 """
 SEED = 0
 SEEDS = (SEED,)
-K = 10
 FLOPS_BUDGET = 0.28
 F32 = npt.NDArray[np.float32]
 
@@ -150,9 +149,8 @@ def _embedded(
         report.at_least("DRQ adc, top 100 equal to numpy's ADC", _adc_overlap(adc, words, drq), 0.999)
         adc.drop()
         hamming = _collection(report, table, server, words, drq, "DRQ", {"layout": "hamming"})
-        for bits in (32, 64, 128):
-            _row(report, table, hamming, words, truth, bits=bits, rerank=0)
-        _row(report, table, hamming, words, truth, bits=128, candidates=1000)
+        for options in ({"rerank": 0}, {}, {"candidates": 1000}):
+            _row(report, table, hamming, words, truth, **options)
         hamming.drop()
         _native(report, table, server, words, truth, "FLAT", {}, [{}], vector_bytes=200)
         # no IVF_FLAT here: this engine answers alike for any nprobe
@@ -162,9 +160,9 @@ def _server(report: Report, words: Words, truth: npt.NDArray[Any], uri: str, drq
     table = "Milvus 2.3.5, standalone server"
     with alula.connect(uri) as server:
         hamming = _collection(report, table, server, words, drq, "DRQ", {"layout": "hamming"})
-        for bits in (32, 64, 128):
-            _row(report, table, hamming, words, truth, bits=bits, rerank=0)
-        found = _row(report, table, hamming, words, truth, bits=128, candidates=1000)
+        for options in ({"rerank": 0}, {}):
+            _row(report, table, hamming, words, truth, **options)
+        found = _row(report, table, hamming, words, truth, candidates=1000)
         report.at_least("DRQ hamming on Milvus 2.3.5, recall@10 after re-ranking 1,000", found, 0.98)
         hamming.drop()
         # graph: M ids of 4 bytes on upper layers and 2 M on the lowest, beside the vector
@@ -198,7 +196,7 @@ def _collection(
     )
     started = time.perf_counter()
     collection.insert(words.rows, {"id": np.arange(len(words.rows)), "word": words.words})
-    _settle(server, "bench")
+    settle(server, "bench")
     _took(report, f"encode, load and build {' '.join((index_type, *options.values()))}: {table}", started)
     return collection
 
@@ -244,30 +242,11 @@ def _native(
 ) -> None:
     """One of Milvus's own index types on the same vectors."""
     say(f"\n{table}: loading {index_type}")
-    client = server.client
-    schema = client.create_schema(auto_id=False)
-    schema.add_field("id", DataType.INT64, is_primary=True)
-    schema.add_field("vector", DataType.FLOAT_VECTOR, dim=words.rows.shape[1])
-    client.create_collection("native", schema=schema)
     started = time.perf_counter()
-    for start in range(0, len(words.rows), 5000):
-        rows = [{"id": i, "vector": vector} for i, vector in enumerate(words.rows[start : start + 5000], start)]
-        client.insert("native", rows)
-    if not server.embedded:
-        client.flush("native")
-    index = client.prepare_index_params()
-    index.add_index("vector", index_type=index_type, metric_type="COSINE", params=params)
-    client.create_index("native", index)
-    client.load_collection("native")
-    _settle(server, "native")
+    load_native(server, "native", words.rows, index_type, params)
     _took(report, f"load and build {index_type}: {table}", started)
     for search in sweep:
-
-        def one(query: F32, search: dict[str, Any] = search) -> list[int]:
-            given = {"metric_type": "COSINE", "params": search}
-            return list(client.search("native", [query], limit=K, search_params=given)[0].ids)
-
-        hits, p50 = _timed(words.queries, one)
+        hits, p50 = _timed(words.queries, native_search(server, "native", search))
         report.row(
             table,
             **{
@@ -279,25 +258,11 @@ def _native(
                 "vectors": "in the index",
             },
         )
-    client.drop_collection("native")
+    server.client.drop_collection("native")
 
 
 def _took(report: Report, what: str, started: float) -> None:
     report.row("Training and loading", **{"step": what, "seconds": time.perf_counter() - started})
-
-
-def _settle(server: alula.Server, name: str) -> None:
-    """Wait for the indexes and load again, so that only indexed rows are timed."""
-    if server.embedded:
-        return
-    client, deadline = server.client, time.monotonic() + 900
-    while time.monotonic() < deadline:
-        states = [client.describe_index(name, index) for index in client.list_indexes(name)]
-        if all(int(state.get("pending_index_rows", 0)) == 0 for state in states):
-            break
-        time.sleep(1)
-    client.release_collection(name)
-    client.load_collection(name)
 
 
 def _timed(queries: F32, search: Callable[[F32], list[Any]]) -> tuple[list[list[Any]], float]:

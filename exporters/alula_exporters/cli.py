@@ -139,9 +139,9 @@ def flops(common: TrainOptions, *, loss: str | None, **options: Any) -> None:
 @click.option("--bits", type=int, show_default="128 bits", help="The same in bits, a multiple of 8.")
 @click.option(
     "--sign-bits",
-    default=256,
-    show_default=True,
-    help="Bits for candidates by Hamming distance, a multiple of 8. More find more, and search is slower.",
+    type=int,
+    show_default="two for three numbers of a vector, at least 256",
+    help="Bits for candidates by Hamming distance, a multiple of 8, stored in layout hamming. More find more.",
 )
 @click.option("--epochs", default=8, show_default=True, help="Passes over the rows. 4 are nearly as good.")
 @click.option(
@@ -161,7 +161,7 @@ def drq(common: TrainOptions, *, levels: int | None, bits: int | None, loss: str
     """Train a DRQ encoder on DATA (.npy, Parquet, ...).
 
     A row becomes a code of a byte per level (16 levels: 128 bits), and every shorter prefix is a code too: choose the
-    length when you search, not when you train. 32 bits find candidates, 128 bits rank nearly like the vectors.
+    length when you search, not when you train. Beside it a row has sign bits, which a binary index finds it by.
 
     \b
     alula train drq words.npy --out words-drq.onnx

@@ -203,8 +203,8 @@ def test_pages_reach_as_deep_as_milvus_does(lite, tmp_path):
     collection = library.Collection.create(lite, "deep", encoder=encoder.path, index_type="DRQ")
     collection.insert(vectors, {"id": range(len(vectors))})
     for searched in (collection, library.Replica(collection, vectors=True)):
-        (whole,) = searched.search(QUERY, limit=MAX_RESULTS)
+        (whole,) = searched.search(QUERY, limit=MAX_RESULTS, candidates=1000)
         assert len({hit.id for hit in whole}) == MAX_RESULTS
         for start in (0, 900, 8_000, MAX_RESULTS - 500):
-            assert searched.search(QUERY, limit=500, offset=start)[0] == whole[start : start + 500]
+            assert searched.search(QUERY, limit=500, offset=start, candidates=1000)[0] == whole[start : start + 500]
     collection.drop()

@@ -23,9 +23,19 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module", params=METRICS)
 def hamming(request, engine, folder):
-    """DRQ, layout hamming, on each engine and in each metric."""
+    """DRQ, layout hamming, with codes, on each engine and in each metric."""
     encoder = write_drq(folder / f"drq-{request.param}.onnx", input_dim=DIM, metric=request.param)
-    collection = ROWS_HELD.filled(engine, f"hamming_{request.param}", encoder, "DRQ", options={"layout": "hamming"})
+    options = {"layout": "hamming", "code_bits": 32}
+    collection = ROWS_HELD.filled(engine, f"hamming_{request.param}", encoder, "DRQ", options=options)
+    yield encoder, collection
+    collection.drop()
+
+
+@pytest.fixture(scope="module", params=["COSINE", "L2"])
+def signs(request, engine, folder):
+    """DRQ as it is by default, ranked by its sign bits, on each engine."""
+    encoder = write_drq(folder / f"signs-{request.param}.onnx", input_dim=DIM, metric=request.param)
+    collection = ROWS_HELD.filled(engine, f"signs_{request.param}", encoder, "DRQ")
     yield encoder, collection
     collection.drop()
 
@@ -100,7 +110,42 @@ def test_all_candidates_reranked_is_brute_force(hamming, candidates_vectors, mon
         assert_exact(hits, query, encoder.info.metric)
 
 
-@pytest.mark.parametrize("bits", [8, 16, 24, 32])
+@pytest.mark.parametrize("filter", ["", "year < 1950"])
+def test_signs_are_weighed_by_the_query(signs, filter):
+    encoder, collection = signs
+    assert {field.data_type for field in collection.lowering.fields} <= {"BINARY_VECTOR", "FLOAT"}
+    among = [i for i in range(ROWS) if not filter or i % 100 < 50]
+    arguments = {"candidates": ROWS, "filter": filter}
+    estimates = encoder.sign_estimates(QUERIES, ROWS_HELD.vectors)
+    worse = np.inf if encoder.info.metric == "L2" else -np.inf
+    for values, hits in zip(estimates, collection.search(QUERIES, rerank=0, **arguments), strict=True):
+        matching = np.full(ROWS, worse)
+        matching[among] = values[among]
+        assert_scores(hits, matching, encoder.info.metric, 10, 1e-4)
+        assert not any(hit.exact for hit in hits)
+    for query, hits in zip(QUERIES, collection.search(QUERIES, **arguments), strict=True):
+        assert_exact(hits, query, encoder.info.metric, among=among)
+
+
+def test_the_best_by_signs_of_three_times_as_many_are_scored(signs):
+    encoder, collection = signs
+    metric = encoder.info.metric
+    bits = np.unpackbits(encoder.row_signs(ROWS_HELD.vectors), axis=1)
+    asked = np.unpackbits(encoder.query_signs(QUERIES), axis=1)
+    estimates = encoder.sign_estimates(QUERIES, ROWS_HELD.vectors)
+    for i, hits in enumerate(collection.search(QUERIES, oversample=2)):  # 20 of 60
+        distances = (bits != asked[i]).sum(1)
+        last = np.sort(distances)[59]
+        sure, maybe = distances < last, distances <= last
+        closeness = -estimates[i] if metric == "L2" else estimates[i]
+        scored = {ROWS_HELD.ids[j] for j in np.flatnonzero(maybe) if (closeness[sure] > closeness[j]).sum() < 20}
+        assert {hit.id for hit in hits} <= scored
+        values = scores(QUERIES[i], ROWS_HELD.vectors, metric)
+        own = dict(zip(ROWS_HELD.ids, values, strict=True))
+        np.testing.assert_allclose([hit.score for hit in hits], [own[hit.id] for hit in hits], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("bits", [8, 16, 32])
 def test_hamming_ranks_by_the_codes_distance_at_any_length(hamming, bits):
     encoder, collection = hamming
     metric = encoder.info.metric
@@ -248,8 +293,9 @@ def test_partitions_are_refused_where_they_do_not_exist(sparse):
         ({"limit": 16000, "offset": 500}, "limit plus offset is 16500"),
         ({"offset": -1}, "at least 0"),
         ({"candidates": 20000}, "candidates is 20000"),
-        ({"bits": 12}, "multiple of 8"),
-        ({"bits": 512}, "up to 32"),
+        ({"bits": 16}, "bits is 16, and this collection stores no codes"),
+        ({"oversample": 0}, "oversample is 0"),
+        ({"limit": 100, "oversample": 200}, "at most 16,384 candidates"),
         ({"rerank": -1}, "rerank is -1"),
         ({"ef": 64}, "DRQ has no option ef"),
         ({"filter": "year >"}, "filter 'year >'"),

@@ -10,6 +10,15 @@ from alula.errors import UsageError
 from alula_exporters.choices import DrqLoss, Mode
 
 
+def default_sign_bits(dim: int) -> int:
+    """Two bits for three numbers of a vector, in steps of 64, and at least 256.
+
+    Args:
+        dim: Length d of a vector.
+    """
+    return max(256, 64 * round(dim / 96))
+
+
 @dataclass(frozen=True)
 class DrqConfig:
     """Options of a quantiser's training.
@@ -22,7 +31,7 @@ class DrqConfig:
     Args:
         metric: COSINE, IP or L2.
         levels: Number of levels M; the longest code has 8 M bits.
-        sign_bits: Number of sign bits S for Hamming search, a multiple of 8.
+        sign_bits: Number of sign bits S, a multiple of 8; None for `default_sign_bits` of the vectors' length.
         beam: Prefixes kept while encoding a row; 1 is greedy, fast and worse.
         epochs: Passes over the training rows.
         batch: Most rows per step (fewer where rows are few, and for long vectors with many levels, to bound memory).
@@ -44,7 +53,7 @@ class DrqConfig:
 
     metric: Metric = "COSINE"
     levels: int = 16
-    sign_bits: int = 256
+    sign_bits: int | None = None
     beam: int = 5
     epochs: int = 8
     batch: int = 2_048
@@ -66,7 +75,7 @@ class DrqConfig:
         for name, largest in (("levels", 256), ("beam", 64), ("epochs", 10_000), ("batch", 1 << 20)):
             if not 1 <= getattr(self, name) <= largest:
                 raise UsageError(f"{name} is {getattr(self, name)}; it must be between 1 and {largest:,}.")
-        if self.sign_bits < 8 or self.sign_bits % 8:
+        if self.sign_bits is not None and (self.sign_bits < 8 or self.sign_bits % 8):
             raise UsageError(f"sign_bits is {self.sign_bits}; it must be a positive multiple of 8.")
 
     def recipe(self) -> dict[str, Any]:

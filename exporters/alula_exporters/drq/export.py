@@ -10,7 +10,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from alula.encoders import DrqEncoder, EncoderInfo, FlopsEncoder
+from alula.encoders import DrqEncoder, DrqQueries, DrqRows, EncoderInfo, FlopsEncoder
 from alula.errors import EncoderError
 from alula_exporters.backbones.onnx import Front
 from alula_exporters.data import F32
@@ -24,7 +24,7 @@ from alula_exporters.training import Trained
 MAX_WORSE = 0.01  # of the mean quantisation error: a tie at one level can lead the two searches to different codes
 ROUNDING = 1e-6  # of float32 sums, for rows and directions of length 1
 MIN_SAME_SIGNS = 0.999
-MAX_ERROR = 1e-4  # of norms and tables, in units of the encoder's scale
+MAX_ERROR = 1e-4  # of norms, tables and estimates by signs, in units of the encoder's scale
 
 
 def export_drq(
@@ -74,7 +74,8 @@ def export_drq(
 def build_graph(model: Quantizer, beam: int, front: Front | None = None) -> GraphBuilder:
     """Build the graph of a quantiser.
 
-    Its outputs are codes, prefix norms and sign bits of rows, and look-up tables and sign bits of queries.
+    Its outputs are codes, prefix norms, sign bits and their lengths of rows, and look-up tables, sign bits, weights of
+    signs and their bias of queries.
 
     Args:
         model: The quantiser.
@@ -109,13 +110,12 @@ def build_graph(model: Quantizer, beam: int, front: Front | None = None) -> Grap
     packed_codes = graph.node("Cast", graph.node("Concat", *codes, axis=1), to=_UINT8)
     graph.output("codes", packed_codes, np.uint8, ["n", model.levels])
     graph.output("norms", graph.node("Concat", *norms, axis=1), np.float32, ["n", model.levels])
-    signs = _add_signs(graph, prepared, model.signs)
-    graph.output("signs", signs, np.uint8, ["n", bits // 8])
+    sign_bits = _add_signs(graph, prepared, model.signs)
 
     flat = graph.node("Transpose", graph.reshape(codewords, model.levels * CODEWORDS, dim), perm=[1, 0])
     tables = graph.reshape(graph.node("MatMul", prepared, flat), 0, model.levels, CODEWORDS)
     graph.output("lut", tables, np.float32, ["n", model.levels, CODEWORDS])
-    graph.output("query_signs", graph.node("Identity", signs), np.uint8, ["n", bits // 8])
+    graph.output("query_signs", graph.node("Identity", sign_bits), np.uint8, ["n", bits // 8])
     return graph
 
 
@@ -160,14 +160,28 @@ def _first_column(graph: GraphBuilder) -> tuple[str, str, str]:
 
 
 def _add_signs(graph: GraphBuilder, prepared: str, signs: SignBits) -> str:
-    """The nodes of `SignBits` and `pack_signs`: uint8 (n, S / 8)."""
-    rows = add_unit_rows(graph, prepared)[0] if signs.directions else prepared
-    centred = graph.node("Sub", rows, graph.constant(signs.mean.numpy()))
+    """Add nodes and outputs of `SignBits`; name the packed bits, uint8 (n, S / 8)."""
+    bits, axis = len(signs.offset), graph.constant(np.array([1], np.int64))
+    mean = graph.constant(signs.mean.numpy())
+    seen = add_unit_rows(graph, prepared)[0] if signs.directions else prepared
+    centred = graph.node("Sub", seen, mean)
     projected = graph.node("MatMul", centred, graph.constant(signs.projection.T.numpy()))
     positive = graph.node("Greater", projected, graph.constant(-signs.offset.numpy()))
-    bits = graph.reshape(graph.node("Cast", positive, to=_FLOAT), 0, len(signs.offset) // 8, 8)
-    weights = graph.constant(2.0 ** np.arange(7, -1, -1, dtype=np.float32))
-    return graph.node("Cast", graph.node("MatMul", bits, weights), to=_UINT8)
+    places = graph.constant(2.0 ** np.arange(7, -1, -1, dtype=np.float32))
+    bytes_ = graph.node("MatMul", graph.reshape(graph.node("Cast", positive, to=_FLOAT), 0, bits // 8, 8), places)
+    packed = graph.node("Cast", bytes_, to=_UINT8)
+    graph.output("signs", packed, np.uint8, ["n", bits // 8])
+    if signs.directions:
+        bias = graph.reshape(graph.node("MatMul", seen, graph.constant(signs.mean.numpy()[:, None])), -1)
+    else:
+        bias = graph.node("ReduceSumSquare", centred, axis, keepdims=0)
+        graph.output("sign_lengths", graph.node("Sqrt", bias), np.float32, ["n"])
+    shifted = graph.node("Add", projected, graph.constant(signs.offset.numpy()))
+    graph.output(
+        "sign_weights", graph.node("Mul", shifted, graph.constant(signs.gain.numpy())), np.float32, ["n", bits]
+    )
+    graph.output("sign_bias", bias, np.float32, ["n"])
+    return packed
 
 
 @torch.no_grad()
@@ -184,18 +198,19 @@ def _parity(model: Quantizer, encoder: DrqEncoder, vectors: F32, features: F32, 
     found, expected = (_squared_error(prepared, x_hat[:, -1]) for x_hat in (reconstructions, model(codes)))
     norm_error = float(np.abs(rows.norms - reconstructions.norm(dim=2).numpy()).max())
     table_error = float(np.abs(queries.lut - model.tables(prepared).numpy()).max())
+    sign_error = _sign_error(model.signs, prepared, rows, queries)
     signs, query_signs = (_same_signs(model.signs, prepared, packed) for packed in (rows.signs, queries.signs))
     rounding = ROUNDING * max(1.0, float(prepared.double().square().sum(1).mean()))
     if (
         not found <= (1 + MAX_WORSE) * expected + rounding
         or min(signs, query_signs) < MIN_SAME_SIGNS
-        or not max(norm_error, table_error) < MAX_ERROR
+        or not max(norm_error, table_error, sign_error) < MAX_ERROR
     ):
         raise EncoderError(
             f"The ONNX graph does not compute what the trained module does: its quantisation error is "
             f"{found:.4g} instead of {expected:.4g}, {min(signs, query_signs):.2%} of sign bits agree, norms differ by "
-            f"up to {norm_error:.2g} and look-up tables by up to {table_error:.2g}. Nothing was written; please report "
-            "this."
+            f"up to {norm_error:.2g}, look-up tables by up to {table_error:.2g} and estimates by signs by up to "
+            f"{sign_error:.2g}. Nothing was written; please report this."
         )
     return {
         "rows": len(vectors),
@@ -203,6 +218,7 @@ def _parity(model: Quantizer, encoder: DrqEncoder, vectors: F32, features: F32, 
         "error_difference": found - expected,
         "max_norm_error": norm_error,
         "max_lut_error": table_error,
+        "max_sign_error": sign_error,
         "same_sign_bits": signs,
         "same_query_sign_bits": query_signs,
     }
@@ -211,6 +227,16 @@ def _parity(model: Quantizer, encoder: DrqEncoder, vectors: F32, features: F32, 
 def _squared_error(prepared: Tensor, x_hat: Tensor) -> float:
     """Mean squared distance of rows from their reconstructions, float32 (n, d) each."""
     return float((prepared - x_hat).double().square().sum(1).mean())
+
+
+def _sign_error(signs: SignBits, prepared: Tensor, rows: DrqRows, queries: DrqQueries) -> float:
+    """The largest error of the weights, biases and lengths of estimates by signs."""
+    pairs = [
+        (signs.weights(prepared), queries.sign_weights),
+        (signs.bias(prepared), queries.sign_bias),
+        (signs.lengths(prepared), rows.sign_lengths),
+    ]
+    return max(float(np.abs(expected.numpy() - found).max()) for expected, found in pairs)
 
 
 def _same_signs(signs: SignBits, prepared: Tensor, packed: npt.NDArray[np.uint8]) -> float:

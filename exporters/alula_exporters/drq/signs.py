@@ -36,6 +36,9 @@ class SignBits(nn.Module):
     They are bits of the vector itself, not of its reconstruction by the code, which finds fewer neighbours. The vector
     is taken as it is for L2, and as its direction for COSINE and IP.
 
+    A query is not cut to bits to rank rows: with s the signs of a row, ``c <s, P (q - m) + o>`` estimates
+    ``<q - m, x - m>``, as in RaBitQ (Gao and Long, SIGMOD 2024) but with one factor c for all rows.
+
     Args:
         input_dim: Length d of a vector.
         bits: Number of sign bits S.
@@ -45,11 +48,13 @@ class SignBits(nn.Module):
         mean: float32 (d,), m.
         projection: float32 (S, d), P.
         offset: float32 (S,), o.
+        gain: float32 (), c.
     """
 
     mean: Tensor
     projection: Tensor
     offset: Tensor
+    gain: Tensor
 
     def __init__(self, input_dim: int, bits: int, metric: Metric) -> None:
         super().__init__()
@@ -57,6 +62,7 @@ class SignBits(nn.Module):
         self.register_buffer("mean", torch.zeros(input_dim))
         self.register_buffer("projection", torch.zeros(bits, input_dim))
         self.register_buffer("offset", torch.zeros(bits))
+        self.register_buffer("gain", torch.ones(()))
 
     def forward(self, prepared: Tensor) -> Tensor:
         """P (x - m) + o, float32 (n, S), of prepared rows or queries, float32 (n, d)."""
@@ -65,8 +71,31 @@ class SignBits(nn.Module):
 
     def centred(self, prepared: Tensor) -> Tensor:
         """X - m, float32 (n, d)."""
-        rows = unit_rows(prepared)[0] if self.directions else prepared
-        return rows - self.mean
+        return self.seen(prepared) - self.mean
+
+    def seen(self, prepared: Tensor) -> Tensor:
+        """The vectors that the bits are of, float32 (n, d): directions but for L2."""
+        return unit_rows(prepared)[0] if self.directions else prepared
+
+    def lengths(self, prepared: Tensor) -> Tensor:
+        """Lengths of rows for their estimates, float32 (n,): |x - m| for L2, else 1."""
+        centred = self.centred(prepared)
+        return torch.ones(len(centred)) if self.directions else centred.norm(dim=1)
+
+    def weights(self, prepared: Tensor) -> Tensor:
+        """The weights of the signs in the estimates of queries, float32 (n, S)."""
+        weights: Tensor = self.gain * self(prepared)
+        return weights
+
+    def bias(self, prepared: Tensor) -> Tensor:
+        """The part of a query's estimates that all rows share, float32 (n,).
+
+        It is <q, m>, or |q - m|^2 for L2.
+        """
+        if self.directions:
+            products: Tensor = self.seen(prepared) @ self.mean
+            return products
+        return self.centred(prepared).square().sum(1)
 
 
 @torch.no_grad()
@@ -159,6 +188,30 @@ def learn_signs(signs: SignBits, prepared: Tensor, generator: torch.Generator, *
     ):
         signs.projection.copy_(learned / size)
         signs.offset.copy_(offset.detach())
+    _fit_gain(signs, rows * size, nearest)
+
+
+@torch.no_grad()
+def _fit_gain(signs: SignBits, centred: Tensor, nearest: Tensor) -> None:
+    """Set the factor c by least squares over anchors and their near rows.
+
+    Args:
+        signs: Changed in place.
+        centred: float32 (n, d): x - m.
+        nearest: int64 (anchors, k): rows near each of the first rows.
+    """
+    products = estimates = torch.zeros((), dtype=torch.float64)
+    for first in range(0, len(nearest), 256):
+        anchors = centred[first : min(first + 256, len(nearest))]
+        near = centred[nearest[first : first + 256]]
+        given = anchors @ signs.projection.T + signs.offset
+        found = torch.where(near @ signs.projection.T + signs.offset > 0, 1.0, -1.0)
+        estimate = (found @ given[:, :, None])[:, :, 0].double()
+        product = (near @ anchors[:, :, None])[:, :, 0].double()
+        products = products + (estimate * product).sum()
+        estimates = estimates + estimate.square().sum()
+    if products > 0:
+        signs.gain.copy_(products / estimates)
 
 
 @torch.no_grad()

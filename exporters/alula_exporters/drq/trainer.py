@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -15,7 +16,7 @@ from alula.progress import Progress, silent
 from alula_exporters.backbones.base import Backbone, compute_device
 from alula_exporters.checkpoint import Checkpoint, GeneratorState, Stateful
 from alula_exporters.data import TrainingData, check_distinct, input_scale
-from alula_exporters.drq.config import DrqConfig
+from alula_exporters.drq.config import DrqConfig, default_sign_bits
 from alula_exporters.drq.losses import prefix_distortions
 from alula_exporters.drq.model import CODEWORDS, Quantizer, find_codes, reconstruct
 from alula_exporters.drq.paper import PaperStages
@@ -73,7 +74,10 @@ def train_drq(
         source = Source(data, backbone, trainable=config.trains_backbone)
         vectors = source.all_rows()
         scale = input_scale(vectors.cpu().numpy(), config.metric)
-        model = QUANTIZERS[config.mode](vectors.shape[1], config.levels, config.sign_bits, config.metric, scale)
+        dim = vectors.shape[1]
+        sign_bits = config.sign_bits or default_sign_bits(dim)
+        config = replace(config, sign_bits=sign_bits)
+        model = QUANTIZERS[config.mode](dim, config.levels, sign_bits, config.metric, scale)
         if checkpoint is None or not checkpoint.step(_STAGE):
             rows = model.prepare(vectors)
             check_distinct(rows.cpu().numpy(), CODEWORDS)

@@ -218,7 +218,7 @@ def _end(collection: Collection, result: Tuning, kept: str, *, dry: bool) -> Non
 
 def _advice(collection: Collection) -> str:
     """Advice for a higher recall than any search option gives."""
-    size = collection.lowering.encoder.output_size
+    size = collection.lowering.output_size
     if collection.lowering.field.storage == "dropped":
         return (
             "The vectors were dropped: keep them (create without --drop-vectors), so that candidates are ranked again "

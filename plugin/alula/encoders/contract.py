@@ -26,7 +26,8 @@ from alula.errors import EncoderError
 
 METADATA_KEY = "alula"
 TOKENIZER_KEY = "alula.tokenizer"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2  # since 2, the sign bits of a ``drq`` encoder rank rows
+READ_VERSIONS = (1, FORMAT_VERSION)
 VECTORS = "vectors"
 MAX_FILE_BYTES = 2 << 30  # protobuf's own limit; a larger file cannot be one message
 MAX_DIM = 32768  # Milvus's longest FLOAT_VECTOR
@@ -43,14 +44,7 @@ GRAPH_INPUTS: Mapping[str, tuple[str, ...]] = {
     "text": ("input_ids", "attention_mask"),
 }
 
-ROW_OUTPUTS: Mapping[str, tuple[str, ...]] = {
-    "flops": ("rows", "dims", "weights"),
-    "drq": ("codes", "norms", "signs"),
-}
-QUERY_OUTPUTS: Mapping[str, tuple[str, ...]] = {
-    "flops": ("rows", "dims", "weights"),
-    "drq": ("lut", "query_signs"),
-}
+SPARSE_OUTPUTS = ("rows", "dims", "weights")  # of a ``flops`` encoder, for rows and for queries
 
 
 @dataclass(frozen=True)
@@ -104,6 +98,31 @@ class EncoderInfo:
         """The longest code length in bits (``drq``)."""
         return 8 * self.levels
 
+    @property
+    def row_outputs(self) -> tuple[str, ...]:
+        """The outputs of the graph for rows."""
+        if self.kind == "flops":
+            return SPARSE_OUTPUTS
+        lengths = ("sign_lengths",) if self.signs_rank and self.metric == "L2" else ()
+        return ("codes", "norms", "signs", *lengths)
+
+    @property
+    def query_outputs(self) -> tuple[str, ...]:
+        """The outputs of the graph for queries."""
+        if self.kind == "flops":
+            return SPARSE_OUTPUTS
+        return ("lut", *self.sign_query_outputs)
+
+    @property
+    def sign_query_outputs(self) -> tuple[str, ...]:
+        """The outputs of a ``drq`` graph for queries that are compared with sign bits."""
+        return ("query_signs", *(("sign_weights", "sign_bias") if self.signs_rank else ()))
+
+    @property
+    def signs_rank(self) -> bool:
+        """True if sign bits estimate scores (``drq``, since format 2)."""
+        return self.kind == "drq" and self.format_version > 1
+
     def to_json(self) -> str:
         """The JSON text that goes into ``metadata_props``."""
         return json.dumps(asdict(self), sort_keys=True)
@@ -122,9 +141,9 @@ class EncoderInfo:
         if not isinstance(data, dict):
             raise EncoderError(f"its '{METADATA_KEY}' metadata is not a JSON object")
         version = data.get("format_version")
-        if version != FORMAT_VERSION:
+        if type(version) is not int or version not in READ_VERSIONS:
             raise EncoderError(
-                f"it has encoder format {version!r} and this Alula reads format {FORMAT_VERSION}; "
+                f"it has encoder format {version!r} and this Alula reads up to format {FORMAT_VERSION}; "
                 "export it again or update Alula"
             )
         known = {name: data[name] for name in cls.__dataclass_fields__ if name in data}
@@ -251,7 +270,7 @@ def _check_ends(model: onnx.ModelProto, info: EncoderInfo) -> None:
     if inputs != set(expected):
         raise EncoderError(f"its inputs are {sorted(inputs)}, not {sorted(expected)}")
     outputs = {value.name for value in model.graph.output}
-    wanted = {*ROW_OUTPUTS[info.kind], *QUERY_OUTPUTS[info.kind]}
+    wanted = {*info.row_outputs, *info.query_outputs}
     if not wanted <= outputs:
         raise EncoderError(f"it lacks the output {', '.join(sorted(wanted - outputs))} of a '{info.kind}' encoder")
     if info.input == "vectors":

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
-from alula.encoders.contract import QUERY_OUTPUTS, ROW_OUTPUTS, VECTORS
+from alula.encoders.contract import VECTORS
 from alula.encoders.encoder import F32, U8, Encoder, NativeQuery, slices
-
-NATIVE_QUERIES = 256  # encoded at a time: the look-up tables of one take 1 KiB a level
 
 
 @dataclass(frozen=True)
@@ -24,11 +22,14 @@ class DrqRows:
         norms: float32 (n, M): Euclidean norm of the reconstruction by each prefix, in units of the encoder's scale.
         signs: uint8 (n, S / 8): sign bits, packed most significant bit first: of the
             vectors in files of `alula train`, and of the reconstructions in earlier ones.
+        sign_lengths: float32 (n,): a row's distance from the mean in units of the encoder's scale, which estimates by
+            signs need for L2; 1 for the other metrics and for encoders whose signs do not rank.
     """
 
     codes: U8
     norms: F32
     signs: U8
+    sign_lengths: F32
 
     @classmethod
     def concatenate(cls, parts: Sequence[DrqRows]) -> DrqRows:
@@ -39,6 +40,7 @@ class DrqRows:
             np.concatenate([part.codes for part in parts]),
             np.concatenate([part.norms for part in parts]),
             np.concatenate([part.signs for part in parts]),
+            np.concatenate([part.sign_lengths for part in parts]),
         )
 
 
@@ -50,11 +52,16 @@ class DrqQueries:
         lut: float32 (n, M, 256): inner product of the (normalised or scaled) query with each scaled codeword.
         signs: uint8 (n, S / 8): sign bits of the queries, comparable with those of rows by Hamming distance.
         norms: float32 (n,): Euclidean norm of the query as the encoder saw it (1 where it normalises).
+        sign_weights: float32 (n, S): weights w of a row's signs s (-1 or 1); (n, 0) where signs do not rank.
+        sign_bias: float32 (n,), b. Estimates are <w, s> + b of the cosine, for IP of the inner product of directions,
+            and b + l^2 - 2 <w, s> of the squared distance in units of the scale, with l the row's ``sign_lengths``.
     """
 
     lut: F32
     signs: U8
     norms: F32
+    sign_weights: F32
+    sign_bias: F32
 
 
 class DrqEncoder(Encoder):
@@ -99,28 +106,54 @@ class DrqEncoder(Encoder):
         levels, sign_bytes = self.info.levels, self.info.sign_bits // 8
         parts = []
         for part in slices(self.checked_vectors(vectors, checked)):
-            codes, norms, signs = self._run(ROW_OUTPUTS["drq"], {VECTORS: part})
+            codes, norms, signs, *lengths = self._run(self.info.row_outputs, {VECTORS: part})
             self._check_output("codes", codes, (len(part), levels), np.uint8)
             self._check_output("norms", norms, (len(part), levels), np.float32)
             self._check_output("signs", signs, (len(part), sign_bytes), np.uint8)
-            parts.append(DrqRows(codes, norms, signs))
+            for one in lengths:
+                self._check_output("sign_lengths", one, (len(part),), np.float32)
+            parts.append(DrqRows(codes, norms, signs, *(lengths or [np.ones(len(part), np.float32)])))
         if not parts:
             empty = np.empty((0, levels), np.uint8), np.empty((0, levels), np.float32)
-            return DrqRows(*empty, np.empty((0, sign_bytes), np.uint8))
+            return DrqRows(*empty, np.empty((0, sign_bytes), np.uint8), np.empty(0, np.float32))
         return DrqRows.concatenate(parts)
 
-    def encode_queries(self, vectors: npt.ArrayLike, *, checked: bool = False) -> DrqQueries:
-        """Encode queries to look-up tables and sign bits; arguments as `encode_rows`."""
+    def encode_queries(self, vectors: npt.ArrayLike, *, checked: bool = False, tables: bool = True) -> DrqQueries:
+        """Encode queries to look-up tables and to sign bits with their weights.
+
+        Args:
+            vectors: Array-like (n, d).
+            checked: As `encode_rows`.
+            tables: False for queries of sign bits alone: ``lut`` is then (n, 0, 256).
+
+        Raises:
+            DataError: If the vectors cannot be used.
+            EncoderError: If the encoder fails or breaks the contract.
+        """
         array = self.checked_vectors(vectors, checked, what="queries")
-        levels, sign_bytes, n = self.info.levels, self.info.sign_bits // 8, len(array)
+        n, bits, levels = len(array), self.info.sign_bits, self.info.levels if tables else 0
         norms = np.ones(n) if self.info.normalized else np.linalg.norm(array, axis=1) / self.info.scale
-        if not n:
-            lut, signs = np.empty((0, levels, 256), np.float32), np.empty((0, sign_bytes), np.uint8)
-        else:
-            lut, signs = self._run(QUERY_OUTPUTS["drq"], {VECTORS: array})
-        self._check_output("lut", lut, (n, levels, 256), np.float32)
-        self._check_output("query_signs", signs, (n, sign_bytes), np.uint8)
-        return DrqQueries(lut, signs, norms.astype(np.float32))
+        found: dict[str, npt.NDArray[Any]] = {}
+        if n:
+            names = self.info.query_outputs if tables else self.info.sign_query_outputs
+            found = dict(zip(names, self._run(names, {VECTORS: array}), strict=True))
+        weights = bits if self.info.signs_rank else 0
+        shapes: dict[str, tuple[tuple[int, ...], type]] = {
+            "lut": ((n, levels, 256), np.float32),
+            "query_signs": ((n, bits // 8), np.uint8),
+            "sign_weights": ((n, weights), np.float32),
+            "sign_bias": ((n,), np.float32),
+        }
+        for name, (shape, dtype) in shapes.items():
+            found.setdefault(name, np.zeros(shape, dtype))
+            self._check_output(name, found[name], shape, dtype)
+        return DrqQueries(
+            found["lut"],
+            found["query_signs"],
+            norms.astype(np.float32),
+            found["sign_weights"],
+            found["sign_bias"],
+        )
 
     def native_rows(self, vectors: F32) -> U8:
         """See `Encoder.native_rows`."""
@@ -128,7 +161,7 @@ class DrqEncoder(Encoder):
 
     def native_queries(self, vectors: F32) -> list[NativeQuery]:
         """See `Encoder.native_queries`."""
-        parts = (self.encode_queries(part, checked=True).signs for part in slices(vectors, NATIVE_QUERIES))
+        parts = (self.encode_queries(part, checked=True, tables=False).signs for part in slices(vectors))
         return [signs.tobytes() for part in parts for signs in part]
 
     def _probe(self, vectors: F32) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import scipy.sparse as sp
 
-from alula.encoders.contract import ROW_OUTPUTS, VECTORS
+from alula.encoders.contract import SPARSE_OUTPUTS, VECTORS
 from alula.encoders.encoder import F32, Encoder, NativeQuery, slices
 
 
@@ -67,7 +67,7 @@ class FlopsEncoder(Encoder):
         return [*sparse_queries(self.encode_queries(vectors, checked=True))]
 
     def _sparse_rows(self, vectors: F32) -> sp.csr_array:
-        rows, dims, weights = self._run(ROW_OUTPUTS["flops"], {VECTORS: vectors})
+        rows, dims, weights = self._run(SPARSE_OUTPUTS, {VECTORS: vectors})
         if not (rows.ndim == dims.ndim == weights.ndim == 1 and len(rows) == len(dims) == len(weights)):
             raise self._broken("rows, dims and weights are not three lists of one length")
         if (rows.dtype.kind, dims.dtype.kind, weights.dtype.kind) != ("i", "i", "f"):

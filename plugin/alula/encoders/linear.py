@@ -13,7 +13,7 @@ import numpy.typing as npt
 import onnx
 from onnx import numpy_helper
 
-from alula.encoders.contract import ROW_OUTPUTS, VECTORS
+from alula.encoders.contract import SPARSE_OUTPUTS, VECTORS
 from alula.encoders.flops_encoder import FlopsEncoder
 from alula.encoders.graph import trace
 
@@ -81,7 +81,7 @@ class _OtherGraphError(Exception):
 
 class _Graph:
     def __init__(self, model: onnx.ModelProto) -> None:
-        self._nodes, _ = trace(model, (VECTORS,), ROW_OUTPUTS["flops"])
+        self._nodes, _ = trace(model, (VECTORS,), SPARSE_OUTPUTS)
         self._made_by = {output: node for node in self._nodes for output in node.output}
         self._constants = {tensor.name: tensor for tensor in model.graph.initializer}
         if any(node.op_type not in OPERATORS or node.domain for node in self._nodes):

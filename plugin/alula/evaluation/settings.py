@@ -9,9 +9,11 @@ from typing import Any
 from alula.collection import Collection
 from alula.errors import UsageError
 from alula.index_types import MAX_RESULTS
+from alula.index_types.options import LEAST_RESULTS
 
 Settings = dict[str, Any]
 _STEPS = (1, 1.5, 2, 3, 5, 7)  # of candidates, in each power of ten
+_OVERSAMPLING = (3, 5, 10)  # exact scores for each result, of more candidates that estimates rank
 
 
 def show_settings(settings: Mapping[str, Any]) -> str:
@@ -55,10 +57,12 @@ def default_sweep(collection: Collection, limit: int, rows: int) -> list[Setting
     most = min(MAX_RESULTS, rows)
     ladder = sorted({min(max(limit, c), most) for c in (limit, 50, 100, 200, 500, 1000, 2000)})
     found: list[Settings] = []
-    for number, branch in enumerate(branches(collection)):
-        if number == 0 or "rerank" not in branch:
+    for branch in branches(collection):
+        if "oversample" in branch:
+            found.append(branch)
+        elif "rerank" not in branch:
             found += [{"candidates": count, **branch} for count in ladder]
-        elif branch["rerank"] == 0:  # ranked by codes alone: one point per code length
+        else:  # ranked by estimates alone: one point per code length
             found.append({"candidates": min(most, max(1000, limit)), **branch})
     return found
 
@@ -70,9 +74,10 @@ def branches(collection: Collection) -> list[Settings]:
     swept = {"alone": _swept(collection, "alone"), "estimates": _swept(collection, "estimates")}
     found: list[Settings] = [{}] if exact or not swept["estimates"] else []
     found += swept["alone"]
-    if swept["estimates"] and exact:
-        found += [{"rerank": count} for count in (30, 100)]
-    found += [{**setting, "rerank": 0} for setting in swept["estimates"]]
+    if lowering.ranks_candidates and exact:
+        found += [{"oversample": factor} for factor in _OVERSAMPLING]
+    estimates = swept["estimates"] or ([{}] if lowering.ranks_candidates and exact else [])
+    found += [{**setting, "rerank": 0} for setting in estimates]
     everywhere = _swept(collection, "all")
     return [{**branch, **setting} for branch in found for setting in everywhere] if everywhere else found
 
@@ -86,6 +91,11 @@ def _swept(collection: Collection, combine: str) -> list[Settings]:
         if option.sweep is not None and option.sweep.combine == combine
         for value in option.sweep.values(lowering.encoder, lowering.settings)
     ]
+
+
+def scored(branch: Settings, limit: int) -> int:
+    """The exact scores that a branch allows; estimates choose among more candidates."""
+    return int(branch.get("oversample", 0)) * max(limit, LEAST_RESULTS)
 
 
 def candidates_ladder(limit: int, rows: int) -> list[int]:

@@ -18,7 +18,7 @@ from alula.evaluation.evaluate import searcher, without_defaults
 from alula.evaluation.ground_truth import Queries
 from alula.evaluation.measure import Point, measure, time_in_turns
 from alula.evaluation.recall import RecallEstimate, Z
-from alula.evaluation.settings import Settings, branches, candidates_ladder, show_settings
+from alula.evaluation.settings import Settings, branches, candidates_ladder, scored, show_settings
 from alula.progress import Progress, silent
 
 _STEP = 4  # entries of the ladder per growing step
@@ -129,8 +129,9 @@ def tune(
             complete = False
             break
         limit = min((point.p50 for point in finalists), default=None)
-        # with at most `rerank` candidates, all are re-ranked, as in the first branch
-        found = trials.least(branch, [c for c in ladder if c is None or c > branch.get("rerank", 0)], limit)
+        # with fewer candidates all are scored exactly, as in the first branch
+        least = scored(branch, tuning.limit)
+        found = trials.least(branch, [c for c in ladder if c is None or c > least], limit)
         finalists += [found] if found else []
     searchers = [searcher(trials.collection, point.settings) for point in finalists]
     times = time_in_turns(searchers, tuning, _ROUNDS)

@@ -13,7 +13,7 @@ from alula.gateway.entities import shown
 from alula.gateway.upstream import Caller, pairs
 from alula.gateway.views import View
 from alula.milvus import NativeHits, NativeSearch, RowSet, Scope
-from alula.milvus.row_set import F32
+from alula.milvus.row_set import F32, U8
 from alula.milvus.wire import placeholders
 from alula.milvus.wire.field_data import column, join, take
 
@@ -55,6 +55,10 @@ class FieldRows(RowSet):
         """See `RowSet.vectors`."""
         return np.asarray(self._column(name), np.float32)
 
+    def binary(self, name: str) -> U8:
+        """See `RowSet.binary`."""
+        return np.asarray(self._column(name), np.uint8)
+
     def _column(self, name: str) -> Any:
         return next((column(field) for field in self.fields if field.field_name == name), [])
 
@@ -90,6 +94,11 @@ class RequestCalls:
         )
         self._kept = [(pair.key, pair.value) for pair in request.search_params if pair.key in _KEPT_PARAMS]
 
+    @property
+    def returns_searched(self) -> bool:
+        """See `alula.milvus.Calls.returns_searched`."""
+        return not self._caller.milvus_lite
+
     def search(self, native: NativeSearch, scope: Scope) -> Sequence[NativeHits]:
         """See `alula.milvus.Calls.search`; the client's request is the scope."""
         request = milvus_pb2.SearchRequest()
@@ -111,7 +120,7 @@ class RequestCalls:
         return found(self._caller.send("Search", request).results, len(native.queries), native.columns)
 
     def fetch(self, filter: str, fields: Sequence[str], scope: Scope, *, filtered: bool = False) -> FieldRows:
-        """See `alula.milvus.Calls.fetch`; the columns are those that clients see."""
+        """See `alula.milvus.Calls.fetch`; columns as clients see them, and companions."""
         template = self._template
         request = milvus_pb2.QueryRequest(
             collection_name=template.collection_name,
@@ -123,7 +132,9 @@ class RequestCalls:
         if filtered and scope.filter:
             request.expr = f"({filter}) and ({scope.filter})"
             self._fill_in(request)
-        return FieldRows(shown(self._caller.send("Query", request).fields_data, self._view), self._key)
+        columns = self._caller.send("Query", request).fields_data
+        own = [data for data in columns if data.field_name in self._view.companions]
+        return FieldRows([*shown(columns, self._view), *own], self._key)
 
     def _fill_in(self, request: Any) -> None:
         """Copy the client's values for the placeholders of its filter."""

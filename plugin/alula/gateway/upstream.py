@@ -73,7 +73,7 @@ class Upstream:
         self._options = options
         self._credentials = credentials
         self._sync: dict[str, Callable[..., Any]] = {}
-        self.has_clock = True  # set to False if AllocTimestamp is missing, as in Milvus Lite
+        self.has_clock: bool | None = None  # False if AllocTimestamp is missing, as in Milvus Lite; None before a call
         self._passing: dict[str, Callable[..., Awaitable[bytes]]] = {}
 
     @cached_property
@@ -198,17 +198,26 @@ class Caller:
 
     def now(self) -> int:
         """The current timestamp of Milvus; 0 if the server has no clock."""
-        if not self.upstream.has_clock:
+        if self.upstream.has_clock is False:
             return 0
         try:
-            return int(self.send("AllocTimestamp", milvus_pb2.AllocTimestampRequest()).timestamp)
+            timestamp = int(self.send("AllocTimestamp", milvus_pb2.AllocTimestampRequest()).timestamp)
         except MilvusError:
+            self.upstream.has_clock = True  # for logins with the right to ask
             return 0
         except grpc.RpcError as error:
             if error.code() != grpc.StatusCode.UNIMPLEMENTED:
                 raise
-            self.upstream.has_clock = False
-            return 0
+            timestamp = 0
+        self.upstream.has_clock = timestamp > 0
+        return timestamp
+
+    @property
+    def milvus_lite(self) -> bool:
+        """True if the server is Milvus Lite, which has no clock."""
+        if self.upstream.has_clock is None:
+            self.now()
+        return not self.upstream.has_clock
 
 
 def forwarded(metadata: Iterable[tuple[str, str | bytes]]) -> Metadata:

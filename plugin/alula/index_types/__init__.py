@@ -1,18 +1,13 @@
 """Index types: recipes to store, search and rank encoded vectors in Milvus."""
 
 from alula.index_types.base import (
-    COMMON_SEARCH_OPTIONS,
-    MAX_RESULTS,
     Candidates,
     Column,
     IndexType,
     Lowering,
-    Option,
     SearchPlan,
     Storage,
-    Sweep,
     VectorField,
-    check_options,
     choose_storage,
     vector_index,
     vector_spec,
@@ -20,6 +15,15 @@ from alula.index_types.base import (
 from alula.index_types.capabilities import Capabilities, Probe, binary_probe, sparse_probe
 from alula.index_types.local import EncodedRows, LocalIndex
 from alula.index_types.native import FieldSpec, NativeIndex
+from alula.index_types.options import (
+    COMMON_SEARCH_OPTIONS,
+    MAX_RESULTS,
+    Option,
+    Sweep,
+    candidate_counts,
+    candidate_options,
+    check_options,
+)
 from alula.index_types.registry import index_type, index_types, probes
 
 __all__ = [
@@ -41,6 +45,8 @@ __all__ = [
     "Sweep",
     "VectorField",
     "binary_probe",
+    "candidate_counts",
+    "candidate_options",
     "check_options",
     "choose_storage",
     "index_type",

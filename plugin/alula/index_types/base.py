@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import dataclasses
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias
 
 import numpy as np
@@ -18,9 +19,10 @@ import numpy.typing as npt
 import scipy.sparse as sp
 
 from alula.encoders import Encoder, Metric, NativeQuery
-from alula.errors import UnsupportedError, UsageError
+from alula.errors import UnsupportedError
 from alula.index_types.capabilities import Capabilities, Probe
 from alula.index_types.native import FieldSpec, NativeIndex
+from alula.index_types.options import COMMON_SEARCH_OPTIONS, Option
 
 if TYPE_CHECKING:
     from alula.index_types.local import EncodedRows, LocalIndex
@@ -28,69 +30,6 @@ if TYPE_CHECKING:
 F32 = npt.NDArray[np.float32]
 Column: TypeAlias = "npt.NDArray[Any] | sp.csr_array"
 Storage = Literal["field", "column", "dropped"]
-
-MAX_RESULTS = 16384  # Milvus: "top k should be in range [1, 16384]"
-
-
-@dataclass(frozen=True)
-class Sweep:
-    """Values of a search option that an evaluation tries.
-
-    Args:
-        values: (encoder, the collection's stored settings) -> the values; empty where they change nothing.
-        combine: ``alone``: each value with all candidates ranked exactly. ``estimates``: each value without exact
-            scores, because it changes the estimate. ``all``: each value with every other setting.
-    """
-
-    values: Callable[[Encoder, Mapping[str, Any]], Sequence[int]]
-    combine: Literal["alone", "estimates", "all"] = "alone"
-
-
-@dataclass(frozen=True)
-class Option:
-    """One parameter of an index type, for creating or for searching a collection.
-
-    Args:
-        name: Its name in Python; the command line spells it ``--name`` with dashes.
-        value_type: ``int`` or ``str``.
-        help: One sentence for ``--help``.
-        default: The value when it is not given; None when the index type decides.
-        minimum: Least value of an ``int``.
-        choices: Allowed values of a ``str``.
-        sweep: For search options: the values that an evaluation tries beside the default, if any.
-    """
-
-    name: str
-    value_type: type[int] | type[str]
-    help: str
-    default: int | str | None = None
-    minimum: int = 1
-    choices: tuple[str, ...] = ()
-    sweep: Sweep | None = None
-
-    def check(self, value: Any) -> Any:
-        """The value, converted.
-
-        Raises:
-            UsageError: If it is not of the type, under the minimum or not a choice.
-        """
-        if value is None:
-            return self.default
-        if self.value_type is int:
-            if isinstance(value, bool) or not isinstance(value, int | np.integer):
-                raise UsageError(f"{self.name} is {value!r}, and a whole number is needed.")
-            if value < self.minimum:
-                raise UsageError(f"{self.name} is {value}, and must be at least {self.minimum}.")
-            return int(value)
-        if self.choices and value not in self.choices:
-            raise UsageError(f"{self.name} is {value!r}; choose one of {', '.join(self.choices)}.")
-        return str(value)
-
-
-# Search options of every index type: Alula re-ranks by exact vectors, whichever type found the candidates.
-COMMON_SEARCH_OPTIONS = (
-    Option("rerank", int, "Candidates to score by their exact vectors: all by default, 0 for none.", minimum=0),
-)
 
 
 @dataclass(frozen=True)
@@ -128,6 +67,7 @@ class SearchPlan:
         estimate_metric: The metric of the scores of `Lowering.estimate`, which says which of them are better.
         columns: Companion fields of each candidate for `Lowering.estimate`.
         state: Data of the queries for `Lowering.estimate`.
+        rerank: The number of candidates to score exactly, unless the search says it; None for all.
     """
 
     field: str
@@ -138,6 +78,7 @@ class SearchPlan:
     params: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     columns: tuple[str, ...] = ()
     state: Any = None
+    rerank: int | None = None
 
 
 @dataclass(frozen=True)
@@ -146,7 +87,8 @@ class Candidates:
 
     Args:
         scores: float32 (n,): the native scores.
-        columns: The companion fields that the plan asked for, each an array (n,).
+        columns: The companion fields that the plan asked for, each an array (n,), or uint8 (n, bytes) for binary
+            vectors.
     """
 
     scores: F32
@@ -188,6 +130,16 @@ class Lowering(ABC):
             Arrays of length n, uint8 (n, bytes) for binary vectors, CSR for sparse ones.
         """
 
+    @property
+    def output_size(self) -> str:
+        """The most that a stored row can hold, in words; more of it means a higher recall."""
+        return self.encoder.output_size
+
+    @property
+    def ranks_candidates(self) -> bool:
+        """True if estimates rank the candidates better than the native index does."""
+        return False
+
     def decode_rows(self, columns: Mapping[str, Column]) -> EncodedRows:
         """Decode companion fields to encoded rows: the inverse of `encode_rows`.
 
@@ -207,7 +159,7 @@ class Lowering(ABC):
         Args:
             queries: float32 (n, d), checked.
             options: Checked search options of the index type, each present.
-            limit: The number of results that the user needs, offset included.
+            limit: The number of results per query, without the offset.
         """
 
     def estimate(self, plan: SearchPlan, query: int, candidates: Candidates) -> F32:
@@ -232,6 +184,7 @@ class IndexType(ABC):
     search_options: ClassVar[tuple[Option, ...]] = ()
     probes: ClassVar[tuple[Probe, ...]] = ()  # questions to a server whose answers `choose` needs
     local_options: ClassVar[tuple[Option, ...]] = ()  # search options of its index in this process
+    oversample: ClassVar[int] = 10  # the default of the search option of this name, see `candidate_counts`
 
     @property
     def all_search_options(self) -> tuple[Option, ...]:
@@ -262,42 +215,39 @@ class IndexType(ABC):
     def lowering(self, field: VectorField, encoder: Encoder, settings: Mapping[str, str]) -> Lowering:
         """The lowering of a field with the settings that `choose` returned."""
 
-    def local(self, encoder: Encoder, metric: Metric, *, keep_vectors: bool) -> LocalIndex:
+    def local(
+        self,
+        encoder: Encoder,
+        metric: Metric,
+        *,
+        keep_vectors: bool,
+        settings: Mapping[str, str] = MappingProxyType({}),
+    ) -> LocalIndex:
         """Create an empty index of this type in this process.
 
         Args:
             encoder: The encoder of its rows and queries.
             metric: The user's metric.
             keep_vectors: True to hold the rows' vectors, for exact scores.
+            settings: The settings of the collection whose rows it will hold; none for rows that are encoded here.
 
         Raises:
             UnsupportedError: If the type works on a server only, which is the default.
         """
-        del encoder, metric, keep_vectors
+        del encoder, metric, keep_vectors, settings
         raise UnsupportedError(f"The index type {self.name} cannot be held in this process; search it in Milvus.")
 
-    def open_local(self, folder: Path, encoder: Encoder) -> LocalIndex:
-        """Open the folder of `LocalIndex.save` by memory map.
+    def open_local(
+        self, folder: Path, encoder: Encoder, *, settings: Mapping[str, str] = MappingProxyType({})
+    ) -> LocalIndex:
+        """Open the folder of `LocalIndex.save` by memory map; settings as in `local`.
 
         Raises:
             DataError: If the folder holds no such index.
             UnsupportedError: As `local`.
         """
-        del folder, encoder
+        del folder, encoder, settings
         raise UnsupportedError(f"The index type {self.name} cannot be held in this process; search it in Milvus.")
-
-
-def check_options(declared: Sequence[Option], given: Mapping[str, Any], owner: str) -> dict[str, Any]:
-    """Check given options and fill in the defaults of the others.
-
-    Raises:
-        UsageError: If an option is unknown or its value wrong.
-    """
-    unknown = sorted(set(given) - {option.name for option in declared})
-    if unknown:
-        known = ", ".join(option.name for option in declared) or "none"
-        raise UsageError(f"{owner} has no option {', '.join(unknown)}; it has: {known}.")
-    return {option.name: option.check(given.get(option.name)) for option in declared}
 
 
 def choose_storage(keep_vectors: bool, capabilities: Capabilities) -> Storage:

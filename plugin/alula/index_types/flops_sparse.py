@@ -7,16 +7,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, cast
 
 import scipy.sparse as sp
 
 from alula.encoders import Encoder, FlopsEncoder, Metric, read_linear_head, sparse_queries
 from alula.errors import UnsupportedError
-from alula.index_types.base import F32, Column, IndexType, Lowering, Option, SearchPlan, Sweep, VectorField
+from alula.index_types.base import F32, Column, IndexType, Lowering, SearchPlan, VectorField
 from alula.index_types.capabilities import Capabilities, sparse_probe
 from alula.index_types.local import EncodedRows, LocalIndex, Mask
 from alula.index_types.native import POSTING_BYTES, FieldSpec, NativeIndex
+from alula.index_types.options import Option, Sweep, candidate_counts, candidate_options
 from alula.kernels import InvertedIndex, LinearQueries, TopK
 
 
@@ -32,7 +34,7 @@ class FlopsSparse(IndexType):
     encoder_kind = "flops"
     summary = "Learned sparse vectors in an inverted index whose cost per query is a number you ask for in training."
     search_options = (
-        Option("candidates", int, "Candidates (R) to take from the inverted index and score exactly.", 500),
+        *candidate_options(50),
         Option(
             "terms",
             int,
@@ -42,6 +44,7 @@ class FlopsSparse(IndexType):
     )
 
     local_options = search_options
+    oversample = 50
 
     probes = (sparse_probe("FLOPS_SPARSE works", "no FLOPS_SPARSE"),)
 
@@ -60,14 +63,25 @@ class FlopsSparse(IndexType):
         """See `IndexType.lowering`."""
         return _FlopsLowering(field, encoder, settings)
 
-    def local(self, encoder: Encoder, metric: Metric, *, keep_vectors: bool) -> LocalIndex:
+    def local(
+        self,
+        encoder: Encoder,
+        metric: Metric,
+        *,
+        keep_vectors: bool,
+        settings: Mapping[str, str] = MappingProxyType({}),
+    ) -> LocalIndex:
         """See `IndexType.local`."""
+        del settings
         info = encoder.info
         index = InvertedIndex(info.dim, metric, info.input_dim if keep_vectors else None)
         return _LocalFlops(cast(FlopsEncoder, encoder), index)
 
-    def open_local(self, folder: Path, encoder: Encoder) -> LocalIndex:
+    def open_local(
+        self, folder: Path, encoder: Encoder, *, settings: Mapping[str, str] = MappingProxyType({})
+    ) -> LocalIndex:
         """See `IndexType.open_local`."""
+        del settings
         return _LocalFlops(cast(FlopsEncoder, encoder), InvertedIndex.load(folder))
 
 
@@ -92,7 +106,8 @@ class _FlopsLowering(Lowering):
     def plan_search(self, queries: F32, options: Mapping[str, Any], limit: int) -> SearchPlan:
         rows = cast(FlopsEncoder, self.encoder).encode_queries(queries, checked=True)
         native = sparse_queries(rows, options["terms"])
-        return SearchPlan(self.index.field, "IP", native, max(options["candidates"], limit), "IP")
+        candidates, rerank = candidate_counts(options, limit, oversample=FlopsSparse.oversample)
+        return SearchPlan(self.index.field, "IP", native, candidates, "IP", rerank=rerank)
 
 
 class _LocalFlops(LocalIndex):

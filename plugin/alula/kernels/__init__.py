@@ -1,6 +1,14 @@
 """Numeric kernels: exact scores, asymmetric distances, top-k, in-process indexes."""
 
-from alula.kernels.adc import adc_inner_products, adc_scores, pack_bytes, pack_norms, unpack_bytes, unpack_norms
+from alula.kernels.adc import (
+    adc_inner_products,
+    adc_scores,
+    pack_bytes,
+    pack_norms,
+    sign_tables,
+    unpack_bytes,
+    unpack_norms,
+)
 from alula.kernels.code_index.index import CodeIndex
 from alula.kernels.exact import exact_scores, top_k
 from alula.kernels.inverted_index.index import InvertedIndex
@@ -18,6 +26,7 @@ __all__ = [
     "exact_scores",
     "pack_bytes",
     "pack_norms",
+    "sign_tables",
     "top_k",
     "unpack_bytes",
     "unpack_norms",

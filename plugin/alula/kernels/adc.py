@@ -1,4 +1,4 @@
-"""Asymmetric distance computation (ADC) over codes, and their packing into INT64.
+"""Asymmetric distance computation (ADC) over codes and signs, and packing codes.
 
 The estimate of <q, x> is the sum of one look-up table entry per level (Jegou et al., Product Quantization for Nearest
 Neighbor Search, TPAMI 2011; for residual levels Song et al., IJCAI 2019).
@@ -28,6 +28,20 @@ def adc_inner_products(codes: U8, lut: F32) -> F32:
     for level in range(codes.shape[1]):
         total += lut[level][codes[:, level]]
     return total
+
+
+def sign_tables(weights: F32) -> F32:
+    """Look-up tables for packed sign bits: a byte of signs is a codeword number.
+
+    Args:
+        weights: float32 (n, S): the weight of each sign, which is -1 or 1.
+
+    Returns:
+        float32 (n, S / 8, 256): the weighted sum of the eight signs of each byte.
+    """
+    signs = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1).astype(np.float32) * 2 - 1
+    tables: F32 = weights.reshape(len(weights), weights.shape[1] // 8, 8) @ signs.T
+    return tables
 
 
 def adc_scores(inner_products: F32, norms: F32, query_norm: float, metric: str, scale: float = 1.0) -> F32:

@@ -21,7 +21,7 @@ from alula.catalog.binding import check_fit
 from alula.encoders import Encoder
 from alula.encoders.metric import better_is_larger
 from alula.errors import AlulaError, DataError
-from alula.index_types import IndexType, LocalIndex
+from alula.index_types import IndexType, LocalIndex, candidate_counts
 from alula.index_types.local import F32, I64, Mask
 from alula.kernels import TopK, exact_scores, top_k
 
@@ -113,7 +113,10 @@ class SegmentIndex:
         queries = self._recipe.encoder.check_vectors(queries, what="queries")
         if self._findable is not None:
             valid_mask = self._findable if valid_mask is None else valid_mask & self._findable
-        options = {option.name: option.default for option in self._recipe.kind.local_options} | dict(params or {})
+        kind = self._recipe.kind
+        options = {option.name: option.default for option in kind.local_options} | dict(params or {})
+        if "oversample" in options:
+            options["candidates"], _ = candidate_counts(options, top_k, oversample=kind.oversample)
         every = self.num_vectors if valid_mask is None else int(np.count_nonzero(valid_mask))
         if every > max(options.get("candidates", CANDIDATES), top_k):
             found = self._rows.search(queries, top_k, options, valid=valid_mask)

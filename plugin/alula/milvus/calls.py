@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Protocol
 
 import numpy as np
@@ -12,6 +13,7 @@ import numpy.typing as npt
 
 from alula.encoders import NativeQuery
 from alula.milvus.connection import Server, milvus_errors
+from alula.milvus.pymilvus_internals import has_clock
 from alula.milvus.row_set import ClientRows, Id, RowSet
 from alula.milvus.wire.query_results import hit_columns
 
@@ -74,7 +76,7 @@ class NativeHits:
     Args:
         ids: Their primary keys.
         scores: float32 (n,): their native scores.
-        columns: The requested fields, each of length n: float32 (n, d) for vectors.
+        columns: The requested fields, each of length n: float32 (n, d) for vectors, uint8 (n, bytes) for binary ones.
     """
 
     ids: Sequence[Id]
@@ -84,6 +86,13 @@ class NativeHits:
 
 class Calls(Protocol):
     """Searches and reads of one collection."""
+
+    @property
+    def returns_searched(self) -> bool:
+        """True if a search can return the binary field that it searches.
+
+        Milvus Lite 2.5 cannot, and returns it in a query; no other server lacks a clock.
+        """
 
     def search(self, native: NativeSearch, scope: Scope) -> Sequence[NativeHits]:
         """The rows for each query, best first; the scope's filter does not count."""
@@ -112,6 +121,11 @@ class ClientCalls:
         self._server = server
         self._name = name
         self._primary_key = primary_key
+
+    @cached_property
+    def returns_searched(self) -> bool:
+        """See `Calls.returns_searched`."""
+        return not self._server.embedded and has_clock(self._server)
 
     def search(self, native: NativeSearch, scope: Scope) -> Sequence[NativeHits]:
         """See `Calls.search`."""

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+import grpc
 from pymilvus import BulkInsertState
+from pymilvus.grpc_gen import milvus_pb2
 
-from alula.milvus.connection import Server
+from alula.errors import ServerError
+from alula.milvus.connection import Server, server_words
+
+CLOCK_TIMEOUT = 10.0  # seconds
 
 
 def grpc_handler(server: Server) -> tuple[Any, dict[str, Any]]:
@@ -15,6 +20,22 @@ def grpc_handler(server: Server) -> tuple[Any, dict[str, Any]]:
     if hasattr(server.client, "_generate_call_context"):  # pymilvus 3
         context["context"] = server.client._generate_call_context()
     return server.client._get_connection(), context
+
+
+def has_clock(server: Server) -> bool:
+    """True if the server assigns timestamps, as all but Milvus Lite do.
+
+    Raises:
+        ServerError: If it does not answer.
+    """
+    handler, _ = grpc_handler(server)
+    try:
+        now = handler._stub.AllocTimestamp(milvus_pb2.AllocTimestampRequest(), timeout=CLOCK_TIMEOUT)
+    except grpc.RpcError as error:
+        if error.code() == grpc.StatusCode.UNIMPLEMENTED:
+            return False
+        raise ServerError(f"Milvus at {server.uri} could not be asked for its time ({server_words(error)}).") from None
+    return bool(now.timestamp or now.status.code or now.status.error_code)  # a login may lack the right to ask
 
 
 def start_import(server: Server, name: str, partition: str, file: str, timeout: float) -> int:

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 F32 = npt.NDArray[np.float32]
+U8 = npt.NDArray[np.uint8]
 Id: TypeAlias = "int | str"
 
 
@@ -25,6 +26,9 @@ class RowSet(Protocol):
 
     def vectors(self, name: str) -> F32:
         """The values of a field of dense vectors: float32 (n, d)."""
+
+    def binary(self, name: str) -> U8:
+        """The values of a field of binary vectors: uint8 (n, bytes)."""
 
     def take(self, positions: Sequence[int]) -> RowSet:
         """The rows at these positions, in this order; a position may repeat."""
@@ -57,6 +61,12 @@ class ClientRows:
     def vectors(self, name: str) -> F32:
         """See `RowSet.vectors`."""
         return np.array(self.values(name), np.float32).reshape(len(self.rows), -1)
+
+    def binary(self, name: str) -> U8:
+        """See `RowSet.binary`."""
+        # pymilvus returns the bytes of a vector alone or in a list
+        values = [bytes(value[0] if isinstance(value, list) else value) for value in self.values(name)]
+        return np.frombuffer(b"".join(values), np.uint8).reshape(len(values), -1)
 
     def take(self, positions: Sequence[int]) -> ClientRows:
         """See `RowSet.take`."""

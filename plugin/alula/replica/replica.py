@@ -128,7 +128,7 @@ class Replica:
         self._prepare(origin, lowering_of(what, origin.settings, encoder), collection)
         if collection is not None:
             self._check_same(collection)
-        self._rows = snapshot.open_rows(folder, self._kind, encoder)
+        self._rows = snapshot.open_rows(folder, self._kind, encoder, self._lowering.settings)
         return self
 
     def save(self, folder: str | Path) -> None:
@@ -328,7 +328,9 @@ class Replica:
 
     def _read_all(self, reader: Reader, report: _Report) -> ReplicaRows:
         keep = reader.vectors
-        index = self._kind.local(self._lowering.encoder, self._lowering.field.metric, keep_vectors=keep)
+        lowering = self._lowering
+        metric, settings = lowering.field.metric, lowering.settings
+        index = self._kind.local(lowering.encoder, metric, keep_vectors=keep, settings=settings)
         taken = []
         for block in reader.blocks(report.watch(reader.pages())):
             index.add(*block.encoded)

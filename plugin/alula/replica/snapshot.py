@@ -95,9 +95,9 @@ def read_origin(folder: Path) -> Origin:
         ) from None
 
 
-def open_rows(folder: Path, kind: IndexType, encoder: Encoder) -> ReplicaRows:
-    """The rows of a snapshot, by memory map."""
-    index: LocalIndex = kind.open_local(folder / _INDEX, encoder)
+def open_rows(folder: Path, kind: IndexType, encoder: Encoder, settings: Mapping[str, str]) -> ReplicaRows:
+    """The rows of a snapshot of a collection with these settings, by memory map."""
+    index: LocalIndex = kind.open_local(folder / _INDEX, encoder, settings=settings)
     try:
         columns = pa.ipc.open_file(pa.memory_map(str(folder / _COLUMNS))).get_batch(0)
         prints = np.load(folder / _PRINTS, mmap_mode="r", allow_pickle=False)

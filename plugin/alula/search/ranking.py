@@ -2,11 +2,12 @@
 
 Candidates come from an approximate index, and the best of 1,000 candidates by exact vectors need not be the best of
 2,000. A page that ranked as many candidates as it reads would therefore repeat rows of earlier pages and omit others.
-So a ranking grows in stages, which do not depend on the page: the first ranks the ``first`` best candidates, the next
-twice as many, then four times, eight times, up to the 16,384 rows that Milvus returns, and each stage appends the rows
-that the stages before it did not have. Within a stage rows are ordered by score, and by id where scores are equal. The
-row at a rank is then the same for every page. Pages within the first stage need no other. As in any search of Milvus,
-rows must not change between two pages, nor a growing segment become a sealed one while many rows tie.
+So a ranking grows in stages, which depend on the limit and not on the offset: the first ranks the ``first`` best
+candidates, the next twice as many, then four times, eight times, up to the 16,384 rows that Milvus returns, and each
+stage appends the rows that the stages before it did not have. Within a stage rows are ordered by score, and by id
+where scores are equal. The row at a rank is then the same for every page of that limit. Pages within the first stage
+need no other. As in any search of Milvus, rows must not change between two pages, nor a growing segment become a
+sealed one while many rows tie.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from alula.encoders.queries import query_vectors
 from alula.errors import UsageError
-from alula.index_types import MAX_RESULTS, IndexType, Lowering, VectorField, check_options
+from alula.index_types import MAX_RESULTS, IndexType, Lowering, VectorField, candidate_counts, check_options
 from alula.milvus import Scope
 
 F32 = npt.NDArray[np.float32]
@@ -27,7 +27,7 @@ class SearchRequest:
         limit: Results per query.
         offset: Results to leave out at the start.
         output_fields: Fields to return with each result.
-        rerank: Candidates to score by their exact vectors: all by default, 0 for none.
+        rerank: Candidates to score by their exact vectors, 0 for none; by default what the options say.
         options: Search options of the index type, each present.
         scope: Filter, partitions, consistency level and timeout.
     """
@@ -76,7 +76,7 @@ class SearchRequest:
             output_fields: Fields to return with each result.
             partitions: Partitions to search; all by default.
             consistency_level: As in Milvus; the collection's own by default.
-            rerank: Candidates to score by their exact vectors: all by default, 0 for none.
+            rerank: Candidates to score by their exact vectors, 0 for none; by default what the options say.
             timeout: Seconds for one call to the server.
             options: Search options of the index type.
             defaults: The collection's default options, where `options` does not give them.
@@ -93,6 +93,9 @@ class SearchRequest:
         check_limit(limit, offset)
         rerank = checked.pop("rerank")
         check_rerank(rerank, lowering.field)
+        if local and "oversample" in checked:  # an index in this process takes numbers
+            checked["candidates"], exact = candidate_counts(checked, limit, oversample=index_type.oversample)
+            rerank = exact if rerank is None and lowering.field.storage != "dropped" else rerank
         scope = Scope(filter if filter and filter.strip() else "", partitions, consistency_level, timeout)
         return cls(vectors, limit, offset, tuple(output_fields), rerank, checked, scope)
 

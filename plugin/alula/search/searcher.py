@@ -64,6 +64,7 @@ class Searcher:
         self._index_type = index_type
         self._lowering = lowering
         self._field = lowering.field
+        self._bytes = {spec.name: spec.bytes_per_row for spec in lowering.fields}
 
     def search(self, request: SearchRequest) -> list[list[Hit]]:
         """The best rows for each query; see `rank` and `read_fields`.
@@ -96,15 +97,19 @@ class Searcher:
             ServerError: If Milvus fails.
         """
         queries, wanted = request.queries, MAX_RESULTS if enough else request.wanted
-        plan = self._lowering.plan_search(queries, request.options, 1)
+        plan = self._lowering.plan_search(queries, request.options, request.limit)
         if plan.candidates > MAX_RESULTS:
             raise UsageError(f"candidates is {plan.candidates}, and Milvus returns at most {MAX_RESULTS} per query.")
-        reranks = None if self._field.storage == "dropped" else request.rerank
+        reranks = plan.rerank if request.rerank is None else request.rerank
+        if self._field.storage == "dropped":
+            reranks = None
+        elif reranks and request.options.get("candidates") is None:
+            plan = replace(plan, candidates=max(plan.candidates, min(reranks, MAX_RESULTS)))
         first = max(depth, min(plan.candidates, reranks or plan.candidates))
 
         def rank_stage(numbers: Sequence[int], depth: int) -> list[RankedIds]:
             deep = replace(plan, candidates=max(plan.candidates, depth))
-            exact = scored_exactly(request.rerank, deep.candidates, depth, self._field)
+            exact = scored_exactly(reranks, deep.candidates, depth, self._field)
             larger = better_is_larger(self._field.metric if exact else plan.estimate_metric)
             return [
                 best_first(ids, scores, min(depth, wanted), larger=larger, exact=exact > 0)
@@ -201,7 +206,7 @@ class Searcher:
         all_exact = exact == plan.candidates
         fetch = all_exact and (field.storage == "column" or exact * 4 * field.dim <= FETCH_BYTES)
         columns = (field.name,) if fetch else () if all_exact else plan.columns
-        width = 4 * field.dim if fetch else 16 + 8 * len(columns)
+        width = 4 * field.dim if fetch else 16 + sum(self._bytes[name] for name in columns)
         step = max(
             1,
             min(QUERIES_PER_CALL, CANDIDATES_PER_CALL // plan.candidates, RESPONSE_BYTES // (plan.candidates * width)),
@@ -229,8 +234,26 @@ class Searcher:
         self, plan: SearchPlan, numbers: Sequence[int], columns: Sequence[str], scope: Scope
     ) -> Sequence[NativeHits]:
         queries = [plan.queries[i] for i in numbers]
-        native = NativeSearch(plan.field, queries, plan.metric, plan.candidates, scope.filter, plan.params, columns)
-        return self._calls.search(native, scope)
+        missing = plan.field in columns and not self._calls.returns_searched
+        answered = [name for name in columns if not (missing and name == plan.field)]
+        native = NativeSearch(plan.field, queries, plan.metric, plan.candidates, scope.filter, plan.params, answered)
+        found = self._calls.search(native, scope)
+        return self._with_searched(found, plan.field, scope) if missing else found
+
+    def _with_searched(self, found: Sequence[NativeHits], name: str, scope: Scope) -> Sequence[NativeHits]:
+        """Add the searched binary field, read by id; leave out rows that are gone."""
+        ids = list(dict.fromkeys(id_ for hits in found for id_ in hits.ids))
+        if not ids:
+            return found
+        rows = self.read_rows(ids, [name], scope)
+        places, content = {id_: place for place, id_ in enumerate(rows.ids)}, rows.binary(name)
+        completed = []
+        for hits in found:
+            kept = [i for i, id_ in enumerate(hits.ids) if id_ in places]
+            columns = {column: values[kept] for column, values in hits.columns.items()}
+            columns[name] = content[[places[hits.ids[i]] for i in kept]]
+            completed.append(NativeHits([hits.ids[i] for i in kept], hits.scores[kept], columns))
+        return completed
 
 
 def to_hits(ranked: Sequence[RankedIds], fields: Mapping[str, Sequence[Any]]) -> list[list[Hit]]:

@@ -17,7 +17,7 @@ def encoder(tmp_path_factory):
 
 @pytest.fixture
 def collection(engine, encoder, collection_name):
-    made = Rows().filled(engine, collection_name, encoder, "DRQ")
+    made = Rows().filled(engine, collection_name, encoder, "DRQ", options={"code_bits": 32})
     yield made
     made.drop()
 
@@ -38,7 +38,7 @@ def test_they_hold_for_all_who_open_the_collection(collection, encoder):
     assert again.defaults == {"candidates": 15, "bits": 8, "rerank": 0}
     assert found(again) == found(collection) == wanted
     # each can be given otherwise
-    assert found(again, candidates=1000, bits=32, rerank=1000) == plain
+    assert found(again, candidates=300, bits=32, rerank=100) == plain
 
 
 def test_they_are_replaced_and_removed(collection, encoder):

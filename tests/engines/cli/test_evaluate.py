@@ -49,15 +49,15 @@ def test_a_collection(alula, evaluate, tmp_path):
 def test_json_of_queries_against_brute_force(alula, refused, tmp_path):
     queries = random_vectors(12, seed=5)
     np.save(tmp_path / "q.npy", queries)
-    all_rows = ["--queries", "q.npy", "--candidates", str(ROWS), "--rerank", "all,0", "--bits", "8", "--k", "5"]
+    all_rows = ["--queries", "q.npy", "--candidates", str(ROWS), "--rerank", "all,0", "--k", "5"]
     result = alula(*refused(*all_rows, "--format", "json"))
     assert (result.code, result.err) == (0, "")
     (figures,) = result.json
     (subject,) = figures["subjects"]
-    exact, by_codes = subject["points"]
-    assert (exact["settings"], exact["recall"]["value"]) == ({"candidates": ROWS, "bits": 8}, 1.0)
-    assert by_codes["settings"]["rerank"] == 0
-    assert by_codes["recall"]["value"] < 1.0
+    exact, by_signs = subject["points"]
+    assert (exact["settings"], exact["recall"]["value"]) == ({"candidates": ROWS}, 1.0)
+    assert by_signs["settings"]["rerank"] == 0
+    assert by_signs["recall"]["value"] < 1.0
     vectors = random_vectors(ROWS, 8)
     shown = figures["samples"][0]
     number = int(shown["query"].removeprefix("query "))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 
 import numpy as np
@@ -74,7 +75,7 @@ def test_migrates_and_catches_up_when_asked_again(alula, fails, lite_uri, encode
     assert (first.code, first.err) == (0, "")
     assert "Copied 300 rows in " in first.out
     assert "Synchronised: 0 changed, 0 added, 0 deleted; then both were equal." in first.out
-    assert "\n  docs_v2: 1.000 (" in first.out
+    assert re.search(r"\n  docs_v2: (1\.000|0\.9\d\d) \(", first.out)
     fails(2, call, "alula-docs_v2.journal", "--resume", "--restart")
     with library.connect(lite_uri) as server:
         server.client.insert("docs", plain_rows([1000, 1001], clock=7))
@@ -138,7 +139,7 @@ def test_an_alias_that_clients_search_by(alula, fails, engine, milvus_server, do
 
     def served_by():
         """Which collection answers a client that knows the alias alone."""
-        with_codes = "vec__drq_code_0" in client.query(live, filter="id == 3", output_fields=["*"])[0]
+        with_codes = "vec__drq_sign" in client.query(live, filter="id == 3", output_fields=["*"])[0]
         return new if with_codes else docs
 
     assert served_by() == docs
@@ -151,7 +152,7 @@ def test_an_alias_that_clients_search_by(alula, fails, engine, milvus_server, do
     opened = ["--uri", engine.uri, "--encoder", encoder.path]
     (about,) = alula("describe", live, "--uri", engine.uri, "--format", "json").json
     assert (about["rows"], about["settings"]["type"]) == (300, "DRQ")
-    (hits,) = alula("search", live, "--id", "3", *opened, "--limit", "5", "--format", "json").json
+    (hits,) = alula("search", live, "--id", "3", *opened, "--candidates", "300", "--format", "json").json
     theirs = everything(engine, docs, "id >= 0")
     vectors = np.array([theirs[i]["vec"] for i in range(300)])
     cosines = vectors @ vectors[3] / np.linalg.norm(vectors, axis=1)

@@ -117,8 +117,8 @@ def test_limits(fails, refused):
         (["--limit", "10", "--offset", "16380"], "16390", "16384"),
         (["--offset", "-1"], "offset is -1"),
         (["--candidates", "16385"], "16384"),
-        (["--bits", "12"], "multiple of 8"),
-        (["--bits", "8000"], "up to 32"),
+        (["--bits", "16"], "bits is 16", "stores no codes", "Leave --bits out"),
+        (["--oversample", "2000"], "oversample is 2000", "16,384"),
         (["--terms", "4"], "no option terms", "bits"),
     ):
         fails(2, refused("--vector", ONES, *args), *words)

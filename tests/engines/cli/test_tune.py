@@ -43,7 +43,7 @@ def test_the_choice_holds_for_searches_until_it_is_taken_back(alula, tune, place
     assert about["defaults"] == stored
     assert "alula tune" in alula("describe", place.name, *place.at).out
     assert hits(alula, place) == hits(alula, place, *options)
-    assert hits(alula, place, "--candidates", "1000", "--rerank", "1000", "--bits", "32") == before
+    assert hits(alula, place, "--candidates", "300", "--rerank", "100") == before
     dry = alula("tune", place.name, *place.at, "--reset", "--dry-run")
     assert (dry.code, dry.err) == (0, "")
     assert all(f"{name} {value}" in dry.out for name, value in stored.items())
@@ -72,7 +72,7 @@ def test_a_target_out_of_reach_says_what_would_help(alula, in_lite, drq, rows_fi
     assert result.code == 1
     assert "No setting reaches recall@10 0.99: the best found" in result.err
     assert "--drop-vectors" in result.err
-    assert "more than 32 bits" in result.err
+    assert "more than 32 sign bits" in result.err
     assert len(result.err.splitlines()) == 1
     assert alula("drop", "bare", "--uri", in_lite.uri, "--yes").code == 0
 

@@ -127,7 +127,7 @@ def test_recall_is_that_of_brute_force(engine, rows, encoders, collection_name):
 
 
 def test_bytes_are_those_of_the_fields(engine, encoders, collection_name):
-    collection = filled(engine, collection_name, encoders["DRQ"], "DRQ")
+    collection = filled(engine, collection_name, encoders["DRQ"], "DRQ", options={"code_bits": 16})
     subject = evaluate_collection(collection, questions_about(collection, 4), Budget(sweep={"candidates": [20]}), ROWS)
     sizes = subject.subject.sizes
     assert {**sizes.memory, "kept vectors": 0} == {"drq sign": 4, "drq code": 8, "drq norm": 8, "kept vectors": 0}
@@ -135,7 +135,7 @@ def test_bytes_are_those_of_the_fields(engine, encoders, collection_name):
 
 
 def test_the_defaults_of_a_collection_do_not_hold_for_other_settings(lite, encoders, collection_name):
-    collection = filled(lite, collection_name, encoders["DRQ"], "DRQ")
+    collection = filled(lite, collection_name, encoders["DRQ"], "DRQ", options={"code_bits": 16})
     queries = questions_about(collection, 10)
     sweep = Budget(sweep={"candidates": [100]})
     before = evaluate_collection(collection, queries, sweep, ROWS).found

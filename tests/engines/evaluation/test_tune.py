@@ -8,7 +8,7 @@ import pytest
 from alula.errors import UsageError
 from alula.evaluation.queries import QueryOptions, make_queries
 from alula.evaluation.row_source import collection_rows
-from alula.evaluation.settings import candidates_ladder
+from alula.evaluation.settings import candidates_ladder, scored
 from alula.evaluation.tune import check_target, queries_needed, tune
 from tests.engines.evaluation.filled import filled
 from tests.small_collections import ROWS, Rows, best, scores
@@ -63,7 +63,7 @@ def test_the_choice_holds_and_nothing_smaller_does(engine, encoders, collection_
     ladder = candidates_ladder(tuning.limit, ROWS)
     for point, _ in result.finalists:
         below = ladder[: ladder.index(point.settings["candidates"])]
-        below = [count for count in below if count > point.settings.get("rerank", 0)]
+        below = [count for count in below if count > scored(point.settings, tuning.limit)]
         if below:
             tried = next(p for p in result.tried if p.settings == {**point.settings, "candidates": below[-1]})
             assert tried.recall.low < TARGET

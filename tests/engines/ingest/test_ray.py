@@ -96,8 +96,6 @@ def check(collection, drq, rows, without=()):
     np.testing.assert_array_equal([row["id"] for row in stored], rows["id"][kept])
     np.testing.assert_array_equal([row["year"] for row in stored], rows["year"][kept])
     np.testing.assert_array_equal(np.array([row["embedding"] for row in stored], np.float32), vectors)
-    words = np.array([row["embedding__drq_code_0"] for row in stored], "<i8")
-    np.testing.assert_array_equal(words.view(np.uint8).reshape(-1, 8)[:, :4], drq.codes(vectors))
     assert [bytes(row["embedding__drq_sign"][0]) for row in stored] == [s.tobytes() for s in drq.row_signs(vectors)]
 
 

@@ -30,7 +30,16 @@ def folder(tmp_path_factory):
 @pytest.fixture(scope="module", params=METRICS)
 def hamming(request, engine, folder):
     encoder = write_drq(folder / f"drq-{request.param}.onnx", input_dim=DIM, metric=request.param)
-    collection = HELD.filled(engine, f"r_hamming_{request.param}", encoder, "DRQ", options={"layout": "hamming"})
+    options = {"layout": "hamming", "code_bits": 32}
+    collection = HELD.filled(engine, f"r_hamming_{request.param}", encoder, "DRQ", options=options)
+    yield encoder, collection
+    collection.drop()
+
+
+@pytest.fixture(scope="module", params=["COSINE", "L2"])
+def signs(request, engine, folder):
+    encoder = write_drq(folder / f"signs-{request.param}.onnx", input_dim=DIM, metric=request.param)
+    collection = HELD.filled(engine, f"r_signs_{request.param}", encoder, "DRQ")
     yield encoder, collection
     collection.drop()
 
@@ -103,7 +112,21 @@ def test_hamming_exactly(hamming, vectors):
     assert_same(found, collection.search(QUERIES, **EVERY))
 
 
-@pytest.mark.parametrize("bits", [24, 32])
+@pytest.mark.parametrize("vectors", [False, True])
+def test_signs_exactly_and_alone(signs, vectors):
+    encoder, collection = signs
+    replica = alula.Replica(collection, vectors=vectors)
+    assert_brute_force(replica.search(QUERIES, **EVERY), encoder.info.metric)
+    found = replica.search(QUERIES, rerank=0, **EVERY)
+    estimates = encoder.sign_estimates(QUERIES, HELD.vectors)
+    error = 2e-3 * np.abs(estimates).max()  # lengths are held as float16
+    assert_same(found, collection.search(QUERIES, rerank=0, **EVERY), error=error)
+    for hits, values in zip(found, estimates, strict=True):
+        order = best(values, 10, encoder.info.metric)
+        np.testing.assert_allclose([hit.score for hit in hits], values[order], rtol=0, atol=error)
+
+
+@pytest.mark.parametrize("bits", [16, 32])
 def test_hamming_by_the_codes_alone(hamming, bits):
     _, collection = hamming
     arguments = {"bits": bits, "rerank": 0, **EVERY}
@@ -171,7 +194,7 @@ def test_few_reranked_candidates_are_the_best_by_code(any_type):
 
 def test_offset_limit_and_batches(any_type):
     replica = alula.Replica(any_type)
-    for arguments in ({}, {"rerank": 0}):
+    for arguments in ({"candidates": 100}, {"candidates": 100, "rerank": 0}):
         whole = replica.search(QUERIES, limit=20, **arguments)
         assert_same(replica.search(QUERIES, limit=13, offset=7, **arguments), [hits[7:] for hits in whole])
         assert_same([replica.search(query, limit=20, **arguments)[0] for query in QUERIES], whole)
@@ -325,7 +348,7 @@ def test_dropped_vectors(engine, folder, collection_name):
         ({"limit": None}, "limit is None"),
         ({"offset": "3"}, "offset is '3'"),
         ({"candidates": 20000}, "20000 candidates are to be scored exactly"),
-        ({"bits": 12}, "multiple of 8"),
+        ({"bits": 16}, "bits is 16, and this collection stores no codes"),
         ({"rerank": -1}, "rerank is -1"),
         ({"ef": 64}, "DRQ has no option ef"),
         ({"filter": "year >"}, "filter 'year >'"),

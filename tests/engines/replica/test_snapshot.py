@@ -86,10 +86,11 @@ def test_what_needs_milvus_says_so_without_it(small, tmp_path):
 
 def test_the_collections_default_options_hold(small, tmp_path):
     replica = alula.Replica(small)
-    wanted = replica.search(QUERIES, bits=16, rerank=0)
-    small.set_defaults(bits=16, rerank=0)
+    wanted = replica.search(QUERIES, candidates=30, rerank=0)
+    small.set_defaults(candidates=30, rerank=0)
     assert replica.search(QUERIES) == wanted
-    assert replica.search(QUERIES, bits=32) == replica.search(QUERIES, bits=32, rerank=0) != wanted
+    exact = replica.search(QUERIES, candidates=30, rerank=30)
+    assert replica.search(QUERIES, rerank=30) == exact != wanted
     assert replica.search(QUERIES, rerank=50)[0][0].exact
     replica.save(tmp_path / "s")
     assert replica.refresh().read == ROWS  # it is the same collection still

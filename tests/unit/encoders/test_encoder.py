@@ -57,6 +57,31 @@ def test_tables_signs_and_norms_of_queries_equal_numpy(drq, codes, rows):
     np.testing.assert_allclose(found.norms, np.linalg.norm(prepare(drq.info, queries), axis=1), rtol=1e-6)
 
 
+@pytest.mark.parametrize("metric", ["COSINE", "IP", "L2"])
+@pytest.mark.parametrize("tables", [True, False])
+def test_estimates_by_sign_bits_equal_numpy(tmp_path, metric, tables):
+    tiny = write_drq(tmp_path / "drq.onnx", metric=metric)
+    encoder, vectors, queries = load_encoder(tiny.path), random_vectors(40, seed=8), random_vectors(7, seed=9)
+    rows, found = encoder.encode_rows(vectors), encoder.encode_queries(queries, tables=tables)
+    np.testing.assert_array_equal(found.signs, tiny.query_signs(queries))
+    assert found.lut.shape == (7, 4 if tables else 0, 256)
+    np.testing.assert_allclose(rows.sign_lengths, tiny.sign_lengths(vectors), rtol=1e-6)
+    signs = np.unpackbits(rows.signs, axis=1) * 2.0 - 1
+    estimates = found.sign_weights @ signs.T + found.sign_bias[:, None]
+    if metric == "L2":
+        estimates = found.sign_bias[:, None] + rows.sign_lengths**2 - 2 * found.sign_weights @ signs.T
+        estimates *= tiny.info.scale**2
+    np.testing.assert_allclose(estimates, tiny.sign_estimates(queries, vectors), rtol=1e-5, atol=1e-5)
+
+
+def test_the_signs_of_format_1_have_no_weights(tmp_path):
+    encoder = load_encoder(write_drq(tmp_path / "old.onnx", metric="L2", version=1).path)
+    rows, queries = encoder.encode_rows(random_vectors(5)), encoder.encode_queries(random_vectors(3))
+    assert not encoder.info.signs_rank
+    assert queries.sign_weights.shape == (3, 0)
+    assert rows.sign_lengths.tolist() == [1] * 5
+
+
 def test_a_table_sums_to_the_inner_product_with_the_reconstruction(drq, codes):
     rows, queries = random_vectors(30, seed=5), random_vectors(4, seed=6)
     encoded, tables = codes.encode_rows(rows).codes, codes.encode_queries(queries).lut

@@ -278,7 +278,7 @@ def test_a_partial_upsert_without_the_input_leaves_the_output(encoder_of):
 
 @pytest.mark.parametrize(("source", "target"), PAIRS)
 def test_queries_become_native_ones(tiny, encoder_of, source, target, monkeypatch):
-    monkeypatch.setattr(alula.encoders.drq_encoder, "NATIVE_QUERIES", 3)
+    monkeypatch.setattr(alula.encoders.encoder, "SLICE_ROWS", 3)
     (held,) = functions.functions_of(stored_schema(encoder_of, (source, target)))
     sent = Prepare._prepare_placeholder_str(list(values_of(source)))
     group = function_values.native_queries(sent, held, encoder_of)

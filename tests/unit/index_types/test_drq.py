@@ -80,18 +80,24 @@ def choose(sparse, binary, **options):
 @pytest.mark.parametrize("sparse", [True, False])
 @pytest.mark.parametrize("index", ["BIN_FLAT", "BIN_IVF_FLAT"])
 def test_hamming_is_chosen_where_there_are_binary_vectors(sparse, index):
-    expected = {"layout": "hamming", "binary_index": index}
+    expected = {"layout": "hamming", "binary_index": index, "code_bits": "auto"}
     assert choose(sparse, ALL, binary_index=index) == expected
     assert choose(sparse, ALL, binary_index=index, layout="hamming") == expected
 
 
 def test_hamming_with_the_plain_index_is_the_default():
-    assert choose(True, FLAT) == {"layout": "hamming", "binary_index": "BIN_FLAT"}
+    assert choose(True, FLAT) == {"layout": "hamming", "binary_index": "BIN_FLAT", "code_bits": "auto"}
+    assert choose(True, FLAT, code_bits=16)["code_bits"] == "16"
 
 
 def test_adc_is_chosen_where_there_are_none():
     assert choose(True, NONE) == {"layout": "adc"}
     assert choose(True, ALL, layout="adc") == {"layout": "adc"}
+
+
+def test_adc_takes_no_length_of_code():
+    with pytest.raises(UsageError, match=r"stores the whole code; leave code_bits=\.\.\. out"):
+        choose(True, ALL, layout="adc", code_bits=0)
 
 
 @pytest.mark.parametrize(
@@ -150,7 +156,7 @@ def test_adc_native_scores_and_estimates_are_the_true_distances(adc, drq, levels
     vectors, queries = random_vectors(60, seed=1), random_vectors(5, seed=2)
     if levels not in allowed_lengths(drq.info.metric):
         with pytest.raises(
-            UsageError, match=rf"bits is {8 * levels}; layout adc with .* has the lengths 8, 16, 32, 64, 88\."
+            UsageError, match=rf"bits is {8 * levels}; the collection has the lengths 8, 16, 32, 64, 88\."
         ):
             plan(adc, queries, bits=8 * levels)
         return
@@ -221,14 +227,109 @@ def test_adc_takes_a_row_longer_than_the_norm_bound(all_encoders, metric):
     """It keeps the least weight that Milvus takes, so that it is not refused."""
     lowering, codes = lowered(all_encoders, metric, layout="adc"), np.zeros((2, LEVELS), np.uint8)
     norms = np.array([[1.0], [1e3]], np.float32).repeat(LEVELS, axis=1)
-    rows = lowering.one_hot(DrqRows(codes, norms, np.zeros((2, 4), np.uint8)))
+    rows = lowering.one_hot(DrqRows(codes, norms, np.zeros((2, 4), np.uint8), np.ones(2, np.float32)))
     room = rows.toarray()[:, 256 * LEVELS :].max(1)
     assert room[0] > 1
     assert 0 < room[1] < 1e-3
     assert (rows.data > 0).all()
 
 
-# --- layout hamming -------------------------------------------------------------------------------------------------
+# --- layout hamming, ranked by sign bits ----------------------------------------------------------------------------
+
+
+def signs_only(all_encoders, metric, **settings):
+    return lowered(all_encoders, metric, layout="hamming", binary_index="BIN_FLAT", code_bits="auto", **settings)
+
+
+@pytest.mark.parametrize("metric", ["COSINE", "L2"])
+def test_sign_bits_alone_are_stored_and_rank(all_encoders, metric):
+    drq, lowering = all_encoders[metric][0], signs_only(all_encoders, metric)
+    signs, *others = lowering.fields
+    assert (signs.name, signs.data_type, signs.bytes_per_row) == ("embedding__drq_sign", "BINARY_VECTOR", 4)
+    assert [(one.name, one.data_type, one.bytes_per_row) for one in others] == (
+        [("embedding__drq_length", "FLOAT", 4)] if metric == "L2" else []
+    )
+    assert lowering.settings["code_bits"] == "0"
+    vectors, queries = random_vectors(60, seed=6), random_vectors(4, seed=7)
+    stored = lowering.encode_rows(vectors)
+    assert set(stored) == {field.name for field in lowering.fields}
+    np.testing.assert_array_equal(stored[signs.name], drq.row_signs(vectors))
+    search = plan(lowering, queries)
+    assert set(search.columns) == set(stored)
+    assert search.queries == [one.tobytes() for one in drq.query_signs(queries)]
+    held = Candidates(np.zeros(60, np.float32), {name: stored[name] for name in search.columns})
+    for i, expected in enumerate(drq.sign_estimates(queries, vectors)):
+        np.testing.assert_allclose(lowering.estimate(search, i, held), expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("metric", ["COSINE", "L2"])
+def test_signs_alone_have_no_code_to_cut(all_encoders, metric):
+    with pytest.raises(UsageError, match=r"bits is 8, and this collection stores no codes: its 32 sign bits rank"):
+        plan(signs_only(all_encoders, metric), random_vectors(1), bits=8)
+
+
+def test_signs_know_no_lengths_so_inner_products_keep_the_code(all_encoders):
+    lowering = signs_only(all_encoders, "IP")
+    assert lowering.settings["code_bits"] == str(8 * LEVELS)
+    assert [field.name for field in lowering.fields][1:] == ["embedding__drq_code_0", "embedding__drq_code_1"]
+    with pytest.raises(UsageError, match=r"code_bits is 0, and for IP sign bits alone cannot rank"):
+        lowered(all_encoders, "IP", layout="hamming", binary_index="BIN_FLAT", code_bits="0")
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_an_encoder_of_format_1_keeps_the_code(tmp_path, metric):
+    drq = write_drq(tmp_path / "old.onnx", levels=LEVELS, metric=metric, version=1)
+    field, encoder = VectorField("embedding", 8, metric, "field"), load_encoder(drq.path)
+    settings = {"layout": "hamming", "binary_index": "BIN_FLAT"}
+    lowering = DRQ.lowering(field, encoder, {**settings, "code_bits": "auto"})
+    assert lowering.settings["code_bits"] == str(8 * LEVELS)
+    assert plan(lowering, random_vectors(1)).candidates == 1000
+    with pytest.raises(UsageError, match=r"code_bits is 0, and for .*sign bits alone cannot rank"):
+        DRQ.lowering(field, encoder, {**settings, "code_bits": "0"})
+
+
+@pytest.mark.parametrize("bits", ["4", "12", "96"])
+def test_a_code_that_the_encoder_does_not_have(all_encoders, bits):
+    with pytest.raises(UsageError, match=rf"code_bits is {bits}; this encoder's codes have a multiple of 8 bits up to"):
+        lowered(all_encoders, "L2", layout="hamming", binary_index="BIN_FLAT", code_bits=bits)
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_a_shorter_code_beside_the_signs(all_encoders, metric):
+    """Norms of four lengths, in one column, are stored with it."""
+    drq = all_encoders[metric][0]
+    lowering = lowered(all_encoders, metric, layout="hamming", binary_index="BIN_FLAT", code_bits="72")
+    names = [field.name.removeprefix("embedding__drq_") for field in lowering.fields]
+    assert names == ["sign", "code_0", "code_1", *(["norm_0"] if metric != "IP" else [])]
+    vectors, queries = random_vectors(60, seed=6), random_vectors(4, seed=7)
+    stored = lowering.encode_rows(vectors)
+    rows = lowering.decode_rows(stored)
+    np.testing.assert_array_equal(rows.codes, drq.codes(vectors)[:, :9])
+    if metric == "IP":
+        lengths = range(1, 10)
+    else:
+        lengths = (2, 4, 8, 9)
+        assert np.isnan(rows.norms[:, [0, 2, 4, 5, 6]]).all()
+        np.testing.assert_allclose(
+            rows.norms[:, [1, 3, 7, 8]], drq.norms(drq.codes(vectors))[:, [1, 3, 7, 8]], rtol=1e-3
+        )
+        with pytest.raises(UsageError, match=r"bits is 8; the collection has the lengths 16, 32, 64, 72\."):
+            plan(lowering, queries, bits=8)
+    for levels in lengths:
+        search = plan(lowering, queries, bits=8 * levels)
+        held = Candidates(np.zeros(60, np.float32), {name: stored[name] for name in search.columns})
+        x_hat = drq.reconstructions(drq.codes(vectors))[levels - 1]
+        for i, q in enumerate(prepare(drq.info, queries)):
+            expected = {
+                "IP": x_hat @ q * 9,
+                "L2": np.square(q - x_hat).sum(1) * 9,
+                "COSINE": x_hat @ q / np.linalg.norm(x_hat, axis=1),
+            }[metric]
+            error = 9 * 2 * 2**-11 * np.square(x_hat).sum(1) + 1e-3
+            assert (abs(lowering.estimate(search, i, held) - expected) <= error).all()
+
+
+# --- layout hamming of collections without the setting code_bits: the whole code, the norms of all its lengths -------
 
 
 def test_hamming_stores_signs_codes_and_norms(hamming, drq):
@@ -311,13 +412,40 @@ def test_bits_under_the_minimum(either, bits):
 
 
 @pytest.mark.parametrize(
-    ("limit", "candidates", "asked"), [(10, None, 1000), (10, 20, 20), (30, 20, 30), (5000, None, 5000)]
+    ("limit", "options", "adc", "signs"),
+    [
+        (10, {}, (100, None), (300, 100)),
+        (1, {}, (100, None), (300, 100)),
+        (100, {}, (1000, None), (3000, 1000)),
+        (1000, {}, (10_000, None), (16_384, 10_000)),
+        (5000, {}, (16_384, None), (16_384, None)),
+        (10, {"oversample": 1}, (10, None), (30, 10)),
+        (10, {"candidates": 20}, (20, None), (20, None)),
+        (30, {"candidates": 20}, (20, None), (20, None)),
+        (10, {"candidates": 500, "oversample": 20}, (500, 200), (500, 200)),
+        (10, {"candidates": 50, "oversample": 20}, (50, 50), (50, 50)),
+    ],
 )
-def test_at_least_as_many_candidates_as_results(either, limit, candidates, asked):
-    assert plan(either, random_vectors(1), limit, candidates=candidates).candidates == asked
+def test_candidates_and_how_many_of_them_are_scored(all_encoders, limit, options, adc, signs):
+    for lowering, asked in ((lowered(all_encoders, "L2", layout="adc"), adc), (signs_only(all_encoders, "L2"), signs)):
+        found = plan(lowering, random_vectors(1), limit, **options)
+        assert (found.candidates, found.rerank) == asked
+
+
+def test_an_oversampling_that_milvus_cannot_return(either):
+    with pytest.raises(UsageError, match=r"oversample is 200 for 100 results, and Milvus returns at most 16,384"):
+        plan(either, random_vectors(1), 100, oversample=200)
+    with pytest.raises(UsageError, match=r"oversample is 0, and must be at least 1"):
+        plan(either, random_vectors(1), oversample=0)
 
 
 def test_no_rows_and_no_queries(either):
     nothing = np.empty((0, 8), np.float32)
     assert {column.shape[0] for column in either.encode_rows(nothing).values()} == {0}
     assert list(plan(either, nothing).queries) == []
+
+
+def test_no_rows_and_no_queries_of_signs_alone(all_encoders):
+    lowering, nothing = signs_only(all_encoders, "L2"), np.empty((0, 8), np.float32)
+    assert {column.shape[0] for column in lowering.encode_rows(nothing).values()} == {0}
+    assert list(plan(lowering, nothing).queries) == []

@@ -80,10 +80,21 @@ def test_the_cut_keeps_the_heaviest_terms(flops, lowering, terms):
 
 
 @pytest.mark.parametrize(
-    ("limit", "candidates", "asked"), [(10, None, 500), (10, 20, 20), (30, 20, 30), (800, None, 800)]
+    ("limit", "options", "asked"),
+    [
+        (10, {}, (500, None)),
+        (1, {}, (500, None)),
+        (100, {}, (5000, None)),
+        (800, {}, (16384, None)),
+        (10, {"oversample": 3}, (30, None)),
+        (10, {"candidates": 20}, (20, None)),
+        (30, {"candidates": 20}, (20, None)),
+        (10, {"candidates": 200, "oversample": 3}, (200, 30)),
+    ],
 )
-def test_at_least_as_many_candidates_as_results(lowering, limit, candidates, asked):
-    assert plan(lowering, random_vectors(1), limit, candidates=candidates).candidates == asked
+def test_candidates_and_how_many_of_them_are_scored(lowering, limit, options, asked):
+    found = plan(lowering, random_vectors(1), limit, **options)
+    assert (found.candidates, found.rerank) == asked
 
 
 def test_no_queries_make_an_empty_plan(lowering):

@@ -92,6 +92,40 @@ def test_candidates_are_ranked_by_the_vectors_that_are_kept(encoders, metric, tm
             np.testing.assert_allclose(found.scores[i], true[best], rtol=1e-4)
 
 
+@pytest.mark.parametrize("metric", ["COSINE", "L2"])
+@pytest.mark.parametrize("keep_vectors", [False, True])
+def test_rows_of_a_collection_without_codes_are_ranked_by_their_signs(encoders, metric, keep_vectors, tmp_path):
+    drq, encoder = encoders[metric]
+    vectors, queries = random_vectors(300, seed=3), random_vectors(5, seed=4)
+    lowering = DRQ.lowering(VectorField("embedding", 8, metric, "field"), encoder, {**HAMMING, "code_bits": "auto"})
+    index = DRQ.local(encoder, metric, keep_vectors=keep_vectors, settings=lowering.settings)
+    index.add(lowering.decode_rows(lowering.encode_rows(vectors)), vectors if keep_vectors else None)
+    index.save(tmp_path / "saved")
+    estimates = drq.sign_estimates(queries, vectors)
+    for each in (index, DRQ.open_local(tmp_path / "saved", encoder, settings=lowering.settings)):
+        found = each.search(queries, 15, options(candidates=300), rerank=0)
+        for i, true in enumerate(estimates):
+            tolerance = 2e-3 * np.abs(true).max()  # lengths are held as float16
+            np.testing.assert_allclose(found.scores[i], true[found.positions[i]], atol=tolerance)
+            best = np.sort(true)[:: 1 if metric == "L2" else -1][:15]
+            np.testing.assert_allclose(true[found.positions[i]], best, atol=tolerance)
+        assert each.search(queries[:0], 15, options(candidates=300)).positions.shape == (0, 15)
+        if keep_vectors:
+            exact = each.search(queries, 5, options(candidates=300))
+            nearest = np.argsort(np.square(vectors - queries[0]).sum(1))[:5]
+            if metric == "COSINE":
+                nearest = np.argsort(-(vectors @ queries[0]) / np.linalg.norm(vectors, axis=1))[:5]
+            np.testing.assert_array_equal(exact.positions[0], nearest)
+
+
+@pytest.mark.parametrize("name", ["bits", "probes"])
+def test_signs_take_no_options_of_codes(encoders, name):
+    _, encoder = encoders["L2"]
+    index = DRQ.local(encoder, "L2", keep_vectors=False, settings={"code_bits": "0"})
+    with pytest.raises(UsageError, match=rf"{name} is 16, and this collection stores no codes"):
+        index.search(random_vectors(1), 3, options(**{name: 16}))
+
+
 @pytest.mark.parametrize("metric", METRICS)
 def test_tables_are_those_of_the_encoder(encoders, metric):
     _, encoder = encoders[metric]

@@ -9,11 +9,11 @@ import numpy as np
 import scipy.sparse as sp
 
 from alula.encoders import DrqRows
-from alula.errors import UsageError
 from alula.index_types.base import F32, Candidates, Column, SearchPlan
-from alula.index_types.drq.lowering import DrqLowering
+from alula.index_types.drq.lowering import OVERSAMPLE, DrqLowering, norm_lengths, prefix_levels
 from alula.index_types.local import EncodedRows
 from alula.index_types.native import POSTING_BYTES, FieldSpec, NativeIndex
+from alula.index_types.options import candidate_counts
 
 
 class AdcLowering(DrqLowering):
@@ -35,7 +35,7 @@ class AdcLowering(DrqLowering):
         levels = self.drq.info.levels
         if self.field.metric == "IP":
             return tuple(range(1, levels + 1))
-        return tuple(sorted({t for t in (1, 2, 4, 8, 16, 32, 64, 128) if t < levels} | {levels}))
+        return norm_lengths(levels)
 
     @property
     def norm_bound(self) -> float:
@@ -58,17 +58,6 @@ class AdcLowering(DrqLowering):
         """See `Lowering.index`."""
         params = {"inverted_index_algo": "TAAT_NAIVE"}
         return NativeIndex(self.field.companion("drq_onehot"), "SPARSE_INVERTED_INDEX", "IP", params)
-
-    def prefix(self, bits: int | None) -> int:
-        """See `DrqLowering.prefix`; only lengths with stored norms are possible."""
-        levels = super().prefix(bits)
-        if levels not in self.lengths:
-            stored = ", ".join(str(8 * t) for t in self.lengths)
-            raise UsageError(
-                f"bits is {bits}; layout adc with {self.field.metric} has the lengths {stored}. "
-                'Choose one of them, or create the collection with layout="hamming".'
-            )
-        return levels
 
     def encode_rows(self, vectors: F32) -> dict[str, Column]:
         """See `Lowering.encode_rows`."""
@@ -98,11 +87,11 @@ class AdcLowering(DrqLowering):
         if self.field.metric != "IP":
             stored = np.sqrt(np.maximum(np.float32(self.norm_bound) - weights[:, levels:], 0))
             norms[:, np.array(self.lengths) - 1] = stored
-        return DrqRows(codes, norms, np.empty((n, 0), np.uint8))
+        return DrqRows(codes, norms, np.empty((n, 0), np.uint8), np.ones(n, np.float32))
 
     def plan_search(self, queries: F32, options: Mapping[str, Any], limit: int) -> SearchPlan:
         """See `Lowering.plan_search`."""
-        levels = self.prefix(options["bits"])
+        levels = prefix_levels(self.drq, options["bits"], self.lengths)
         encoded = self.drq.encode_queries(queries, checked=True)
         lut = encoded.lut[:, :levels, :]
         factor = np.float32(1.0 if self.field.metric == "IP" else 2.0)
@@ -120,9 +109,9 @@ class AdcLowering(DrqLowering):
                 query[256 * self.drq.info.levels + levels - 1] = 1.0
             native.append(query)
         shifts = factor * lowest[:, :, 0].sum(axis=1)
-        candidates = max(options["candidates"], limit)
+        candidates, rerank = candidate_counts(options, limit, oversample=OVERSAMPLE)
         state = (shifts, encoded.norms)
-        return SearchPlan(self.index.field, "IP", native, candidates, self.field.metric, state=state)
+        return SearchPlan(self.index.field, "IP", native, candidates, self.field.metric, state=state, rerank=rerank)
 
     def estimate(self, plan: SearchPlan, query: int, candidates: Candidates) -> F32:
         """See `Lowering.estimate`."""

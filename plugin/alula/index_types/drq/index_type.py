@@ -4,25 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, cast
 
 from alula.encoders import DrqEncoder, Encoder, Metric
-from alula.errors import UnsupportedError
-from alula.index_types.base import IndexType, Lowering, Option, Sweep, VectorField
+from alula.errors import UnsupportedError, UsageError
+from alula.index_types.base import IndexType, Lowering, VectorField
 from alula.index_types.capabilities import Capabilities, binary_probe, sparse_probe
 from alula.index_types.drq.adc import AdcLowering
-from alula.index_types.drq.hamming import HammingLowering
-from alula.index_types.drq.local_index import LocalDrq
+from alula.index_types.drq.hamming import AUTO, HammingLowering
+from alula.index_types.drq.local_index import LocalDrq, LocalSigns
+from alula.index_types.drq.lowering import OVERSAMPLE, norm_lengths
 from alula.index_types.local import LocalIndex
+from alula.index_types.options import Option, Sweep, candidate_options
 from alula.kernels import CodeIndex
 
 BINARY_INDEXES = ("BIN_FLAT", "BIN_IVF_FLAT")
 
 
-def _lengths(encoder: Encoder, _: Mapping[str, Any]) -> list[int]:
-    """The five longest code lengths of every layout: the longest, and powers of two."""
-    longest = encoder.info.max_bits
-    return sorted({8 << n for n in range(16) if 8 << n < longest} | {longest}, reverse=True)[:5]
+def _lengths(encoder: Encoder, settings: Mapping[str, Any]) -> list[int]:
+    """The four longest code lengths of a collection, if it stores codes."""
+    longest = int(settings.get("code_bits", encoder.info.max_bits))
+    return [8 * length for length in reversed(norm_lengths(longest // 8)[-4:])] if longest else []
 
 
 def _clusters(_: Encoder, settings: Mapping[str, Any]) -> list[int]:
@@ -34,14 +37,13 @@ class Drq(IndexType):
 
     name = "DRQ"
     encoder_kind = "drq"
-    summary = "Short binary codes of any length from one encoder; the length is chosen when searching."
+    summary = "Learned sign bits in a binary index, or short codes of any length, from one encoder."
     create_options = (
         Option(
             "layout",
             str,
-            "hamming: sign bits in a binary index, ranked by code distance (least memory). "
-            "adc: Milvus's sparse index computes the code distance itself. Default: hamming where the server has "
-            "binary vectors.",
+            "hamming: sign bits in a binary index (least memory). adc: codes in a sparse index, where Milvus computes "
+            "their distance itself. Default: hamming where the server has binary vectors.",
             choices=("hamming", "adc"),
         ),
         Option(
@@ -52,16 +54,24 @@ class Drq(IndexType):
             "BIN_FLAT",
             choices=BINARY_INDEXES,
         ),
+        Option(
+            "code_bits",
+            int,
+            "Layout hamming: bits of the code to store beside the sign bits; 0 for none. Default: none where sign bits "
+            "rank candidates (COSINE and L2, encoder files from format 2 on), otherwise the whole code.",
+            minimum=0,
+        ),
     )
+    oversample = OVERSAMPLE
     search_options = (
         Option(
             "bits",
             int,
-            "Code length used for ranking, a multiple of 8; the longest by default.",
+            "Code length used for ranking, a multiple of 8, where codes are stored; the longest by default.",
             minimum=8,
             sweep=Sweep(_lengths, "estimates"),
         ),
-        Option("candidates", int, "Candidates to take from the native index and rank.", 1000),
+        *candidate_options(OVERSAMPLE),
         Option(
             "nprobe", int, "Layout hamming with BIN_IVF_FLAT: clusters to visit.", 16, sweep=Sweep(_clusters, "all")
         ),
@@ -91,6 +101,8 @@ class Drq(IndexType):
                     f"({capabilities.reasons.get('sparse_index', 'no reason given')}), which DRQ's layout adc needs; "
                     + ('use layout="hamming".' if capabilities.binary_indexes else "use Milvus 2.4 or later.")
                 )
+            if options["code_bits"] is not None:
+                raise UsageError('layout="adc" stores the whole code; leave code_bits=... out.')
             return {"layout": "adc"}
         if binary_index not in capabilities.binary_indexes:
             have = ", ".join(sorted(capabilities.binary_indexes))
@@ -100,18 +112,31 @@ class Drq(IndexType):
                 f"({capabilities.reasons.get(binary_index, 'no reason given')}), which DRQ's layout hamming "
                 f"needs; {todo or 'use Milvus 2.3 or later, or Milvus Lite 2.5'}."
             )
-        return {"layout": "hamming", "binary_index": binary_index}
+        code_bits = AUTO if options["code_bits"] is None else str(options["code_bits"])
+        return {"layout": "hamming", "binary_index": binary_index, "code_bits": code_bits}
 
     def lowering(self, field: VectorField, encoder: Encoder, settings: Mapping[str, str]) -> Lowering:
         """See `IndexType.lowering`."""
         return (AdcLowering if settings["layout"] == "adc" else HammingLowering)(field, encoder, settings)
 
-    def local(self, encoder: Encoder, metric: Metric, *, keep_vectors: bool) -> LocalIndex:
+    def local(
+        self,
+        encoder: Encoder,
+        metric: Metric,
+        *,
+        keep_vectors: bool,
+        settings: Mapping[str, str] = MappingProxyType({}),
+    ) -> LocalIndex:
         """See `IndexType.local`."""
-        info = encoder.info
-        index = CodeIndex(info.levels, metric, info.scale, info.input_dim if keep_vectors else None)
-        return LocalDrq(cast(DrqEncoder, encoder), index)
+        info, drq, dim = encoder.info, cast(DrqEncoder, encoder), encoder.info.input_dim if keep_vectors else None
+        if settings.get("code_bits") == "0":
+            levels = info.sign_bits // 8
+            return LocalSigns(drq, CodeIndex(levels, metric, info.scale, dim, lengths=[levels]))
+        return LocalDrq(drq, CodeIndex(int(settings.get("code_bits", info.max_bits)) // 8, metric, info.scale, dim))
 
-    def open_local(self, folder: Path, encoder: Encoder) -> LocalIndex:
+    def open_local(
+        self, folder: Path, encoder: Encoder, *, settings: Mapping[str, str] = MappingProxyType({})
+    ) -> LocalIndex:
         """See `IndexType.open_local`."""
-        return LocalDrq(cast(DrqEncoder, encoder), CodeIndex.load(folder))
+        kind = LocalSigns if settings.get("code_bits") == "0" else LocalDrq
+        return kind(cast(DrqEncoder, encoder), CodeIndex.load(folder))

@@ -1,4 +1,4 @@
-"""DRQ codes in this process."""
+"""DRQ codes and sign bits in this process."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from alula.errors import UsageError
 from alula.index_types.base import F32
 from alula.index_types.drq.lowering import prefix_levels
 from alula.index_types.local import EncodedRows, LocalIndex, Mask
-from alula.kernels import CodeIndex, TopK
+from alula.kernels import CodeIndex, TopK, sign_tables
 
 TINY = 1e-12  # the smallest norm that a query is divided by
 
@@ -40,10 +40,7 @@ class LocalDrq(LocalIndex):
         valid: Mask | None = None,
     ) -> TopK:
         """See `LocalIndex.search`."""
-        levels = prefix_levels(self._encoder, options["bits"])
-        if levels not in self._index.lengths:
-            stored = ", ".join(str(8 * t) for t in self._index.lengths)
-            raise UsageError(f"bits is {8 * levels}; the collection has the lengths {stored}. Choose one of them.")
+        levels = prefix_levels(self._encoder, options["bits"], self._index.lengths)
         lut, norms = self._tables(queries, levels)
         return self._index.search(
             lut,
@@ -78,3 +75,53 @@ class LocalDrq(LocalIndex):
         info = self._encoder.info
         units = np.eye(info.input_dim, dtype=np.float32) * np.float32(1.0 if info.normalized else info.scale)
         return self._encoder.encode_queries(units, checked=True).lut.reshape(info.input_dim, -1)
+
+
+class LocalSigns(LocalIndex):
+    """Sign bits in a `CodeIndex`: a byte of signs is a codeword number."""
+
+    def __init__(self, encoder: DrqEncoder, index: CodeIndex) -> None:
+        super().__init__(index)
+        self._encoder, self._index = encoder, index
+
+    def add(self, rows: EncodedRows, vectors: F32 | None = None) -> None:
+        """See `LocalIndex.add`."""
+        encoded = cast(DrqRows, rows)
+        norms = np.full(encoded.signs.shape, np.nan, np.float32)
+        norms[:, -1] = encoded.sign_lengths
+        self._index.add(encoded.signs, norms, vectors)
+
+    def search(
+        self,
+        queries: F32,
+        limit: int,
+        options: Mapping[str, Any],
+        *,
+        rerank: int | None = None,
+        valid: Mask | None = None,
+    ) -> TopK:
+        """See `LocalIndex.search`."""
+        for name in ("bits", "probes"):
+            if options[name] is not None:
+                raise UsageError(
+                    f"{name} is {options[name]}, and this collection stores no codes; leave {name}=... out."
+                )
+        if not len(queries):
+            return TopK.empty(0, limit)
+        # one by one: results must not depend on the other queries
+        encoded = [self._encoder.encode_queries(query[None], checked=True, tables=False) for query in queries]
+        tables = np.concatenate([sign_tables(one.sign_weights) for one in encoded])
+        bias = np.concatenate([one.sign_bias for one in encoded])
+        found = self._index.search(
+            tables,
+            np.sqrt(np.maximum(bias, 0)),
+            limit,
+            levels=self._index.levels,
+            vectors=queries,
+            candidates=options["candidates"],
+            rerank=rerank,
+            valid=valid,
+        )
+        if self._index.metric == "COSINE" and (rerank == 0 or not self.keeps_vectors):
+            return TopK(found.positions, found.scores + bias[:, None])
+        return found

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import scipy.sparse as sp
 
@@ -84,12 +85,16 @@ def hit_columns(hits: Any, names: Sequence[str]) -> dict[str, Any]:
         names: The fields.
 
     Returns:
-        float32 (n, d) for vectors of floats, else an array (n,).
+        float32 (n, d) for vectors of floats, uint8 (n, bytes) for binary vectors, else an array (n,).
     """
-    columns = {}
+    columns: dict[str, npt.NDArray[Any]] = {}
     for name in names:
         flat = next((d for d in getattr(hits, "lazy_field_data", ()) if d.field_name == name and d.vectors.dim), None)
-        if flat is not None:
+        if flat is not None and flat.vectors.WhichOneof("data") == "binary_vector":
+            width, start = flat.vectors.dim // 8, hits.start
+            content = flat.vectors.binary_vector[start * width : (start + len(hits)) * width]
+            columns[name] = np.frombuffer(content, np.uint8).reshape(len(hits), width)
+        elif flat is not None:
             dim, start = flat.vectors.dim, hits.start
             values = flat.vectors.float_vector.data[start * dim : (start + len(hits)) * dim]
             columns[name] = np.array(values, np.float32).reshape(len(hits), dim)

@@ -99,7 +99,7 @@ def test_a_field_of_another_type(database, encoder):
 @pytest.mark.parametrize(
     ("params", "words"),
     [
-        ({"ef": 64}, "DRQ has no option ef; it has: bits, candidates, nprobe"),
+        ({"ef": 64}, "DRQ has no option ef; it has: bits, oversample, candidates, nprobe"),
         ({"bits": 12}, "bits is 12; this encoder's codes have a multiple of 8 bits up to 32"),
         ({"candidates": 0}, "candidates is 0, and must be at least 1"),
         ({"candidates": "many"}, "candidates is 'many', and a whole number is needed"),

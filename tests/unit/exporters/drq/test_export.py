@@ -57,11 +57,31 @@ def test_tables_and_query_signs_against_numpy(exported):
     _check_signs(queries.signs, model.signs, prepared)
 
 
+def test_estimates_by_sign_bits_are_near_the_scores(exported):
+    """Inner products of directions for IP; the slope over near rows is 1 for all metrics."""
+    path, info, trained = exported
+    encoder = load_encoder(path)
+    vectors = trained.held_out
+    rows, queries = encoder.encode_rows(vectors), encoder.encode_queries(vectors[:50], tables=False)
+    signs = np.unpackbits(rows.signs, axis=1) * 2.0 - 1
+    products = queries.sign_weights.astype(np.float64) @ signs.T
+    prepared = _prepared(info, vectors)
+    if info.metric == "L2":
+        estimates = queries.sign_bias[:, None] + rows.sign_lengths**2 - 2 * products
+        true = np.square(prepared[:50, None] - prepared).sum(2)
+    else:
+        estimates = products + queries.sign_bias[:, None]
+        directions = prepared / np.linalg.norm(prepared, axis=1, keepdims=True)
+        true = directions[:50] @ directions.T
+    assert np.corrcoef(estimates.ravel(), true.ravel())[0, 1] > 0.8
+    assert abs(estimates - true).mean() < 0.5 * true.std()
+
+
 def test_parity_and_info(exported):
     path, info, _ = exported
     assert load_encoder(path).info == info
     assert info.parity["same_codes"] >= 0.999
-    assert max(info.parity["max_lut_error"], info.parity["max_norm_error"]) < 1e-5
+    assert max(info.parity[f"max_{name}_error"] for name in ("lut", "norm", "sign")) < 1e-5
     assert (info.levels, info.sign_bits, info.max_bits) == (6, 64, 48)
     assert info.normalized == (info.metric == "COSINE")
 
