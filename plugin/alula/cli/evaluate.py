@@ -20,7 +20,15 @@ from alula.cli.options import Command, OutputFile, connection_options, console, 
 from alula.collection import Collection
 from alula.encoders import METRICS, Encoder, load_encoder
 from alula.errors import AlulaError, ServerError, UnsupportedError, UsageError
-from alula.evaluation.evaluate import Budget, IndexComparison, Measured, evaluate_collection, samples
+from alula.evaluation.evaluate import (
+    Budget,
+    IndexComparison,
+    Measured,
+    common_metric,
+    evaluate_collection,
+    index_type_of,
+    samples,
+)
 from alula.evaluation.native import BUILD_TIMEOUT, Params, parse_native
 from alula.evaluation.queries import QueryOptions, QuerySet, make_queries
 from alula.evaluation.results import Evaluation
@@ -154,7 +162,7 @@ def command(
 
         render = write_report
     options = QueryOptions(queries, query_column, sample, seed, k, truth)
-    with progress_bar(quiet=quiet, one_line=True) as progress, _temporary_server(server) as opened:
+    with progress_bar(quiet=quiet, one_line=True) as progress, temporary_server(server) as opened:
         budget = Budget(seconds, clients, sweep, build_timeout)
         if name is not None:
             if server is None:
@@ -184,7 +192,7 @@ def command(
 
 
 @contextmanager
-def _temporary_server(server: Server | None) -> Iterator[Server]:
+def temporary_server(server: Server | None) -> Iterator[Server]:
     """The given server, or an embedded one in a temporary folder."""
     if server is not None:
         yield server
@@ -295,16 +303,8 @@ def queries_of_collection(
 
 
 def _vectors(run: EvaluateRun, encoders: Sequence[Encoder], layouts: Sequence[str], metric: str | None) -> Evaluation:
-    raw = next((encoder for encoder in encoders if encoder.info.input != "vectors"), None)
-    if raw is not None:
-        raise UsageError(
-            f"The encoder {raw.path.name} takes {raw.info.input}, not vectors; create and load a collection with it, "
-            "and evaluate that."
-        )
-    metrics = {str(encoder.info.metric) for encoder in encoders} | ({metric} if metric else set())
-    if len(metrics) > 1:
-        raise UsageError(f"One metric can be evaluated at a time, and these are {', '.join(sorted(metrics))}.")
-    chosen = next(iter(metrics), "COSINE")
+    tries = [(encoder, options) for encoder in encoders for options in _layouts(encoder, layouts)]
+    chosen = common_metric(encoders, metric)
     first = encoders[0] if encoders else None
     rows = file_rows(str(run.vectors), run.vector_column, first.info.input_dim if first else None)
     query_set = make_queries(rows, run.options, encoder=first, metric=chosen, progress=run.progress)
@@ -314,12 +314,11 @@ def _vectors(run: EvaluateRun, encoders: Sequence[Encoder], layouts: Sequence[st
     comparison = IndexComparison(run.server, rows, key, chosen, dim, count, run.budget, run.progress)
     outcomes: list[Measured] = []
     refused: dict[str, str] = {}
-    for encoder in encoders:
-        for options in _layouts(encoder, layouts):
-            try:
-                outcomes.append(comparison.learned(encoder, options, query_set.queries))
-            except (ServerError, UnsupportedError) as error:
-                refused[" ".join((encoder.path.name, *options.values()))] = str(error)
+    for encoder, options in tries:
+        try:
+            outcomes.append(comparison.learned(encoder, options, query_set.queries))
+        except (ServerError, UnsupportedError) as error:
+            refused[" ".join((encoder.path.name, *options.values()))] = str(error)
     refused |= run.compare(comparison, query_set, outcomes)
     if not outcomes:
         raise AlulaError("Nothing could be measured. " + " ".join(refused.values()))
@@ -331,10 +330,7 @@ def _vectors(run: EvaluateRun, encoders: Sequence[Encoder], layouts: Sequence[st
 
 def _layouts(encoder: Encoder, wanted: Sequence[str]) -> list[Settings]:
     """The create options to try: each layout, if the index type has layouts."""
-    kind = next((kind for kind in index_types().values() if kind.encoder_kind == encoder.kind), None)
-    if kind is None:
-        raise UsageError(f"No index type is known for encoders of the kind {encoder.kind!r}, as {encoder.path} is.")
-    option = next((option for option in kind.create_options if option.name == "layout"), None)
+    option = next((option for option in index_type_of(encoder).create_options if option.name == "layout"), None)
     return [{"layout": layout} for layout in wanted or option.choices] if option else [{}]
 
 

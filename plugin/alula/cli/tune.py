@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -16,7 +15,7 @@ from rich.text import Text
 from alula.catalog.description import describe
 from alula.catalog.search_defaults import write_defaults
 from alula.cli.evaluate import queries_of_collection
-from alula.cli.evaluation_options import query_options
+from alula.cli.evaluation_options import parse_target, query_options
 from alula.cli.options import OutputFile, connection_options, console, encoder_options, format_option, show_json
 from alula.collection import Collection
 from alula.errors import AlulaError, UnsupportedError, UsageError
@@ -91,7 +90,7 @@ def command(
         return
     if target is None or encoder is None:
         raise UsageError("Give the recall to reach, e.g. --target recall=0.95, and the collection's --encoder.")
-    wanted = _parse_target(target)
+    wanted = parse_target(target)
     drawn = sample or queries_to_draw(wanted, k)
     if queries is None:
         check_target(wanted, drawn, k)
@@ -132,19 +131,6 @@ def _reset(server: Server, name: str, *, dry: bool) -> None:
         click.echo("Nothing was removed.")
     else:
         click.echo(f"{name} has no default search options.")
-
-
-def _parse_target(text: str) -> float:
-    what, _, number = text.partition("=")
-    try:
-        value = float(number)
-    except ValueError:
-        value = math.nan
-    if what.strip() != "recall" or math.isnan(value):
-        raise UsageError(f"{text!r} is not a target; give recall=NUMBER, e.g. --target recall=0.95.")
-    if not 0 < value < 1:
-        raise UsageError(f"The target recall is {value:g}, and must lie between 0 and 1, e.g. recall=0.95.")
-    return value
 
 
 def _as_many_as_there_are(name: str, rows: int, drawn: int, target: float, k: int) -> int:

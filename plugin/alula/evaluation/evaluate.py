@@ -12,7 +12,7 @@ from typing import Any
 from alula.catalog.schema import ScalarField
 from alula.collection import Collection
 from alula.encoders import Encoder
-from alula.errors import LoadInterrupted
+from alula.errors import LoadInterrupted, UsageError
 from alula.evaluation.ground_truth import Queries, Searcher
 from alula.evaluation.measure import Point, measure
 from alula.evaluation.native import (
@@ -28,7 +28,7 @@ from alula.evaluation.results import Neighbour, Sample, Subject
 from alula.evaluation.row_source import F32, Key, RowSource
 from alula.evaluation.settings import Settings, default_sweep, given_sweep, show_settings
 from alula.evaluation.sizes import lowering_sizes
-from alula.index_types import index_types
+from alula.index_types import IndexType, index_types
 from alula.ingest.load import load
 from alula.ingest.monitor import Status
 from alula.milvus import Server
@@ -60,6 +60,35 @@ class Measured:
 
     subject: Subject
     found: Sequence[Sequence[Sequence[Key]]]
+
+
+def index_type_of(encoder: Encoder) -> IndexType:
+    """The index type of an encoder of vectors.
+
+    Raises:
+        UsageError: If there is no index type for it, or it takes other inputs than vectors.
+    """
+    if encoder.info.input != "vectors":
+        raise UsageError(
+            f"The encoder {encoder.path.name} takes {encoder.info.input}, not vectors; create and load a collection "
+            "with it, and evaluate that."
+        )
+    kind = next((kind for kind in index_types().values() if kind.encoder_kind == encoder.kind), None)
+    if kind is None:
+        raise UsageError(f"No index type is known for encoders of the kind {encoder.kind!r}, as {encoder.path} is.")
+    return kind
+
+
+def common_metric(encoders: Sequence[Encoder], given: str | None) -> str:
+    """The metric of all encoders; without encoders the given one, or COSINE.
+
+    Raises:
+        UsageError: If they differ.
+    """
+    metrics = {str(encoder.info.metric) for encoder in encoders} | ({given} if given else set())
+    if len(metrics) > 1:
+        raise UsageError(f"One metric can be evaluated at a time, and these are {', '.join(sorted(metrics))}.")
+    return next(iter(metrics), "COSINE")
 
 
 def without_defaults(collection: Collection) -> Collection:
@@ -170,14 +199,31 @@ class IndexComparison:
             UnsupportedError: If the server cannot store it.
             ServerError: If it fails.
         """
-        with self._loaded(encoder, options) as (collection, seconds):
+        with self.loaded(encoder, options) as (collection, seconds):
             outcome = evaluate_collection(collection, queries, self.budget, self.count, self.progress)
         name = f"{outcome.subject.name} ({encoder.path.stem})"
         return replace(outcome, subject=replace(outcome.subject, name=name, load_seconds=seconds))
 
     @contextmanager
-    def _loaded(self, encoder: Encoder, options: Settings) -> Iterator[tuple[Collection, float]]:
-        kind = next(kind for kind in index_types().values() if kind.encoder_kind == encoder.kind)
+    def loaded(
+        self, encoder: Encoder, options: Settings, *, keep_vectors: bool = True
+    ) -> Iterator[tuple[Collection, float]]:
+        """Load the rows into a temporary collection with the index type of an encoder.
+
+        Args:
+            encoder: The encoder.
+            options: Create options of its index type.
+            keep_vectors: False to drop the vectors.
+
+        Yields:
+            The collection, and the seconds that loading and building took.
+
+        Raises:
+            UsageError: If no index type is known for the encoder.
+            UnsupportedError: If the server cannot store it.
+            ServerError: If it fails.
+        """
+        kind = index_type_of(encoder)
         name = f"{PREFIX}{kind.name.lower()}_{uuid.uuid4().hex[:8]}"
         started = time.perf_counter()
         try:
@@ -187,6 +233,7 @@ class IndexComparison:
                 encoder=encoder,
                 index_type=kind.name,
                 primary_key=str(self.key),
+                keep_vectors=keep_vectors,
                 options=options,
             )
             what = f"loading {kind.name}"

@@ -64,6 +64,11 @@ def _probes(params: Params, _: int) -> list[Settings]:
     return [{"nprobe": n} for n in (1, 4, 8, 16, 32, 64, 128, 256) if n <= most]
 
 
+def _scann_probes(params: Params, limit: int) -> list[Settings]:
+    # without reorder_k as many rows are scored exactly as are returned, and its 4-bit codes decide alone
+    return [{**setting, "reorder_k": 10 * limit} for setting in _probes(params, limit)]
+
+
 def _ef(_: Params, limit: int) -> list[Settings]:
     return [{"ef": ef} for ef in sorted({max(ef, limit) for ef in (16, 32, 64, 128, 256, 512)})]
 
@@ -99,7 +104,7 @@ NATIVE: Mapping[str, NativeType] = {
     "IVF_FLAT": NativeType(_nlist, _probes, _ivf_sizes(lambda dim, _: 4 * dim)),
     "IVF_SQ8": NativeType(_nlist, _probes, _ivf_sizes(lambda dim, _: dim)),
     "IVF_PQ": NativeType(_pq, _probes, _ivf_sizes(lambda _, p: int(p["m"]) * int(p["nbits"]) / 8)),
-    "SCANN": NativeType(_nlist, _probes, _ivf_sizes(lambda dim, _: 4 * dim + dim / 4)),
+    "SCANN": NativeType(_nlist, _scann_probes, _ivf_sizes(lambda dim, _: 4 * dim + dim / 4)),
     "DISKANN": NativeType(
         lambda _, __: {},
         lambda _, limit: [{"search_list": n} for n in sorted({max(n, limit) for n in (16, 32, 64, 128, 256)})],

@@ -66,6 +66,21 @@ class Tuning:
         return self.held_out is not None and self.held_out.value >= self.target
 
 
+@dataclass(frozen=True)
+class Search:
+    """All settings that a search for the fastest one tried.
+
+    Args:
+        tried: All measured settings, in order.
+        finalists: As of `Tuning`.
+        complete: True if every branch was tried in time.
+    """
+
+    tried: Sequence[Point]
+    finalists: Sequence[tuple[Point, float]]
+    complete: bool
+
+
 def queries_needed(target: float, k: int) -> int:
     """The least number of queries that can show a recall of the target.
 
@@ -118,11 +133,31 @@ def tune(
         ServerError: If Milvus fails.
     """
     check_target(target, len(tuning), tuning.k)
-    trials = _Trials(without_defaults(collection), tuning, target, time.monotonic() + seconds, progress)
     started = time.monotonic()
+    search = fastest_settings(collection, tuning, target, rows=rows, seconds=seconds, progress=progress)
+    checked = None
+    if search.finalists:
+        progress("checking it on held-out queries", 0, None)
+        settings = search.finalists[0][0].settings
+        checked = measure(searcher(without_defaults(collection), settings), held_out, settings)[0].recall
+    spent = time.monotonic() - started
+    return Tuning(target, tuning.k, search.tried, search.finalists, checked, search.complete, spent)
+
+
+def fastest_settings(
+    collection: Collection, queries: Queries, target: float, *, rows: int, seconds: float, progress: Progress = silent
+) -> Search:
+    """Find the fastest setting of each branch that reaches a target.
+
+    The arguments are those of `tune`.
+
+    Raises:
+        ServerError: If Milvus fails.
+    """
+    trials = _Trials(without_defaults(collection), queries, target, time.monotonic() + seconds, progress)
     finalists: list[Point] = []
     names = {option.name for option in collection.index_type.search_options}
-    ladder = candidates_ladder(tuning.limit, rows) if "candidates" in names else [None]
+    ladder = candidates_ladder(queries.limit, rows) if "candidates" in names else [None]
     complete = True
     for branch in branches(collection):
         if trials.late and trials.tried:
@@ -134,15 +169,9 @@ def tune(
         found = trials.least(branch, [c for c in ladder if c is None or c > least], limit)
         finalists += [found] if found else []
     searchers = [searcher(trials.collection, point.settings) for point in finalists]
-    times = time_in_turns(searchers, tuning, _ROUNDS)
+    times = time_in_turns(searchers, queries, _ROUNDS)
     ranked = sorted(zip(finalists, times, strict=True), key=lambda entry: entry[1])
-    checked = None
-    if ranked:
-        progress("checking it on held-out queries", 0, None)
-        settings = ranked[0][0].settings
-        checked = measure(searcher(trials.collection, settings), held_out, settings)[0].recall
-    spent = time.monotonic() - started
-    return Tuning(target, tuning.k, trials.tried, ranked, checked, complete, spent)
+    return Search(trials.tried, ranked, complete)
 
 
 class _Trials:
