@@ -17,6 +17,7 @@ with warnings.catch_warnings(), contextlib.suppress(ImportError):  # Milvus Lite
     start_engine = LiteEngine.start
 
 pytest_plugins = (
+    "tests.fixtures.browser",
     "tests.fixtures.chance",
     "tests.fixtures.command_line",
     "tests.fixtures.engines",

@@ -31,6 +31,7 @@ class Dot:
         label: Text beside the point; "" for none.
         title: Text of the tooltip.
         spread: The interval of the recall, on the axis of the recall.
+        size: Diameter in pixels.
     """
 
     x: float
@@ -38,6 +39,7 @@ class Dot:
     label: str
     title: str
     spread: tuple[float, float] | None = None
+    size: float = 8.0
 
 
 def speed_recall(series: Sequence[Sequence[Dot]], k: int, size: str) -> str:
@@ -80,6 +82,24 @@ def recall_by_bits(series: Sequence[Sequence[Dot]], k: int, size: str) -> str:
             axes.plot([dot.x, dot.x], [low, high], color=_colour(number), linewidth=1, alpha=0.4)
     axes.set_ylim(bottom=0, top=1.05)
     return _finish(figure, axes, series, f"bits-{size}", f"Recall@{k} over code length")
+
+
+def memory_recall(series: Sequence[Sequence[Dot]], k: int, target: float, size: str) -> str:
+    """Plot memory over recall, with a line at the target.
+
+    Each index is a row of points, one for each setting.
+    """
+    figure, axes = _figure(size)
+    axes.set_yscale("log")
+    axes.set_xlabel(f"recall@{k}  (better to the right)")
+    axes.set_ylabel("memory, bytes per row  (better below)")
+    _plain_ticks(axes.yaxis, [dot.y for dots in series for dot in dots])
+    axes.axvline(target, color=INK, linewidth=1, linestyle=(0, (4, 4)))
+    for number, dots in enumerate(series):
+        axes.plot([dot.x for dot in dots], [dot.y for dot in dots], color=_colour(number), linewidth=1.2, alpha=0.6)
+    lowest = min(dot.x for dots in series for dot in dots)
+    axes.set_xlim(max(-0.02, lowest - 0.06), 1.025)
+    return _finish(figure, axes, series, f"memory-{size}", f"Memory of a row over recall@{k} of every setting")
 
 
 def _figure(size: str) -> tuple[Figure, Any]:
@@ -130,7 +150,7 @@ def _finish(figure: Figure, axes: Any, series: Sequence[Sequence[Dot]], name: st
             identity = f"{name}-{number}-{i}"
             titles[identity] = dot.title
             look: dict[str, Any] = {"marker": MARKS[number % SERIES], "color": _colour(number), "gid": identity}
-            axes.plot([dot.x], [dot.y], linestyle="", markersize=8, markeredgewidth=0, **look)
+            axes.plot([dot.x], [dot.y], linestyle="", markersize=dot.size, markeredgewidth=0, **look)
     out = io.BytesIO()
     # text as text elements; a fixed salt for reproducible files
     import matplotlib as mpl  # noqa: PLC0415

@@ -17,6 +17,8 @@ try:
 except ImportError as error:
     raise AlulaError(f"A report needs jinja2 and matplotlib ({error}): pip install 'alula[report]'.") from None
 
+__all__ = ["MARKS", "markup", "plots", "render_report", "template", "write_report"]
+
 MARKS = "●■◆▲▼✚✖★"  # the marks of the plots, as text
 GOALS = (0.9, 0.95, 0.99)  # the summary shows the fastest setting with each recall
 
@@ -33,27 +35,37 @@ def write_report(evaluation: Mapping[str, Any], path: Path) -> None:
 
 def render_report(evaluation: Mapping[str, Any]) -> str:
     """The page as text; all strings of users' data are escaped."""
-    loader = jinja2.PackageLoader("alula.evaluation", "")
-    environment = jinja2.Environment(
-        loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
-    )
-    environment.filters["settings"] = show_settings
     k = evaluation["k"]
     subjects = [_with_numbers(subject) for subject in _numbered(evaluation["subjects"])]
     speed = [[_speed_dot(point, subject["name"]) for point in subject["points"]] for subject in subjects]
     bits = [(number, dots) for number, dots in enumerate(map(_bits_dots, subjects)) if dots]
-    return environment.get_template("report.html").render(
+    return template("report.html").render(
         about=evaluation,
         subjects=subjects,
         goals=GOALS,
         heaviest=max(_total(subject, "memory") + _total(subject, "disk") for subject in subjects),
-        speed={size: Markup(plots.speed_recall(speed, k, size)) for size in plots.SIZES},  # noqa: S704 - our own markup
-        bits={size: Markup(plots.recall_by_bits([dots for _, dots in bits], k, size)) for size in plots.SIZES}  # noqa: S704
+        speed={size: markup(plots.speed_recall(speed, k, size)) for size in plots.SIZES},
+        bits={size: markup(plots.recall_by_bits([dots for _, dots in bits], k, size)) for size in plots.SIZES}
         if bits
         else None,
         bits_names=[subjects[number]["name"] for number, _ in bits],
         marks=MARKS,
     )
+
+
+def template(name: str) -> jinja2.Template:
+    """A page of this package, which escapes all strings."""
+    loader = jinja2.PackageLoader("alula.evaluation", "")
+    environment = jinja2.Environment(
+        loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
+    )
+    environment.filters["settings"] = show_settings
+    return environment.get_template(name)
+
+
+def markup(svg: str) -> Markup:
+    """A plot of `alula.evaluation.plots`, which a page does not escape."""
+    return Markup(svg)  # noqa: S704 - our own markup
 
 
 def _numbered(subjects: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

@@ -2,48 +2,15 @@
 
 from __future__ import annotations
 
-import base64
-import json
-import os
 import re
-import shutil
-from pathlib import Path
 
 import pytest
 
 from alula.evaluation.report import render_report, write_report
+from tests.fixtures.browser import check_page
 
-CHROMIUM = next(
-    (path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), ""
-)
-DRIVER = shutil.which("chromedriver") or ""
-SCREENSHOTS = Path("build/report")
 HOSTILE = "<script>alert('x')</script>"
-VIEWS = [(width, scheme) for width in (1200, 390) for scheme in ("light", "dark")]
 
-# The contrast of each text with what is behind it (WCAG 2.2, 1.4.3), from the colours that the browser computed.
-CONTRAST = """
-const canvas = document.createElement('canvas').getContext('2d', {willReadFrequently: true});
-const rgb = colour => { canvas.clearRect(0, 0, 1, 1); canvas.fillStyle = colour; canvas.fillRect(0, 0, 1, 1);
-  return [...canvas.getImageData(0, 0, 1, 1).data]; };
-const light = c => { const [r, g, b] = c.slice(0, 3).map(v => { v /= 255;
-  return v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4; }); return 0.2126 * r + 0.7152 * g + 0.0722 * b; };
-const found = [];
-for (const element of document.querySelectorAll('body *')) {
-  const own = [...element.childNodes].some(n => n.nodeType === 3 && n.textContent.trim());
-  if (!own || !element.getClientRects().length || element.tagName === 'title') continue;
-  const style = getComputedStyle(element);
-  const ink = rgb(element instanceof SVGElement ? style.fill : style.color);
-  let behind = element, paper = [0, 0, 0, 0];
-  while (behind && paper[3] === 0) {
-    paper = rgb(getComputedStyle(behind).backgroundColor);
-    behind = behind.parentElement;
-  }
-  const [a, b] = [light(ink), light(paper)].sort((x, y) => y - x);
-  found.push([(a + 0.05) / (b + 0.05), element.textContent.trim().slice(0, 40), parseFloat(style.fontSize)]);
-}
-return found;
-"""
 # Boxes of the labels beside the points, and of the points, in the plot that is shown.
 LABELS = """
 const svg = [...document.querySelectorAll('figure svg')].find(s => s.getClientRects().length);
@@ -114,65 +81,14 @@ def evaluation():
 
 
 @pytest.fixture(scope="module")
-def browser():
-    missing = (
-        "" if CHROMIUM and DRIVER else "the report is checked in Chromium: apt-get install chromium chromium-driver"
-    )
-    if missing and os.environ.get("CI"):
-        pytest.fail(missing)
-    if missing:
-        pytest.skip(missing)
-    from selenium import webdriver
-    from selenium.webdriver.chrome.service import Service
-
-    options = webdriver.ChromeOptions()
-    options.binary_location = CHROMIUM
-    # containers have no sandbox and little shared memory
-    for argument in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu", "--hide-scrollbars"):
-        options.add_argument(argument)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    driver = webdriver.Chrome(options=options, service=Service(DRIVER))
-    yield driver
-    driver.quit()
-
-
-@pytest.fixture(scope="module")
 def page(evaluation, tmp_path_factory):
     path = tmp_path_factory.mktemp("report") / "report.html"
     write_report(evaluation, path)
     return path
 
 
-@pytest.fixture(params=VIEWS, ids=[f"{width}-{scheme}" for width, scheme in VIEWS])
-def view(request, browser, page):
-    """The page at a width and in a colour scheme; a screenshot of it is kept."""
-    width, scheme = request.param
-    size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 600}
-    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
-    scheme_feature = {"name": "prefers-color-scheme", "value": scheme}
-    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [scheme_feature]})
-    for kind in ("browser", "performance"):
-        browser.get_log(kind)
-    browser.get(page.as_uri())
-    height = browser.execute_script("return document.documentElement.scrollHeight")
-    clip = {"x": 0, "y": 0, "width": width, "height": height, "scale": 1}
-    shot = browser.execute_cdp_cmd("Page.captureScreenshot", {"captureBeyondViewport": True, "clip": clip})
-    SCREENSHOTS.mkdir(parents=True, exist_ok=True)
-    (SCREENSHOTS / f"{width}-{scheme}.png").write_bytes(base64.b64decode(shot["data"]))
-    return browser
-
-
 def test_it_is_readable_without_a_network(view, page):
-    assert view.get_log("browser") == []
-    events = [json.loads(entry["message"])["message"] for entry in view.get_log("performance")]
-    asked = [e["params"]["request"]["url"] for e in events if e["method"] == "Network.requestWillBeSent"]
-    assert [url for url in asked if not url.startswith("data:")] == [page.as_uri()]
-    inside = view.execute_script("return [document.documentElement.scrollWidth, innerWidth]")
-    assert inside[0] <= inside[1], "the page is wider than the window"
-    contrasts = view.execute_script(CONTRAST)
-    assert len(contrasts) > 150
-    assert [entry for entry in contrasts if entry[0] < 4.5] == []
-    assert [entry for entry in contrasts if entry[2] < 10] == []
+    check_page(view, page, texts=150)
 
 
 def test_the_best_points_have_a_label_beside_them(view, evaluation):
