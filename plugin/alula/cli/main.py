@@ -20,6 +20,7 @@ from alula.errors import AlulaError
 GROUP = "alula.commands"
 # imported when called, so that 'alula --help' does not wait for onnxruntime and pymilvus
 COMMANDS = {
+    "recommend": "Recommend an index type for vectors, Milvus's own included, before any encoder exists.",
     "create": "Create a collection with an index type.",
     "load": "Load rows from files, URLs or another collection.",
     "migrate": "Move an existing collection to an index type or a newer encoder, while it serves.",
@@ -97,6 +98,7 @@ def cli(debug: bool) -> None:
     """Learned sparse and binary-code index types for Milvus.
 
     \b
+    0. alula recommend which index type your vectors need, Milvus's own included
     1. alula train     learn an encoder from your vectors (one ONNX file)
     2. alula create    a collection with index type FLOPS_SPARSE or DRQ
     3. alula load      your vectors, encoded on the way
