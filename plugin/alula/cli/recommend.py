@@ -104,9 +104,9 @@ def command(
     alula recommend rows.npy --uri http://localhost:19530 --target recall=0.99 --rows 50000000
     alula recommend rows.npy --encoder rows-drq.onnx --uri ... --report page.html
 
-    The choice is the type with the least memory among those that reach the target, unless another one takes at most
-    1.5 times the memory and half of the time. Temporary collections are dropped again; without --uri they are in an
-    embedded database that is removed.
+    The choice is the type with the least memory among those that reach the target with 95 % confidence, unless another
+    one takes at most 1.5 times the memory and half of the time. Temporary collections are dropped again; without --uri
+    they are in an embedded database that is removed.
     """
     wish = Wish(parse_target(target), rows, metric, sample_rows, build_timeout, seconds)
     loaded = [load_encoder(path) for path in encoders]
@@ -144,7 +144,8 @@ def _show(found: Recommendation) -> None:
         f"{found.title}: {found.file_rows:,} rows x {found.dim}, {found.metric}, at {found.server}; measured on "
         f"{found.sample_rows:,} of them, with {found.queries_from}."
     )
-    table = Table(title=f"Target recall@{found.k} {found.target:g}, for {found.rows:,} rows", title_justify="left")
+    title = f"Target recall@{found.k} {found.target:g} with 95 % confidence; memory and disk for {found.rows:,} rows"
+    table = Table(title=title, title_justify="left")
     table.add_column("index type", overflow="fold")
     table.add_column("fastest search", overflow="fold")
     for head in (f"recall@{found.k}", "p50 ms", "build s", "memory B/row", "disk B/row", "memory", "disk"):
@@ -189,4 +190,4 @@ def _in_bytes(size: float) -> str:
     for unit, step in (("TB", 1e12), ("GB", 1e9)):
         if size >= step:
             return f"{size / step:.3g} {unit}"
-    return f"{size / 1e6:.3g} MB"
+    return f"{size / 1e6:.3g} MB" if size else "0"

@@ -101,7 +101,7 @@ def reason(taken: Contender | None, contenders: Sequence[Contender], *, target: 
     fastest = min(good, key=lambda one: one.time)
     more, less = fastest.memory / taken.memory, taken.time / fastest.time
     if less < 1 + _ALIKE:
-        return f"{what}: the least of those that reach {target:g}, and as fast as any."
+        return f"{what}: the least of those that reach {target:g}."
     return (
         f"{what}: the least of those that reach {target:g}. The fastest, {fastest.name}, is {less:.1f} times as fast, "
         f"for {more:.1f} times the memory."

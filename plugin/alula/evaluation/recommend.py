@@ -273,7 +273,7 @@ class _Trial:
         chosen, p50 = search.finalists[0] if search.finalists else (None, 0.0)
         p50 = p50 or max(search.tried, key=lambda point: point.recall.value).p50
         sizes = lowering_sizes(about)
-        notes = [sizes.note] if sizes.note else []
+        notes = [sizes.note] if sizes.note and keep_vectors else []  # the name says that they are dropped
         if not search.complete:
             notes.append("the time was up before every way of searching was tried")
         build = {key: value for key, value in about.settings.items() if key in ("layout", "binary_index")}
@@ -294,6 +294,9 @@ class _Trial:
                 at_rows = call + max(0.0, one.p50 - call) * growth
                 note = f"compares every row, which takes about {at_rows:,.0f} ms for {self.rows:,} rows"
                 found.append(dataclasses.replace(one, p50_at_rows=at_rows, notes=[*one.notes, note]))
+            elif one.build.get("binary_index") == "BIN_FLAT" and growth >= _MANY:
+                note = "compares the sign bits of every row, so its time grows with the rows too"
+                found.append(dataclasses.replace(one, notes=[*one.notes, note]))
             else:
                 found.append(one)
         return found

@@ -62,7 +62,10 @@ def test_the_time_of_a_full_scan_is_that_of_all_rows():
             [contender("SQ8", 400, 2.0)],
             ["Take SQ8, Milvus's own", "0.970", "2.0 ms with ef 32", "400 bytes", "No other"],
         ),
-        ([contender("DRQ", 80, 2.0, encoder="a.onnx"), contender("SQ8", 400, 1.9)], ["Take DRQ: ", "as fast as any"]),
+        (
+            [contender("DRQ", 80, 2.0, encoder="a.onnx"), contender("SQ8", 400, 1.9)],
+            ["Take DRQ: ", "the least of those that reach 0.95."],
+        ),
         (
             [contender("SQ8", 400, 3.0), contender("HNSW", 1600, 1.0)],
             ["Take SQ8", "HNSW, is 3.0 times as fast, for 4.0 times the memory"],
