@@ -54,7 +54,7 @@ MAY_TALK_TO_MILVUS = (
     "alula.evaluation.native",
     "alula.gateway",
 )
-OPEN_TO_EXPORTERS = ("alula.encoders", "alula.errors", "alula.progress", "alula.sources")
+OPEN_TO_EXPORTERS = ("alula.encoders", "alula.errors", "alula.index_types", "alula.progress", "alula.sources")
 
 # Before IMPORT_EVERYTHING: a package `alula` whose __init__ does nothing, to load its lower parts alone.
 WITHOUT_THE_FACADE = f"""

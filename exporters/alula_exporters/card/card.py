@@ -14,7 +14,9 @@ from urllib.parse import quote
 
 from alula.encoders import Encoder, EncoderInfo, load_encoder
 from alula.errors import UsageError
+from alula.index_types import key_cost
 from alula_exporters.card.pictures import can_draw, draw, is_number, pictures_of
+from alula_exporters.card.row_cost import cost_rows
 from alula_exporters.extras import needs_extra
 from alula_exporters.output_file import atomic_file, check_out_path
 
@@ -130,6 +132,8 @@ def card_text(encoder: Encoder, pictures: Mapping[str, str]) -> str:
             quality=_quality(quality) if isinstance(quality, Mapping) else [],
             by_label=isinstance(quality, Mapping) and any("label" in name for name in quality),
             variance_kept=_variance_kept(info),
+            costs=cost_rows(encoder),
+            key_bytes=round(key_cost("INT64").memory_bytes),
             parity=[(name.replace("_", " "), value) for name, value in _flat(info.parity)],
         )
     )

@@ -10,15 +10,6 @@ from alula.errors import UsageError
 from alula_exporters.choices import DrqLoss, Mode
 
 
-def default_sign_bits(dim: int) -> int:
-    """Two bits for three numbers of a vector, in steps of 64, and at least 256.
-
-    Args:
-        dim: Length d of a vector.
-    """
-    return max(256, 64 * round(dim / 96))
-
-
 @dataclass(frozen=True)
 class DrqConfig:
     """Options of a quantiser's training.
@@ -31,7 +22,7 @@ class DrqConfig:
     Args:
         metric: COSINE, IP or L2.
         levels: Number of levels M; the longest code has 8 M bits.
-        sign_bits: Number of sign bits S, a multiple of 8; None for `default_sign_bits` of the vectors' length.
+        sign_bits: Number of sign bits S, a multiple of 8; None for `alula.encoders.default_sign_bits` of the vectors' length.
         beam: Prefixes kept while encoding a row; 1 is greedy, fast and worse.
         epochs: Passes over the training rows.
         batch: Most rows per step (fewer where rows are few, and for long vectors with many levels, to bound memory).

@@ -10,13 +10,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from alula.encoders import Metric
+from alula.encoders import Metric, default_sign_bits
 from alula.errors import UsageError
 from alula.progress import Progress, silent
 from alula_exporters.backbones.base import Backbone, compute_device
 from alula_exporters.checkpoint import Checkpoint, GeneratorState, Stateful
 from alula_exporters.data import TrainingData, check_distinct, input_scale
-from alula_exporters.drq.config import DrqConfig, default_sign_bits
+from alula_exporters.drq.config import DrqConfig
 from alula_exporters.drq.losses import prefix_distortions
 from alula_exporters.drq.model import CODEWORDS, Quantizer, find_codes, reconstruct
 from alula_exporters.drq.paper import PaperStages

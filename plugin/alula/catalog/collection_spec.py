@@ -12,7 +12,7 @@ from alula.catalog.description import connected, describe
 from alula.catalog.schema import ScalarField
 from alula.catalog.search_defaults import read_defaults
 from alula.encoders import Encoder, load_encoder
-from alula.index_types import IndexType, Lowering, index_type
+from alula.index_types import IndexType, Lowering, RowCost, index_type, lowering_cost
 from alula.milvus import Server, milvus_errors
 
 
@@ -42,6 +42,11 @@ class CollectionSpec:
     def index_type(self) -> IndexType:
         """Its index type."""
         return index_type(self.lowering.settings["type"])
+
+    @property
+    def cost(self) -> RowCost:
+        """The bytes of a row of its index and kept vectors on its server."""
+        return lowering_cost(self.lowering, maps=self.server.dialect.maps)
 
 
 def open_spec(server: Server | str, name: str, encoder: Encoder | str | Path) -> CollectionSpec:

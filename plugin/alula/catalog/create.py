@@ -91,7 +91,7 @@ def create(
         ServerError: If Milvus fails; the collection is then dropped again.
     """
     if partition_key is not None:
-        _check_partition_key(spec, partition_key)
+        check_partition_key(spec, partition_key)
     client, name = spec.server.client, spec.name
     schema = client.create_schema(auto_id=False, description=with_settings(description, spec.lowering.settings))
     _add_scalar(schema, spec.primary_key, is_primary=True)
@@ -117,6 +117,17 @@ def create(
             with contextlib.suppress(Exception):
                 client.drop_collection(name)
         raise
+
+
+def check_partition_key(spec: CollectionSpec, name: str) -> None:
+    """Raise a `UsageError` unless a field can spread the rows over partitions."""
+    spec.server.check_partitions("leave out partition_key=...")
+    possible = [field.name for field in spec.fields if field.data_type in ("INT64", "VARCHAR")]
+    if name not in possible:
+        raise UsageError(
+            f"The partition key {name!r} must be an INT64 or VARCHAR field beside the primary key; there "
+            f"are: {', '.join(possible) or 'none'}."
+        )
 
 
 def new_lowering(
@@ -192,16 +203,6 @@ def _fields(
     if key.data_type not in ("INT64", "VARCHAR"):
         raise UsageError(f"The primary key is {key}; Milvus takes INT64 or VARCHAR.")
     return key, tuple(fields)
-
-
-def _check_partition_key(spec: CollectionSpec, name: str) -> None:
-    spec.server.check_partitions("leave out partition_key=...")
-    possible = [field.name for field in spec.fields if field.data_type in ("INT64", "VARCHAR")]
-    if name not in possible:
-        raise UsageError(
-            f"The partition key {name!r} must be an INT64 or VARCHAR field beside the primary key; there "
-            f"are: {', '.join(possible) or 'none'}."
-        )
 
 
 def _add_scalar(schema: Any, field: ScalarField, **extra: Any) -> None:

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 from pymilvus import DataType
 
+from alula.catalog.binding import field_of
 from alula.catalog.schema import MAX_VARCHAR, ScalarField
 from alula.catalog.settings import check_format, read_settings, stored_defaults
 from alula.errors import UsageError
-from alula.index_types import index_types
+from alula.index_types import RowCost, fields_cost, index_types
 from alula.milvus import Server, connect, milvus_errors
 from alula.milvus.reading import count_rows
+from alula.milvus.wire.types import field_spec
 
 
 @dataclass(frozen=True)
@@ -29,6 +31,7 @@ class Description:
         fields: Its scalar fields.
         companions: The fields that Alula maintains, with Milvus's type names.
         text: The user's description.
+        cost: Bytes of a row of its index and kept vectors on this server.
         defaults: Search options for searches that do not give them, as `Collection.set_defaults` wrote them.
         identity: The server's own id of the collection, which changes when it is dropped and created again; "" on
             servers without ids (Milvus Lite).
@@ -42,6 +45,7 @@ class Description:
     fields: tuple[ScalarField, ...]
     companions: Mapping[str, str]
     text: str
+    cost: RowCost
     defaults: Mapping[str, str]
     identity: str = ""
 
@@ -83,6 +87,7 @@ def describe(server: Server | str, name: str, *, count: bool = True) -> Descript
         fields=fields,
         companions=companions,
         text=text,
+        cost=_cost(server, schema["fields"], indexes, settings),
         defaults=stored_defaults(indexes, schema.get("properties") or {}),
         identity=str(schema.get("collection_id") or ""),
     )
@@ -126,6 +131,27 @@ def scalar_field(entry: Mapping[str, Any]) -> ScalarField:
 def is_companion(name: str, vector_field: str) -> bool:
     """True for the name of a field that Alula adds beside a vector field."""
     return name.startswith(f"{vector_field}__")
+
+
+def _cost(
+    server: Server,
+    entries: Iterable[Mapping[str, Any]],
+    indexes: Iterable[Mapping[str, Any]],
+    settings: Mapping[str, str],
+) -> RowCost:
+    """The bytes of a row, from the companion fields that Milvus describes."""
+    vector = field_of(settings)
+    specs = [
+        field_spec(entry["name"], DataType(entry["type"]).name, **entry.get("params", {}))
+        for entry in entries
+        if is_companion(entry["name"], vector.name)
+    ]
+    # a sparse vector's schema does not say how long it is
+    rest = int(settings["bytes_per_row"]) - sum(spec.bytes_per_row for spec in specs)
+    companions = [spec if spec.bytes_per_row else replace(spec, bytes_per_row=rest) for spec in specs]
+    names = {spec.name for spec in specs}
+    searched = next((str(index["index_type"]) for index in indexes if index.get("field_name") in names), "")
+    return fields_cost(vector, companions, searched, maps=server.dialect.maps)
 
 
 def _fields(

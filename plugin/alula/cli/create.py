@@ -9,9 +9,10 @@ from typing import Any
 
 import click
 
-from alula.catalog.create import DEFAULT_FIELD, DEFAULT_KEY, create, design
+from alula.catalog.create import DEFAULT_FIELD, DEFAULT_KEY, check_partition_key, create, design
 from alula.catalog.schema import ScalarField
 from alula.cli.options import RenamedOption, connection_options, encoder_option, index_type_options
+from alula.cli.row_cost import cost_lines
 from alula.encoders import METRICS, load_encoder
 from alula.errors import UsageError
 from alula.milvus import Server
@@ -100,16 +101,18 @@ def command(
         keep_vectors=not drop_vectors,
         options=options,
     )
+    if partition_key is not None:
+        check_partition_key(spec, partition_key)
+    for line in cost_lines(spec.cost, spec.lowering.field.dim, spec.lowering.field.storage, spec.primary_key):
+        click.echo(line)  # before anything is created
     if not dry:
         create(spec, description=description, consistency_level=consistency, partition_key=partition_key)
     settings = spec.lowering.settings
     layout = f", layout {settings['layout']}" if "layout" in settings else ""
-    index_bytes = sum(field.bytes_per_row for field in spec.lowering.fields)
     done = "Would create" if dry else "Created"
     click.echo(
-        f"{done} {name} with {settings['type']}{layout}, metric {settings['metric']}: at most {index_bytes} bytes of "
-        f"index per row, beside {4 * spec.lowering.field.dim} bytes per vector that "
-        f"{'is dropped' if drop_vectors else 'is kept for exact re-ranking'}."
+        f"{done} {name} with {settings['type']}{layout}, metric {settings['metric']}; the vectors are "
+        f"{'dropped' if drop_vectors else 'kept for exact re-ranking'}."
     )
     shown = ", ".join(map(str, (spec.primary_key, *spec.fields)))
     click.echo(f"Fields: {shown}.")

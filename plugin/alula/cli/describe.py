@@ -8,6 +8,7 @@ import click
 
 from alula.catalog.description import describe
 from alula.cli.options import connection_options, format_option, show_json, show_pairs
+from alula.cli.row_cost import compared_words, disk_words, key_words, memory_words
 from alula.milvus import Server
 
 _VECTORS = {
@@ -36,7 +37,9 @@ def command(name: str, server: Server, output_format: str) -> None:
         "vector field": f"{settings['field']}, {settings['dim']} dimensions, {settings['metric']}",
         "vectors": _VECTORS[settings["vectors"]],
         "encoder (sha256)": settings["encoder"],
-        "index per row": f"at most {settings['bytes_per_row']} bytes",
+        "memory per row": f"{memory_words(description.cost)}, beside {key_words(description.primary_key)} of the key",
+        "disk per row": disk_words(description.cost),
+        "other index types": f"{compared_words(int(settings['dim']))} of memory per row",
         "primary key": str(description.primary_key),
         "scalar fields": ", ".join(map(str, description.fields)) or "none",
         "added by Alula": ", ".join(f"{field} ({data_type})" for field, data_type in description.companions.items()),

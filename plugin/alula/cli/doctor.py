@@ -2,21 +2,36 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+from pathlib import Path
+
 import click
 from rich.table import Table
 from rich.text import Text
 
+from alula.catalog.create import DEFAULT_KEY
+from alula.catalog.schema import ScalarField
 from alula.cli.index_types import verdict
-from alula.cli.options import connection_options, console, format_option, show_json
-from alula.index_types import index_types, probes
+from alula.cli.options import connection_options, console, encoder_options, format_option, show_json
+from alula.cli.row_cost import compared_words, cost_lines
+from alula.encoders import Encoder, load_encoder
+from alula.errors import UnsupportedError
+from alula.index_types import Capabilities, RowCost, Storage, choose_storage, encoder_cost, index_types, probes
 from alula.milvus import Server, probe
+
+_DIMENSIONS = (384, 768, 1536)  # of widely used text encoders
 
 
 @click.command("doctor")
 @connection_options()
+@encoder_options(required=False)
 @format_option
-def command(server: Server, output_format: str) -> None:
-    """Show the capabilities of a server, by creating and dropping small collections."""
+def command(server: Server, encoder: Path | None, output_format: str) -> None:
+    """Show the capabilities of a server, by creating and dropping small collections.
+
+    With --encoder, also the memory and disk that a row of its index takes there.
+    """
+    loaded = load_encoder(encoder) if encoder else None
     capabilities = probe(server)
     verdicts = {name: verdict(kind, capabilities) for name, kind in index_types().items()}
     if output_format == "json":
@@ -30,6 +45,7 @@ def command(server: Server, output_format: str) -> None:
                 "probes": {each.name: each.name in capabilities.supported for each in probes()},
                 "reasons": capabilities.reasons,
                 "index_types": verdicts,
+                **({"row": _row(loaded, capabilities, server)} if loaded else {}),
             }
         )
         return
@@ -45,3 +61,33 @@ def command(server: Server, output_format: str) -> None:
     console().print(table)
     for name, text in verdicts.items():
         click.echo(f"{name}: {text}")
+    click.echo()
+    for line in _row_lines(loaded, capabilities, server):
+        click.echo(line)
+
+
+def _row(encoder: Encoder, capabilities: Capabilities, server: Server) -> dict[str, object]:
+    """The cost of a row of an encoder's index, or why the server cannot have it."""
+    try:
+        return asdict(_cost(encoder, capabilities, server)[0])
+    except UnsupportedError as error:
+        return {"reason": str(error)}
+
+
+def _cost(encoder: Encoder, capabilities: Capabilities, server: Server) -> tuple[RowCost, Storage]:
+    storage = choose_storage(True, capabilities)
+    cost = encoder_cost(encoder, capabilities, keep_vectors=True, maps=server.dialect.maps)
+    return cost, storage
+
+
+def _row_lines(encoder: Encoder | None, capabilities: Capabilities, server: Server) -> list[str]:
+    """Sentences about a row of an encoder's index, or of Milvus's own."""
+    if encoder is None:
+        lines = [f"Memory per row at {dim:,} dimensions: {compared_words(dim)}." for dim in _DIMENSIONS]
+        return [*lines, "Give --encoder FILE for the memory and disk that a row of its index takes here."]
+    try:
+        cost, storage = _cost(encoder, capabilities, server)
+    except UnsupportedError as error:
+        return [f"{encoder.path.name}: {error}"]
+    key = ScalarField(DEFAULT_KEY, "INT64")
+    return [f"Rows of {encoder.path.name}:", *cost_lines(cost, encoder.info.input_dim, storage, key)]

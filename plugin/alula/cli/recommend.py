@@ -22,7 +22,7 @@ from alula.evaluation.queries import QueryOptions
 from alula.evaluation.recommend import BUILD_TIMEOUT, SAMPLE_ROWS, SECONDS, Recommendation, Wish, recommend
 from alula.evaluation.row_source import file_rows
 from alula.evaluation.settings import show_settings
-from alula.evaluation.sizes import Sizes
+from alula.index_types import RowCost
 from alula.milvus import Server
 from alula.progress import progress_bar
 
@@ -180,7 +180,7 @@ def _unmeasured(prospect: Prospect, found: Recommendation) -> list[Text]:
     return [Text(text) for text in (prospect.name, search, recall, "", "", *_sizes(prospect.sizes, found))]
 
 
-def _sizes(sizes: Sizes, found: Recommendation) -> list[str]:
+def _sizes(sizes: RowCost, found: Recommendation) -> list[str]:
     memory, disk = sum(sizes.memory.values()), sum(sizes.disk.values())
     return [f"{memory:,.0f}", f"{disk:,.0f}", _in_bytes(memory * found.rows), _in_bytes(disk * found.rows)]
 

@@ -13,6 +13,15 @@ from alula.encoders.contract import VECTORS
 from alula.encoders.encoder import F32, U8, Encoder, NativeQuery, slices
 
 
+def default_sign_bits(dim: int) -> int:
+    """Two bits for three numbers of a vector, in steps of 64, and at least 256.
+
+    Args:
+        dim: Length d of a vector.
+    """
+    return max(256, 64 * round(dim / 96))
+
+
 @dataclass(frozen=True)
 class DrqRows:
     """Rows encoded by a ``drq`` encoder.

@@ -8,7 +8,7 @@ from typing import Any
 
 from alula.evaluation.measure import Point
 from alula.evaluation.settings import show_settings
-from alula.evaluation.sizes import Sizes
+from alula.index_types import RowCost
 
 MORE_MEMORY = 1.5  # a faster type may take this many times the least memory
 LESS_TIME = 0.5  # if it takes at most this share of the time
@@ -36,7 +36,7 @@ class Contender:
     points: Sequence[Point]
     chosen: Point | None
     p50: float
-    sizes: Sizes
+    sizes: RowCost
     build_seconds: float
     p50_at_rows: float | None = None
     build: Mapping[str, Any] = field(default_factory=dict)

@@ -27,8 +27,7 @@ from alula.evaluation.native import (
 from alula.evaluation.results import Neighbour, Sample, Subject
 from alula.evaluation.row_source import F32, Key, RowSource
 from alula.evaluation.settings import Settings, default_sweep, given_sweep, show_settings
-from alula.evaluation.sizes import lowering_sizes
-from alula.index_types import IndexType, index_types
+from alula.index_types import IndexType, index_type_for, native_cost
 from alula.ingest.load import load
 from alula.ingest.monitor import Status
 from alula.milvus import Server
@@ -73,10 +72,7 @@ def index_type_of(encoder: Encoder) -> IndexType:
             f"The encoder {encoder.path.name} takes {encoder.info.input}, not vectors; create and load a collection "
             "with it, and evaluate that."
         )
-    kind = next((kind for kind in index_types().values() if kind.encoder_kind == encoder.kind), None)
-    if kind is None:
-        raise UsageError(f"No index type is known for encoders of the kind {encoder.kind!r}, as {encoder.path} is.")
-    return kind
+    return index_type_for(encoder)
 
 
 def common_metric(encoders: Sequence[Encoder], given: str | None) -> str:
@@ -125,7 +121,7 @@ def evaluate_collection(
     bare = without_defaults(collection)
     tries = {show_settings(given): (given, searcher(bare, given)) for given in settings}
     points, found = _sweep(name, tries, queries, budget, progress)
-    sizes = lowering_sizes(collection.lowering)
+    sizes = collection.spec.cost
     notes = [sizes.note] if sizes.note else []
     build: dict[str, Any] = {key: about[key] for key in ("layout", "binary_index") if key in about}
     encoder = collection.lowering.encoder
@@ -186,7 +182,7 @@ class IndexComparison:
             settings = NATIVE[name].sweep(collection.params, queries.limit)
             tries = {show_settings(given): (given, collection.searcher(given)) for given in settings}
             points, found = _sweep(shown, tries, queries, self.budget, self.progress)
-        sizes = NATIVE[name].sizes(self.count, self.dim, collection.params)
+        sizes = native_cost(name, self.dim, collection.params, self.count)
         notes = [sizes.note] if sizes.note else []
         if "nprobe" in settings[0] and len(found) > 1 and all(answers == found[0] for answers in found):
             notes.append(f"{name} gave the same answers for every nprobe: this server seems not to use the index")

@@ -20,7 +20,6 @@ from alula.errors import ServerError, UsageError
 from alula.evaluation.ground_truth import Searcher
 from alula.evaluation.row_source import F32, Key, RowSource
 from alula.evaluation.settings import Settings
-from alula.evaluation.sizes import Sizes
 from alula.milvus import Server, connect, milvus_errors, send, slices, write_request
 from alula.milvus.reading import count_rows
 from alula.milvus.wire.types import field_spec
@@ -41,12 +40,10 @@ class NativeType:
     Args:
         build: (rows, dim) -> default build parameters.
         sweep: (build parameters, results per query) -> search parameters to try, from the fastest to the best recall.
-        sizes: (rows, dim, build parameters) -> bytes per row.
     """
 
     build: Callable[[int, int], Params]
     sweep: Callable[[Params, int], list[Settings]]
-    sizes: Callable[[int, int, Params], Sizes]
 
 
 def _nlist(rows: int, _: int) -> Params:
@@ -73,42 +70,16 @@ def _ef(_: Params, limit: int) -> list[Settings]:
     return [{"ef": ef} for ef in sorted({max(ef, limit) for ef in (16, 32, 64, 128, 256, 512)})]
 
 
-def _flat_sizes(_: int, dim: int, __: Params) -> Sizes:
-    return Sizes({"vectors": 4 * dim})
-
-
-def _hnsw_sizes(_: int, dim: int, params: Params) -> Sizes:
-    links = int(params["M"])
-    # 2 M neighbours and their count on the lowest level; M on each of the 1 / (M - 1) levels that a row has above it
-    return Sizes({"vectors": 4 * dim, "graph": 4 * (2 * links + 1) + 4 * (links + 1) / max(1, links - 1)})
-
-
-def _ivf_sizes(bytes_per_row: Callable[[int, Params], float]) -> Callable[[int, int, Params], Sizes]:
-    def sizes(rows: int, dim: int, params: Params) -> Sizes:
-        tables = 4 * dim * int(params["nlist"]) / max(1, rows)
-        if "nbits" in params:
-            tables += 4 * dim * 2 ** int(params["nbits"]) / max(1, rows)
-        return Sizes({"vectors": bytes_per_row(dim, params), "ids": 8, "centroids": tables})
-
-    return sizes
-
-
-def _diskann_sizes(_: int, dim: int, __: Params) -> Sizes:
-    note = "DISKANN: by Milvus's default PQCodeBudgetGBRatio of 0.125 and 56 neighbours"
-    return Sizes({"codes": 4 * dim * 0.125}, {"vectors": 4 * dim, "graph": 4 * 57}, note)
-
-
 NATIVE: Mapping[str, NativeType] = {
-    "FLAT": NativeType(lambda _, __: {}, lambda _, __: [{}], _flat_sizes),
-    "HNSW": NativeType(lambda _, __: {"M": 16, "efConstruction": 200}, _ef, _hnsw_sizes),
-    "IVF_FLAT": NativeType(_nlist, _probes, _ivf_sizes(lambda dim, _: 4 * dim)),
-    "IVF_SQ8": NativeType(_nlist, _probes, _ivf_sizes(lambda dim, _: dim)),
-    "IVF_PQ": NativeType(_pq, _probes, _ivf_sizes(lambda _, p: int(p["m"]) * int(p["nbits"]) / 8)),
-    "SCANN": NativeType(_nlist, _scann_probes, _ivf_sizes(lambda dim, _: 4 * dim + dim / 4)),
+    "FLAT": NativeType(lambda _, __: {}, lambda _, __: [{}]),
+    "HNSW": NativeType(lambda _, __: {"M": 16, "efConstruction": 200}, _ef),
+    "IVF_FLAT": NativeType(_nlist, _probes),
+    "IVF_SQ8": NativeType(_nlist, _probes),
+    "IVF_PQ": NativeType(_pq, _probes),
+    "SCANN": NativeType(_nlist, _scann_probes),
     "DISKANN": NativeType(
         lambda _, __: {},
         lambda _, limit: [{"search_list": n} for n in sorted({max(n, limit) for n in (16, 32, 64, 128, 256)})],
-        _diskann_sizes,
     ),
 }
 

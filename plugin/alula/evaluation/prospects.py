@@ -6,18 +6,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import cast
 
-from alula.encoders import Encoder, EncoderInfo, Metric
+from alula.encoders import Encoder, EncoderInfo, Metric, default_sign_bits
 from alula.errors import UnsupportedError
 from alula.evaluation.ground_truth import Queries
 from alula.evaluation.recall import RecallEstimate
 from alula.evaluation.row_source import F32
-from alula.evaluation.sizes import Sizes, lowering_sizes
 from alula.evaluation.untrained_signs import sign_recall
-from alula.index_types import VectorField, check_options, choose_storage, index_type
+from alula.index_types import RowCost, VectorField, check_options, choose_storage, index_type, lowering_cost
 from alula.milvus import Server, probe
 
 KEPT = {True: "vectors kept", False: "vectors dropped"}
-_CODE_BYTES, _SIGN_BITS = 16, 256  # the defaults of training
+_CODE_BYTES = 16  # the default of training
 _OVERSAMPLING = (1, 3, 5, 10, 20, 50, 100)
 
 
@@ -34,7 +33,7 @@ class Prospect:
     """
 
     name: str
-    sizes: Sizes
+    sizes: RowCost
     estimates: Mapping[int, RecallEstimate] = field(default_factory=dict)
     enough: int | None = None
 
@@ -57,9 +56,10 @@ def drq_prospects(
     """
     kind, capabilities = index_type("DRQ"), probe(server)
     measure, dim = cast(Metric, metric), vectors.shape[1]
-    info = EncoderInfo("drq", measure, dim, metric == "COSINE", levels=_CODE_BYTES, sign_bits=_SIGN_BITS)
+    bits = default_sign_bits(dim)
+    info = EncoderInfo("drq", measure, dim, metric == "COSINE", levels=_CODE_BYTES, sign_bits=bits)
     counts = sorted({min(factor * queries.k, len(vectors)) for factor in _OVERSAMPLING})
-    recalls = sign_recall(vectors, queries, counts, bits=_SIGN_BITS, metric=metric, seed=seed)
+    recalls = sign_recall(vectors, queries, counts, bits=bits, metric=metric, seed=seed)
     enough = next((n for n, recall in zip(counts, recalls, strict=True) if recall.low >= target), None)
     found, refused = [], {}
     for keep, kept in KEPT.items():
@@ -70,7 +70,8 @@ def drq_prospects(
         except UnsupportedError as error:
             refused[name] = str(error)
             continue
-        sizes = lowering_sizes(kind.lowering(field, cast(Encoder, _Untrained(info)), settings))
+        lowering = kind.lowering(field, cast(Encoder, _Untrained(info)), settings)
+        sizes = lowering_cost(lowering, maps=server.dialect.maps)
         estimates = dict(zip(counts, recalls, strict=True)) if keep else {}
         found.append(Prospect(name, sizes, estimates, enough if keep else None))
     return found, refused

@@ -25,9 +25,8 @@ from alula.evaluation.queries import QueryOptions
 from alula.evaluation.results import machine, versions
 from alula.evaluation.row_sample import RowSample, draw_sample
 from alula.evaluation.row_source import RowSource
-from alula.evaluation.sizes import lowering_sizes
 from alula.evaluation.tune import fastest_settings
-from alula.index_types import IndexType
+from alula.index_types import IndexType, lowering_cost, native_cost
 from alula.milvus import Server, version
 from alula.progress import Progress, silent
 
@@ -247,7 +246,7 @@ class _Trial:
             chosen = next((point for point in subject.points if point.recall.low >= self._wish.target), None)
             shown = chosen or max(subject.points, key=lambda point: point.recall.value)
             dim = self._comparison.dim
-            sizes = NATIVE[name].sizes(self.rows, dim, NATIVE[name].build(self.rows, dim))
+            sizes = native_cost(name, dim, NATIVE[name].build(self.rows, dim), self.rows)
             taken: Any = {"build": subject.build, "notes": subject.notes}
             seconds = subject.load_seconds or 0.0
             self.contenders.append(Contender(name, subject.points, chosen, shown.p50, sizes, seconds, **taken))
@@ -272,7 +271,7 @@ class _Trial:
             return
         chosen, p50 = search.finalists[0] if search.finalists else (None, 0.0)
         p50 = p50 or max(search.tried, key=lambda point: point.recall.value).p50
-        sizes = lowering_sizes(about)
+        sizes = lowering_cost(about, maps=comparison.server.dialect.maps)
         notes = [sizes.note] if sizes.note and keep_vectors else []  # the name says that they are dropped
         if not search.complete:
             notes.append("the time was up before every way of searching was tried")

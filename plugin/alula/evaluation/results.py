@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from alula.evaluation.measure import Point
-from alula.evaluation.sizes import Sizes
+from alula.index_types import RowCost
 
 _PACKAGES = ("alula", "pymilvus", "milvus-lite", "numpy", "onnxruntime")
 
@@ -55,7 +55,7 @@ class Subject:
     """
 
     name: str
-    sizes: Sizes
+    sizes: RowCost
     points: Sequence[Point]
     encoder: str = ""
     build: Mapping[str, Any] = field(default_factory=dict)

@@ -165,7 +165,7 @@ def fastest_settings(
             break
         limit = min((point.p50 for point in finalists), default=None)
         # with fewer candidates all are scored exactly, as in the first branch
-        least = scored(branch, tuning.limit)
+        least = scored(branch, queries.limit)
         found = trials.least(branch, [c for c in ladder if c is None or c > least], limit)
         finalists += [found] if found else []
     searchers = [searcher(trials.collection, point.settings) for point in finalists]

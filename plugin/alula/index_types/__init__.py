@@ -24,10 +24,22 @@ from alula.index_types.options import (
     candidate_options,
     check_options,
 )
-from alula.index_types.registry import index_type, index_types, probes
+from alula.index_types.registry import index_type, index_type_for, index_types, probes
+from alula.index_types.row_cost import (
+    COMPARED,
+    KEPT,
+    RowCost,
+    encoder_cost,
+    fields_cost,
+    key_cost,
+    lowering_cost,
+    native_cost,
+)
 
 __all__ = [
     "COMMON_SEARCH_OPTIONS",
+    "COMPARED",
+    "KEPT",
     "MAX_RESULTS",
     "Candidates",
     "Capabilities",
@@ -40,6 +52,7 @@ __all__ = [
     "NativeIndex",
     "Option",
     "Probe",
+    "RowCost",
     "SearchPlan",
     "Storage",
     "Sweep",
@@ -49,8 +62,14 @@ __all__ = [
     "candidate_options",
     "check_options",
     "choose_storage",
+    "encoder_cost",
+    "fields_cost",
     "index_type",
+    "index_type_for",
     "index_types",
+    "key_cost",
+    "lowering_cost",
+    "native_cost",
     "probes",
     "sparse_probe",
     "vector_index",

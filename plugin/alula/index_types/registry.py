@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import cache
 from importlib.metadata import entry_points
 
+from alula.encoders import Encoder
 from alula.errors import AlulaError, UsageError
 from alula.index_types.base import IndexType
 from alula.index_types.capabilities import STORAGE_PROBES, Probe
@@ -47,6 +48,18 @@ def index_type(name: str) -> IndexType:
     if name not in types:
         raise UsageError(f"There is no index type {name!r}; there are: {', '.join(sorted(types))}.")
     return types[name]
+
+
+def index_type_for(encoder: Encoder) -> IndexType:
+    """The index type of an encoder's kind, the first by name.
+
+    Raises:
+        UsageError: If no index type is registered for it.
+    """
+    kind = next((kind for kind in index_types().values() if kind.encoder_kind == encoder.kind), None)
+    if kind is None:
+        raise UsageError(f"No index type is known for encoders of the kind {encoder.kind!r}, as {encoder.path} is.")
+    return kind
 
 
 def probes() -> tuple[Probe, ...]:

@@ -29,6 +29,7 @@ class Dialect:
         partitions: Collections have partitions.
         aliases: Collections have aliases.
         bulk_import: The server may have bulk import.
+        maps: Vector fields are mapped from disk where their parameters ask for it.
         flushes: Rows wait in a log until a flush, and indexes are built in the background.
         line_breaks_in_keys: String keys with line breaks can be found.
         quotes_in_keys: Rows whose string key has a single quote can be deleted.
@@ -43,6 +44,7 @@ class Dialect:
     partitions: bool
     aliases: bool
     bulk_import: bool
+    maps: bool
     flushes: bool
     line_breaks_in_keys: bool
     quotes_in_keys: bool
@@ -62,6 +64,7 @@ MILVUS = Dialect(
     partitions=True,
     aliases=True,
     bulk_import=True,
+    maps=True,
     flushes=True,
     line_breaks_in_keys=True,
     quotes_in_keys=True,
@@ -78,6 +81,7 @@ LITE = Dialect(
     partitions=False,  # and it would use all rows without an error
     aliases=False,
     bulk_import=False,
+    maps=False,  # its resident memory grows by more than the vectors
     flushes=False,
     line_breaks_in_keys=False,
     # 2.5 puts ids unescaped between single quotes into SQL: a delete of an id with a quote fails or, worse, deletes

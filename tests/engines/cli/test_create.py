@@ -8,6 +8,7 @@ import pytest
 from pymilvus import MilvusClient
 
 from alula.cli import main
+from tests.tiny_encoders import write_drq
 
 
 @pytest.fixture
@@ -117,6 +118,34 @@ def test_a_dry_run_creates_nothing(alula, lite_uri, drq, rows_file):
     assert "id:VARCHAR(65535), year:INT64." in result.out
     assert "Nothing was created." in result.out
     assert alula("create", "w", "--like", rows_file, *opened).code == 0
+
+
+def test_a_row_is_counted_before_anything_is_created(alula, lite_uri, drq):
+    opened = ["--uri", lite_uri, "--encoder", drq, "--index-type", "DRQ"]
+    out = alula("create", "w", *opened, "--drop-vectors", "--dry-run").out
+    # 32 sign bits; 4 codes in one column of 8 bytes, 4 norms in another
+    assert "Memory per row: 20 bytes (drq sign 4, drq code 8, drq norm 8)" in out
+    assert "at 8 dimensions: HNSW " in out
+    assert "IVF_SQ8 16 bytes" in out, "a byte for each dimension and an id of 8"
+    assert "keeps the vectors" not in out
+    made = alula("create", "w", *opened).out
+    # 8 floats more, which Milvus Lite does not map
+    assert made.index("Memory per row: 52 bytes") < made.index("Created w")
+    assert "--drop-vectors" in made
+
+
+def test_an_array_column_is_priced_with_its_remedy(alula, in_server, tmp_path):
+    encoder = write_drq(tmp_path / "wide.onnx", input_dim=384, levels=128, sign_bits=1024).path
+    create = ["create", "priced", "--index-type", "DRQ", "--uri", in_server.uri, "--encoder", encoder, "--dry-run"]
+    out = alula(*create).out
+    # 128 bytes of signs, 128 of codes, 256 of norms, and more than 1,536 of vectors: HNSW has 1,733
+    assert "more memory than HNSW" in out
+    assert "Drop them (--drop-vectors) for 512 bytes, or use Milvus 2.4 or later" in out
+    dropped = alula(*create, "--drop-vectors").out
+    assert "Memory per row: 512 bytes" in dropped
+    assert "more memory than" not in dropped
+    narrow = write_drq(tmp_path / "narrow.onnx", input_dim=384, levels=8, sign_bits=64).path
+    assert "of HNSW's memory" in alula(*create[:-2], narrow, "--dry-run").out
 
 
 def test_a_partition_key(alula, fails, in_server, lite_uri, rows_file):

@@ -24,6 +24,22 @@ def test_milvus_lite(alula, in_lite):
     client.close()
 
 
+def test_rows_of_an_encoder(alula, in_server, in_lite, drq, flops):
+    own = alula("doctor", *in_server.at).out
+    # a byte for each dimension and an id of 8
+    assert "768 dimensions: HNSW" in own
+    assert "IVF_SQ8 776 bytes" in own
+    for place in (in_server, in_lite):
+        out = alula("doctor", *place.at, "--encoder", drq).out
+        assert "drq sign 4, drq code 8, drq norm 8, kept vectors" in out
+        assert "--drop-vectors" in out
+        (found,) = alula("doctor", *place.at, "--encoder", drq, "--format", "json").json
+        assert found["row"]["memory"]["drq sign"] == 4
+    assert "cannot index sparse vectors" in alula("doctor", *in_server.at, "--encoder", flops).out
+    (found,) = alula("doctor", *in_server.at, "--encoder", flops, "--format", "json").json
+    assert "sparse" in found["row"]["reason"]
+
+
 def test_no_server_and_no_database(fails, tmp_path):
     fails(1, ["doctor", "--uri", "http://127.0.0.1:1", "--timeout", "2"], "Nothing can be reached")
     fails(2, ["doctor", "--uri", tmp_path / "typo.db"], "There is no database")

@@ -7,14 +7,14 @@ import pytest
 from alula.evaluation.choice import Contender, choose, reason
 from alula.evaluation.measure import Point
 from alula.evaluation.recall import RecallEstimate
-from alula.evaluation.sizes import Sizes
+from alula.index_types import RowCost
 
 
 def contender(name, memory, p50, recall=0.97, *, reaches=True, encoder="", p50_at_rows=None):
     found = RecallEstimate(recall, recall - 0.01, recall + 0.01, 200)
     point = Point({"ef": 32}, found, p50, p50, p50, 1000 / p50)
     # in two parts: the sum counts
-    sizes = Sizes({"vectors": memory - 8, "ids": 8}, {"vectors": 1e6})
+    sizes = RowCost({"vectors": memory - 8, "ids": 8}, {"vectors": 1e6})
     chosen = point if reaches else None
     return Contender(name, [point], chosen, p50, sizes, 1.0, p50_at_rows=p50_at_rows, encoder=encoder)
 

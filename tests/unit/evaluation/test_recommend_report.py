@@ -10,7 +10,7 @@ from alula.evaluation.prospects import Prospect
 from alula.evaluation.recall import RecallEstimate
 from alula.evaluation.recommend import Recommendation
 from alula.evaluation.recommend_report import render_recommendation, write_recommendation
-from alula.evaluation.sizes import Sizes
+from alula.index_types import RowCost
 from tests.fixtures.browser import check_page
 
 HOSTILE = "<script>alert('x')</script>"
@@ -24,7 +24,7 @@ def contender(name, memory, curve, option, **given):
     points = [Point({option: n}, recall(r), t, 2 * t, 3 * t, 1000 / t) for n, r, t in curve]
     chosen = next((point for point in points if point.recall.low >= 0.95), None)
     shown = chosen or points[-1]
-    return Contender(name, points, chosen, shown.p50, Sizes(memory, given.pop("disk", {})), 12.5, **given)
+    return Contender(name, points, chosen, shown.p50, RowCost(memory, given.pop("disk", {})), 12.5, **given)
 
 
 @pytest.fixture(scope="module")
@@ -62,8 +62,8 @@ def found():
         taken="IVF_SQ8",
         reason=f"Take IVF_SQ8 and {HOSTILE}.",
         prospects=[
-            Prospect("DRQ, vectors kept", Sizes({"drq sign": 80}), {30: recall(0.8), 200: recall(0.983)}, 200),
-            Prospect("DRQ, vectors dropped", Sizes({"drq sign": 80})),
+            Prospect("DRQ, vectors kept", RowCost({"drq sign": 80}), {30: recall(0.8), 200: recall(0.983)}, 200),
+            Prospect("DRQ, vectors dropped", RowCost({"drq sign": 80})),
         ],
         refused={"DISKANN": f"Milvus does not like it: {HOSTILE}."},
     )

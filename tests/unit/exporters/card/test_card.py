@@ -113,6 +113,23 @@ def test_the_card_says_what_the_file_says(made):
         assert "a code of 48 bits and 64 sign bits" in text
 
 
+def test_the_card_counts_the_bytes_of_a_row(made):
+    text = made.with_suffix(".md").read_text()
+    info = load_encoder(made).info
+    floats, row = 4 * info.input_dim, r"\| {} \| ([\d,]+) \| ([\d,]+) \|"
+    if info.kind == "flops":
+        index = 8 * info.max_nnz
+        assert "| Milvus 2.3, vectors" not in text, "which has no sparse index"
+    else:
+        index = 64 // 8 + 8 + 2 * 8  # signs, six codes in a column, six norms in two
+        (memory, disk) = re.search(row.format("Milvus 2.3, vectors kept"), text).groups()
+        assert int(memory.replace(",", "")) > index + floats
+        assert disk == "0"
+    assert f"| Milvus 2.4 or later, vectors kept | {index:,} | {floats:,} |" in text
+    assert f"| Milvus 2.4 or later, vectors dropped | {index:,} | 0 |" in text
+    assert f"| IVF_SQ8 of Milvus in its place | {info.input_dim + 8:,} | 0 |" in text
+
+
 def test_pictures_are_there_and_show_the_curves(made):
     text = made.with_suffix(".md").read_text()
     shown = re.findall(r"!\[(.*?)\]\((.*?)\)", text)
@@ -226,7 +243,7 @@ def test_a_strangers_texts_do_not_become_markup(made, tmp_path):
     assert r"| a\|b | \<script\>alert(1)\</script\>?## Heading |" in text
     assert text.count("\n```") == 4  # two blocks, each opened and closed once
     assert [line for line in text.splitlines() if line.startswith("## ")] == [
-        f"## {title}" for title in ("Use", "Data", "Recipe", "Training", "Measured quality", "Limits")
+        f"## {title}" for title in ("Use", "Memory", "Data", "Recipe", "Training", "Measured quality", "Limits")
     ]
 
 
