@@ -54,7 +54,7 @@ format: $(STAMP)  ## Repair style and format where ruff can
 	$(PYTHON) -m ruff check --fix .
 	$(PYTHON) -m ruff format .
 
-bench: $(STAMP)  ## Measure the main job in Milvus, beside Milvus's own index types (QUICK=1, PARTS="job reranking")
+bench: $(STAMP)  ## Measure the main job in Milvus, beside Milvus's own index types (QUICK=1, PARTS="job memory")
 	$(PYTHON) -m benchmarks milvus $(PARTS)
 
 bench-papers: $(STAMP)  ## Hold the encoders against what would be chosen instead (QUICK=1, TABLES="1 4")

@@ -23,7 +23,7 @@ import torch
 import alula
 from alula.encoders import DrqEncoder, EncoderInfo, FlopsEncoder, load_encoder
 from alula.encoders.encoder import SLICE_ROWS
-from alula.index_types import VectorField, index_type, vector_spec
+from alula.index_types import VectorField, index_type, key_cost, lowering_cost, vector_spec
 from alula.ingest.duplicates import duplicate_rows
 from alula.ingest.journal import Acknowledgement, Journal
 from alula.ingest.target import BATCH_ROWS
@@ -48,7 +48,6 @@ FLOPS_DIMS = (1024, 4096)
 ROWS, QUICK_ROWS = 100_000, 8_000
 TICKS = os.sysconf("SC_CLK_TCK")
 QUIET = 0.05  # of a core: then Milvus has nothing more to do
-SYSTEM_BYTES = 24  # the key, and the row number and time stamp that Milvus adds: INT64 each
 USABLE = 0.7  # of a node's memory
 NODES = (64, 256)  # GB
 COLLECTION = "scale"
@@ -196,12 +195,12 @@ def _rate(server: MilvusStandalone, seconds: float) -> float:
 
 def _sizes(report: Report, place: Path) -> None:
     """Bytes by structure, and the nodes that hold them."""
+    key = key_cost("INT64").memory_bytes
     for name, encoder, layout in _layouts(place):
-        fields = _lowering(load_encoder(encoder), 8, layout, "dropped").fields
-        size = sum(spec.bytes_per_row for spec in fields)
-        total = (size + SYSTEM_BYTES) * GOAL / 1e9
+        size = lowering_cost(_lowering(load_encoder(encoder), 8, layout, "dropped"), maps=True).memory_bytes
+        total = (size + key) * GOAL / 1e9
         nodes = {f"nodes of {memory} GB": math.ceil(total / memory / USABLE) for memory in NODES}
-        report.row("Memory", **{"index type": name, "bytes/row": size, "GB for 10^9": round(total)}, **nodes)
+        report.row("Memory", **{"index type": name, "bytes/row": round(size), "GB for 10^9": round(total)}, **nodes)
     for dim in DIMS:
         spec = vector_spec(VectorField("embedding", dim, "COSINE", "field"))
         assert spec is not None
