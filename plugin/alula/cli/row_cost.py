@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from alula.catalog.schema import ScalarField
-from alula.index_types import COMPARED, KEPT, RowCost, Storage, key_cost, native_cost
+from alula.index_types import COMPARED, FREED, KEPT, RowCost, Storage, key_cost, native_cost
 
 
 def memory_words(cost: RowCost) -> str:
@@ -55,4 +55,6 @@ def cost_lines(cost: RowCost, dim: int, storage: Storage, key: ScalarField) -> l
         f"This server keeps the vectors in {where}: with them the index takes {amount}. Drop them (--drop-vectors) for "
         f"{cost.memory_bytes - kept:,.0f} bytes, or use Milvus 2.4 or later, which maps them from disk."
     )
+    if storage == "column":
+        lines.append(f"{FREED[0].upper()}{FREED[1:]}.")
     return lines

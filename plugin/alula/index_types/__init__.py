@@ -27,6 +27,7 @@ from alula.index_types.options import (
 from alula.index_types.registry import index_type, index_type_for, index_types, probes
 from alula.index_types.row_cost import (
     COMPARED,
+    FREED,
     KEPT,
     RowCost,
     encoder_cost,
@@ -39,6 +40,7 @@ from alula.index_types.row_cost import (
 __all__ = [
     "COMMON_SEARCH_OPTIONS",
     "COMPARED",
+    "FREED",
     "KEPT",
     "MAX_RESULTS",
     "Candidates",

@@ -140,6 +140,7 @@ def test_an_array_column_is_priced_with_its_remedy(alula, in_server, tmp_path):
     out = alula(*create).out
     # 128 bytes of signs, 128 of codes, 256 of norms, and more than 1,536 of vectors: HNSW has 1,733
     assert "more memory than HNSW" in out
+    assert "MALLOC_CONF=background_thread:true" in out
     assert "Drop them (--drop-vectors) for 512 bytes, or use Milvus 2.4 or later" in out
     dropped = alula(*create, "--drop-vectors").out
     assert "Memory per row: 512 bytes" in dropped
