@@ -68,7 +68,7 @@ class Case:
         name: Its name in the table.
         index_type: One of Milvus's own types, or DRQ.
         params: Its build parameters, where they are not those of ``alula evaluate``.
-        dims_per_code: For IVF_PQ: dimensions that a byte encodes.
+        dims_per_code: For IVF_PQ: dimensions that a code encodes.
         counts: Two numbers of rows: further apart for types that take little, whose slope noise would hide.
         keep: For DRQ: True to keep the vectors.
     """
@@ -87,7 +87,8 @@ CASES = (
     Case("HNSW, M=16", "HNSW", {"efConstruction": 40}),  # a quick build: the graph's size is the same
     Case("IVF_FLAT", "IVF_FLAT"),
     Case("IVF_SQ8", "IVF_SQ8", {"nlist": 512}, counts=APART),
-    Case("IVF_PQ, m = d / 8", "IVF_PQ", {"nlist": 128}, 8, counts=APART),
+    # codes of 4 bits are trained in a tenth of the time of 8, for as many bytes
+    Case("IVF_PQ, m = d / 4, 4 bits", "IVF_PQ", {"nlist": 128, "nbits": 4}, 4, counts=APART),
     Case("DRQ hamming, vectors kept (ARRAY)", "DRQ", keep=True),
     Case("DRQ hamming, vectors dropped", "DRQ", counts=APART),
 )
