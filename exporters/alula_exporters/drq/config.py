@@ -22,7 +22,7 @@ class DrqConfig:
     Args:
         metric: COSINE, IP or L2.
         levels: Number of levels M; the longest code has 8 M bits.
-        sign_bits: Number of sign bits S, a multiple of 8; None for `alula.encoders.default_sign_bits` of the vectors' length.
+        sign_bits: Number of sign bits S, a multiple of 8; None for `default_sign_bits`.
         beam: Prefixes kept while encoding a row; 1 is greedy, fast and worse.
         epochs: Passes over the training rows.
         batch: Most rows per step (fewer where rows are few, and for long vectors with many levels, to bound memory).

@@ -12,7 +12,7 @@ import click
 from alula.catalog.create import DEFAULT_FIELD, DEFAULT_KEY, check_partition_key, create, design
 from alula.catalog.schema import ScalarField
 from alula.cli.options import RenamedOption, connection_options, encoder_option, index_type_options
-from alula.cli.row_cost import cost_lines
+from alula.cli.row_cost import show_cost
 from alula.encoders import METRICS, load_encoder
 from alula.errors import UsageError
 from alula.milvus import Server
@@ -103,8 +103,8 @@ def command(
     )
     if partition_key is not None:
         check_partition_key(spec, partition_key)
-    for line in cost_lines(spec.cost, spec.lowering.field.dim, spec.lowering.field.storage, spec.primary_key):
-        click.echo(line)  # before anything is created
+    # before anything is created
+    show_cost(spec.cost, spec.lowering.field.dim, spec.lowering.field.storage, spec.primary_key)
     if not dry:
         create(spec, description=description, consistency_level=consistency, partition_key=partition_key)
     settings = spec.lowering.settings

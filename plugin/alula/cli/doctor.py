@@ -13,7 +13,7 @@ from alula.catalog.create import DEFAULT_KEY
 from alula.catalog.schema import ScalarField
 from alula.cli.index_types import verdict
 from alula.cli.options import connection_options, console, encoder_options, format_option, show_json
-from alula.cli.row_cost import compared_words, cost_lines
+from alula.cli.row_cost import compared_words, show_cost
 from alula.encoders import Encoder, load_encoder
 from alula.errors import UnsupportedError
 from alula.index_types import Capabilities, RowCost, Storage, choose_storage, encoder_cost, index_types, probes
@@ -62,8 +62,7 @@ def command(server: Server, encoder: Path | None, output_format: str) -> None:
     for name, text in verdicts.items():
         click.echo(f"{name}: {text}")
     click.echo()
-    for line in _row_lines(loaded, capabilities, server):
-        click.echo(line)
+    _show_row(loaded, capabilities, server)
 
 
 def _row(encoder: Encoder, capabilities: Capabilities, server: Server) -> dict[str, object]:
@@ -80,14 +79,17 @@ def _cost(encoder: Encoder, capabilities: Capabilities, server: Server) -> tuple
     return cost, storage
 
 
-def _row_lines(encoder: Encoder | None, capabilities: Capabilities, server: Server) -> list[str]:
-    """Sentences about a row of an encoder's index, or of Milvus's own."""
+def _show_row(encoder: Encoder | None, capabilities: Capabilities, server: Server) -> None:
+    """Print the cost of a row of an encoder's index, or of Milvus's own."""
     if encoder is None:
-        lines = [f"Memory per row at {dim:,} dimensions: {compared_words(dim)}." for dim in _DIMENSIONS]
-        return [*lines, "Give --encoder FILE for the memory and disk that a row of its index takes here."]
+        for dim in _DIMENSIONS:
+            click.echo(f"Memory per row at {dim:,} dimensions: {compared_words(dim)}.")
+        click.echo("Give --encoder FILE for the memory and disk that a row of its index takes here.")
+        return
     try:
         cost, storage = _cost(encoder, capabilities, server)
     except UnsupportedError as error:
-        return [f"{encoder.path.name}: {error}"]
-    key = ScalarField(DEFAULT_KEY, "INT64")
-    return [f"Rows of {encoder.path.name}:", *cost_lines(cost, encoder.info.input_dim, storage, key)]
+        click.echo(f"{encoder.path.name}: {error}")
+        return
+    click.echo(f"Rows of {encoder.path.name}:")
+    show_cost(cost, encoder.info.input_dim, storage, ScalarField(DEFAULT_KEY, "INT64"))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import click
+
 from alula.catalog.schema import ScalarField
 from alula.index_types import COMPARED, FREED, KEPT, RowCost, Storage, key_cost, native_cost
 
@@ -30,8 +32,8 @@ def key_words(key: ScalarField) -> str:
     return f"{least}{key_cost(key.data_type).memory_bytes:,.0f} bytes"
 
 
-def cost_lines(cost: RowCost, dim: int, storage: Storage, key: ScalarField) -> list[str]:
-    """The sentences about a row, with a remedy where its vectors lie in memory.
+def show_cost(cost: RowCost, dim: int, storage: Storage, key: ScalarField) -> None:
+    """Print the bytes of a row, with a remedy where its vectors lie in memory.
 
     Args:
         cost: The bytes of its index and kept vectors.
@@ -39,22 +41,21 @@ def cost_lines(cost: RowCost, dim: int, storage: Storage, key: ScalarField) -> l
         storage: The place of its vectors.
         key: The primary key.
     """
-    lines = [
+    click.echo(
         f"Memory per row: {memory_words(cost)}, beside {key_words(key)} of the primary key {key.name} and of Milvus. "
-        f"Disk per row: {disk_words(cost)}.",
-        f"In the place of the index, at {dim:,} dimensions: {compared_words(dim)} of memory.",
-    ]
+        f"Disk per row: {disk_words(cost)}."
+    )
+    click.echo(f"In the place of the index, at {dim:,} dimensions: {compared_words(dim)} of memory.")
     kept = cost.memory.get(KEPT)
     if kept is None:
-        return lines
+        return
     hnsw = native_cost("HNSW", dim, COMPARED["HNSW"]).memory_bytes
     share = cost.memory_bytes / hnsw
     amount = "more memory than HNSW" if share > 1 else f"{share:.0%} of HNSW's memory"
     where = "an ARRAY column, because it has one vector field per collection" if storage == "column" else "memory"
-    lines.append(
+    click.echo(
         f"This server keeps the vectors in {where}: with them the index takes {amount}. Drop them (--drop-vectors) for "
         f"{cost.memory_bytes - kept:,.0f} bytes, or use Milvus 2.4 or later, which maps them from disk."
     )
     if storage == "column":
-        lines.append(f"{FREED[0].upper()}{FREED[1:]}.")
-    return lines
+        click.echo(f"{FREED[0].upper()}{FREED[1:]}.")
