@@ -200,6 +200,21 @@ def find_codes(rows: Tensor, codewords: Tensor, beam: int) -> Tensor:
     return torch.cat([search(chunk, codewords, beam) for chunk in torch.split(rows, _CHUNK)])
 
 
+def level_parts(codes: Tensor, codewords: Tensor) -> list[Tensor]:
+    """The codeword that each level adds.
+
+    Args:
+        codes: int64 (n, M).
+        codewords: float32 (M, 256, d).
+
+    Returns:
+        M tensors, float32 (n, d).
+    """
+    # unbind, not indexing: the gradient of one level is no tensor of the size of all
+    # embedding, not indexing: its gradient adds up in a fixed order, so training can be repeated bit for bit
+    return [functional.embedding(code, level) for code, level in zip(codes.unbind(1), codewords.unbind(), strict=True)]
+
+
 def reconstruct(codes: Tensor, codewords: Tensor) -> Tensor:
     """Sum the codewords of every prefix.
 
@@ -210,9 +225,7 @@ def reconstruct(codes: Tensor, codewords: Tensor) -> Tensor:
     Returns:
         float32 (n, M, d).
     """
-    # embedding, not indexing: its gradient adds up in a fixed order, so training can be repeated bit for bit
-    parts = [functional.embedding(codes[:, level], codewords[level]) for level in range(len(codewords))]
-    return torch.stack(parts, dim=1).cumsum(1)
+    return torch.stack(level_parts(codes, codewords), dim=1).cumsum(1)
 
 
 def pack_signs(signs: Tensor) -> Tensor:
@@ -225,23 +238,30 @@ def _greedy_search(prepared: Tensor, codewords: Tensor, _: int) -> Tensor:
     residual, codes = prepared, []
     for level in codewords:
         codes.append(nearest(residual, level))
-        residual = residual - level[codes[-1]]
+        residual = residual - level.index_select(0, codes[-1])
     return torch.stack(codes, dim=1)
 
 
 def _beam_search(prepared: Tensor, codewords: Tensor, beam: int) -> Tensor:
-    rows = len(prepared)
-    codes = torch.zeros(rows, 1, 0, dtype=torch.int64)
-    residuals, errors = prepared[:, None, :], torch.zeros(rows, 1)
+    rows, width = len(prepared), 1
+    firsts = torch.arange(rows)[:, None]
+    residuals, errors, steps = prepared, torch.zeros(rows, 1), []
     for level in codewords:
         # |r - c|^2 less the part that all share; |r|^2 is carried along in errors
-        costs = torch.addmm(level.square().sum(1), residuals.flatten(0, 1), level.T, alpha=-2)
-        costs = costs.view(rows, -1, CODEWORDS).add_(errors[:, :, None])
-        errors, picked = costs.flatten(1).topk(min(beam, costs.shape[1] * CODEWORDS), dim=1, largest=False)
+        costs = torch.addmm(level.square().sum(1), residuals, level.T, alpha=-2)
+        costs = costs.view(rows, width, CODEWORDS).add_(errors[:, :, None]).flatten(1)
+        errors, picked = costs.topk(min(beam, costs.shape[1]), dim=1, largest=False)
         parents, words = picked // CODEWORDS, picked % CODEWORDS
-        residuals = residuals.gather(1, parents[:, :, None].expand(-1, -1, prepared.shape[1])) - level[words]
-        codes = torch.cat([codes.gather(1, parents[:, :, None].expand(-1, -1, codes.shape[2])), words[:, :, None]], 2)
-    return codes[:, 0]
+        steps.append((parents, words))
+        # index_select, not indexing: several times as fast
+        kept = residuals.index_select(0, (width * firsts + parents).flatten())
+        residuals, width = kept - level.index_select(0, words.flatten()), words.shape[1]
+    # from the best end back to the first level
+    position, codes = torch.zeros_like(firsts), []
+    for parents, words in reversed(steps):
+        codes.append(words.gather(1, position))
+        position = parents.gather(1, position)
+    return torch.cat(codes[::-1], dim=1)
 
 
 def safe_scale(values: Tensor) -> Tensor:

@@ -7,7 +7,6 @@ from torch import Tensor
 from torch.nn import functional
 
 from alula_exporters.drq.losses import joint_central_loss, prefix_distortions
-from alula_exporters.drq.model import reconstruct
 
 _JOINT_WEIGHT = 0.1
 
@@ -45,25 +44,25 @@ class PaperStages:
             number: The step.
         """
         first = 2 * number < self._steps or number % 2 == 0
-        hard, soft = reconstructions(rows, codewords[:1] if first else codewords)
+        hard, soft = hard_and_soft_parts(rows, codewords[:1] if first else codewords)
         hard_errors, soft_errors = prefix_distortions(rows, hard), prefix_distortions(rows, soft)
         if not first and len(hard_errors) > 1:
             hard_errors, soft_errors = hard_errors[1:], soft_errors[1:]
-        joint = _JOINT_WEIGHT * joint_central_loss(soft[:, -1], hard[:, -1])
+        joint = _JOINT_WEIGHT * joint_central_loss(torch.stack(soft).sum(0), torch.stack(hard).sum(0))
         return hard_errors.sum() + soft_errors.sum() + joint, hard_errors[-1]
 
 
-def reconstructions(rows: Tensor, codewords: Tensor) -> tuple[Tensor, Tensor]:
-    """Hard and soft reconstructions of all prefixes, float32 (n, M, d) each.
+def hard_and_soft_parts(rows: Tensor, codewords: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+    """Hard and soft codewords that each level adds, M tensors float32 (n, d) each.
 
     Args:
         rows: float32 (n, d).
         codewords: float32 (M, 256, d).
     """
-    residual, codes, soft = rows, [], []
+    residual, hard, soft = rows, [], []
     for level in codewords:
         cosines = functional.normalize(residual, dim=1) @ functional.normalize(level, dim=1).T
-        codes.append(cosines.detach().argmax(1))
+        hard.append(functional.embedding(cosines.detach().argmax(1), level))
         soft.append(torch.softmax(cosines, dim=1) @ level)
-        residual = residual - functional.embedding(codes[-1], level)
-    return reconstruct(torch.stack(codes, dim=1), codewords), torch.stack(soft, dim=1).cumsum(1)
+        residual = residual - hard[-1]
+    return hard, soft

@@ -18,7 +18,7 @@ from alula_exporters.checkpoint import Checkpoint, GeneratorState, Stateful
 from alula_exporters.data import TrainingData, check_distinct, input_scale
 from alula_exporters.drq.config import DrqConfig
 from alula_exporters.drq.losses import prefix_distortions
-from alula_exporters.drq.model import CODEWORDS, Quantizer, find_codes, reconstruct
+from alula_exporters.drq.model import CODEWORDS, Quantizer, find_codes, level_parts
 from alula_exporters.drq.paper import PaperStages
 from alula_exporters.drq.signs import learn_signs
 from alula_exporters.drq.start import start_from_data
@@ -155,7 +155,7 @@ def _optimise(
         else:
             # rows are encoded by beam search in the end; greedy codes are near enough while the codewords still move
             codes = find_codes(batch.detach(), codewords.detach(), config.beam if 5 * number >= 4 * steps else 1)
-            distortions = prefix_distortions(batch, reconstruct(codes, codewords))
+            distortions = prefix_distortions(batch, level_parts(codes, codewords))
             loss, distortion = distortions.sum(), distortions[-1]
         if source.trainable is not None:
             loss = loss + modules["loss"](unit_rows(vectors)[0], labels[picked])

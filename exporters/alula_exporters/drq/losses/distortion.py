@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
+import torch
 from torch import Tensor
 
 
-def prefix_distortions(prepared: Tensor, reconstructions: Tensor) -> Tensor:
+def prefix_distortions(prepared: Tensor, parts: Iterable[Tensor]) -> Tensor:
     """Mean squared error of each prefix, E_t = mean_i |x_i - x_hat_{i,t}|^2.
 
     With their sum over t as the loss (as in Song et al., IJCAI 2019) each level is trained for all code lengths that it
@@ -13,9 +16,13 @@ def prefix_distortions(prepared: Tensor, reconstructions: Tensor) -> Tensor:
 
     Args:
         prepared: float32 (n, d).
-        reconstructions: float32 (n, M, d), hard or soft.
+        parts: M tensors, float32 (n, d), hard or soft: level t adds the t-th to x_hat_t.
 
     Returns:
         float32 (M,).
     """
-    return (prepared[:, None, :] - reconstructions).square().sum(2).mean(0)
+    residual, distortions = prepared, []
+    for part in parts:
+        residual = residual - part
+        distortions.append(residual.flatten().dot(residual.flatten()) / len(residual))
+    return torch.stack(distortions)
