@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +18,7 @@ CODEWORDS = 256  # one byte per level
 WHOLE = 64  # longest vectors that are quantised along all axes and turned as a whole
 AXES_PER_LEVEL = 12  # three for two bits of the longest code; what lies along the others is hardly worth a bit
 BLOCK = 32  # most principal axes of longer vectors that a rotation mixes
-_CHUNK = 4_096
+_CHUNK = 1_024  # rows whose prefixes stay in the cache
 
 
 class Quantizer(nn.Module, ABC):
@@ -159,11 +160,15 @@ class RecurrentQuantizer(Quantizer):
 
     def inner_codewords(self) -> Tensor:
         """Every level's scaled and turned codewords, float32 (M, 256, r)."""
+        blocks, own, scales = self.maps.shape[1:3], len(self.codebooks), self.log_scales.exp()
+        scaled = (self.codebooks.view(own, CODEWORDS, *blocks) * scales[:own, None, :, None]).flatten(2)
         # unbind, not indexing: its gradient adds up in a fixed order
-        books = [book.view(CODEWORDS, *self.maps.shape[1:3]).transpose(0, 1) for book in self.codebooks.unbind()]
-        turned = [books[number] @ turn for number, turn in zip(self.turned, self.maps, strict=True)]
-        words = torch.stack([*books, *turned]) * self.log_scales.exp()[:, :, None, None]
-        return words.transpose(1, 2).flatten(2)
+        books = [book.view(CODEWORDS, *blocks).transpose(0, 1) for book in self.codebooks.unbind()]
+        turns = (self.maps * scales[own:, :, None, None]).unbind()
+        turned = [
+            (books[number] @ turn).transpose(0, 1).flatten(1) for number, turn in zip(self.turned, turns, strict=True)
+        ]
+        return torch.stack([*scaled, *turned])
 
     @torch.no_grad()
     def constrain(self) -> None:
@@ -200,19 +205,17 @@ def find_codes(rows: Tensor, codewords: Tensor, beam: int) -> Tensor:
     return torch.cat([search(chunk, codewords, beam) for chunk in torch.split(rows, _CHUNK)])
 
 
-def level_parts(codes: Tensor, codewords: Tensor) -> list[Tensor]:
-    """The codeword that each level adds.
+def level_parts(codes: Tensor, codewords: Tensor) -> Iterator[Tensor]:
+    """Yield the codewords that each level adds, M tensors float32 (n, d).
 
     Args:
         codes: int64 (n, M).
         codewords: float32 (M, 256, d).
-
-    Returns:
-        M tensors, float32 (n, d).
     """
-    # unbind, not indexing: the gradient of one level is no tensor of the size of all
-    # embedding, not indexing: its gradient adds up in a fixed order, so training can be repeated bit for bit
-    return [functional.embedding(code, level) for code, level in zip(codes.unbind(1), codewords.unbind(), strict=True)]
+    # unbind: the gradient of an index would be a tensor of all levels
+    for code, level in zip(codes.unbind(1), codewords.unbind(), strict=True):
+        # embedding, not indexing: its gradient adds up in a fixed order, so training can be repeated bit for bit
+        yield functional.embedding(code, level)
 
 
 def reconstruct(codes: Tensor, codewords: Tensor) -> Tensor:
@@ -225,7 +228,7 @@ def reconstruct(codes: Tensor, codewords: Tensor) -> Tensor:
     Returns:
         float32 (n, M, d).
     """
-    return torch.stack(level_parts(codes, codewords), dim=1).cumsum(1)
+    return torch.stack([*level_parts(codes, codewords)], dim=1).cumsum(1)
 
 
 def pack_signs(signs: Tensor) -> Tensor:

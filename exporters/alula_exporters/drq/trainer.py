@@ -109,7 +109,7 @@ def _optimise(
     checkpoint: Checkpoint | None,
 ) -> Figures:
     count = len(source.data.train)
-    # long vectors and many levels take fewer rows at once: the reconstructions of all prefixes must fit in memory
+    # long vectors and many levels take fewer rows at once: the residuals of all levels must fit in memory
     dim = model.signs.projection.shape[1]
     width = max(dim, CODEWORDS) if config.mode == "paper" else dim  # soft: a weight per codeword
     fits, enough = _BATCH_NUMBERS // (model.levels * width), config.epochs * count // _STEPS
@@ -185,7 +185,8 @@ def _early_stopping(
 
 def _scores(model: Quantizer, queries: Tensor, rows: Tensor, config: DrqConfig) -> Tensor:
     """Similarities by code distance, float32 (m, n); larger is nearer."""
-    x_hat = model(model.encode(model.prepare(rows), config.beam))[:, -1]
+    codes = model.encode(model.prepare(rows), config.beam)
+    x_hat = sum(level_parts(codes, model.codewords()), torch.zeros(()))
     return _similarity(model.prepare(queries), x_hat, config.metric)
 
 
@@ -211,13 +212,12 @@ def _judge(
     prepared, queries = model.prepare(sample), model.prepare(held_out)
     codes = model.encode(prepared, config.beam)
     truth = exact_neighbours(held_out, sample, config.metric)
-    codewords = model.codewords()
     x_hat = torch.zeros_like(prepared)
     bits = len(model.signs.offset)
     found = share_found(truth, _hamming(model, queries, prepared), _SIGN_CANDIDATES)
     distortion, quality = [], {f"recall@10 among the nearest {_SIGN_CANDIDATES} by {bits} sign bits": found}
-    for level in range(model.levels):
-        x_hat += codewords[level][codes[:, level]]
+    for level, part in enumerate(level_parts(codes, model.codewords())):
+        x_hat += part
         distortion.append(float((prepared - x_hat).square().sum(1).mean()))
         bits = 8 * (level + 1)
         if bits in _REPORTED_BITS or level + 1 == model.levels:
