@@ -29,7 +29,7 @@ def test_the_bytes_of_a_row(alula, place):
     out = alula("describe", place.name, *place.at).out
     assert f"{4 + kept:.0f} bytes (drq sign 4" in out
     assert "HNSW" in out
-    assert "IVF_SQ8 16 bytes" in out
+    assert "IVF_SQ8 17 bytes" in out
 
 
 def test_no_such_collection(fails, place):
