@@ -20,7 +20,7 @@ from alula.index_types.registry import index_type_for
 
 KEPT = "kept vectors"
 FREED = (
-    "loading the column frees more than twice as much, which Milvus 2.3 returns to the system only if its environment "
+    "loading the column frees about twice as much, which Milvus 2.3 returns to the system only if its environment "
     "has MALLOC_CONF=background_thread:true"
 )
 COMPARED: Mapping[str, Mapping[str, Any]] = {"HNSW": {"M": 16}, "IVF_SQ8": {}}  # what a cost is shown beside
