@@ -101,7 +101,9 @@ class Searcher:
         if plan.candidates > MAX_RESULTS:
             raise UsageError(f"candidates is {plan.candidates}, and Milvus returns at most {MAX_RESULTS} per query.")
         reranks = plan.rerank if request.rerank is None else request.rerank
-        if self._field.storage == "dropped":
+        # where the searched field must be read by id to rank by it, exact scores of all candidates cost less
+        read_by_id = plan.field in plan.columns and not self._calls.returns_searched
+        if self._field.storage == "dropped" or (read_by_id and request.rerank is None):
             reranks = None
         elif reranks and request.options.get("candidates") is None:
             plan = replace(plan, candidates=max(plan.candidates, min(reranks, MAX_RESULTS)))
