@@ -205,7 +205,7 @@ def _fit_gain(signs: SignBits, centred: Tensor, nearest: Tensor) -> None:
         anchors = centred[first : min(first + 256, len(nearest))]
         near = centred[nearest[first : first + 256]]
         given = anchors @ signs.projection.T + signs.offset
-        found = torch.where(near @ signs.projection.T + signs.offset > 0, 1.0, -1.0)
+        found = hard_signs(near @ signs.projection.T + signs.offset)
         estimate = (found @ given[:, :, None])[:, :, 0].double()
         product = (near @ anchors[:, :, None])[:, :, 0].double()
         products = products + (estimate * product).sum()
@@ -218,14 +218,19 @@ def _fit_gain(signs: SignBits, centred: Tensor, nearest: Tensor) -> None:
 def _share_found(projection: Tensor, offset: Tensor, queries: Tensor, rows: Tensor) -> float:
     """Share of the nearest rows that are among the 100 of the fewest different bits."""
     nearest = _similarity(queries, rows).topk(NEIGHBOURS, dim=1).indices
-    given, found = (torch.where(part @ projection.T + offset > 0, 1.0, -1.0) for part in (queries, rows))
+    given, found = (hard_signs(part @ projection.T + offset) for part in (queries, rows))
     return share_found(nearest, given @ found.T, 100)
+
+
+def hard_signs(projections: Tensor) -> Tensor:
+    """Signs of projections as numbers, -1 or 1: float32 of the same shape."""
+    return torch.where(projections > 0, 1.0, -1.0)
 
 
 def _soft_signs(projections: Tensor) -> Tensor:
     """Signs, float32, with the gradient of a tanh."""
     soft: Tensor = (_STEEPNESS * projections).tanh()
-    return soft + (torch.where(projections > 0, 1.0, -1.0) - soft).detach()
+    return soft + (hard_signs(projections) - soft).detach()
 
 
 def _similarity(anchors: Tensor, rows: Tensor) -> Tensor:

@@ -20,7 +20,7 @@ from alula_exporters.drq.config import DrqConfig
 from alula_exporters.drq.losses import prefix_distortions
 from alula_exporters.drq.model import CODEWORDS, Quantizer, find_codes, level_parts
 from alula_exporters.drq.paper import PaperStages
-from alula_exporters.drq.signs import learn_signs
+from alula_exporters.drq.signs import hard_signs, learn_signs
 from alula_exporters.drq.start import start_from_data
 from alula_exporters.drq.variants import QUANTIZERS
 from alula_exporters.inputs import unit_rows
@@ -198,7 +198,7 @@ def _similarity(prepared: Tensor, x_hat: Tensor, metric: Metric) -> Tensor:
 
 def _hamming(model: Quantizer, queries: Tensor, rows: Tensor) -> Tensor:
     """Products of sign bits, float32 (m, n): the larger, the fewer bits differ."""
-    given, found = (torch.where(model.signs(part) > 0, 1.0, -1.0) for part in (queries, rows))
+    given, found = (hard_signs(model.signs(part)) for part in (queries, rows))
     return given @ found.T
 
 

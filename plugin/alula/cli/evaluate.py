@@ -15,10 +15,16 @@ from rich.table import Table
 from rich.text import Text
 
 from alula.catalog.schema import ScalarField
-from alula.cli.evaluation_options import query_options
+from alula.cli.evaluation_options import (
+    encoders_option,
+    figures_option,
+    metric_option,
+    patience_option,
+    query_options,
+)
 from alula.cli.options import Command, OutputFile, connection_options, console, format_option, show_json
 from alula.collection import Collection
-from alula.encoders import METRICS, Encoder, load_encoder
+from alula.encoders import Encoder, load_encoder
 from alula.errors import AlulaError, ServerError, UnsupportedError, UsageError
 from alula.evaluation.evaluate import (
     Budget,
@@ -75,14 +81,7 @@ def _values(option: Option, text: str) -> list[Any]:
 @click.command("evaluate")
 @click.argument("name", metavar="[COLLECTION]", required=False)
 @connection_options(required=False)
-@click.option(
-    "--encoder",
-    "encoders",
-    multiple=True,
-    envvar="ALULA_ENCODER",
-    type=click.Path(path_type=Path, exists=True, dir_okay=False),
-    help="The collection's encoder file; without a collection repeatable, to compare encoders.",
-)
+@encoders_option("The collection's encoder file; without a collection repeatable, to compare encoders.")
 @query_options
 @click.option("--sample", type=click.IntRange(2), default=200, show_default=True, help="Rows to draw as queries.")
 @click.option(
@@ -93,11 +92,7 @@ def _values(option: Option, text: str) -> list[Any]:
     f"IVF_PQ, SCANN, DISKANN, or with build parameters HNSW:M=32. Without a collection: {_RIVALS}; 'none' for none.",
 )
 @click.option("--layout", "layouts", multiple=True, help="Without a collection: DRQ's layouts to try; repeatable.")
-@click.option(
-    "--metric",
-    type=click.Choice(METRICS),
-    help="Without an encoder: the metric; else it is the encoder's.",
-)
+@metric_option
 @click.option(
     "--seconds",
     type=click.FloatRange(min=0.05),
@@ -106,16 +101,9 @@ def _values(option: Option, text: str) -> list[Any]:
     help="Seconds that concurrent clients search with each setting.",
 )
 @click.option("--clients", type=click.IntRange(1, 64), default=4, show_default=True, help="Concurrent clients.")
-@click.option(
-    "--patience",
-    "build_timeout",
-    type=click.FloatRange(min=0),
-    default=BUILD_TIMEOUT,
-    show_default=True,
-    help="Seconds to wait for the build of a temporary index.",
-)
+@patience_option(BUILD_TIMEOUT)
 @_sweep_options
-@click.option("--output", type=OutputFile(), help="Write all figures to this JSON file.")
+@figures_option
 @click.option("--report", type=OutputFile(), help="Write a page with plots (.html) that needs no network.")
 @format_option
 def command(

@@ -9,6 +9,8 @@ from typing import Any
 
 import click
 
+from alula.cli.options import OutputFile
+from alula.encoders import METRICS
 from alula.errors import UsageError
 
 Command = Callable[..., Any]
@@ -57,6 +59,34 @@ def _with(command: Command, options: tuple[Callable[[Command], Command], ...]) -
     for option in reversed(options):
         command = option(command)
     return command
+
+
+def encoders_option(note: str) -> Callable[[Command], Command]:
+    """The repeatable option of encoder files.
+
+    Args:
+        note: Its help.
+    """
+    kind = click.Path(path_type=Path, exists=True, dir_okay=False)
+    return click.option("--encoder", "encoders", multiple=True, envvar="ALULA_ENCODER", type=kind, help=note)
+
+
+def patience_option(seconds: float) -> Callable[[Command], Command]:
+    """The option of the time limit for building a temporary index, with its default."""
+    return click.option(
+        "--patience",
+        "build_timeout",
+        type=click.FloatRange(min=0),
+        default=seconds,
+        show_default=True,
+        help="Seconds to wait for the build of a temporary index.",
+    )
+
+
+metric_option = click.option(
+    "--metric", type=click.Choice(METRICS), help="Without an encoder: the metric; else it is the encoder's."
+)
+figures_option = click.option("--output", type=OutputFile(), help="Write all figures to this JSON file.")
 
 
 def parse_target(text: str) -> float:

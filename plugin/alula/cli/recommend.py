@@ -11,10 +11,17 @@ from rich.table import Table
 from rich.text import Text
 
 from alula.cli.evaluate import temporary_server
-from alula.cli.evaluation_options import parse_target, sample_options
+from alula.cli.evaluation_options import (
+    encoders_option,
+    figures_option,
+    metric_option,
+    parse_target,
+    patience_option,
+    sample_options,
+)
 from alula.cli.options import OutputFile, connection_options, console, format_option, show_json
 from alula.cli.wording import as_options
-from alula.encoders import METRICS, load_encoder
+from alula.encoders import load_encoder
 from alula.errors import AlulaError
 from alula.evaluation.choice import Contender
 from alula.evaluation.prospects import Prospect
@@ -38,14 +45,7 @@ from alula.progress import progress_bar
     help="The recall to reach.",
 )
 @click.option("--rows", type=click.IntRange(1), help="Rows to recommend for; by default those of VECTORS.")
-@click.option(
-    "--encoder",
-    "encoders",
-    multiple=True,
-    envvar="ALULA_ENCODER",
-    type=click.Path(path_type=Path, exists=True, dir_okay=False),
-    help="An encoder file, to measure its index type too; repeatable.",
-)
+@encoders_option("An encoder file, to measure its index type too; repeatable.")
 @sample_options
 @click.option(
     "--sample-rows",
@@ -54,15 +54,8 @@ from alula.progress import progress_bar
     show_default=True,
     help="Most rows to measure on, drawn at random.",
 )
-@click.option("--metric", type=click.Choice(METRICS), help="Without an encoder: the metric; else it is the encoder's.")
-@click.option(
-    "--patience",
-    "build_timeout",
-    type=click.FloatRange(min=0),
-    default=BUILD_TIMEOUT,
-    show_default=True,
-    help="Seconds to wait for the build of an index.",
-)
+@metric_option
+@patience_option(BUILD_TIMEOUT)
 @click.option(
     "--seconds",
     type=click.FloatRange(min=1),
@@ -70,7 +63,7 @@ from alula.progress import progress_bar
     show_default=True,
     help="Time limit for trying search options with each --encoder.",
 )
-@click.option("--output", type=OutputFile(), help="Write all figures to this JSON file.")
+@figures_option
 @click.option("--report", type=OutputFile(), help="Write a page with a plot (.html) that needs no network.")
 @format_option
 def command(
@@ -181,7 +174,7 @@ def _unmeasured(prospect: Prospect, found: Recommendation) -> list[Text]:
 
 
 def _sizes(sizes: RowCost, found: Recommendation) -> list[str]:
-    memory, disk = sum(sizes.memory.values()), sum(sizes.disk.values())
+    memory, disk = sizes.memory_bytes, sizes.disk_bytes
     return [f"{memory:,.0f}", f"{disk:,.0f}", _in_bytes(memory * found.rows), _in_bytes(disk * found.rows)]
 
 

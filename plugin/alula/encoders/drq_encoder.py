@@ -154,7 +154,8 @@ class DrqEncoder(Encoder):
             "sign_bias": ((n,), np.float32),
         }
         for name, (shape, dtype) in shapes.items():
-            found.setdefault(name, np.zeros(shape, dtype))
+            if name not in found:
+                found[name] = np.zeros(shape, dtype)
             self._check_output(name, found[name], shape, dtype)
         return DrqQueries(
             found["lut"],

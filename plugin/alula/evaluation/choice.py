@@ -46,7 +46,7 @@ class Contender:
     @property
     def memory(self) -> float:
         """Bytes of a row in memory."""
-        return sum(self.sizes.memory.values())
+        return self.sizes.memory_bytes
 
     @property
     def best(self) -> Point:

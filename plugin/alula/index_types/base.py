@@ -31,6 +31,8 @@ F32 = npt.NDArray[np.float32]
 Column: TypeAlias = "npt.NDArray[Any] | sp.csr_array"
 Storage = Literal["field", "column", "dropped"]
 
+NO_SETTINGS: Mapping[str, str] = MappingProxyType({})  # of rows that are in no collection
+
 
 @dataclass(frozen=True)
 class VectorField:
@@ -221,7 +223,7 @@ class IndexType(ABC):
         metric: Metric,
         *,
         keep_vectors: bool,
-        settings: Mapping[str, str] = MappingProxyType({}),
+        settings: Mapping[str, str] = NO_SETTINGS,
     ) -> LocalIndex:
         """Create an empty index of this type in this process.
 
@@ -237,9 +239,7 @@ class IndexType(ABC):
         del encoder, metric, keep_vectors, settings
         raise UnsupportedError(f"The index type {self.name} cannot be held in this process; search it in Milvus.")
 
-    def open_local(
-        self, folder: Path, encoder: Encoder, *, settings: Mapping[str, str] = MappingProxyType({})
-    ) -> LocalIndex:
+    def open_local(self, folder: Path, encoder: Encoder, *, settings: Mapping[str, str] = NO_SETTINGS) -> LocalIndex:
         """Open the folder of `LocalIndex.save` by memory map; settings as in `local`.
 
         Raises:

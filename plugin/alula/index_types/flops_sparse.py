@@ -7,14 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, cast
 
 import scipy.sparse as sp
 
 from alula.encoders import Encoder, FlopsEncoder, Metric, read_linear_head, sparse_queries
 from alula.errors import UnsupportedError
-from alula.index_types.base import F32, Column, IndexType, Lowering, SearchPlan, VectorField
+from alula.index_types.base import F32, NO_SETTINGS, Column, IndexType, Lowering, SearchPlan, VectorField
 from alula.index_types.capabilities import Capabilities, sparse_probe
 from alula.index_types.local import EncodedRows, LocalIndex, Mask
 from alula.index_types.native import POSTING_BYTES, FieldSpec, NativeIndex
@@ -69,7 +68,7 @@ class FlopsSparse(IndexType):
         metric: Metric,
         *,
         keep_vectors: bool,
-        settings: Mapping[str, str] = MappingProxyType({}),
+        settings: Mapping[str, str] = NO_SETTINGS,
     ) -> LocalIndex:
         """See `IndexType.local`."""
         del settings
@@ -77,9 +76,7 @@ class FlopsSparse(IndexType):
         index = InvertedIndex(info.dim, metric, info.input_dim if keep_vectors else None)
         return _LocalFlops(cast(FlopsEncoder, encoder), index)
 
-    def open_local(
-        self, folder: Path, encoder: Encoder, *, settings: Mapping[str, str] = MappingProxyType({})
-    ) -> LocalIndex:
+    def open_local(self, folder: Path, encoder: Encoder, *, settings: Mapping[str, str] = NO_SETTINGS) -> LocalIndex:
         """See `IndexType.open_local`."""
         del settings
         return _LocalFlops(cast(FlopsEncoder, encoder), InvertedIndex.load(folder))

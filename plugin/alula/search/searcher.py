@@ -102,8 +102,7 @@ class Searcher:
             raise UsageError(f"candidates is {plan.candidates}, and Milvus returns at most {MAX_RESULTS} per query.")
         reranks = plan.rerank if request.rerank is None else request.rerank
         # where the searched field must be read by id to rank by it, exact scores of all candidates cost less
-        read_by_id = plan.field in plan.columns and not self._calls.returns_searched
-        if self._field.storage == "dropped" or (read_by_id and request.rerank is None):
+        if self._field.storage == "dropped" or (self._read_by_id(plan, plan.columns) and request.rerank is None):
             reranks = None
         elif reranks and request.options.get("candidates") is None:
             plan = replace(plan, candidates=max(plan.candidates, min(reranks, MAX_RESULTS)))
@@ -232,11 +231,15 @@ class Searcher:
                     else:
                         yield found.ids, estimates
 
+    def _read_by_id(self, plan: SearchPlan, columns: Sequence[str]) -> bool:
+        """True if the searched field is among the columns, and the search cannot return it."""
+        return plan.field in columns and not self._calls.returns_searched
+
     def _native(
         self, plan: SearchPlan, numbers: Sequence[int], columns: Sequence[str], scope: Scope
     ) -> Sequence[NativeHits]:
         queries = [plan.queries[i] for i in numbers]
-        missing = plan.field in columns and not self._calls.returns_searched
+        missing = self._read_by_id(plan, columns)
         answered = [name for name in columns if not (missing and name == plan.field)]
         native = NativeSearch(plan.field, queries, plan.metric, plan.candidates, scope.filter, plan.params, answered)
         found = self._calls.search(native, scope)

@@ -28,8 +28,9 @@ from alula.kernels import (
 
 AUTO = "auto"
 NORMS = 4  # lengths with stored norms: one INT64 column
-# Candidates by Hamming distance for each one that is scored exactly. Of 117,359 MiniLM vectors, 256 bits find .943 of
-# the ten nearest among the best 100 by Hamming distance, and .982 among the best 100, by weighted signs, of 300.
+# Candidates by Hamming distance for each one that is scored exactly. Of 116,659 MiniLM vectors, 256 bits find .950 of
+# the ten nearest among the best 100 by Hamming distance, and .982 among the best 100, by weighted signs, of 300
+# (`make bench PARTS=sentences`).
 ESTIMATED = 3
 ESTIMATED_BY_CODE = 10  # signs that are not learned for it, or see directions only, find less
 
@@ -48,19 +49,22 @@ class HammingLowering(DrqLowering):
     def __init__(self, field: VectorField, encoder: Encoder, settings: Mapping[str, str]) -> None:
         super().__init__(field, encoder, settings)
         info, given = self.drq.info, self.settings.get("code_bits")
-        signs_rank = info.signs_rank and field.metric != "IP"
+        self._signs_rank = info.signs_rank and field.metric != "IP"
         if given == AUTO:
-            self.settings["code_bits"] = given = "0" if signs_rank else str(info.max_bits)
+            self.settings["code_bits"] = given = "0" if self._signs_rank else str(info.max_bits)
         bits = info.max_bits if given is None else int(given)
         if bits % 8 or bits > info.max_bits:
             raise UsageError(
                 f"code_bits is {bits}; this encoder's codes have a multiple of 8 bits up to {info.max_bits}."
             )
-        if not bits and not signs_rank:
+        if not bits and not self._signs_rank:
             why = "for IP" if info.signs_rank else "for this encoder, which an earlier Alula wrote"
             raise UsageError(f"code_bits is 0, and {why} sign bits alone cannot rank; leave code_bits=... out.")
         self._levels = bits // 8
         self._by_signs = not bits
+        self._length_fields: tuple[str, ...] = (
+            (field.companion("drq_length"),) if self._by_signs and field.metric == "L2" else ()
+        )
         if field.metric == "IP":
             self._norm_lengths: tuple[int, ...] = ()
         elif given is None:
@@ -73,7 +77,7 @@ class HammingLowering(DrqLowering):
         """See `Lowering.fields`."""
         bits = self.drq.info.sign_bits
         signs = FieldSpec(self.index.field, "BINARY_VECTOR", bits // 8, {"dim": bits})
-        lengths = (FieldSpec(self._length, "FLOAT", 4),) if self._by_signs and self.field.metric == "L2" else ()
+        lengths = [FieldSpec(name, "FLOAT", 4) for name in self._length_fields]
         columns = [self._code(i) for i in range(-(-self._levels // 8))] + [
             self._norm(i) for i in range(-(-len(self._norm_lengths) // 4))
         ]
@@ -96,10 +100,6 @@ class HammingLowering(DrqLowering):
         """See `Lowering.ranks_candidates`."""
         return True
 
-    @property
-    def _length(self) -> str:
-        return self.field.companion("drq_length")
-
     def _code(self, i: int) -> str:
         return self.field.companion(f"drq_code_{i}")
 
@@ -110,8 +110,7 @@ class HammingLowering(DrqLowering):
         """See `Lowering.encode_rows`."""
         rows = self.drq.encode_rows(vectors, checked=True)
         columns: dict[str, Column] = {self.index.field: rows.signs}
-        if self._by_signs and self.field.metric == "L2":
-            columns[self._length] = rows.sign_lengths
+        columns |= dict.fromkeys(self._length_fields, rows.sign_lengths)
         if self._levels:
             columns |= {self._code(i): column for i, column in enumerate(pack_bytes(rows.codes[:, : self._levels]))}
         if self._norm_lengths:
@@ -122,7 +121,8 @@ class HammingLowering(DrqLowering):
     def decode_rows(self, columns: Mapping[str, Column]) -> EncodedRows:
         """See `Lowering.decode_rows`; missing norms are NaN."""
         signs = cast("npt.NDArray[np.uint8]", columns[self.index.field])
-        lengths = np.asarray(columns.get(self._length, np.ones(len(signs))), np.float32)
+        (stored,) = self._length_fields or (None,)
+        lengths = np.ones(len(signs), np.float32) if stored is None else np.asarray(columns[stored], np.float32)
         if self._by_signs:
             return DrqRows(np.empty((len(signs), 0), np.uint8), np.empty((len(signs), 0), np.float32), signs, lengths)
         codes = unpack_bytes([columns[self._code(i)] for i in range(-(-self._levels // 8))], self._levels)
@@ -137,11 +137,10 @@ class HammingLowering(DrqLowering):
         encoded = self.drq.encode_queries(queries, checked=True, tables=not self._by_signs)
         columns = [self._code(i) for i in range(-(-levels // 8))]
         if self._by_signs:
-            columns = [self.index.field, *([self._length] if self.field.metric == "L2" else [])]
+            columns = [self.index.field, *self._length_fields]
         elif self._norm_lengths:
             columns.append(self._norm(self._norm_lengths.index(levels) // 4))
-        learned = self.drq.info.signs_rank and self.field.metric != "IP"
-        estimated = ESTIMATED if learned else ESTIMATED_BY_CODE
+        estimated = ESTIMATED if self._signs_rank else ESTIMATED_BY_CODE
         candidates, rerank = candidate_counts(options, limit, oversample=OVERSAMPLE, estimated=estimated)
         ivf = self.settings["binary_index"] == "BIN_IVF_FLAT"
         return SearchPlan(
@@ -176,7 +175,7 @@ class HammingLowering(DrqLowering):
             bias = encoded.sign_bias[query]
             if metric == "COSINE":
                 return cast(F32, products + bias)
-            return adc_scores(products, candidates.columns[self._length], float(np.sqrt(bias)), metric, scale)
+            return adc_scores(products, candidates.columns[self._length_fields[0]], float(np.sqrt(bias)), metric, scale)
         codes = unpack_bytes([candidates.columns[self._code(i)] for i in range(-(-levels // 8))], levels)
         products = adc_inner_products(codes, queries.tables[query])
         norms = products

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, cast
 
 from alula.encoders import DrqEncoder, Encoder, Metric
 from alula.errors import UnsupportedError, UsageError
-from alula.index_types.base import IndexType, Lowering, VectorField
+from alula.index_types.base import NO_SETTINGS, IndexType, Lowering, VectorField
 from alula.index_types.capabilities import Capabilities, binary_probe, sparse_probe
 from alula.index_types.drq.adc import AdcLowering
-from alula.index_types.drq.hamming import AUTO, HammingLowering
+from alula.index_types.drq.hamming import AUTO, NORMS, HammingLowering
 from alula.index_types.drq.local_index import LocalDrq, LocalSigns
 from alula.index_types.drq.lowering import OVERSAMPLE, norm_lengths
 from alula.index_types.local import LocalIndex
@@ -23,9 +22,10 @@ BINARY_INDEXES = ("BIN_FLAT", "BIN_IVF_FLAT")
 
 
 def _lengths(encoder: Encoder, settings: Mapping[str, Any]) -> list[int]:
-    """The four longest code lengths of a collection, if it stores codes."""
+    """The longest code lengths of a collection, if it stores codes; at most five."""
     longest = int(settings.get("code_bits", encoder.info.max_bits))
-    return [8 * length for length in reversed(norm_lengths(longest // 8)[-4:])] if longest else []
+    most = NORMS if "code_bits" in settings else 5
+    return [8 * length for length in reversed(norm_lengths(longest // 8)[-most:])] if longest else []
 
 
 def _clusters(_: Encoder, settings: Mapping[str, Any]) -> list[int]:
@@ -125,7 +125,7 @@ class Drq(IndexType):
         metric: Metric,
         *,
         keep_vectors: bool,
-        settings: Mapping[str, str] = MappingProxyType({}),
+        settings: Mapping[str, str] = NO_SETTINGS,
     ) -> LocalIndex:
         """See `IndexType.local`."""
         info, drq, dim = encoder.info, cast(DrqEncoder, encoder), encoder.info.input_dim if keep_vectors else None
@@ -134,9 +134,7 @@ class Drq(IndexType):
             return LocalSigns(drq, CodeIndex(levels, metric, info.scale, dim, lengths=[levels]))
         return LocalDrq(drq, CodeIndex(int(settings.get("code_bits", info.max_bits)) // 8, metric, info.scale, dim))
 
-    def open_local(
-        self, folder: Path, encoder: Encoder, *, settings: Mapping[str, str] = MappingProxyType({})
-    ) -> LocalIndex:
+    def open_local(self, folder: Path, encoder: Encoder, *, settings: Mapping[str, str] = NO_SETTINGS) -> LocalIndex:
         """See `IndexType.open_local`."""
         kind = LocalSigns if settings.get("code_bits") == "0" else LocalDrq
         return kind(cast(DrqEncoder, encoder), CodeIndex.load(folder))

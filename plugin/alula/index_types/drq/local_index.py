@@ -18,12 +18,16 @@ from alula.kernels import CodeIndex, TopK, sign_tables
 TINY = 1e-12  # the smallest norm that a query is divided by
 
 
-class LocalDrq(LocalIndex):
-    """DRQ codes in a `CodeIndex`."""
+class _InCodeIndex(LocalIndex):
+    """The common part: a `CodeIndex`, and the encoder of its queries."""
 
     def __init__(self, encoder: DrqEncoder, index: CodeIndex) -> None:
         super().__init__(index)
         self._encoder, self._index = encoder, index
+
+
+class LocalDrq(_InCodeIndex):
+    """DRQ codes in a `CodeIndex`."""
 
     def add(self, rows: EncodedRows, vectors: F32 | None = None) -> None:
         """See `LocalIndex.add`."""
@@ -77,12 +81,8 @@ class LocalDrq(LocalIndex):
         return self._encoder.encode_queries(units, checked=True).lut.reshape(info.input_dim, -1)
 
 
-class LocalSigns(LocalIndex):
+class LocalSigns(_InCodeIndex):
     """Sign bits in a `CodeIndex`: a byte of signs is a codeword number."""
-
-    def __init__(self, encoder: DrqEncoder, index: CodeIndex) -> None:
-        super().__init__(index)
-        self._encoder, self._index = encoder, index
 
     def add(self, rows: EncodedRows, vectors: F32 | None = None) -> None:
         """See `LocalIndex.add`."""
