@@ -232,7 +232,7 @@ class Searcher:
                         yield found.ids, estimates
 
     def _read_by_id(self, plan: SearchPlan, columns: Sequence[str]) -> bool:
-        """True if the searched field is among the columns, and the search cannot return it."""
+        """True if a column is the searched field, which the search cannot return."""
         return plan.field in columns and not self._calls.returns_searched
 
     def _native(
