@@ -224,6 +224,27 @@ def test_filter_offset_and_output_fields_work_as_in_milvus(cosine):
         assert hit.fields == {"year": 1900 + place % 100, "word": f"w{place}"}
 
 
+@pytest.mark.parametrize("candidates_vectors", ["fetched", "second search"])
+def test_every_call_of_a_search_has_its_filter(engine, cosine, candidates_vectors, monkeypatch):
+    """Collections with a partition key that is isolated refuse others, and a row that matches no more is left out."""
+    if candidates_vectors == "second search":
+        monkeypatch.setattr(alula.search.searcher, "FETCH_BYTES", 0)
+    filters = []
+    for name in ("search", "query"):
+        call = getattr(engine.client, name)
+
+        def noted(*args, call=call, **given):
+            filters.append(given["filter"])
+            return call(*args, **given)
+
+        monkeypatch.setattr(engine.client, name, noted)
+    assert (
+        len(cosine.search(QUERIES[0], filter="year < 1950", candidates=20, rerank=10, output_fields=["year"])[0]) == 10
+    )
+    assert len(filters) >= 2
+    assert all("year < 1950" in one for one in filters)
+
+
 def test_a_batch_gives_what_single_searches_give(cosine, monkeypatch):
     monkeypatch.setattr(alula.search.searcher, "RESPONSE_BYTES", 1)  # one query per call
     singly = cosine.search(QUERIES)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,7 @@ from alula.gateway.entities import shown
 from alula.gateway.upstream import Caller, pairs
 from alula.gateway.views import View
 from alula.milvus import NativeHits, NativeSearch, RowSet, Scope
-from alula.milvus.row_set import F32, U8
+from alula.milvus.row_set import F32, U8, Id
 from alula.milvus.wire import placeholders
 from alula.milvus.wire.field_data import column, join, take
 
@@ -103,9 +103,6 @@ class RequestCalls:
         """See `alula.milvus.Calls.search`; the client's request is the scope."""
         request = milvus_pb2.SearchRequest()
         request.CopyFrom(self._template)
-        request.dsl = native.filter
-        if native.filter == scope.filter:
-            self._fill_in(request)
         request.nq = len(native.queries)
         request.placeholder_group = placeholders.write(native.queries)
         request.output_fields.extend(native.columns)
@@ -117,29 +114,51 @@ class RequestCalls:
             "round_decimal": -1,
         }
         request.search_params.extend(pairs([*params.items(), *self._kept]))
-        return found(self._caller.send("Search", request).results, len(native.queries), native.columns)
 
-    def fetch(self, filter: str, fields: Sequence[str], scope: Scope, *, filtered: bool = False) -> FieldRows:
+        def send(expression: str, values: Mapping[str, Sequence[Id]]) -> Any:
+            request.dsl = expression
+            self._fill_in(request, scope.filter, values)
+            return self._caller.send("Search", request)
+
+        if native.ids is None:
+            response = send(scope.filter, {})
+        else:
+            response = self._caller.id_templates.send(send, self._key, native.ids, scope.filter)
+        return found(response.results, len(native.queries), native.columns)
+
+    def fetch(self, ids: Sequence[Id], fields: Sequence[str], scope: Scope, *, filtered: bool = False) -> FieldRows:
         """See `alula.milvus.Calls.fetch`; columns as clients see them, and companions."""
         template = self._template
         request = milvus_pb2.QueryRequest(
             collection_name=template.collection_name,
             partition_names=template.partition_names,
-            expr=filter,
             output_fields=list(dict.fromkeys([*fields, self._key])),
             **shared(template),
         )
-        if filtered and scope.filter:
-            request.expr = f"({filter}) and ({scope.filter})"
-            self._fill_in(request)
-        columns = self._caller.send("Query", request).fields_data
+
+        filter = scope.filter if filtered else ""
+
+        def send(expression: str, values: Mapping[str, Sequence[Id]]) -> Any:
+            request.expr = expression
+            self._fill_in(request, filter, values)
+            return self._caller.send("Query", request)
+
+        response = self._caller.id_templates.send(send, self._key, ids, filter)
+        columns = response.fields_data
         own = [data for data in columns if data.field_name in self._view.companions]
         return FieldRows([*shown(columns, self._view), *own], self._key)
 
-    def _fill_in(self, request: Any) -> None:
-        """Copy the client's values for the placeholders of its filter."""
-        for name, value in self._request.expr_template_values.items():
+    def _fill_in(self, request: Any, filter: str, values: Mapping[str, Sequence[Id]]) -> None:
+        """Set the values of placeholders: the client's with its filter, and Alula's."""
+        request.expr_template_values.clear()
+        for name, value in self._request.expr_template_values.items() if filter else ():
             request.expr_template_values[name].CopyFrom(value)
+        for name, ids in values.items():
+            array = request.expr_template_values[name].array_val
+            if isinstance(ids[0], str):
+                array.string_data.data.extend(ids)
+            else:
+                array.long_data.data.extend(ids)
 
 
 def shared(request: Any) -> dict[str, Any]:

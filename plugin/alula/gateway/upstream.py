@@ -16,6 +16,8 @@ from pymilvus.grpc_gen import common_pb2, milvus_pb2
 
 from alula.gateway.config import Options
 from alula.gateway.ops import metrics
+from alula.milvus.dialect import LITE
+from alula.milvus.expressions import IdTemplates
 
 SERVICE = milvus_pb2.DESCRIPTOR.services_by_name["MilvusService"]
 PREFIX = f"/{SERVICE.full_name}/"
@@ -74,6 +76,7 @@ class Upstream:
         self._credentials = credentials
         self._sync: dict[str, Callable[..., Any]] = {}
         self.has_clock: bool | None = None  # False if AllocTimestamp is missing, as in Milvus Lite; None before a call
+        self.id_templates = IdTemplates()
         self._passing: dict[str, Callable[..., Awaitable[bytes]]] = {}
 
     @cached_property
@@ -218,6 +221,14 @@ class Caller:
         if self.upstream.has_clock is None:
             self.now()
         return not self.upstream.has_clock
+
+    @property
+    def id_templates(self) -> IdTemplates:
+        """Expressions on primary keys, as the server takes them."""
+        templates = self.upstream.id_templates
+        if templates.supported and self.milvus_lite:
+            templates.supported = LITE.templates
+        return templates
 
 
 def forwarded(metadata: Iterable[tuple[str, str | bytes]]) -> Metadata:

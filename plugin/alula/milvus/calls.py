@@ -13,6 +13,8 @@ import numpy.typing as npt
 
 from alula.encoders import NativeQuery
 from alula.milvus.connection import Server, milvus_errors
+from alula.milvus.dialect import LITE
+from alula.milvus.expressions import IdTemplates
 from alula.milvus.pymilvus_internals import has_clock
 from alula.milvus.row_set import ClientRows, Id, RowSet
 from alula.milvus.wire.query_results import hit_columns
@@ -55,7 +57,7 @@ class NativeSearch:
         queries: Native queries, or vectors float32 (n, d).
         metric: The field's native metric.
         limit: Rows per query.
-        filter: The rows to search among: the scope's, or an expression of Alula's own.
+        ids: The only rows to search among; None for all.
         params: Native search parameters.
         columns: Fields to answer with.
     """
@@ -64,7 +66,7 @@ class NativeSearch:
     queries: Sequence[NativeQuery] | F32
     metric: str
     limit: int
-    filter: str
+    ids: Sequence[Id] | None = None
     params: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     columns: Sequence[str] = ()
 
@@ -95,13 +97,13 @@ class Calls(Protocol):
         """
 
     def search(self, native: NativeSearch, scope: Scope) -> Sequence[NativeHits]:
-        """The rows for each query, best first; the scope's filter does not count."""
+        """The rows of the scope for each query, best first."""
 
-    def fetch(self, filter: str, fields: Sequence[str], scope: Scope, *, filtered: bool = False) -> RowSet:
-        """The rows that match a filter, in no order.
+    def fetch(self, ids: Sequence[Id], fields: Sequence[str], scope: Scope, *, filtered: bool = False) -> RowSet:
+        """The rows with these ids that exist, in no order.
 
         Args:
-            filter: An expression.
+            ids: Their primary keys.
             fields: Fields to read beside the primary key.
             scope: Partitions, consistency, timeout.
             filtered: Only rows that match the scope's filter too.
@@ -127,21 +129,37 @@ class ClientCalls:
         """See `Calls.returns_searched`."""
         return not self._server.embedded and has_clock(self._server)
 
+    @cached_property
+    def _id_templates(self) -> IdTemplates:
+        """Expressions on primary keys, as the server takes them."""
+        templates = self._server.id_templates
+        if templates.supported and not self.returns_searched:  # Milvus Lite that is served on a port
+            templates.supported = LITE.templates
+        return templates
+
     def search(self, native: NativeSearch, scope: Scope) -> Sequence[NativeHits]:
         """See `Calls.search`."""
         if scope.partitions:
             self._server.check_partitions("search without")
-        with milvus_errors(f"search the collection {self._name!r}", filter=scope.filter):
-            answers = self._server.client.search(
+
+        def send(expression: str, values: Mapping[str, Sequence[Id]]) -> Any:
+            return self._server.client.search(
                 self._name,
                 data=list(native.queries),
                 anns_field=native.field,
                 limit=native.limit,
-                filter=native.filter,
+                filter=expression,
+                filter_params=dict(values),
                 output_fields=list(native.columns),
                 search_params={"metric_type": native.metric, "params": dict(native.params)},
                 **scope.arguments(),
             )
+
+        with milvus_errors(f"search the collection {self._name!r}", filter=scope.filter):
+            if native.ids is None:
+                answers = send(scope.filter, {})
+            else:
+                answers = self._id_templates.send(send, self._primary_key, native.ids, scope.filter)
         return [
             NativeHits(
                 list(hits.ids), np.fromiter(hits.distances, np.float32, len(hits)), hit_columns(hits, native.columns)
@@ -149,12 +167,19 @@ class ClientCalls:
             for hits in answers
         ]
 
-    def fetch(self, filter: str, fields: Sequence[str], scope: Scope, *, filtered: bool = False) -> ClientRows:
+    def fetch(self, ids: Sequence[Id], fields: Sequence[str], scope: Scope, *, filtered: bool = False) -> ClientRows:
         """See `Calls.fetch`."""
-        if filtered and scope.filter:
-            filter = f"({filter}) and ({scope.filter})"
-        with milvus_errors(f"read the fields {', '.join(fields)} of {self._name!r}"):
-            rows = self._server.client.query(
-                self._name, filter=filter, output_fields=list({*fields, self._primary_key}), **scope.arguments()
+
+        def send(expression: str, values: Mapping[str, Sequence[Id]]) -> Any:
+            return self._server.client.query(
+                self._name,
+                filter=expression,
+                filter_params=dict(values),
+                output_fields=list({*fields, self._primary_key}),
+                **scope.arguments(),
             )
+
+        filter = scope.filter if filtered else ""
+        with milvus_errors(f"read the fields {', '.join(fields)} of {self._name!r}", filter=filter):
+            rows = self._id_templates.send(send, self._primary_key, ids, filter)
         return ClientRows(rows, self._primary_key)

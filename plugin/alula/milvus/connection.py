@@ -23,9 +23,9 @@ from pymilvus.exceptions import MilvusException
 
 from alula.errors import ServerError, UsageError
 from alula.milvus.dialect import LITE, MILVUS, Dialect
+from alula.milvus.expressions import BAD_FILTER, IdTemplates
 
 LITE_NAME = re.compile(r"[a-zA-Z0-9.\-_]{1,36}")
-BAD_FILTER = ("cannot parse expression", "Invalid expr", "PhyFilterBitsNode", "failed to create query plan")
 
 
 class Server:
@@ -41,6 +41,7 @@ class Server:
         self.uri = uri
         self.client = client
         self.login = dict(login or {})
+        self.id_templates = IdTemplates(self.dialect.templates)
 
     @property
     def dialect(self) -> Dialect:

@@ -30,6 +30,7 @@ class Dialect:
         aliases: Collections have aliases.
         bulk_import: The server may have bulk import.
         maps: Vector fields are mapped from disk where their parameters ask for it.
+        templates: Filters may be templates with values beside them.
         flushes: Rows wait in a log until a flush, and indexes are built in the background.
         line_breaks_in_keys: String keys with line breaks can be found.
         quotes_in_keys: Rows whose string key has a single quote can be deleted.
@@ -45,6 +46,7 @@ class Dialect:
     aliases: bool
     bulk_import: bool
     maps: bool
+    templates: bool
     flushes: bool
     line_breaks_in_keys: bool
     quotes_in_keys: bool
@@ -65,6 +67,7 @@ MILVUS = Dialect(
     aliases=True,
     bulk_import=True,
     maps=True,
+    templates=True,  # from 2.4.17 on: `IdTemplates` finds out
     flushes=True,
     line_breaks_in_keys=True,
     quotes_in_keys=True,
@@ -82,6 +85,7 @@ LITE = Dialect(
     aliases=False,
     bulk_import=False,
     maps=False,  # its resident memory grows by more than the vectors
+    templates=False,  # 2.5 takes a placeholder for a field
     flushes=False,
     line_breaks_in_keys=False,
     # 2.5 puts ids unescaped between single quotes into SQL: a delete of an id with a quote fails or, worse, deletes

@@ -1,8 +1,14 @@
-"""Write values into Milvus filter expressions."""
+"""Write values into Milvus filter expressions, or send them beside a template."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TypeVar
+
+# Parts of Milvus's messages about an expression that it cannot parse or run.
+BAD_FILTER = ("cannot parse expression", "Invalid expr", "PhyFilterBitsNode", "failed to create query plan")
+_PLACEHOLDER = "alula_ids"
+Answer = TypeVar("Answer")
 
 
 def literal(value: int | str) -> str:
@@ -20,3 +26,48 @@ def literal(value: int | str) -> str:
 def any_of(field: str, values: Iterable[int | str]) -> str:
     """The expression that is true of rows whose field has one of the values."""
     return f"{field} in [{', '.join(map(literal, values))}]"
+
+
+class IdTemplates:
+    """Sends expressions on primary keys as templates, where a server has them.
+
+    Milvus 2.4.17 and later parse a template once and take the keys as its values. A text with keys in it is another
+    one each time: the proxy parses it, and keeps it in a cache of 1,024 expressions, from which it pushes the filters
+    of other users. An older server is asked once, and gets texts from then on.
+
+    Args:
+        supported: False for a server that is known to have no templates.
+    """
+
+    def __init__(self, supported: bool = True) -> None:
+        self.supported = supported
+
+    def send(
+        self,
+        call: Callable[[str, Mapping[str, Sequence[int | str]]], Answer],
+        key: str,
+        ids: Sequence[int | str],
+        filter: str = "",
+    ) -> Answer:
+        """Make a call for the rows that have one of the keys and match a filter.
+
+        Args:
+            call: Sends an expression with the values of its placeholders.
+            key: Name of the primary key field.
+            ids: The keys.
+            filter: Another condition on the rows; "" for none.
+        """
+
+        def all_of(expression: str) -> str:
+            return f"({expression}) and ({filter})" if filter else expression
+
+        if self.supported:
+            try:
+                return call(all_of(f"{key} in {{{_PLACEHOLDER}}}"), {_PLACEHOLDER: ids})
+            except Exception as error:
+                if not any(words in str(error) for words in BAD_FILTER):
+                    raise
+            answer = call(all_of(any_of(key, ids)), {})
+            self.supported = False  # it was the template and not the filter
+            return answer
+        return call(all_of(any_of(key, ids)), {})

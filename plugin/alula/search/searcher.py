@@ -13,7 +13,7 @@ from alula.encoders.metric import better_is_larger
 from alula.errors import UsageError
 from alula.index_types import MAX_RESULTS, Candidates, IndexType, Lowering, SearchPlan, VectorField
 from alula.kernels import exact_scores
-from alula.milvus import Calls, Id, NativeHits, NativeSearch, RowSet, Scope, any_of
+from alula.milvus import Calls, Id, NativeHits, NativeSearch, RowSet, Scope
 from alula.milvus.dialect import CANDIDATES_PER_CALL, QUERIES_PER_CALL
 from alula.search.ranking import RankedIds, all_ids, best_first, rank_in_stages, stage_depths
 from alula.search.request import SearchRequest
@@ -175,11 +175,10 @@ class Searcher:
         """Exact scores of some rows, by a second search among them or by their vectors."""
         field = self._field
         if field.storage == "column":
-            rows = self.read_rows(ids, [field.name], scope)
+            rows = self.read_rows(ids, [field.name], scope, filtered=True)
             vectors = rows.vectors(field.name) if rows.ids else np.empty((0, field.dim), np.float32)
             return rows.ids, exact_scores(query, vectors, field.metric)
-        these = any_of(self._primary_key, ids)
-        (found,) = self._calls.search(NativeSearch(field.name, query[np.newaxis], field.metric, len(ids), these), scope)
+        (found,) = self._calls.search(NativeSearch(field.name, query[np.newaxis], field.metric, len(ids), ids), scope)
         return found.ids, found.scores
 
     def fetch(self, ids: Sequence[Id], fields: Sequence[str], scope: Scope) -> dict[Id, dict[str, Any]]:
@@ -192,7 +191,7 @@ class Searcher:
 
     def read_rows(self, ids: Sequence[Id], fields: Sequence[str], scope: Scope, *, filtered: bool = False) -> RowSet:
         """Fields of one or more rows, if `filtered` only of rows in the scope's filter."""
-        parts = [any_of(self._primary_key, ids[i : i + FETCH_ROWS]) for i in range(0, len(ids), FETCH_ROWS)]
+        parts = [ids[i : i + FETCH_ROWS] for i in range(0, len(ids), FETCH_ROWS)]
         first, *others = (self._calls.fetch(part, fields, scope, filtered=filtered) for part in parts)
         return first.followed_by(others) if others else first
 
@@ -241,7 +240,7 @@ class Searcher:
         queries = [plan.queries[i] for i in numbers]
         missing = self._read_by_id(plan, columns)
         answered = [name for name in columns if not (missing and name == plan.field)]
-        native = NativeSearch(plan.field, queries, plan.metric, plan.candidates, scope.filter, plan.params, answered)
+        native = NativeSearch(plan.field, queries, plan.metric, plan.candidates, params=plan.params, columns=answered)
         found = self._calls.search(native, scope)
         return self._with_searched(found, plan.field, scope) if missing else found
 
@@ -250,7 +249,7 @@ class Searcher:
         ids = list(dict.fromkeys(id_ for hits in found for id_ in hits.ids))
         if not ids:
             return found
-        rows = self.read_rows(ids, [name], scope)
+        rows = self.read_rows(ids, [name], scope, filtered=True)
         places, content = {id_: place for place, id_ in enumerate(rows.ids)}, rows.binary(name)
         completed = []
         for hits in found:
