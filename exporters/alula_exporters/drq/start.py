@@ -15,6 +15,7 @@ from alula_exporters.inputs import TINY
 _ROWS = 32_768
 _ITERATIONS = 8
 _ROUNDS = 4
+_SCALE_ROUNDS = 3
 
 
 @torch.no_grad()
@@ -25,7 +26,7 @@ def start_from_data(
 
     A plain residual quantiser gives the residuals that each level will see, and so a separate codebook for each. A
     shared codebook is k-means on the residuals of its levels pooled, each level's divided by their root mean square
-    (and turned back from the level's random rotation, where it has one). The paper's has rounds of least squares after.
+    (and turned back from the level's random rotation, where it has one). Its scales are fitted by least squares.
 
     Args:
         model: The quantiser; changed in place.
@@ -52,9 +53,7 @@ def _start_recurrent(model: RecurrentQuantizer, rows: Tensor, generator: torch.G
     books = len(model.codebooks)
     pools: list[list[Tensor]] = [[] for _ in range(books)]
     for level, (residual, _) in enumerate(_residual_quantizer(model.inner(rows), model.levels, generator)):
-        size = safe_scale(residual)
-        model.log_scales[level] = size.log()
-        parts = residual / size
+        parts = residual / safe_scale(residual)
         if level < books:
             pools[level].append(parts)
         else:
@@ -67,6 +66,34 @@ def _start_recurrent(model: RecurrentQuantizer, rows: Tensor, generator: torch.G
     for number, pool in enumerate(pools):
         model.codebooks[number] = _shared_codebook(pool, generator)
         progress("starting", model.levels + number + 1, model.levels + books, {})
+    _fit_scales(model, model.inner(rows))
+
+
+def _fit_scales(model: RecurrentQuantizer, residual: Tensor) -> None:
+    """Set every level's scales by least squares on what the levels before leave.
+
+    The residuals of the plain quantiser are no measure of them: it learns the rows by heart after some levels, and its
+    scales come near 0.
+
+    Args:
+        model: With codebooks and turns; changed in place.
+        residual: float32 (n, r): the rows in its inner space.
+    """
+    model.log_scales.zero_()
+    blocks = model.log_scales.shape[1]
+    for level, words in enumerate(model.inner_codewords()):
+        parts, given = words.view(CODEWORDS, blocks, -1), residual.view(len(residual), blocks, -1)
+        equal = safe_scale(residual) / safe_scale(words)  # of like size
+        scales = equal.expand(blocks)
+        for _ in range(_SCALE_ROUNDS):
+            chosen = parts[nearest(residual, (parts * scales[:, None]).flatten(1))]
+            # s minimises the sum of |r - s c|^2 over rows
+            scales = (chosen * given).sum((0, 2)) / chosen.square().sum((0, 2)).clamp_min(TINY)
+            # chosen codewords near 0, where nothing is left to code, fit with any scale
+            scales = torch.minimum(scales, 2 * equal).clamp_min(TINY)
+        scaled = (parts * scales[:, None]).flatten(1)
+        residual = residual - scaled[nearest(residual, scaled)]
+        model.log_scales[level] = scales.log()
 
 
 def _start_paper(model: PaperQuantizer, rows: Tensor, generator: torch.Generator, progress: Progress) -> None:
