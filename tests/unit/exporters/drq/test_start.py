@@ -59,3 +59,13 @@ def test_variants_start_as_working_quantisers(vectors, kind):
     errors = (rows[:, None] - model(model.encode(rows, 1))).square().sum(2).mean(0)
     assert errors[0] < 0.7 * (rows - rows.mean(0)).square().sum(1).mean()
     assert (errors.diff() < 0).all()
+
+
+def test_every_level_of_a_long_code_starts_with_something_to_say():
+    """Few rows: a plain residual quantiser knows each of them after some levels."""
+    rows = torch.randn(1_000, 64, generator=torch.Generator().manual_seed(3))
+    model = RecurrentQuantizer(64, 32, 8).requires_grad_(False)
+    start_from_data(model, rows, torch.Generator().manual_seed(0))
+    prefixes = model(model.encode(rows, beam=1))
+    errors = (rows[:, None] - prefixes).square().sum(2).mean(0)
+    assert (errors[8::8] < 0.9 * errors[:-8:8]).all()
