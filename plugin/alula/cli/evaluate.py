@@ -35,7 +35,8 @@ from alula.evaluation.evaluate import (
     index_type_of,
     samples,
 )
-from alula.evaluation.native import BUILD_TIMEOUT, Params, parse_native
+from alula.evaluation.native import BUILD_TIMEOUT
+from alula.evaluation.native_types import NATIVE, Params, parse_native
 from alula.evaluation.queries import QueryOptions, QuerySet, make_queries
 from alula.evaluation.results import Evaluation
 from alula.evaluation.row_source import RowSource, collection_rows, file_rows, rows_of_collection_files
@@ -88,8 +89,9 @@ def _values(option: Option, text: str) -> list[Any]:
     "--compare",
     multiple=True,
     metavar="LIST",
-    help="Milvus's own index types to measure on the raw vectors, with commas between: FLAT, HNSW, IVF_FLAT, IVF_SQ8, "
-    f"IVF_PQ, SCANN, DISKANN, or with build parameters HNSW:M=32. Without a collection: {_RIVALS}; 'none' for none.",
+    help=f"Milvus's own index types to measure on the raw vectors, with commas between: {', '.join(NATIVE)}, or with "
+    "build parameters HNSW:M=32, HNSW_SQ:sq_type=SQ4U:refine=true:refine_type=FP16. A type that the server lacks is "
+    f"named with its answer. Without a collection: {_RIVALS}; 'none' for none.",
 )
 @click.option("--layout", "layouts", multiple=True, help="Without a collection: DRQ's layouts to try; repeatable.")
 @metric_option

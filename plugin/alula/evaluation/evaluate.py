@@ -17,13 +17,12 @@ from alula.evaluation.ground_truth import Queries, Searcher
 from alula.evaluation.measure import Point, measure
 from alula.evaluation.native import (
     BUILD_TIMEOUT,
-    NATIVE,
     PREFIX,
-    Params,
     drop_quietly,
     native_collection,
     wait_until_indexed,
 )
+from alula.evaluation.native_types import NATIVE, Params
 from alula.evaluation.results import Neighbour, Sample, Subject
 from alula.evaluation.row_source import F32, Key, RowSource
 from alula.evaluation.settings import Settings, default_sweep, given_sweep, show_settings

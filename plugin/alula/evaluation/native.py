@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -16,10 +16,10 @@ from pymilvus import DataType
 from pymilvus.exceptions import MilvusException
 
 from alula.catalog.schema import ScalarField
-from alula.errors import ServerError, UsageError
+from alula.errors import ServerError
 from alula.evaluation.ground_truth import Searcher
+from alula.evaluation.native_types import NATIVE, Params
 from alula.evaluation.row_source import F32, Key, RowSource
-from alula.evaluation.settings import Settings
 from alula.milvus import Server, connect, milvus_errors, send, slices, write_request
 from alula.milvus.reading import count_rows
 from alula.milvus.wire.types import field_spec
@@ -30,81 +30,6 @@ _FIELD = "vector"
 _INSERT_TIMEOUT = 60.0  # seconds
 _DROP_TIMEOUT = 10.0  # seconds
 BUILD_TIMEOUT = 600.0  # seconds
-Params = dict[str, Any]
-
-
-@dataclass(frozen=True)
-class NativeType:
-    """One of Milvus's own index types.
-
-    Args:
-        build: (rows, dim) -> default build parameters.
-        sweep: (build parameters, results per query) -> search parameters to try, from the fastest to the best recall.
-    """
-
-    build: Callable[[int, int], Params]
-    sweep: Callable[[Params, int], list[Settings]]
-
-
-def _nlist(rows: int, _: int) -> Params:
-    return {"nlist": int(min(65536, max(1, 4 * rows**0.5)))}
-
-
-def _pq(rows: int, dim: int) -> Params:
-    # a byte encodes two to four dimensions, as Milvus's documentation recommends
-    parts = next(m for m in (dim // 4, dim // 2, dim) if m and dim % m == 0)
-    return {**_nlist(rows, dim), "m": parts, "nbits": 8}
-
-
-def _probes(params: Params, _: int) -> list[Settings]:
-    most = int(params["nlist"])
-    return [{"nprobe": n} for n in (1, 4, 8, 16, 32, 64, 128, 256) if n <= most]
-
-
-def _scann_probes(params: Params, limit: int) -> list[Settings]:
-    # without reorder_k as many rows are scored exactly as are returned, and its 4-bit codes decide alone
-    return [{**setting, "reorder_k": 10 * limit} for setting in _probes(params, limit)]
-
-
-def _ef(_: Params, limit: int) -> list[Settings]:
-    return [{"ef": ef} for ef in sorted({max(ef, limit) for ef in (16, 32, 64, 128, 256, 512)})]
-
-
-NATIVE: Mapping[str, NativeType] = {
-    "FLAT": NativeType(lambda _, __: {}, lambda _, __: [{}]),
-    "HNSW": NativeType(lambda _, __: {"M": 16, "efConstruction": 200}, _ef),
-    "IVF_FLAT": NativeType(_nlist, _probes),
-    "IVF_SQ8": NativeType(_nlist, _probes),
-    "IVF_PQ": NativeType(_pq, _probes),
-    "SCANN": NativeType(_nlist, _scann_probes),
-    "DISKANN": NativeType(
-        lambda _, __: {},
-        lambda _, limit: [{"search_list": n} for n in sorted({max(n, limit) for n in (16, 32, 64, 128, 256)})],
-    ),
-}
-
-
-def parse_native(text: str) -> tuple[str, Params]:
-    """Read ``HNSW`` or, with build parameters, ``HNSW:M=32:efConstruction=400``.
-
-    Raises:
-        UsageError: If the index type is unknown, or a parameter has no number.
-    """
-    name, *given = text.strip().split(":")
-    name = name.upper()
-    if name not in NATIVE:
-        raise UsageError(
-            f"{text!r} is not an index type of Milvus that can be compared; choose of {', '.join(NATIVE)}."
-        )
-    params: Params = {}
-    for pair in given:
-        key, _, value = pair.partition("=")
-        if not key or not value.isdecimal() or not int(value):
-            raise UsageError(
-                f"{pair!r} in {text!r} is not a build parameter NAME=NUMBER with a number from 1 on, e.g. HNSW:M=32."
-            )
-        params[key] = int(value)
-    return name, params
 
 
 @dataclass(frozen=True)

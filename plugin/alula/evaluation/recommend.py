@@ -19,7 +19,7 @@ from alula.errors import AlulaError, DataError, ServerError, UnsupportedError, U
 from alula.evaluation.choice import Contender, choose, reason
 from alula.evaluation.evaluate import Budget, IndexComparison, common_metric, index_type_of
 from alula.evaluation.ground_truth import Queries
-from alula.evaluation.native import NATIVE
+from alula.evaluation.native_types import NATIVE
 from alula.evaluation.prospects import KEPT, Prospect, drq_prospects
 from alula.evaluation.queries import QueryOptions
 from alula.evaluation.results import machine, versions
@@ -35,7 +35,7 @@ BUILD_TIMEOUT = 60.0  # seconds; a server that cannot build an index goes on try
 INDEXED_ROWS = 1024  # Milvus's default of minSegmentSizeToEnableIndex
 SECONDS = 30.0  # to try search options of one of Alula's index types
 # at the end: a build that was given up goes on in the server, and slows what is measured beside it
-_LAST = ("IVF_PQ", "DISKANN")
+_LAST = ("IVF_PQ", "HNSW_PQ", "HNSW_PRQ", "DISKANN")
 _MANY = 2  # times the sample: with more rows, the time of comparing all of them is stated
 
 

@@ -144,7 +144,7 @@ def native_cost(index_type: str, dim: int, params: Mapping[str, Any], rows: int 
     """The cost of one of Milvus's own index types, without the primary key.
 
     Args:
-        index_type: ``FLAT``, ``HNSW``, ``IVF_FLAT``, ``IVF_SQ8``, ``IVF_PQ``, ``SCANN`` or ``DISKANN``.
+        index_type: ``FLAT``, ``DISKANN``, ``SCANN``, or a type whose name starts with ``HNSW`` or ``IVF``.
         dim: The dimension of its float32 vectors.
         params: Its build parameters.
         rows: The number of rows that share centroids and tables; None to leave these out.
@@ -157,22 +157,40 @@ def native_cost(index_type: str, dim: int, params: Mapping[str, Any], rows: int 
         return RowCost({"vectors": vectors})
     if index_type == "HNSW":
         return RowCost({"vectors": vectors, "graph": _hnsw_graph(int(params["M"]))})
+    if index_type in _HNSW_CODES:
+        memory = {"codes": _HNSW_CODES[index_type](dim, params), "graph": _faiss_graph(int(params["M"]))}
+        return RowCost(memory | _refining(dim, params), note=_UNMEASURED)
     if index_type == "DISKANN":
         note = "DISKANN: by Milvus's default PQCodeBudgetGBRatio of 0.125 and 56 neighbours"
         return RowCost({"codes": vectors / 8}, {"vectors": vectors, "graph": _FLOAT * _NEIGHBOURS}, note)
     codes = _IVF_CODES[index_type](dim, params)
     memory = {"vectors": codes, "ids": float(_ID), "rounding": _ROUNDING * (codes + _ID)}
+    if index_type == "IVF_RABITQ":
+        memory |= _refining(dim, params)
     if rows:
         tables = int(params["nlist"]) + (2 ** int(params["nbits"]) if index_type == "IVF_PQ" else 0)
         memory["centroids"] = _FLOAT * dim * tables / rows
-    return RowCost(memory)
+    return RowCost(memory, note=_UNMEASURED if index_type == "IVF_RABITQ" else "")
 
 
+def _refining(dim: int, params: Mapping[str, Any]) -> dict[str, float]:
+    """Bytes of the finer code of a row that an index refines by."""
+    return {"refining codes": dim * _PRECISIONS[params.get("refine_type", "FP32")]} if params.get("refine") else {}
+
+
+_UNMEASURED = "by structure: the formula was not held against a server that has this index type"
+_PRECISIONS = {"SQ4U": 0.5, "SQ6": 0.75, "SQ8": 1.0, "FP16": 2.0, "BF16": 2.0, "FP32": 4.0}  # bytes of a number
+_HNSW_CODES: Mapping[str, Callable[[int, Mapping[str, Any]], float]] = {
+    "HNSW_SQ": lambda dim, params: dim * _PRECISIONS[params["sq_type"]],
+    "HNSW_PQ": lambda _, params: int(params["m"]) * int(params["nbits"]) / 8,
+    "HNSW_PRQ": lambda _, params: int(params["m"]) * int(params["nrq"]) * int(params["nbits"]) / 8,
+}
 # bytes of a row's code by (dimension, build parameters)
 _IVF_CODES: Mapping[str, Callable[[int, Mapping[str, Any]], float]] = {
     "IVF_FLAT": lambda dim, _: _FLOAT * dim,
     "IVF_SQ8": lambda dim, _: dim,
     "IVF_PQ": lambda _, params: int(params["m"]) * int(params["nbits"]) / 8,
+    "IVF_RABITQ": lambda dim, _: -(-dim // 8) + 2 * _FLOAT,  # a bit a dimension, and two factors
     # codes of 4 bits for each two dimensions, and the vectors that re-rank them
     "SCANN": lambda dim, _: _FLOAT * dim + dim / 4,
 }
@@ -185,3 +203,8 @@ def _hnsw_graph(links: int) -> float:
     row = _ID + _FLOAT + _MUTEX
     # M neighbours and their number on each of the 1 / (M - 1) levels that a row has above the lowest, on average
     return lowest + row + _FLOAT * (links + 1) / max(1, links - 1)
+
+
+def _faiss_graph(links: int) -> float:
+    """Bytes of faiss's graph for a row: neighbours by level, where they begin, the level."""
+    return _FLOAT * (2 * links + links / max(1, links - 1)) + _ID + _FLOAT

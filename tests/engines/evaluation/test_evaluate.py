@@ -11,7 +11,8 @@ from alula.catalog.schema import ScalarField
 from alula.encoders import load_encoder
 from alula.errors import DataError, LoadInterrupted, ServerError, UsageError
 from alula.evaluation.evaluate import Budget, IndexComparison, evaluate_collection, samples
-from alula.evaluation.native import NATIVE, PREFIX, parse_native
+from alula.evaluation.native import PREFIX
+from alula.evaluation.native_types import NATIVE
 from alula.evaluation.queries import QueryOptions, make_queries
 from alula.evaluation.row_source import collection_rows, file_rows
 from alula.evaluation.truth_file import TruthFingerprint
@@ -167,6 +168,10 @@ def test_index_types_of_milvus_are_measured_or_refused_in_words(bench, queries, 
         with pytest.raises(ServerError, match="not built the index in 2 seconds"):
             hasty.native(name, {}, queries)
         return
+    if name == "IVF_RABITQ" or name.startswith("HNSW_"):  # later versions have them
+        with pytest.raises(ServerError, match="invalid index type"):
+            bench.native(name, {}, queries)
+        return
     outcome = bench.native(name, {}, queries)
     values = [point.recall.value for point in outcome.subject.points]
     assert values[-1] >= values[0]
@@ -216,10 +221,3 @@ def interrupted(bench, queries):
     IndexComparison(bench.server, bench.rows, bench.key, "COSINE", 8, INDEXED, bench.budget, stop).native(
         "FLAT", {}, queries
     )
-
-
-def test_build_parameters():
-    assert parse_native("hnsw:M=32:efConstruction=100") == ("HNSW", {"M": 32, "efConstruction": 100})
-    for text in ("HNSW:M", "HNSW:M=x", "IVF_FLAT:nlist=0", "HNSW:M=00", "ANNOY", ""):
-        with pytest.raises(UsageError):
-            parse_native(text)

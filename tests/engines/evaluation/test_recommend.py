@@ -8,7 +8,8 @@ import pytest
 from alula.encoders import load_encoder
 from alula.errors import AlulaError, DataError, LoadInterrupted, UsageError
 from alula.evaluation.choice import LESS_TIME, MORE_MEMORY
-from alula.evaluation.native import NATIVE, PREFIX
+from alula.evaluation.native import PREFIX
+from alula.evaluation.native_types import NATIVE
 from alula.evaluation.prospects import drq_prospects
 from alula.evaluation.queries import QueryOptions
 from alula.evaluation.recommend import Wish, recommend

@@ -68,6 +68,30 @@ def test_lists_have_codes_ids_and_shared_tables(index_type, params, code, tables
     assert "centroids" not in native_cost(index_type, 384, params).memory, "no rows, no share of the tables"
 
 
+@pytest.mark.parametrize(
+    ("index_type", "params", "code"),
+    [
+        ("HNSW_SQ", {"sq_type": "SQ4U"}, 384 / 2),
+        ("HNSW_SQ", {"sq_type": "SQ8", "refine": True, "refine_type": "FP16"}, 384 + 2 * 384),
+        ("HNSW_PQ", {"m": 96, "nbits": 8, "refine": True, "refine_type": "SQ8"}, 96 + 384),
+        ("HNSW_PRQ", {"m": 48, "nrq": 2, "nbits": 8, "refine": False, "refine_type": "SQ8"}, 96),
+    ],
+)
+def test_graphs_over_codes(index_type, params, code):
+    cost = native_cost(index_type, 384, {"M": 16, **params})
+    assert cost.memory_bytes - code == pytest.approx(cost.memory["graph"])
+    assert 4 * 32 < cost.memory["graph"] < 4 * 40
+    assert "not held against" in cost.note
+
+
+def test_rabitq_has_a_bit_a_dimension_two_factors_and_its_refining_codes():
+    params = {"nlist": 100, "refine": True, "refine_type": "SQ8"}
+    memory = native_cost("IVF_RABITQ", 384, params).memory
+    assert memory["vectors"] == 384 / 8 + 8
+    assert memory["refining codes"] == 384
+    assert "refining codes" not in native_cost("IVF_RABITQ", 384, {"nlist": 100}).memory
+
+
 def test_diskann_reads_vectors_and_graph_from_disk():
     cost = native_cost("DISKANN", 128, {})
     assert cost.memory_bytes == 4 * 128 / 8
