@@ -8,6 +8,7 @@ import pytest
 import alula
 import alula.search.searcher
 from alula.errors import DataError, UsageError
+from alula.evaluation.native import wait_until_indexed
 from tests.small_collections import AWKWARD_IDS, DIM, ROWS, Rows, best, scores
 from tests.tiny_encoders import random_vectors, write_drq, write_flops
 
@@ -285,6 +286,27 @@ def test_lite_refuses_to_delete_what_it_would_put_into_sql_unescaped(cosine):
         with pytest.raises(alula.ServerError, match="single quote"):
             cosine.delete(["row 20", "x') or ('1'='1"])
         assert cosine.count() == ROWS
+
+
+@pytest.mark.parametrize("binary_index", ["BIN_IVF_FLAT", "HNSW"])
+def test_an_index_that_visits_some_rows_finds_the_fewest_different_bits(
+    standalone, folder, collection_name, binary_index
+):
+    encoder = write_drq(folder / "visited.onnx", input_dim=DIM)
+    rows = random_vectors(1500, DIM, seed=6)  # Milvus 2.3 builds no index for fewer than 1,024
+    options = {"layout": "hamming", "binary_index": binary_index}
+    made = {"encoder": encoder.path, "index_type": "DRQ", "options": options}
+    collection = alula.Collection.create(standalone, collection_name, **made)
+    collection.insert(rows, {"id": np.arange(len(rows))})
+    wait_until_indexed(standalone, collection_name, "building", 60)
+    stated = standalone.client.describe_index(collection_name, f"{collection.lowering.index.field}")
+    assert (stated["index_type"], stated["indexed_rows"]) == (binary_index, len(rows))
+    different = np.unpackbits(encoder.row_signs(rows)[None] ^ encoder.query_signs(QUERIES)[:, None], axis=2).sum(2)
+    whole = {"nprobe": 1024} if binary_index == "BIN_IVF_FLAT" else {"ef": 1500}
+    for query, counts in zip(QUERIES, different, strict=True):
+        hits = collection.search(query, limit=50, candidates=50, rerank=0, **whole)[0]
+        assert (counts[[hit.id for hit in hits]] <= np.sort(counts)[49]).sum() >= 48
+        assert collection.search(query, limit=50, candidates=200, **dict.fromkeys(whole, 1))[0]
 
 
 def test_partitions_limit_what_is_searched_and_loaded(standalone, folder, collection_name):

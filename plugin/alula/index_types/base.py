@@ -70,6 +70,7 @@ class SearchPlan:
         columns: Companion fields of each candidate for `Lowering.estimate`.
         state: Data of the queries for `Lowering.estimate`.
         rerank: The number of candidates to score exactly, unless the search says it; None for all.
+        breadth: Name of the native parameter that must be at least the number of candidates, "" without one.
     """
 
     field: str
@@ -81,6 +82,14 @@ class SearchPlan:
     columns: tuple[str, ...] = ()
     state: Any = None
     rerank: int | None = None
+    breadth: str = ""
+
+    @property
+    def native_params(self) -> dict[str, Any]:
+        """The native search parameters for the plan's number of candidates."""
+        if not self.breadth:
+            return dict(self.params)
+        return {**self.params, self.breadth: max(self.params.get(self.breadth, 0), self.candidates)}
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,13 @@ from dataclasses import dataclass
 from alula.errors import AlulaError
 from alula.index_types.native import FieldSpec, NativeIndex
 
+# Index types that BINARY_VECTOR can have, with build parameters. HNSW has them in 2.3, and again from 2.6.4 on.
+BINARY_INDEXES: Mapping[str, Mapping[str, int]] = {
+    "BIN_FLAT": {},
+    "BIN_IVF_FLAT": {"nlist": 1024},
+    "HNSW": {"M": 16, "efConstruction": 200},
+}
+
 
 @dataclass(frozen=True)
 class Probe:
@@ -66,7 +73,7 @@ class Capabilities:
     @property
     def binary_indexes(self) -> frozenset[str]:
         """Index types that BINARY_VECTOR can have."""
-        return frozenset(name for name in self.supported if name.startswith("BIN_"))
+        return self.supported & set(BINARY_INDEXES)
 
     @property
     def several_vector_fields(self) -> bool:
@@ -105,7 +112,7 @@ def sparse_probe(yes: str, no: str) -> Probe:
 
 
 def binary_probe(index_type: str, yes: str, no: str) -> Probe:
-    """The probe of an index on binary vectors, with its meanings for one index type."""
+    """The probe of one of `BINARY_INDEXES`, with its meanings for one index type."""
     fields = (FieldSpec("binary", "BINARY_VECTOR", 8, {"dim": 64}),)
-    index = NativeIndex("binary", index_type, "HAMMING", {"nlist": 16} if "IVF" in index_type else {})
+    index = NativeIndex("binary", index_type, "HAMMING", BINARY_INDEXES[index_type])
     return Probe(index_type, f"binary index {index_type}", fields, index, yes, no)

@@ -20,6 +20,8 @@ from alula.index_types.native import POSTING_BYTES, FieldSpec, NativeIndex
 from alula.index_types.options import Option, Sweep, candidate_counts, candidate_options
 from alula.kernels import InvertedIndex, LinearQueries, TopK
 
+_ALGORITHM = "inverted_index_algo"
+
 
 def _fewer_terms(encoder: Encoder, _: Mapping[str, Any]) -> list[int]:
     most = encoder.info.max_nnz
@@ -32,6 +34,16 @@ class FlopsSparse(IndexType):
     name = "FLOPS_SPARSE"
     encoder_kind = "flops"
     summary = "Learned sparse vectors in an inverted index whose cost per query is a number you ask for in training."
+    create_options = (
+        Option(
+            _ALGORITHM,
+            str,
+            "Milvus's way through the inverted index, from 2.5.4 on. DAAT_WAND and DAAT_MAXSCORE skip rows where terms "
+            "differ in weight; the terms of these encoders are balanced, and leave little to skip.",
+            "TAAT_NAIVE",
+            choices=("TAAT_NAIVE", "DAAT_WAND", "DAAT_MAXSCORE"),
+        ),
+    )
     search_options = (
         *candidate_options(50),
         Option(
@@ -49,14 +61,13 @@ class FlopsSparse(IndexType):
 
     def choose(self, capabilities: Capabilities, options: Mapping[str, Any]) -> dict[str, str]:
         """See `IndexType.choose`."""
-        del options
         if not capabilities.sparse_index:
             raise UnsupportedError(
                 f"{capabilities.server} cannot index sparse vectors "
                 f"({capabilities.reasons.get('sparse_index', 'no reason given')}), which FLOPS_SPARSE needs; use "
                 'Milvus 2.4 or later or Milvus Lite, or a DRQ encoder with index_type="DRQ".'
             )
-        return {}
+        return {_ALGORITHM: options[_ALGORITHM]}
 
     def lowering(self, field: VectorField, encoder: Encoder, settings: Mapping[str, str]) -> Lowering:
         """See `IndexType.lowering`."""
@@ -90,8 +101,9 @@ class _FlopsLowering(Lowering):
 
     @property
     def index(self) -> NativeIndex:
-        # Milvus's skipping algorithms lose to the plain one here: the terms are balanced, so nothing can be skipped
-        params = {"inverted_index_algo": "TAAT_NAIVE"}
+        params = {
+            _ALGORITHM: self.settings.get(_ALGORITHM, "TAAT_NAIVE")
+        }  # collections of earlier versions say nothing
         return NativeIndex(self.fields[0].name, "SPARSE_INVERTED_INDEX", "IP", params)
 
     def encode_rows(self, vectors: F32) -> dict[str, Column]:

@@ -13,7 +13,7 @@ from typing import Any
 
 from alula.encoders import Encoder
 from alula.index_types.base import Lowering, VectorField, choose_storage, vector_spec
-from alula.index_types.capabilities import Capabilities
+from alula.index_types.capabilities import BINARY_INDEXES, Capabilities
 from alula.index_types.native import FieldSpec
 from alula.index_types.options import check_options
 from alula.index_types.registry import index_type_for
@@ -128,6 +128,8 @@ def fields_cost(vector: VectorField, companions: Sequence[FieldSpec], index_type
         memory[name] = memory.get(name, 0) + spec.bytes_per_row
     if "IVF" in index_type:
         memory["ids"] = _ID
+    if index_type == "HNSW":
+        memory["graph"] = _hnsw_graph(BINARY_INDEXES[index_type]["M"])
     kept = vector_spec(vector)
     if kept is None:
         return RowCost(memory, note="the vectors were dropped")
@@ -206,5 +208,5 @@ def _hnsw_graph(links: int) -> float:
 
 
 def _faiss_graph(links: int) -> float:
-    """Bytes of faiss's graph for a row: neighbours by level, where they begin, the level."""
+    """Bytes of faiss's graph for a row: neighbours, where they begin, the level."""
     return _FLOAT * (2 * links + links / max(1, links - 1)) + _ID + _FLOAT

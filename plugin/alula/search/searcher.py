@@ -240,7 +240,8 @@ class Searcher:
         queries = [plan.queries[i] for i in numbers]
         missing = self._read_by_id(plan, columns)
         answered = [name for name in columns if not (missing and name == plan.field)]
-        native = NativeSearch(plan.field, queries, plan.metric, plan.candidates, params=plan.params, columns=answered)
+        candidates, params = plan.candidates, plan.native_params
+        native = NativeSearch(plan.field, queries, plan.metric, candidates, params=params, columns=answered)
         found = self._calls.search(native, scope)
         return self._with_searched(found, plan.field, scope) if missing else found
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -344,12 +346,23 @@ def test_hamming_stores_signs_codes_and_norms(hamming, drq):
     assert set(hamming.encode_rows(random_vectors(2))) == {field.name for field in hamming.fields}
 
 
-@pytest.mark.parametrize(("index", "params"), [("BIN_FLAT", {}), ("BIN_IVF_FLAT", {"nprobe": 7})])
+@pytest.mark.parametrize(
+    ("index", "params"), [("BIN_FLAT", {}), ("BIN_IVF_FLAT", {"nprobe": 7}), ("HNSW", {"ef": 1000})]
+)
 def test_hamming_searches_the_binary_index_that_was_chosen(all_encoders, index, params):
     lowering = lowered(all_encoders, "IP", layout="hamming", binary_index=index)
     assert (lowering.index.index_type, lowering.index.metric) == (index, "HAMMING")
     assert ("nlist" in lowering.index.params) == (index == "BIN_IVF_FLAT")
-    assert plan(lowering, random_vectors(1), nprobe=7).params == params
+    assert plan(lowering, random_vectors(1), nprobe=7, ef=1000).native_params == params
+
+
+def test_a_graph_keeps_at_least_the_candidates_in_view(all_encoders):
+    """Milvus refuses a search with ef below the number of results."""
+    lowering = lowered(all_encoders, "COSINE", layout="hamming", binary_index="HNSW")
+    planned = plan(lowering, random_vectors(1), candidates=50)
+    assert planned.native_params == {"ef": 50}
+    assert replace(planned, candidates=300).native_params == {"ef": 300}
+    assert plan(lowering, random_vectors(1), candidates=50, ef=80).native_params == {"ef": 80}
 
 
 def test_hamming_columns_hold_the_encoders_bytes(hamming, drq):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from alula.encoders import load_encoder
-from alula.errors import UnsupportedError
+from alula.errors import UnsupportedError, UsageError
 from alula.index_types import Candidates, Capabilities, VectorField, check_options, index_type
 from tests.tiny_encoders import random_vectors, write_flops
 
@@ -20,6 +20,9 @@ def flops(request, tmp_path_factory):
 def lowering(flops):
     field = VectorField("embedding", 8, flops.info.metric, "field")
     return index_type("FLOPS_SPARSE").lowering(field, load_encoder(flops.path), {})
+
+
+DEFAULTS = check_options(index_type("FLOPS_SPARSE").create_options, {}, "FLOPS_SPARSE")
 
 
 def plan(lowering, queries, limit=10, **options):
@@ -36,12 +39,24 @@ def test_choose_needs_a_sparse_index_and_nothing_else(sparse, binary, several):
     server = Capabilities("Milvus 2.3", names, {"sparse_index": "no such type"})
     kind = index_type("FLOPS_SPARSE")
     if sparse:
-        assert kind.choose(server, {}) == {}
+        assert kind.choose(server, DEFAULTS) == {"inverted_index_algo": "TAAT_NAIVE"}
     else:
         with pytest.raises(
             UnsupportedError, match=r"Milvus 2\.3 cannot index sparse vectors \(no such type\).*; use .*"
         ):
-            kind.choose(server, {})
+            kind.choose(server, DEFAULTS)
+
+
+@pytest.mark.parametrize(
+    ("settings", "algorithm"), [({}, "TAAT_NAIVE"), ({"inverted_index_algo": "DAAT_WAND"}, "DAAT_WAND")]
+)
+def test_the_algorithm_of_the_index(flops, settings, algorithm):
+    """Collections of earlier versions have no such setting."""
+    field = VectorField("embedding", 8, "COSINE", "field")
+    params = index_type("FLOPS_SPARSE").lowering(field, flops, settings).index.params
+    assert params == {"inverted_index_algo": algorithm}
+    with pytest.raises(UsageError, match="TAAT_NAIVE, DAAT_WAND, DAAT_MAXSCORE"):
+        check_options(index_type("FLOPS_SPARSE").create_options, {"inverted_index_algo": "SINDI"}, "FLOPS_SPARSE")
 
 
 def test_one_sparse_companion_with_an_inner_product_index(lowering):

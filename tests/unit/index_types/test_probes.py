@@ -36,7 +36,7 @@ def with_half(monkeypatch):
 
 def test_the_union_names_each_probe_once():
     names = [probe.name for probe in probes()]
-    assert sorted(names) == ["BIN_FLAT", "BIN_IVF_FLAT", "array_field", "several_vector_fields", "sparse_index"]
+    assert sorted(names) == ["BIN_FLAT", "BIN_IVF_FLAT", "HNSW", "array_field", "several_vector_fields", "sparse_index"]
     sparse = next(probe for probe in probes() if probe.name == "sparse_index")
     assert sparse.yes == "DRQ's layout adc works; FLOPS_SPARSE works"
     assert sparse.no == "no layout adc; no FLOPS_SPARSE"

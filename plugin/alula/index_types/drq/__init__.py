@@ -3,6 +3,6 @@
 Song et al., Deep Recurrent Quantization for Generating Sequential Binary Codes, IJCAI 2019.
 """
 
-from alula.index_types.drq.index_type import BINARY_INDEXES, Drq
+from alula.index_types.drq.index_type import Drq
 
-__all__ = ["BINARY_INDEXES", "Drq"]
+__all__ = ["Drq"]

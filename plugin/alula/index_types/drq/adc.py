@@ -56,7 +56,8 @@ class AdcLowering(DrqLowering):
     @property
     def index(self) -> NativeIndex:
         """See `Lowering.index`."""
-        params = {"inverted_index_algo": "TAAT_NAIVE"}
+        # Milvus 3.0 would keep the norms in half precision, which reorders near rows; others ignore quant_type
+        params = {"inverted_index_algo": "TAAT_NAIVE", "quant_type": "fp32"}
         return NativeIndex(self.field.companion("drq_onehot"), "SPARSE_INVERTED_INDEX", "IP", params)
 
     def encode_rows(self, vectors: F32) -> dict[str, Column]:

@@ -12,6 +12,7 @@ import numpy.typing as npt
 from alula.encoders import DrqQueries, DrqRows, Encoder
 from alula.errors import UsageError
 from alula.index_types.base import F32, Candidates, Column, SearchPlan, VectorField
+from alula.index_types.capabilities import BINARY_INDEXES
 from alula.index_types.drq.lowering import OVERSAMPLE, DrqLowering, norm_lengths, prefix_levels
 from alula.index_types.local import EncodedRows
 from alula.index_types.native import FieldSpec, NativeIndex
@@ -33,6 +34,7 @@ NORMS = 4  # lengths with stored norms: one INT64 column
 # (`make bench PARTS=sentences`).
 ESTIMATED = 3
 ESTIMATED_BY_CODE = 10  # signs that are not learned for it, or see directions only, find less
+_SEARCH_PARAMS = {"BIN_IVF_FLAT": "nprobe", "HNSW": "ef"}
 
 
 class HammingLowering(DrqLowering):
@@ -87,8 +89,7 @@ class HammingLowering(DrqLowering):
     def index(self) -> NativeIndex:
         """See `Lowering.index`."""
         index_type = self.settings["binary_index"]
-        params = {"nlist": 1024} if index_type == "BIN_IVF_FLAT" else {}
-        return NativeIndex(self.field.companion("drq_sign"), index_type, "HAMMING", params)
+        return NativeIndex(self.field.companion("drq_sign"), index_type, "HAMMING", BINARY_INDEXES[index_type])
 
     @property
     def output_size(self) -> str:
@@ -142,17 +143,18 @@ class HammingLowering(DrqLowering):
             columns.append(self._norm(self._norm_lengths.index(levels) // 4))
         estimated = ESTIMATED if self._signs_rank else ESTIMATED_BY_CODE
         candidates, rerank = candidate_counts(options, limit, oversample=OVERSAMPLE, estimated=estimated)
-        ivf = self.settings["binary_index"] == "BIN_IVF_FLAT"
+        used = _SEARCH_PARAMS.get(self.settings["binary_index"], "")
         return SearchPlan(
             self.index.field,
             "HAMMING",
             [signs.tobytes() for signs in encoded.signs],
             candidates,
             self.field.metric,
-            {"nprobe": options["nprobe"]} if ivf else {},
+            {used: options[used]} if used and options[used] else {},
             tuple(columns),
             _Queries(encoded, sign_tables(encoded.sign_weights) if self._by_signs else encoded.lut, levels),
             rerank,
+            breadth="ef" if used == "ef" else "",
         )
 
     def _search_levels(self, bits: int | None) -> int:

@@ -9,7 +9,7 @@ from typing import Any, cast
 from alula.encoders import DrqEncoder, Encoder, Metric
 from alula.errors import UnsupportedError, UsageError
 from alula.index_types.base import NO_SETTINGS, IndexType, Lowering, VectorField
-from alula.index_types.capabilities import Capabilities, binary_probe, sparse_probe
+from alula.index_types.capabilities import BINARY_INDEXES, Capabilities, binary_probe, sparse_probe
 from alula.index_types.drq.adc import AdcLowering
 from alula.index_types.drq.hamming import AUTO, NORMS, HammingLowering
 from alula.index_types.drq.local_index import LocalDrq, LocalSigns
@@ -17,8 +17,6 @@ from alula.index_types.drq.lowering import OVERSAMPLE, norm_lengths
 from alula.index_types.local import LocalIndex
 from alula.index_types.options import Option, Sweep, candidate_options
 from alula.kernels import CodeIndex
-
-BINARY_INDEXES = ("BIN_FLAT", "BIN_IVF_FLAT")
 
 
 def _lengths(encoder: Encoder, settings: Mapping[str, Any]) -> list[int]:
@@ -30,6 +28,10 @@ def _lengths(encoder: Encoder, settings: Mapping[str, Any]) -> list[int]:
 
 def _clusters(_: Encoder, settings: Mapping[str, Any]) -> list[int]:
     return [16, 64, 256] if settings.get("binary_index") == "BIN_IVF_FLAT" else []
+
+
+def _breadths(_: Encoder, settings: Mapping[str, Any]) -> list[int]:
+    return [500, 1000] if settings.get("binary_index") == "HNSW" else []
 
 
 class Drq(IndexType):
@@ -49,10 +51,10 @@ class Drq(IndexType):
         Option(
             "binary_index",
             str,
-            "Layout hamming: the native index of the sign bits. BIN_IVF_FLAT visits a part of the rows; for 10 million "
-            "rows and more.",
+            "Layout hamming: the native index of the sign bits. BIN_IVF_FLAT and HNSW visit a part of the rows, for 10 "
+            "million rows and more; HNSW's graph takes more memory than 256 sign bits.",
             "BIN_FLAT",
-            choices=BINARY_INDEXES,
+            choices=tuple(BINARY_INDEXES),
         ),
         Option(
             "code_bits",
@@ -75,6 +77,12 @@ class Drq(IndexType):
         Option(
             "nprobe", int, "Layout hamming with BIN_IVF_FLAT: clusters to visit.", 16, sweep=Sweep(_clusters, "all")
         ),
+        Option(
+            "ef",
+            int,
+            "Layout hamming with HNSW: nearest rows to keep while walking the graph, at least the candidates.",
+            sweep=Sweep(_breadths, "all"),
+        ),
     )
     local_options = (
         *search_options,
@@ -87,6 +95,7 @@ class Drq(IndexType):
         binary_probe(
             "BIN_IVF_FLAT", "layout hamming can visit a part of the rows only", "layout hamming visits all rows"
         ),
+        binary_probe("HNSW", "layout hamming can walk a graph of the sign bits", "no graph of sign bits"),
     )
 
     def choose(self, capabilities: Capabilities, options: Mapping[str, Any]) -> dict[str, str]:
