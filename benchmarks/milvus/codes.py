@@ -1,0 +1,170 @@
+"""Codes against codes in this process: 10 to 200 bytes a row, 384 and 768 numbers."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import faiss
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from alula_exporters import DrqConfig, make_training_data, train_drq
+from alula_exporters.drq.model import Quantizer, level_parts
+from alula_exporters.drq.signs import SignBits, hard_signs, learn_signs
+from benchmarks.glosses import load_glosses
+from benchmarks.papers.datasets import F32, I64, K, found, unit
+from benchmarks.report import Report
+
+TITLE = "codes against codes"
+ANSWERS = """\
+The question: vectors aside, what are the bytes of each kind of code worth? Vectors of WordNet's glosses by MiniLM (384
+numbers) and mpnet (768), cosine, 500 held out as queries. Every code is searched as a whole by its own estimate of the
+distance, in this process. "By code" is recall@10 of that ranking, "x3" to "x50" what is found if its best 30 to 500
+rows are scored exactly. Nothing here depends on a server: a server that looks at a part of the rows finds less.
+
+"DRQ code" is `alula train drq`, ranked by cosine with 2 bytes for the norm; the lengths of one training are prefixes of
+its longest code. "DRQ signs" are the sign bits that layout hamming stores, ranked by a float query, as re-ranking with
+dropped vectors does; "Hamming" ranks the same bits as a binary index does. The others are faiss's: RaBitQ with 1, 2 and
+4 bits a dimension after a random rotation (8 to 20 bytes of factors are in its bytes), SQ4 after a rotation, SQ8, LSH
+with a random rotation, OPQ, and RQ with a float for the norm. All are trained on the rows that are searched, RQ and OPQ
+on 50,000 of them.
+"""
+SEED = 0
+SEEDS = (SEED,)
+QUERIES = 500
+FACTORS = (3, 5, 10, 50)
+DEPTH = K * max(FACTORS)
+TRAINING = 50_000  # rows that faiss trains on: all of its codes are as good as they get
+NORM = 2  # bytes of a float16
+BLOCK = 100  # queries that are scored at once
+# DRQ's trainings, in bits, and the lengths that are judged of each
+TRAININGS = {384: {256: (64, 128, 256), 768: (512, 768)}, 768: {256: (128, 256), 768: (512, 768)}}
+SIGNS = {384: (128, 256, 512, 1024), 768: (256, 512, 1024, 1536)}
+OPQ_PARTS = {384: (16, 32, 64, 96), 768: (32, 64, 96, 128)}
+RQ_LEVELS = (16, 32)
+JUDGED = (34, 66, 98)  # bytes of a row, the target's
+
+
+@dataclass(frozen=True)
+class Code:
+    """A code's search of all queries.
+
+    Args:
+        method: Its name.
+        bytes: Bytes stored for a row.
+        numbers: int64 (q, DEPTH): rows by the code's own ranking.
+        seconds: Seconds of training.
+    """
+
+    method: str
+    bytes: float
+    numbers: I64
+    seconds: float
+
+
+def measure(report: Report, *, quick: bool) -> None:
+    """Both models; quick: MiniLM's 12,000 rows, short codes, brief training."""
+    for model in ("minilm",) if quick else ("minilm", "mpnet"):
+        vectors = unit(load_glosses(12_000 if quick else None, model=model))
+        order = np.random.default_rng(SEED).permutation(len(vectors))
+        queries, rows = vectors[order[:QUERIES]], vectors[np.sort(order[QUERIES:])]
+        index = faiss.IndexFlatIP(rows.shape[1])
+        index.add(rows)
+        truth = index.search(queries, K)[1]
+        table = f"{len(rows):,} x {rows.shape[1]} ({model})"
+        results = []
+        for code in _codes(report, rows, queries, quick):
+            shares = [found(code.numbers[:, : K * factor], truth) for factor in (1, *FACTORS)]
+            names = ("by code", *(f"x{factor}" for factor in FACTORS))
+            cells = dict(zip(names, shares, strict=True))
+            report.row(table, **{"bytes/row": code.bytes, "code": code.method, **cells, "training s": code.seconds})
+            results.append((code.method, code.bytes, shares[0]))
+        report.tables[table].sort(key=lambda row: (row["bytes/row"], row["code"]))
+        _targets(report, rows.shape[1], results)
+
+
+def _targets(report: Report, dim: int, results: list[tuple[str, float, float]]) -> None:
+    """DRQ's code against the best other code of as many bytes at most."""
+    for size in JUDGED:
+        ours = max((share for name, used, share in results if name == "DRQ code" and used <= size), default=None)
+        if ours is None or not any(name == "DRQ code" and used == size for name, used, _ in results):
+            continue
+        share, name, used = max(
+            (share, name, used) for name, used, share in results if "DRQ" not in name and used <= size
+        )
+        what = f"{dim} numbers, {size} bytes: recall@10 of DRQ's code over the best other's ({name}, {used:g} bytes)"
+        report.at_least(what, ours - share, 0.0)
+
+
+def _codes(report: Report, rows: F32, queries: F32, quick: bool) -> Iterator[Code]:
+    dim = rows.shape[1]
+    trainings = {256: (64, 128, 256)} if quick else TRAININGS[dim]
+    for bits, lengths in trainings.items():
+        with report.part(f"{dim} numbers, DRQ code of {bits} bits"):
+            yield from _drq(rows, queries, bits, lengths, epochs=1 if quick else DrqConfig().epochs)
+    for bits in SIGNS[dim][:2] if quick else SIGNS[dim]:
+        with report.part(f"{dim} numbers, {bits} DRQ signs"):
+            yield from _signs(rows, queries, bits)
+    others = ["RaBitQ", "RaBitQ2", "RaBitQ4"]
+    names = {f"{name}, rotated": f"RR{dim},{name}" for name in (*others, "SQ4")} | {"SQ8": "SQ8"}
+    names |= {f"LSH {bits}": f"RR{bits},LSH" for bits in (dim, 2 * dim)}
+    names |= {f"OPQ {parts}": f"OPQ{parts}_{dim},PQ{parts}" for parts in OPQ_PARTS[dim][: 1 if quick else None]}
+    names |= {f"RQ {levels}": f"RQ{levels}x8_Nfloat" for levels in RQ_LEVELS[: 1 if quick else None]}
+    for name, factory in names.items():
+        with report.part(f"{dim} numbers, {name}"):
+            yield _faiss(name, factory, rows, queries)
+
+
+def _drq(rows: F32, queries: F32, bits: int, lengths: tuple[int, ...], *, epochs: int) -> Iterator[Code]:
+    started = time.perf_counter()
+    config = DrqConfig(levels=bits // 8, epochs=epochs, seed=SEED)
+    model = train_drq(make_training_data(rows, seed=SEED), config).model
+    seconds = time.perf_counter() - started
+    with torch.no_grad():
+        codes = model.encode(model.prepare(torch.from_numpy(rows)), config.beam)
+        for length in lengths:
+            x_hat = _reconstruction(model, codes[:, : length // 8])
+            # the norm as stored
+            x_hat /= x_hat.norm(dim=1, keepdim=True).half().float().clamp_min(1e-7)
+            numbers = _best(queries, lambda part, x_hat=x_hat: part @ x_hat.T)  # type: ignore[misc]
+            yield Code("DRQ code", length / 8 + NORM, numbers, seconds)
+
+
+def _reconstruction(model: Quantizer, codes: torch.Tensor) -> torch.Tensor:
+    total = torch.zeros(len(codes), model.signs.projection.shape[1])
+    for part in level_parts(codes, model.codewords()[: codes.shape[1]]):
+        total += part
+    return total
+
+
+def _signs(rows: F32, queries: F32, bits: int) -> Iterator[Code]:
+    signs = SignBits(rows.shape[1], bits, "COSINE")
+    started = time.perf_counter()
+    learn_signs(signs, torch.from_numpy(rows), torch.Generator().manual_seed(SEED))
+    seconds = time.perf_counter() - started
+    with torch.no_grad():
+        hard = hard_signs(signs(torch.from_numpy(rows)))
+        # a factor and a summand that all rows share do not change a query's ranking
+        yield Code("DRQ signs", bits / 8, _best(queries, lambda part: signs(part) @ hard.T), seconds)
+        numbers = _best(queries, lambda part: hard_signs(signs(part)) @ hard.T)
+        yield Code("DRQ signs, Hamming", bits / 8, numbers, seconds)
+
+
+def _best(queries: F32, score: Callable[[torch.Tensor], torch.Tensor]) -> I64:
+    """Numbers of the rows with the largest scores, int64 (q, DEPTH), best first."""
+    parts = torch.from_numpy(queries).split(BLOCK)
+    best: npt.NDArray[np.int64] = torch.cat([score(part).topk(DEPTH, dim=1).indices for part in parts]).numpy()
+    return best
+
+
+def _faiss(name: str, factory: str, rows: F32, queries: F32) -> Code:
+    index = faiss.index_factory(rows.shape[1], factory)
+    training = rows[:: -(-len(rows) // TRAINING)]
+    started = time.perf_counter()
+    index.train(np.ascontiguousarray(training))
+    seconds = time.perf_counter() - started
+    index.add(rows)
+    return Code(name, index.sa_code_size(), index.search(queries, DEPTH)[1], seconds)
