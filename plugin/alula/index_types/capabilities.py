@@ -29,6 +29,7 @@ class Probe:
         index: The index, on one of the fields.
         yes: The meaning for users if it works.
         no: The meaning if it does not.
+        since: The first version of Milvus that passes it, such as ``2.4``, for logins that may not run it.
     """
 
     name: str
@@ -37,6 +38,7 @@ class Probe:
     index: NativeIndex
     yes: str = ""
     no: str = ""
+    since: str = ""
 
     def merged(self, other: Probe) -> Probe:
         """This probe with the meanings of another one of the same name.
@@ -99,8 +101,9 @@ STORAGE_PROBES = (  # of `choose_storage`
         _FLAT,
         "vectors are kept in a field of their own",
         "vectors are kept in an ARRAY column, or dropped",
+        since="2.4",
     ),
-    Probe("array_field", "ARRAY fields", (_FLOAT, _ARRAY), _FLAT),
+    Probe("array_field", "ARRAY fields", (_FLOAT, _ARRAY), _FLAT, since="2.3"),
 )
 
 
@@ -108,11 +111,12 @@ def sparse_probe(yes: str, no: str) -> Probe:
     """The probe of a sparse inverted index, with its meanings for one index type."""
     fields = (FieldSpec("sparse", "SPARSE_FLOAT_VECTOR", 8),)
     index = NativeIndex("sparse", "SPARSE_INVERTED_INDEX", "IP")
-    return Probe("sparse_index", "sparse inverted index", fields, index, yes, no)
+    return Probe("sparse_index", "sparse inverted index", fields, index, yes, no, since="2.4")
 
 
 def binary_probe(index_type: str, yes: str, no: str) -> Probe:
     """The probe of one of `BINARY_INDEXES`, with its meanings for one index type."""
     fields = (FieldSpec("binary", "BINARY_VECTOR", 8, {"dim": 64}),)
     index = NativeIndex("binary", index_type, "HAMMING", BINARY_INDEXES[index_type])
-    return Probe(index_type, f"binary index {index_type}", fields, index, yes, no)
+    since = "2.0" if index_type.startswith("BIN_") else ""
+    return Probe(index_type, f"binary index {index_type}", fields, index, yes, no, since)

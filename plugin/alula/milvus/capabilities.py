@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
+import re
 import uuid
 
 import grpc
@@ -12,7 +12,7 @@ from pymilvus.exceptions import MilvusException
 from alula.errors import ServerError
 from alula.index_types import Capabilities, FieldSpec, NativeIndex, Probe, probes
 from alula.milvus.connection import Server, server_words
-from alula.milvus.failures import Failure, what_failed
+from alula.milvus.failures import Failure, is_denied, what_failed
 from alula.milvus.schema_fields import add_field
 
 _SIMPLEST = Probe(
@@ -78,9 +78,38 @@ def _failure(server: Server, probe: Probe) -> str | None:
         client.create_collection(name, schema=schema, shards_num=1)
         client.create_index(name, params, sync=False)
     except (MilvusException, grpc.RpcError) as error:
+        if is_denied(error):
+            return _failure_by_version(server, probe, error)
         _check_rejected(server, error)
         return server_words(error)
     finally:
-        with contextlib.suppress(MilvusException, grpc.RpcError):  # it may never have been created
-            client.drop_collection(name)
+        _drop(server, name)
     return None
+
+
+def _drop(server: Server, name: str) -> None:
+    """Drop a probe's collection, which may never have been created."""
+    try:
+        server.client.drop_collection(name)
+    except (MilvusException, grpc.RpcError) as error:
+        if is_denied(error) and server.has_collection(name):
+            raise ServerError(
+                f"The login may create collections at {server.uri} and not drop them ({server_words(error)}), so "
+                f"{name!r} is left there; have it dropped, and use a login with the right DropCollection."
+            ) from error
+
+
+def _failure_by_version(server: Server, probe: Probe, error: MilvusException | grpc.RpcError) -> str | None:
+    """The result of a probe that the login may not run, from the version.
+
+    Raises:
+        ServerError: If the version does not say it.
+    """
+    found = re.fullmatch(r"Milvus (\d+)\.(\d+).*", version(server))
+    if found is None or not probe.since:
+        raise ServerError(
+            f"The login may not find out at {server.uri} if the server has {probe.question or 'collections'} "
+            f"({server_words(error)}). Alula needs the rights to create, index and drop a collection."
+        ) from error
+    able = (int(found[1]), int(found[2])) >= tuple(map(int, probe.since.split(".")))
+    return None if able else f"it needs Milvus {probe.since}, and the login may not try it ({server_words(error)})"

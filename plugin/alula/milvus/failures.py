@@ -23,8 +23,9 @@ class Failure(Enum):
 
 
 # Milvus's codes: memory limit, request limit, disk limit, rate limit, write denied; then their older numbers. 2.3.5
-# gives both, and its `retriable` is false whatever happened.
-_BUSY_CODES = {3, 4, 7, 8, 9}
+# gives both, and its `retriable` is false whatever happened. The last code is a schema of which the proxy has an older
+# version, while a field is added.
+_BUSY_CODES = {3, 4, 7, 8, 9, 109}
 _BUSY_OLD_CODES = {48, 49, 50, 51, 52, 53}
 _BUSY_WORDS = ("rate limit", "quota", "memory limit", "disk limit", "time tick long delay", "too many requests")
 # Service not ready, unavailable and internal; then channels, nodes, storage and message queue.
@@ -70,6 +71,21 @@ def what_failed(error: MilvusException | grpc.RpcError) -> Failure:
     if isinstance(rpc, grpc.RpcError):
         return _of_call(rpc)
     return _of_answer(error) if isinstance(error, MilvusException) else Failure.UNKNOWN
+
+
+def is_unimplemented(error: MilvusException | grpc.RpcError) -> bool:
+    """True if the server lacks the method; some versions say so in a status."""
+    if isinstance(error, grpc.RpcError):
+        return bool(error.code() == grpc.StatusCode.UNIMPLEMENTED)
+    return "unimplemented" in str(error.message).lower()
+
+
+def is_denied(error: MilvusException | grpc.RpcError) -> bool:
+    """True if the login lacks the right to make the call."""
+    if isinstance(error, grpc.RpcError):
+        return bool(error.code() == grpc.StatusCode.PERMISSION_DENIED)
+    words = str(error.message).lower()
+    return "permission deny" in words or "permission denied" in words
 
 
 def _of_call(error: grpc.RpcError) -> Failure:

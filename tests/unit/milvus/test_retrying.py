@@ -73,6 +73,7 @@ def failing(*errors):
         (MilvusException(65535, f"attempt #0: {STACK} no answer"), Failure.UNKNOWN),
         (DENIED, Failure.REFUSED),
         (MilvusException(100, "collection not found[collection=x]"), Failure.REFUSED),
+        (MilvusException(109, "collection schema mismatch[collection=x]"), Failure.BUSY),
         (MilvusException(1100, "the length of the vector is wrong"), Failure.REFUSED),
         (Rpc(grpc.StatusCode.UNAUTHENTICATED), Failure.REFUSED),
     ],
