@@ -31,7 +31,7 @@ from alula.migration.recall import compare_recall
 from alula.migration.report import MigrationReport, NotSettledError
 from alula.migration.source_collection import SourceCollection
 from alula.migration.state import MigrationState
-from alula.milvus import Server, alias_target, milvus_errors, point_alias
+from alula.milvus import Server, alias_target, aliases_of, milvus_errors, point_alias
 from alula.milvus.reading import read_pages
 from alula.milvus.wire.types import ARROW_TYPES
 
@@ -136,8 +136,7 @@ class Migration:
     def _check_same(self, index_type: str) -> None:
         """Raise unless this migration could have created the existing collection."""
         old, new = self.old, self.new
-        with milvus_errors(f"describe the collection {new.name!r}"):
-            aliases = self._server.client.describe_collection(new.name).get("aliases")
+        aliases = aliases_of(self._server, new.name) if self._server.dialect.aliases else []
         if aliases:
             raise UsageError(
                 f"{new.name!r} serves already, by the alias {', '.join(aliases)}: synchronisation would delete what "

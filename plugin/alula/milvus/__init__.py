@@ -1,6 +1,6 @@
 """Servers: connect, ask what they can do, and speak their dialect."""
 
-from alula.milvus.aliases import alias_target, point_alias
+from alula.milvus.aliases import alias_target, aliases_of, point_alias
 from alula.milvus.calls import Calls, ClientCalls, NativeHits, NativeSearch, Scope
 from alula.milvus.capabilities import probe, version
 from alula.milvus.connection import Server, connect, is_local, milvus_errors, server_words, trouble_with_port
@@ -22,6 +22,7 @@ __all__ = [
     "Scope",
     "Server",
     "alias_target",
+    "aliases_of",
     "any_of",
     "connect",
     "delete_rows",

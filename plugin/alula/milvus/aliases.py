@@ -7,6 +7,7 @@ from pymilvus.exceptions import MilvusException
 
 from alula.errors import UsageError
 from alula.milvus.connection import Server, milvus_errors
+from alula.milvus.failures import is_unimplemented
 
 
 def alias_target(server: Server, name: str) -> str | None:
@@ -23,6 +24,26 @@ def alias_target(server: Server, name: str) -> str | None:
     if name not in description.get("aliases", ()):
         raise UsageError(f"{name!r} is a collection and not an alias; name an alias, or one that does not exist yet.")
     return str(description["collection_name"])
+
+
+def aliases_of(server: Server, collection: str) -> list[str]:
+    """The aliases of a collection.
+
+    Milvus 2.6 and later describe a collection from a cache, which keeps its aliases when one is moved. The list of
+    aliases comes from no cache, and servers without it have no such cache.
+
+    Raises:
+        ServerError: If Milvus fails.
+    """
+    with milvus_errors(f"list the aliases of {collection!r}"):
+        try:
+            # Milvus 2.3 reads the database of this call from no metadata
+            found = server.client.list_aliases(collection, db_name=server.login.get("database", ""))
+        except (MilvusException, grpc.RpcError) as error:
+            if not is_unimplemented(error):
+                raise
+            found = server.client.describe_collection(collection)
+        return [str(alias) for alias in found.get("aliases", ())]
 
 
 def point_alias(server: Server, alias: str, collection: str) -> str | None:
