@@ -57,6 +57,16 @@ def start_import(server: Server, name: str, partition: str, file: str, timeout: 
     return int(handler.do_bulk_insert(name, partition, [file], timeout, retry_times=0, **context))
 
 
+def import_state(server: Server, task: int, timeout: float) -> BulkInsertState:
+    """The state of one import task.
+
+    Raises:
+        MilvusException, grpc.RpcError: As they came.
+    """
+    handler, context = grpc_handler(server)
+    return handler.get_bulk_insert_state(task, timeout=timeout, **context)
+
+
 def list_imports(server: Server, name: str, timeout: float, *, limit: int = 0) -> list[BulkInsertState]:
     """The server's import tasks of a collection, at most `limit` (0: all).
 

@@ -15,26 +15,32 @@ The steps follow from the guarantees of a server. This was run on Milvus 2.3.5 (
 - Rows become visible 10 to 15 s after a task has completed, or 5 s after it when the collection's load is refreshed.
 - Tasks are forgotten after a day. Then the rows themselves show whether a file was imported.
 
-Newer servers answer the same calls; none was run here. Where one lists its tasks without their files, a request in
-doubt cannot be found, and the load ends with an error that says so. Uploads to an S3 are run against an emulation;
-that a server imports from there is Milvus's documented behaviour, not tested.
+Milvus 2.4 and later list their tasks without numbers and files (by their source; none was run here). A task is
+followed by its number, which they know. For a request in doubt the file is renamed, and then the tasks on the list are
+counted: no more of them than the numbers on record means that the request was lost. With more of them, the rows of the
+file show up when these tasks have ended, or the load ends with an error that says so.
+
+Uploads to an S3 are run against an emulation; that a server imports from there is Milvus's documented behaviour, not
+tested.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import re
+import time
 from pathlib import Path
 
 from alula.errors import ServerError
 from alula.ingest.bulk_import.import_file import ImportFile, Ledger
 from alula.ingest.bulk_import.staging import StagingArea
-from alula.ingest.bulk_import.tasks import RETRY_TIMEOUT, ImportTask, ImportTasks, StallClock, under_way
+from alula.ingest.bulk_import.tasks import POLL_SECONDS, RETRY_TIMEOUT, ImportTask, ImportTasks, StallClock, under_way
 from alula.milvus import any_of, milvus_errors
 from alula.milvus.retrying import retry_policy
 from alula.progress import Progress
 
 TRIES = 5  # imports of one file that end because the server did
+SHOWN_SECONDS = 120.0  # rows become visible after some 15 s
 SAMPLE = 16  # rows that are looked up to see whether a file was imported
 
 
@@ -89,7 +95,7 @@ class Importer:
             ServerError: If the server or the staging area fails, or has lost files.
         """
         self._files = {file.number: file for file in self._ledger.files()}
-        tasks = self._tasks.all()
+        tasks = self._tasks.of(file.task for file in self._unfinished())
         for file in self._unfinished():
             task = tasks.get(file.task or -1)
             if task is None or task.failed:
@@ -127,57 +133,86 @@ class Importer:
         # Wait until the collection answers: before, a restarted server may give the task to the data node that died,
         # where it stays for the 15 minutes after which the server itself gives it up.
         self._tasks.count()
-        listed = self._tasks_of(file)
-        if taken := under_way(listed):
+        listed = self._tasks.listed()
+        if any(not task.file for task in listed):
+            return self._settle(self._rename(file))
+        mine = self._own_tasks(listed, file)
+        if taken := under_way(mine):
             return dataclasses.replace(file, task=taken.id, state="submitted")
         # with a failed task on the list, a later one would be there too: only without any it can have been forgotten
-        if not listed and self._was_imported(file):
+        if not mine and self._was_imported(file):
             return dataclasses.replace(file, state="done")
+        file = self._rename(file)
+        listed = self._tasks.listed()
+        if any(not task.file for task in listed):
+            return self._settle(file)
+        if taken := under_way(self._own_tasks(listed, file)):  # it came in between; should it miss its file, it fails
+            return dataclasses.replace(file, task=taken.id, state="submitted")
+        return file
+
+    def _rename(self, file: ImportFile) -> ImportFile:
+        """Rename a file, so that a request for it that arrives late can only fail."""
         old = Path(file.file).name
         number, attempt, _ = old.split(".")
         new = f"{number}.{int(attempt) + 1}.parquet"
         file = dataclasses.replace(file, file=self._stage.copy(old, new), task=None, state="written")
         self.record(file)
         self._stage.keep_of(f"{number}.", new)
-        if taken := under_way(self._tasks_of(file)):  # it came in between; should it miss its file, it fails
-            return dataclasses.replace(file, task=taken.id, state="submitted")
         return file
+
+    def _settle(self, file: ImportFile) -> ImportFile:
+        """Find out by its rows if a renamed file was imported."""
+        clock = StallClock()
+        while True:
+            listed = self._tasks.listed()
+            known = self._tasks.of(other.task for other in self._files.values()).values()
+            running = sum(task.running for task in listed) - sum(task.running for task in known)
+            if running <= 0:
+                break
+            clock.wait(listed, f"end the imports into {self._name!r}")
+        if sum(task.completed for task in listed) <= sum(task.completed for task in known):
+            return dataclasses.replace(file, state="done") if self._was_imported(file) else file
+        self._tasks.refresh()
+        deadline = time.monotonic() + SHOWN_SECONDS
+        while time.monotonic() < deadline:
+            found, wanted = self._sample(file)
+            if found == wanted:
+                return dataclasses.replace(file, state="done")
+            time.sleep(POLL_SECONDS)
+        raise ServerError(
+            "This server does not list the files that it imports, so it is unknown whether it was asked for "
+            f"{file.file!r} before the load ended; drop the collection, create it and load it again."
+        )
 
     def _was_imported(self, file: ImportFile) -> bool:
         """True if the rows of a file are in the collection."""
-        keys = self._stage.column(Path(file.file).name, self._key)
-        sample = [keys[i * len(keys) // SAMPLE].as_py() for i in range(SAMPLE)]
-        wanted = list(dict.fromkeys(sample))
-        found = self._tasks.count(any_of(self._key, wanted))
-        if found not in {0, len(wanted)}:
+        found, wanted = self._sample(file)
+        if found not in {0, wanted}:
             raise ServerError(
-                f"Of {len(wanted)} rows of the file {file.file!r}, {found} are in {self._name!r}, which fits no import "
+                f"Of {wanted} rows of the file {file.file!r}, {found} are in {self._name!r}, which fits no import "
                 "of it; drop the collection, create it and load it again."
             )
         return found > 0
 
+    def _sample(self, file: ImportFile) -> tuple[int, int]:
+        """Of a sample of a file's rows, those in the collection, and all."""
+        keys = self._stage.column(Path(file.file).name, self._key)
+        sample = [keys[i * len(keys) // SAMPLE].as_py() for i in range(SAMPLE)]
+        wanted = list(dict.fromkeys(sample))
+        return self._tasks.count(any_of(self._key, wanted)), len(wanted)
+
     # ------------------------------------------------------------------ waiting for the server
 
-    def _tasks_of(self, file: ImportFile) -> list[ImportTask]:
+    def _own_tasks(self, listed: list[ImportTask], file: ImportFile) -> list[ImportTask]:
         """The tasks that import a file under any of its names."""
-        known = {other.task for other in self._files.values()}
-        mine = []
-        for task in self._tasks.all().values():
-            if not task.file and not task.failed and task.id not in known:
-                raise ServerError(
-                    "This server does not list the files that it imports, so it is unknown whether it was asked for "
-                    f"{file.file!r} before the load ended; drop the collection, create it and load it again."
-                )
-            own = self._own.search(task.file)
-            if own and int(own[1]) == file.number:
-                mine.append(task)
-        return mine
+        own = [(self._own.search(task.file), task) for task in listed]
+        return [task for match, task in own if match and int(match[1]) == file.number]
 
     def wait(self, limit: int) -> None:
         """Wait until at most `limit` imports are running."""
         clock = StallClock()
         while submitted := [file for file in self._unfinished() if file.task is not None]:
-            tasks = self._tasks.all()
+            tasks = self._tasks.of(file.task for file in submitted)
             for file in submitted:
                 self._follow(file, tasks.get(file.task or -1))
             still = [tasks[file.task] for file in self._unfinished() if file.task in tasks]
@@ -208,7 +243,7 @@ class Importer:
         refresh = True
         while True:
             found = self._tasks.count()
-            left = [task for task in self._tasks.all().values() if self._own.search(task.file) and task.may_show_rows]
+            left = [task for task in self._tasks.listed() if self._own.search(task.file) and task.may_show_rows]
             self._progress("counting", found, self.rows)
             if found == self.rows and not left:
                 return

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from typing import NamedTuple, TypeVar
 
@@ -13,7 +13,7 @@ from pymilvus.exceptions import MilvusException
 
 from alula.errors import ServerError
 from alula.milvus import Server
-from alula.milvus.pymilvus_internals import list_imports, start_import
+from alula.milvus.pymilvus_internals import import_state, list_imports, start_import
 from alula.milvus.reading import count_rows
 from alula.milvus.retrying import call_with_retries
 
@@ -25,11 +25,15 @@ STALLED_SECONDS = 1800.0  # the server itself gives a task up after 900
 T = TypeVar("T")
 
 _FAILED = (BulkInsertState.ImportFailed, BulkInsertState.ImportFailedAndCleaned)
+_FORGOTTEN = ("key not found", "job does not exist")  # Milvus 2.3; 2.4 and later
 _ENDED_BY_SERVER = ("service restarted", "timed out")
 
 
 class ImportTask(NamedTuple):
-    """An import task of the server; `file` is "" if it names none."""
+    """An import task of the server.
+
+    Milvus 2.4 and later list a task without its number and its file, which are then 0 and "".
+    """
 
     id: int
     file: str
@@ -47,6 +51,11 @@ class ImportTask(NamedTuple):
     def failed(self) -> bool:
         """True if the task has failed."""
         return self.state in _FAILED
+
+    @property
+    def running(self) -> bool:
+        """True if the task has neither completed nor failed."""
+        return not (self.completed or self.failed)
 
     @property
     def ended_by_server(self) -> bool:
@@ -93,16 +102,30 @@ class ImportTasks:
         """Ask the server, once, to import a file; returns the task's number."""
         return start_import(self._server, self._name, self._partition, file, RPC_SECONDS)
 
-    def all(self) -> dict[int, ImportTask]:
-        """The server's tasks for the collection, by number."""
+    def listed(self) -> list[ImportTask]:
+        """The server's tasks for the collection."""
         states = call_with_retries(
             f"list the imports into {self._name!r}",
             lambda: list_imports(self._server, self._name, RPC_SECONDS),
             RETRY_TIMEOUT,
         )
-        return {
-            s.task_id: ImportTask(s.task_id, s.files, s.state, s.row_count, s.progress, s.failed_reason) for s in states
-        }
+        return [_task(state) for state in states]
+
+    def of(self, ids: Iterable[int | None]) -> dict[int, ImportTask]:
+        """The tasks with these numbers, None apart, that the server still knows."""
+        tasks = {id_: self._one(id_) for id_ in ids if id_ is not None}
+        return {id_: task for id_, task in tasks.items() if task is not None}
+
+    def _one(self, id_: int) -> ImportTask | None:
+        def ask() -> ImportTask | None:
+            try:
+                return _task(import_state(self._server, id_, RPC_SECONDS))
+            except MilvusException as error:
+                if any(words in str(error.message) for words in _FORGOTTEN):
+                    return None
+                raise
+
+        return call_with_retries(f"follow the import {id_} into {self._name!r}", ask, RETRY_TIMEOUT)
 
     def count(self, filter_: str = "") -> int:
         """The number of rows that satisfy a filter."""
@@ -116,6 +139,10 @@ class ImportTasks:
         """Have the server look for imported rows now, as it does by itself later."""
         with suppress(MilvusException, grpc.RpcError):
             self._server.client.refresh_load(self._name, timeout=RPC_SECONDS)
+
+
+def _task(state: BulkInsertState) -> ImportTask:
+    return ImportTask(state.task_id, state.files, state.state, state.row_count, state.progress, state.failed_reason)
 
 
 class StallClock:

@@ -1,0 +1,92 @@
+"""A bulk import ends with each row once, on servers that list imports without their numbers and files."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+from pymilvus import DataType
+
+from alula.index_types import FieldSpec
+from alula.ingest.bulk_import.delivery import ImportLedger
+from alula.ingest.bulk_import.sink import ImportSink
+from alula.ingest.journal import Journal
+from tools.servers.lite import connected
+from tools.servers.versions.proxy import PROFILES, VersionProxy
+
+FIELDS = (FieldSpec("id", "INT64", 8), FieldSpec("signs", "BINARY_VECTOR", 8, {"dim": 64}))
+BATCH = 50
+ROWS = 3 * BATCH  # each batch is a file
+
+
+class DeathError(Exception):
+    """The loader ends here, as by kill -9."""
+
+
+class DyingLedger(ImportLedger):
+    """A ledger whose loader dies as it is about to record the answer to a request for a file."""
+
+    def __init__(self, journal, number):
+        super().__init__(journal)
+        self._number = number
+
+    def record(self, file):
+        if file.number == self._number and file.state == "submitted":
+            raise DeathError
+        super().record(file)
+
+
+def create(server, name):
+    schema = server.client.create_schema(auto_id=False)
+    for field in FIELDS:
+        schema.add_field(field.name, DataType[field.data_type], is_primary=field is FIELDS[0], **field.params)
+    index = server.client.prepare_index_params()
+    index.add_index("signs", index_type="BIN_FLAT", metric_type="HAMMING")
+    server.client.create_collection(name, schema=schema, index_params=index)
+
+
+def load(server, name, folder, ledger):
+    """One run of a load, from where the last one ended; returns the number of rows."""
+    sink = ImportSink(
+        server,
+        name,
+        FIELDS,
+        stage=str(folder / "stage"),
+        folder=folder,
+        ledger=ledger,
+        load_id=name,
+        file_bytes=1,
+    )
+    after = sink.recover()
+    signs = np.random.default_rng(1).integers(0, 256, (ROWS, 8), dtype=np.uint8)
+    for start in range(0 if after is None else after + 1, ROWS, BATCH):
+        rows = slice(start, start + BATCH)
+        sink.write({"id": np.arange(ROWS)[rows], "signs": signs[rows]}, start, start + BATCH - 1)
+    return sink.finish()
+
+
+def imported(uri, profile, folder):
+    """Import into a new collection with a loader that dies, and return the ids in it."""
+    name = f"imported_{profile.replace('.', '_')}"
+    folder.mkdir()
+    with VersionProxy(uri, profile) as proxy, connected(proxy.uri) as server:
+        create(server, name)
+        try:
+            journal = Journal()
+            with pytest.raises(DeathError):
+                load(server, name, folder, DyingLedger(journal, 1))
+            assert load(server, name, folder, ImportLedger(journal)) == ROWS
+            found = server.client.query(name, filter="id >= 0", output_fields=["id"], consistency_level="Strong")
+            return sorted(row["id"] for row in found)
+        finally:
+            server.client.drop_collection(name)
+
+
+def test_each_row_arrives_once_though_a_loader_died(milvus_server, tmp_path):
+    def run(profile):
+        return imported(milvus_server.uri, profile, tmp_path / profile)
+
+    with ThreadPoolExecutor(len(PROFILES)) as pool:
+        for profile, ids in zip(PROFILES, pool.map(run, PROFILES), strict=True):
+            assert ids == list(range(ROWS)), profile
