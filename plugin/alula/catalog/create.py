@@ -15,7 +15,7 @@ from alula.catalog.binding import check_fit
 from alula.catalog.collection_spec import CollectionSpec
 from alula.catalog.description import connected
 from alula.catalog.schema import ScalarField, check_distinct, check_name
-from alula.catalog.settings import SETTINGS_FORMAT, as_index_params, with_settings
+from alula.catalog.settings import MAX_DESCRIPTION, SETTINGS_FORMAT, as_index_params, with_settings
 from alula.encoders import MAX_DIM, Encoder, load_encoder
 from alula.errors import UsageError
 from alula.index_types import (
@@ -39,6 +39,8 @@ DEFAULT_FIELD = "embedding"
 DEFAULT_KEY = "id"
 # The longest vector that can be kept; 4096 is the capacity of Milvus's longest ARRAY.
 MAX_KEPT_DIM: Mapping[Storage, float] = {"field": MAX_DIM, "column": 4096, "dropped": math.inf}
+
+IN_MEMORY: Mapping[str, Any] = {"mmap_enabled": False, "warmup": "sync"}
 
 
 def design(
@@ -93,7 +95,10 @@ def create(
     if partition_key is not None:
         check_partition_key(spec, partition_key)
     client, name = spec.server.client, spec.name
-    schema = client.create_schema(auto_id=False, description=with_settings(description, spec.lowering.settings))
+    described = with_settings(description, spec.lowering.settings)
+    if len(described.encode()) > MAX_DESCRIPTION and not spec.server.embedded:
+        described = description  # the index has the settings too
+    schema = client.create_schema(auto_id=False, description=described)
     _add_scalar(schema, spec.primary_key, is_primary=True)
     for field in spec.fields:
         _add_scalar(schema, field, **({"is_partition_key": True} if field.name == partition_key else {}))
@@ -177,9 +182,17 @@ def new_lowering(
 
 
 def added_fields(lowering: Lowering) -> list[FieldSpec]:
-    """The companions of an index type, and the field of kept vectors if any."""
+    """The companions of an index type, and the field of kept vectors if any.
+
+    Every search reads all sign bits. So they are loaded with the collection, and held in memory; by default Milvus 2.6
+    and later leave them in object storage until the first search, and map them from disk.
+    """
     kept = vector_spec(lowering.field)
-    return [*lowering.fields, *([kept] if kept else [])]
+    companions = [
+        replace(spec, params={**spec.params, **IN_MEMORY}) if spec.data_type == "BINARY_VECTOR" else spec
+        for spec in lowering.fields
+    ]
+    return [*companions, *([kept] if kept else [])]
 
 
 def native_indexes(lowering: Lowering) -> list[NativeIndex]:

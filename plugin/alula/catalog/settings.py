@@ -18,6 +18,7 @@ SETTINGS_PREFIX = "alula."
 # Not below SETTINGS_PREFIX: versions without default options must not take them for settings.
 DEFAULTS_PREFIX = "alula_search."
 DEFAULTS_INDEX = "alula_search_options"
+MAX_DESCRIPTION = 1024  # bytes that Milvus 2.6.19 and later take
 _MARK = "[alula "
 
 

@@ -30,6 +30,7 @@ from alula.gateway.upstream import pairs
 from alula.index_types import FieldSpec, IndexType, Lowering, check_options, index_type, index_types
 
 _INDEX_TYPE, _ENCODER, _FIELD, _KEEP = "index_type", "encoder", "field", "keep_vectors"
+MAPPED = "mmap_enabled"
 _NATIVE = ("index_type", "metric_type", "params", "mmap.enabled", "index_name")
 
 
@@ -203,6 +204,8 @@ def _field_schema(spec: FieldSpec) -> schema_pb2.FieldSchema:
     field = schema_pb2.FieldSchema(name=spec.name, data_type=DataType[spec.data_type])
     if element:
         field.element_type = DataType[element]
+    if MAPPED in params:
+        params["mmap.enabled"] = params.pop(MAPPED)  # as pymilvus writes it
     field.type_params.extend(pairs((k, str(v).lower() if isinstance(v, bool) else v) for k, v in params.items()))
     return field
 

@@ -290,8 +290,10 @@ def vector_spec(field: VectorField) -> FieldSpec | None:
 def vector_index(field: VectorField) -> NativeIndex | None:
     """The index of kept vectors; None if they have none.
 
-    It is exact, and memory-mapped by servers that can, so that it costs disk and not RAM.
+    It is exact. Milvus builds no FLAT index and searches the field itself, so the parameters of the field say that it
+    is memory-mapped, and costs disk and not RAM. Milvus 2.4 and later take an index with ``mmap.enabled`` for another
+    one than the same index that exists.
     """
     if field.storage != "field":
         return None
-    return NativeIndex(field.name, "FLAT", field.metric, {"mmap.enabled": "true"})
+    return NativeIndex(field.name, "FLAT", field.metric)

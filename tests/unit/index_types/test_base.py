@@ -100,7 +100,7 @@ def test_a_kept_vector_field_has_an_exact_index_of_the_users_metric(metric):
         200,
         {"dim": 50, "mmap_enabled": True},
     )
-    assert (index.field, index.index_type, index.metric) == ("embedding", "FLAT", metric)
+    assert (index.field, index.index_type, index.metric, index.params) == ("embedding", "FLAT", metric, {})
 
 
 def test_a_column_of_vectors_has_no_index():
