@@ -28,6 +28,7 @@ REWRITES: Mapping[str, Rewrite] = {
     "LoadCollection": schemas.load,
     "CreateIndex": indexes.create,
     "DescribeIndex": indexes.describe,
+    "AlterIndex": indexes.for_searched_index("AlterIndex"),
     "DropIndex": indexes.drop,
     "GetIndexStatistics": indexes.for_searched_index("GetIndexStatistics"),
     "GetIndexState": indexes.for_searched_index("GetIndexState"),

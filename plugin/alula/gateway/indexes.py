@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 import uuid
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -15,12 +16,15 @@ from alula.catalog.create import native_indexes
 from alula.catalog.settings import DEFAULTS_INDEX, SETTINGS_PREFIX
 from alula.errors import UsageError
 from alula.gateway.declaration import Declaration, flat, in_index, lowered, lowering_for
+from alula.gateway.schemas import send_described
 from alula.gateway.session import Session
 from alula.gateway.upstream import MilvusError, pairs, refill
 from alula.gateway.views import View, describe_indexes
 from alula.index_types import NativeIndex
 
 _AUTOMATIC = ("", "AUTOINDEX")
+RATE_LIMITED = 8  # Milvus's code
+FLUSH_SECONDS, FLUSH_POLL = 15.0, 0.5
 _VECTORS = "vectors"  # suffix of the name of the index on kept vectors
 
 
@@ -99,13 +103,14 @@ def _recreate(session: Session, request: milvus_pb2.CreateIndexRequest, declared
     schema = lowered(old.schema, lowering_for(session, database, old.schema, declared))
     restored, new = (_as_described(old, database, name, kept) for kept in (old.schema, schema))
     partitions = _partitions(session, database, name) if not new.num_partitions else []
+    aliases = _aliases(session, database, name, old)
     renamed = _rename_away(session, database, name)
     if not renamed:
         caller.send("DropCollection", milvus_pb2.DropCollectionRequest(db_name=database, collection_name=name))
     try:
         if renamed:
             _check_empty(session, database, renamed, declared, certainly=True)
-        caller.send("CreateCollection", new)
+        send_described(session, "CreateCollection", new, schema.description)
     except BaseException:
         if renamed:
             back = milvus_pb2.RenameCollectionRequest(db_name=database, oldName=renamed, newName=name)
@@ -118,7 +123,7 @@ def _recreate(session: Session, request: milvus_pb2.CreateIndexRequest, declared
     for partition in partitions:
         created = milvus_pb2.CreatePartitionRequest(db_name=database, collection_name=name, partition_name=partition)
         caller.send("CreatePartition", created)
-    for alias in old.aliases if renamed else ():
+    for alias in aliases if renamed else ():
         moved = milvus_pb2.AlterAliasRequest(db_name=database, collection_name=name, alias=alias)
         caller.send("AlterAlias", moved)
     if renamed:
@@ -133,6 +138,11 @@ def _drop_empty(session: Session, database: str, renamed: str, declared: Declara
         raise UsageError(
             f"Rows were inserted while the collection was being recreated for {declared.index_type.name}. They are in "
             f"{renamed!r}; copy them over and drop it."
+        ) from None
+    except MilvusError as error:
+        raise UsageError(
+            f"The collection was recreated for {declared.index_type.name}, and the old one could not be flushed "
+            f"({error.status.reason}). It is {renamed!r}; drop it if it is empty."
         ) from None
     session.caller.send("DropCollection", milvus_pb2.DropCollectionRequest(db_name=database, collection_name=renamed))
 
@@ -164,9 +174,13 @@ def _rename_away(session: Session, database: str, name: str) -> str:
 
 
 def _implemented(session: Session, method: str, request: Any) -> Any:
-    """Call a method that Milvus Lite lacks; None there."""
+    """Call a method that some servers lack; None there."""
     try:
         return session.caller.send(method, request)
+    except MilvusError as error:
+        if "unimplemented" in error.status.reason.lower():
+            return None
+        raise
     except grpc.RpcError as error:
         if error.code() == grpc.StatusCode.UNIMPLEMENTED:
             return None
@@ -185,7 +199,7 @@ def _check_empty(session: Session, database: str, name: str, declared: Declarati
     """
     caller, segments = session.caller, 0
     if certainly:
-        flushed = caller.send("Flush", milvus_pb2.FlushRequest(db_name=database, collection_names=[name]))
+        flushed = _flush(session, milvus_pb2.FlushRequest(db_name=database, collection_names=[name]))
         both = (*flushed.coll_segIDs.values(), *flushed.flush_coll_segIDs.values())
         segments = sum(len(ids.data) for ids in both)
     statistics = milvus_pb2.GetCollectionStatisticsRequest(db_name=database, collection_name=name)
@@ -201,6 +215,18 @@ def _check_empty(session: Session, database: str, name: str, declared: Declarati
         )
 
 
+def _flush(session: Session, request: milvus_pb2.FlushRequest) -> Any:
+    """Flush a collection, which Milvus 2.4 and later allow once in ten seconds."""
+    deadline = time.monotonic() + FLUSH_SECONDS
+    while True:
+        try:
+            return session.caller.send("Flush", request)
+        except MilvusError as error:
+            if error.status.code != RATE_LIMITED or time.monotonic() > deadline:
+                raise
+        time.sleep(FLUSH_POLL)
+
+
 def _has_index(session: Session, database: str, name: str, request: milvus_pb2.CreateIndexRequest) -> bool:
     return any(index["field_name"] == request.field_name for index in describe_indexes(session.caller, database, name))
 
@@ -211,6 +237,12 @@ def _partitions(session: Session, database: str, name: str) -> list[str]:
         session, "ShowPartitions", milvus_pb2.ShowPartitionsRequest(db_name=database, collection_name=name)
     )
     return [partition for partition in (shown.partition_names if shown else ()) if partition != "_default"]
+
+
+def _aliases(session: Session, database: str, name: str, described: milvus_pb2.DescribeCollectionResponse) -> list[str]:
+    """The aliases of a collection; see `alula.milvus.aliases_of`."""
+    listed = _implemented(session, "ListAliases", milvus_pb2.ListAliasesRequest(db_name=database, collection_name=name))
+    return list((listed or described).aliases)
 
 
 def describe(session: Session, request: milvus_pb2.DescribeIndexRequest) -> Any:
@@ -256,7 +288,7 @@ def _shown_name(view: View, name: str) -> str:
 
 def _searched_index(request: Any, view: View, indexes: Iterable[Mapping[str, Any]]) -> str | None:
     """Milvus's name of the searched index, if a request is about the index type."""
-    if request.field_name in ("", view.field):
+    if getattr(request, "field_name", "") in ("", view.field):
         for index in indexes:
             name = str(index["index_name"])
             if index["field_name"] == view.searched and request.index_name in ("", name, _shown_name(view, name)):
@@ -296,7 +328,9 @@ def for_searched_index(method: str) -> Any:
         searched = _searched_index(request, view, indexes)
         if searched is None:
             return None
-        request.index_name, request.field_name = searched, view.searched
+        request.index_name = searched
+        if hasattr(request, "field_name"):  # a request to alter an index has none
+            request.field_name = view.searched
         response = session.caller.send(method, request)
         if hasattr(response, "index_descriptions"):
             refill(response.index_descriptions, _shown(view, response.index_descriptions))

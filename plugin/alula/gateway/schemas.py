@@ -8,13 +8,15 @@ from google.protobuf.message import DecodeError
 from pymilvus import DataType
 from pymilvus.grpc_gen import milvus_pb2, schema_pb2
 
-from alula.catalog.settings import SETTINGS_PREFIX, read_settings
+from alula.catalog.settings import MAX_DESCRIPTION, SETTINGS_PREFIX, read_settings, with_settings
 from alula.errors import UsageError
 from alula.gateway import functions
 from alula.gateway.declaration import in_properties, lowered, lowering_for
 from alula.gateway.session import Session
-from alula.gateway.upstream import pairs, refill
+from alula.gateway.upstream import MilvusError, pairs, refill
 from alula.gateway.views import View
+
+_DESCRIPTION = "collection.description"  # the property by which Milvus 2.5 and later change it
 
 
 def create(session: Session, request: milvus_pb2.CreateCollectionRequest) -> Any:
@@ -36,7 +38,7 @@ def create(session: Session, request: milvus_pb2.CreateCollectionRequest) -> Any
         schema = lowered(schema, lowering_for(session, database, schema, declared))
     request.schema = schema.SerializeToString()
     refill(request.properties, [pair for pair in request.properties if not pair.key.startswith(SETTINGS_PREFIX)])
-    return session.caller.send("CreateCollection", request)
+    return send_described(session, "CreateCollection", request, schema.description)
 
 
 def describe(session: Session, request: milvus_pb2.DescribeCollectionRequest) -> Any:
@@ -73,15 +75,38 @@ def show(response: milvus_pb2.DescribeCollectionResponse, view: View) -> None:
 
 
 def alter(session: Session, request: milvus_pb2.AlterCollectionRequest) -> Any:
-    """AlterCollection: reject properties that declare an index type too late."""
-    del session
+    """AlterCollection: keep the stored settings, and reject late declarations."""
     late = [pair.key for pair in request.properties if pair.key.startswith(SETTINGS_PREFIX)]
     if late:
         raise UsageError(
             f"The properties {', '.join(late)} have an effect only when a collection is created. Declare the index "
             'type of an empty collection with create_index: index_type="DRQ" and params={"encoder": NAME}, for example.'
         )
-    return None
+    described = [pair for pair in request.properties if pair.key == _DESCRIPTION]
+    view = session.view(request, fresh=True) if described else None
+    if view is None:
+        return None
+    for pair in described:
+        pair.value = with_settings(pair.value, view.settings)
+    return send_described(session, "AlterCollection", request, described[-1].value)
+
+
+def send_described(session: Session, method: str, request: Any, description: str) -> Any:
+    """Send a request that stores a description with settings.
+
+    Raises:
+        UsageError: If Milvus refuses its length.
+    """
+    try:
+        return session.caller.send(method, request)
+    except MilvusError as error:
+        more = len(description.encode()) - MAX_DESCRIPTION
+        if more <= 0 or "description" not in error.status.reason:
+            raise
+        raise UsageError(
+            f"This server takes descriptions of {MAX_DESCRIPTION:,} bytes, and the settings of the index type need a "
+            f"part of them; make the collection's description {more} bytes shorter."
+        ) from None
 
 
 def load(session: Session, request: milvus_pb2.LoadCollectionRequest) -> Any:
