@@ -12,8 +12,8 @@ from alula.gateway import function_values, fusion
 from alula.gateway import search as searching
 from alula.gateway.declaration import flat
 from alula.gateway.entities import show
-from alula.gateway.search_calls import found, shared
-from alula.gateway.search_params import SearchParams, read_params, searched_field
+from alula.gateway.search_calls import SHARED, found, shared
+from alula.gateway.search_params import SearchParams, check_honoured, read_params, searched_field
 from alula.gateway.session import Session
 from alula.gateway.upstream import pairs, refill
 from alula.gateway.views import View, describe_indexes
@@ -51,8 +51,12 @@ def _fused(
 ) -> Any:
     """The results of a hybrid search with at least one search of an index type."""
     wanted = fusion.read(request)
+    check_honoured(request, view)
     rankings = []
     for sub, field, given in zip(request.requests, fields, params, strict=True):
+        check_honoured(sub, view)
+        for name in SHARED:
+            sub.ClearField(name)
         for name, value in shared(request).items():
             setattr(sub, name, value)
         sub.collection_name = view.collection

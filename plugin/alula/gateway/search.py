@@ -20,7 +20,7 @@ from alula.gateway.declaration import flat
 from alula.gateway.entities import check_dim, check_visible, expand_output, show
 from alula.gateway.search_calls import FieldRows, RequestCalls
 from alula.gateway.search_iterators import IteratorCache, iterator_identity
-from alula.gateway.search_params import SearchParams, read_params, searched_field
+from alula.gateway.search_params import SearchParams, check_honoured, read_params, searched_field
 from alula.gateway.session import Session
 from alula.gateway.views import View
 from alula.index_types import MAX_RESULTS
@@ -52,6 +52,7 @@ def search(session: Session, request: Any) -> Any:
         response = session.caller.send("Search", request)
         show(response.results, view)
         return response
+    check_honoured(request, view)
     params = read_params(given, view)
     if params.iterator and not params.iterator_id:
         params = replace(params, iterator_id=uuid.uuid4().hex)

@@ -19,13 +19,13 @@ from alula.milvus.wire.field_data import column, join, take
 
 # The gateway chooses the search parameters; of the client's own it passes on whether growing segments are searched.
 _KEPT_PARAMS = ("ignore_growing",)
-_SHARED = (
-    "db_name",
-    "travel_timestamp",
-    "guarantee_timestamp",
-    "not_return_all_meta",
-    "consistency_level",
-    "use_default_consistency",
+# The fields that searches and queries have in common, those of later versions too, without those that are set anew
+SHARED = tuple(
+    field.name
+    for field in milvus_pb2.SearchRequest.DESCRIPTOR.fields
+    if (other := milvus_pb2.QueryRequest.DESCRIPTOR.fields_by_name.get(field.name)) is not None
+    and field.type == other.type
+    and field.name not in {"base", "collection_name", "partition_names", "output_fields", "expr_template_values"}
 )
 
 
@@ -162,8 +162,8 @@ class RequestCalls:
 
 
 def shared(request: Any) -> dict[str, Any]:
-    """The fields that all searches and queries share: database, time, consistency."""
-    return {name: getattr(request, name) for name in _SHARED}
+    """The given fields of `SHARED`: database, namespace, time, consistency."""
+    return {field.name: value for field, value in request.ListFields() if field.name in SHARED}
 
 
 def found(results: Any, queries: int, columns: Sequence[str] = ()) -> list[NativeHits]:

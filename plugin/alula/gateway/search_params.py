@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from google.protobuf.unknown_fields import UnknownFieldSet
 from pymilvus import DataType
 
 from alula.encoders.metric import better_is_larger
@@ -68,7 +69,33 @@ _COMMON_PARAMS = frozenset(
         "time_fields",
     ]
 )
-_UNSUPPORTED = ("group_by_fields", "order_by_fields", "search_aggregation", "json_path", "analyzer_name")
+_UNSUPPORTED = ("group_by_fields", "order_by_fields", "json_path", "analyzer_name")
+# Fields of a search, or of a hybrid one, that are honoured, or refused with a sentence of their own.
+_HONOURED = frozenset(
+    [
+        "base",
+        "db_name",
+        "collection_name",
+        "partition_names",
+        "dsl",
+        "dsl_type",
+        "expr_template_values",
+        "placeholder_group",
+        "nq",
+        "ids",
+        "search_by_primary_keys",
+        "search_params",
+        "output_fields",
+        "travel_timestamp",
+        "guarantee_timestamp",
+        "not_return_all_meta",
+        "consistency_level",
+        "use_default_consistency",
+        "namespace",
+        "requests",
+        "rank_params",
+    ]
+)
 
 
 @dataclass(frozen=True)
@@ -116,6 +143,20 @@ def searched_field(params: Mapping[str, Any], vector_fields: Sequence[str]) -> s
     """The field to search: the named one, or the only vector field."""
     named = str(params.get("anns_field", ""))
     return named or (vector_fields[0] if len(vector_fields) == 1 else "")
+
+
+def check_honoured(request: Any, view: View) -> None:
+    """Raise a `UsageError` for a part of a search that would be left out.
+
+    Args:
+        request: A ``SearchRequest``, or a ``HybridSearchRequest``, whose ``function_score`` is read elsewhere.
+        view: The collection.
+    """
+    honoured = _HONOURED | {"function_score"} if request.DESCRIPTOR.name == "HybridSearchRequest" else _HONOURED
+    others = [field.name for field, _ in request.ListFields() if field.name not in honoured]
+    others += [f"field {field.field_number}, which is newer than this gateway" for field in UnknownFieldSet(request)]
+    if others:
+        raise UsageError(f"A search through {view.settings['type']} cannot do {', '.join(others)}; leave it out.")
 
 
 def read_params(params: Mapping[str, Any], view: View) -> SearchParams:
