@@ -162,15 +162,35 @@ def lowered(schema: schema_pb2.CollectionSchema, lowering: Lowering) -> schema_p
     """Add companions to a client's schema, beside the vector field or replacing it.
 
     The order of the other fields stays: SDKs may send and read fields in the order of their declaration.
+
+    Raises:
+        UsageError: If the vector field is nullable.
     """
     new = schema_pb2.CollectionSchema()
     new.CopyFrom(schema)
     del new.fields[:]
     new.description = with_settings(schema.description, lowering.settings)
     for field in schema.fields:
-        replacement = map(_field_schema, added_fields(lowering)) if field.name == lowering.field.name else [field]
-        new.fields.extend(replacement)
+        new.fields.extend(_replacement(field, lowering) if field.name == lowering.field.name else [field])
     return new
+
+
+def _replacement(field: schema_pb2.FieldSchema, lowering: Lowering) -> list[schema_pb2.FieldSchema]:
+    """The stored fields of a client's vector field, with its attributes."""
+    if field.nullable:
+        raise UsageError(
+            f"The field {field.name!r} is nullable, and {lowering.settings['type']} encodes a vector for each row; "
+            "declare the field without it."
+        )
+    stored = [_field_schema(spec) for spec in added_fields(lowering)]
+    for kept in stored:
+        if kept.name == field.name:
+            kept.description = field.description
+            if kept.data_type == field.data_type:
+                params = {pair.key: pair.value for pair in (*kept.type_params, *field.type_params)}
+                del kept.type_params[:]
+                kept.type_params.extend(pairs(params.items()))
+    return stored
 
 
 def _vector_field(
