@@ -26,6 +26,7 @@ def profile(request: pytest.FixtureRequest) -> str:
 def on_lite(profile: str, lite_server: LiteServer) -> Iterator[VersionProxy]:
     """Milvus Lite's engine, which has several vector fields and sparse ones."""
     with VersionProxy(lite_server.uri, profile) as proxy:
+        proxy.rule(FlushRate).seconds = FLUSH_SECONDS
         yield proxy
 
 

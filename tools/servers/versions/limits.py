@@ -21,14 +21,14 @@ class FlushRate(Rule):
 
     def __init__(self, version: Version) -> None:
         super().__init__(version)
-        self._flushed: dict[int, float] = {}  # time of the last flush, by the collection's number
+        self._flushed: dict[int | str, float] = {}  # time of the last flush, by the collection's number
         self.refused = 0
 
     def ask(self, call: Call) -> None:
         """See `Rule.ask`; collections keep their number when they are renamed."""
         for name in call.request.collection_names:
             request = milvus_pb2.DescribeCollectionRequest(db_name=call.name[0], collection_name=name)
-            number = call.send("DescribeCollection", request).collectionID
+            number = call.send("DescribeCollection", request).collectionID or name  # Milvus Lite has no numbers
             if time.monotonic() - self._flushed.get(number, -self.seconds) < self.seconds:
                 self.refused += 1
                 raise RefusedError(
