@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -22,6 +22,8 @@ import onnx
 
 from alula.encoders.graph import trace
 from alula.encoders.metric import METRICS, Metric
+from alula.encoders.safety import check_graph
+from alula.encoders.tokenizer_safety import check_tokenizer
 from alula.errors import EncoderError
 
 METADATA_KEY = "alula"
@@ -245,21 +247,12 @@ def check_model(model: onnx.ModelProto) -> EncoderInfo:
     if METADATA_KEY not in metadata:
         raise EncoderError(f"it has no '{METADATA_KEY}' metadata; train one with 'alula train'")
     info = EncoderInfo.from_json(metadata[METADATA_KEY])
-    for domain in {opset.domain for opset in model.opset_import} | {function.domain for function in model.functions}:
-        if domain not in ("", "ai.onnx"):
-            raise EncoderError(f"it uses operators of the domain '{domain}'; only standard ONNX operators are allowed")
-    for graph in _graphs(model):
-        for node in graph.node:
-            if node.domain not in ("", "ai.onnx"):
-                raise EncoderError(
-                    f"it uses the operator {node.domain}::{node.op_type}; only standard ONNX operators are allowed"
-                )
-        for tensor in _tensors(graph):
-            if tensor.data_location == onnx.TensorProto.EXTERNAL or tensor.external_data:
-                raise EncoderError(f"its tensor '{tensor.name}' lies outside the file; an encoder is one file")
     _check_ends(model, info)
-    if info.input == "text" and TOKENIZER_KEY not in metadata:
-        raise EncoderError(f"it takes text and has no '{TOKENIZER_KEY}' metadata")
+    check_graph(model)
+    if info.input == "text":
+        if TOKENIZER_KEY not in metadata:
+            raise EncoderError(f"it takes text and has no '{TOKENIZER_KEY}' metadata")
+        check_tokenizer(metadata[TOKENIZER_KEY])
     return info
 
 
@@ -294,37 +287,3 @@ def write_info(model: onnx.ModelProto, info: EncoderInfo, *, tokenizer: str | No
     del model.metadata_props[:]
     for key, value in {**kept, **new}.items():
         model.metadata_props.add(key=key, value=value)
-
-
-def _graphs(model: onnx.ModelProto) -> Iterator[onnx.GraphProto | onnx.FunctionProto]:
-    """Every graph of the model, those of functions, If, Loop and Scan included."""
-    todo: list[Any] = [model.graph, *model.functions]
-    while todo:
-        graph = todo.pop()
-        yield graph
-        for attribute in _attributes(graph):
-            todo.extend(attribute.graphs)
-            if attribute.HasField("g"):
-                todo.append(attribute.g)
-
-
-def _attributes(graph: Any) -> Iterator[onnx.AttributeProto]:
-    """The attributes of a graph's nodes, and the default attributes of a function."""
-    yield from getattr(graph, "attribute_proto", ())
-    for node in graph.node:
-        yield from node.attribute
-
-
-def _tensors(graph: Any) -> Iterator[onnx.TensorProto]:
-    yield from getattr(graph, "initializer", ())
-    sparse_tensors = list(getattr(graph, "sparse_initializer", ()))
-    for attribute in _attributes(graph):
-        yield from attribute.tensors
-        sparse_tensors.extend(attribute.sparse_tensors)
-        if attribute.HasField("t"):
-            yield attribute.t
-        if attribute.HasField("sparse_tensor"):
-            sparse_tensors.append(attribute.sparse_tensor)
-    for sparse in sparse_tensors:
-        yield sparse.values
-        yield sparse.indices

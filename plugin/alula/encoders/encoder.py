@@ -19,6 +19,7 @@ import onnxruntime
 from alula.encoders.contract import TOKENIZER_KEY, VECTORS, EncoderInfo, Kind
 from alula.encoders.graph import cut
 from alula.encoders.preprocessing import Feed, Tokenizer, check_images, check_texts, image_feeds
+from alula.encoders.session import RUN_SECONDS, Session
 from alula.errors import DataError, EncoderError
 
 F32 = npt.NDArray[np.float32]
@@ -43,6 +44,7 @@ class Encoder(ABC):
         model: The parsed file.
         info: Its metadata.
         threads: Threads onnxruntime may use for one call; 0 lets it choose.
+        run_seconds: Longest time of a batch; a batch that takes longer fails.
 
     Attributes:
         kind: The kind of encoder.
@@ -54,13 +56,22 @@ class Encoder(ABC):
     native_type: ClassVar[str]
     output_unit: ClassVar[str]
 
-    def __init__(self, path: Path, model: onnx.ModelProto, info: EncoderInfo, *, threads: int = 0) -> None:
+    def __init__(
+        self,
+        path: Path,
+        model: onnx.ModelProto,
+        info: EncoderInfo,
+        *,
+        threads: int = 0,
+        run_seconds: float = RUN_SECONDS,
+    ) -> None:
         self.path = path
         self.info = info
         self.sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
         self.model = model
         self.threads = threads
-        self._sessions: dict[tuple[str, ...], onnxruntime.InferenceSession] = {}
+        self.run_seconds = run_seconds
+        self._sessions: dict[tuple[str, ...], Session] = {}
         self._tokenizer: Tokenizer | None = None
 
     @property
@@ -210,13 +221,9 @@ class Encoder(ABC):
 
     def _run(self, outputs: tuple[str, ...], feed: Mapping[str, npt.NDArray[Any]]) -> list[Any]:
         if outputs not in self._sessions:
-            options = onnxruntime.SessionOptions()
-            options.intra_op_num_threads = self.threads
-            options.log_severity_level = 4  # its errors become sentences, and none goes to the terminal
+            part = cut(self.model, feed, outputs).SerializeToString()
             try:
-                self._sessions[outputs] = onnxruntime.InferenceSession(
-                    cut(self.model, feed, outputs).SerializeToString(), options, providers=["CPUExecutionProvider"]
-                )
+                self._sessions[outputs] = Session(part, threads=self.threads, seconds=self.run_seconds)
             except Exception as error:  # onnxruntime's errors have no public base class
                 newer = any(sign in str(error) for sign in ("opset", "IR version"))
                 hint = "; update onnxruntime, or export it with a lower opset" if newer else ""
@@ -225,7 +232,7 @@ class Encoder(ABC):
                     f"({_one_line(error)})."
                 ) from None
         try:
-            arrays = list(self._sessions[outputs].run(list(outputs), dict(feed)))
+            arrays = self._sessions[outputs].run(outputs, feed)
         except Exception as error:
             raise EncoderError(f"The encoder {self.path} failed while encoding ({_one_line(error)}).") from None
         for name, array in zip(outputs, arrays, strict=True):

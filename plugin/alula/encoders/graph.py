@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 
 import onnx
 
@@ -20,17 +20,14 @@ def trace(
     needed, nodes = set(outputs), []
     for node in reversed(model.graph.node):  # ONNX graphs are in topological order
         if any(name in needed and name not in inputs for name in node.output):
-            needed.update(_read_by(node))
+            needed.update(node.input)
             needed.discard("")  # stands for an optional input or output that is left out
             nodes.append(node)
     return nodes[::-1], needed
 
 
 def cut(model: onnx.ModelProto, inputs: Collection[str], outputs: Collection[str]) -> onnx.ModelProto:
-    """Cut out the part of a model that computes some outputs from given tensors.
-
-    Unlike `onnx.utils.Extractor` this follows what branches (If, Loop, Scan) read of the graph around them.
-    """
+    """Cut out the part of a model that computes some outputs from given tensors."""
     nodes, needed = trace(model, inputs, outputs)
     part = onnx.ModelProto(ir_version=model.ir_version, opset_import=model.opset_import, functions=model.functions)
     graph = part.graph
@@ -41,12 +38,3 @@ def cut(model: onnx.ModelProto, inputs: Collection[str], outputs: Collection[str
     graph.initializer.extend(tensor for tensor in model.graph.initializer if tensor.name in needed)
     graph.sparse_initializer.extend(sparse for sparse in model.graph.sparse_initializer if sparse.values.name in needed)
     return part
-
-
-def _read_by(node: onnx.NodeProto) -> Iterator[str]:
-    """Names of the tensors that a node and its branches read."""
-    yield from node.input
-    for attribute in node.attribute:
-        for graph in (attribute.g, *attribute.graphs):
-            for inner in graph.node:
-                yield from _read_by(inner)

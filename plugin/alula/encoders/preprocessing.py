@@ -19,6 +19,8 @@ Feed: TypeAlias = tuple[npt.NDArray[np.intp], Mapping[str, npt.NDArray[Any]]]
 # per token of a text, which FLOATS bounds.
 IMAGES, PIXELS = 256, 1 << 20
 TEXTS, FLOATS = 32, 1 << 26
+# Texts to tokenize in one call: their tokens take some hundred bytes per character.
+PIECE_TEXTS, PIECE_CHARACTERS = 4096, 1 << 20
 
 
 def check_images(images: Any, shape: Sequence[int], *, what: str, encoder: str) -> U8:
@@ -106,6 +108,7 @@ class Tokenizer:
 
     def __init__(self, json: str, max_tokens: int, *, encoder: str) -> None:
         self._encoder = encoder
+        self._max_tokens = max_tokens
         try:
             import tokenizers  # noqa: PLC0415  encoders of vectors and images do without
         except ImportError:
@@ -136,21 +139,35 @@ class Tokenizer:
         Raises:
             EncoderError: If the tokenizer fails.
         """
+        places: list[int] = []
+        characters = 0
+        for place, text in enumerate(texts):
+            if places and (len(places) == PIECE_TEXTS or characters + len(text) > PIECE_CHARACTERS):
+                yield from self._piece(texts, places, width)
+                places, characters = [], 0
+            places.append(place)
+            characters += len(text)
+        yield from self._piece(texts, places, width)
+
+    def _piece(self, texts: Sequence[str], places: Sequence[int], width: int) -> Iterator[Feed]:
         with self._errors("failed"):
-            tokens = [encoding.ids for encoding in self._tokenizer.encode_batch_fast(texts)]
+            tokens = [encoding.ids for encoding in self._tokenizer.encode_batch_fast([texts[i] for i in places])]
+            longest = max(map(len, tokens), default=0)
+            if longest > self._max_tokens:
+                raise ValueError(f"it gives {longest} tokens, and max_tokens is {self._max_tokens}")
         order = np.argsort([len(ids) for ids in tokens], kind="stable")[::-1]  # the largest batch fails first, if any
         start = 0
         while start < len(order):
             longest = max(1, len(tokens[order[start]]))  # some graphs fail on a text without tokens
-            places = order[start : start + max(1, min(TEXTS, FLOATS // (longest * width)))]
-            input_ids = np.full((len(places), longest), self._pad, np.int64)
+            batch = order[start : start + max(1, min(TEXTS, FLOATS // (longest * width)))]
+            input_ids = np.full((len(batch), longest), self._pad, np.int64)
             mask = np.zeros_like(input_ids)
-            for row, place in enumerate(places):
+            for row, place in enumerate(batch):
                 ids = tokens[place]
                 input_ids[row, : len(ids)] = ids
                 mask[row, : len(ids)] = 1
-            yield places, {"input_ids": input_ids, "attention_mask": mask}
-            start += len(places)
+            yield np.asarray(places)[batch], {"input_ids": input_ids, "attention_mask": mask}
+            start += len(batch)
 
     @contextmanager
     def _errors(self, what: str) -> Iterator[None]:

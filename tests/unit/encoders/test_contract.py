@@ -28,13 +28,6 @@ def outside(name="secret", location="../../../../../../etc/passwd"):
     return tensor
 
 
-def in_a_branch(*nodes, initializers=()):
-    """An If node that holds the nodes in one branch; the branches give the last node's last output."""
-    result = helper.make_tensor_value_info(nodes[-1].output[-1], TensorProto.FLOAT, None)
-    branch = helper.make_graph(nodes, "branch", [], [result], initializers)
-    return helper.make_node("If", ["vectors"], ["unused"], then_branch=branch, else_branch=branch)
-
-
 def test_a_file_that_keeps_the_contract_loads(flops, drq, metric):
     assert load_encoder(flops.path).info == flops.info
     assert load_encoder(str(drq.path)).info == drq.info
@@ -208,25 +201,6 @@ def test_a_declared_custom_domain(flops_model, refused):
     assert "'com.microsoft'; only standard ONNX operators are allowed" in refused(flops_model)
 
 
-def test_a_custom_operator_inside_if(flops_model, refused):
-    strange = helper.make_node("Evil", [], ["y"], domain="com.example")
-    flops_model.graph.node.append(in_a_branch(strange))
-    assert "com.example::Evil" in refused(flops_model)
-
-
-def test_a_custom_operator_two_branches_deep(flops_model, refused):
-    strange = helper.make_node("Evil", [], ["y"], domain="com.example")
-    flops_model.graph.node.append(in_a_branch(in_a_branch(strange)))
-    assert "com.example::Evil" in refused(flops_model)
-
-
-def test_a_custom_operator_inside_a_function(flops_model, refused):
-    strange = helper.make_node("Evil", ["x"], ["y"], domain="com.example")
-    function = helper.make_function("", "Mine", ["x"], ["y"], [strange], [helper.make_opsetid("", 21)])
-    flops_model.functions.append(function)
-    assert "com.example::Evil" in refused(flops_model)
-
-
 def test_a_function_of_a_custom_domain(flops_model, refused):
     plain = helper.make_node("Identity", ["x"], ["y"])
     flops_model.functions.append(helper.make_function("mine", "F", ["x"], ["y"], [plain], []))
@@ -259,27 +233,6 @@ def as_list_attribute(model):
     model.graph.node.append(helper.make_node("Constant", [], ["y"], values=[outside()]))
 
 
-def as_constant_in_a_branch(model):
-    model.graph.node.append(in_a_branch(helper.make_node("Constant", [], ["y"], value=outside())))
-
-
-def as_initializer_of_a_branch(model):
-    node = helper.make_node("Identity", ["secret"], ["y"])
-    model.graph.node.append(in_a_branch(node, initializers=[outside()]))
-
-
-def as_constant_in_a_function(model):
-    node = helper.make_node("Constant", [], ["y"], value=outside())
-    model.functions.append(helper.make_function("", "Mine", ["x"], ["y"], [node], [helper.make_opsetid("", 21)]))
-
-
-def as_default_of_a_function(model):
-    node = helper.make_node("Identity", ["x"], ["y"])
-    function = helper.make_function("", "Mine", ["x"], ["y"], [node], [helper.make_opsetid("", 21)])
-    function.attribute_proto.append(helper.make_attribute("value", outside()))
-    model.functions.append(function)
-
-
 def as_location_without_the_flag(model):
     tensor = outside()
     tensor.data_location = TensorProto.DEFAULT
@@ -294,10 +247,6 @@ def as_location_without_the_flag(model):
         as_constant,
         as_sparse_constant,
         as_list_attribute,
-        as_constant_in_a_branch,
-        as_initializer_of_a_branch,
-        as_constant_in_a_function,
-        as_default_of_a_function,
         as_location_without_the_flag,
     ],
 )
