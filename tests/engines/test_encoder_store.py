@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import json
 import signal
 import subprocess
 import sys
@@ -16,7 +17,20 @@ import tenacity
 from pymilvus import MilvusClient
 
 import alula
-from alula.encoder_store import COLLECTION, PART_BYTES, entries, find, pull, push, querying, read, remove, upload
+from alula.encoder_store import (
+    COLLECTION,
+    PART_BYTES,
+    entries,
+    entries_and_bad_rows,
+    find,
+    pull,
+    push,
+    querying,
+    read,
+    remove,
+    repair,
+    upload,
+)
 from alula.encoder_store import content as content_module
 from alula.encoder_store import rows as store_rows
 from alula.errors import AlulaError, EncoderError, UsageError
@@ -419,11 +433,78 @@ def test_parts_of_an_interrupted_push_that_are_damaged(server, large):
 
 @in_lite
 @pytest.mark.parametrize("data", ["no JSON", "[]", '{"format": 2}', '{"format": 1}'])
-def test_a_row_of_another_version(server, small, data):
+def test_a_row_of_another_version(server, small, other, data):
     push(server, small)
     rewrite(server, rows(server, 'role == "file"')[0], data=data)
-    with pytest.raises(AlulaError, match="upgrade Alula"):
-        entries(querying(server))
+    push(server, other)
+    known, bad = entries_and_bad_rows(querying(server))
+    assert [entry.names for entry in known] == [("other",)], "other encoders are found beside a bad row"
+    newer = "format" in data and "2" in data
+    assert {row.sha256 for row in bad} == {sha256_of(small)}
+    assert ["upgrade Alula" in str(row) for row in bad] == [newer, False], "its name names nothing"
+    with pytest.raises(UsageError, match="no encoder 'small'"):
+        find(querying(server), "small")
+    done = repair(server)
+    assert list(done.kept if newer else done.removed) == bad
+    assert not (done.removed if newer else done.kept)
+    assert [entry.names for entry in done.whole] == [("other",)]
+    assert entries_and_bad_rows(querying(server)) == (known, bad if newer else [])
+    pushed = push(server, small, replace=newer)
+    assert content(server, "small") == small.read_bytes()
+    assert pushed.written
+
+
+@in_lite
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"parts": 10**15},
+        {"parts": "1"},
+        {"size": -1},
+        {"size": 2**40},
+        {"kind": "\x1b[2J"},
+        {"metric": None},
+        {"input_dim": True},
+        {"output_dim": 2**40},
+    ],
+    ids=str,
+)
+def test_a_row_that_describes_no_file(server, small, changes):
+    push(server, small)
+    (row,) = rows(server, 'role == "file"')
+    rewrite(server, row, data=json.dumps(json.loads(row["data"]) | changes))
+    known, bad = entries_and_bad_rows(querying(server))
+    assert known == []
+    assert "does not describe an encoder file" in str(bad[0])
+    assert len(repair(server).removed) == 2, "the description and the name"
+    push(server, small)
+    assert content(server, "small") == small.read_bytes()
+
+
+@in_lite
+def test_strange_rows_are_named_in_printable_letters(server, small):
+    push(server, small)
+    (row,) = rows(server, 'role == "name"')
+    server.client.insert(COLLECTION, [{**row, "id": "\x1b[2Jevil", "nothing": [0.0, 0.0], "data": "\x1b[31m"}])
+    (entry,), (bad,) = entries_and_bad_rows(querying(server))
+    assert entry.names == ("small",)
+    assert str(bad).isprintable()
+    assert list(repair(server).removed) == [bad]
+    assert entries_and_bad_rows(querying(server)) == ([entry], [])
+
+
+@in_lite
+def test_repair_finds_damaged_files(server, small, other, impatient):
+    push(server, small)
+    push(server, other)
+    rewrite(server, rows(server, f'role == "part" and sha256 == "{sha256_of(small)}"')[0], data="AAAA")
+    done = repair(server)
+    assert ([entry.names for entry in done.damaged], [entry.names for entry in done.whole]) == (
+        [("small",)],
+        [("other",)],
+    )
+    push(server, small, replace=True)
+    assert not repair(server).damaged
 
 
 @in_lite

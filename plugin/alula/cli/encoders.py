@@ -1,4 +1,4 @@
-"""``alula encoders``: push, pull, list and remove the encoder files in a database."""
+"""``alula encoders``: the encoder files in a database."""
 
 from __future__ import annotations
 
@@ -84,7 +84,9 @@ def _pull(name: str, server: Server, out: Path | None, overwrite: bool) -> None:
 @format_option
 def _list(server: Server, output_format: str) -> None:
     """List the encoders in the database."""
-    known = encoder_store.entries(encoder_store.querying(server))
+    known, bad = encoder_store.entries_and_bad_rows(encoder_store.querying(server))
+    if bad:
+        click.echo(f"Rows that cannot be read, and are skipped: {len(bad)}; see 'alula encoders repair'.", err=True)
     if output_format == "json":
         for entry in known:
             show_json({**asdict(entry), "pushed": _when(entry).isoformat()})
@@ -120,6 +122,27 @@ def _remove(name: str, server: Server, force: bool, yes: bool) -> None:
     done = encoder_store.remove(server, name, force=force)
     rest = ", ".join(other for other in done.entry.names if other not in done.names)
     click.echo(f"Removed {name}." if done.gone else f"Removed the name {name}; the encoder is still there as {rest}.")
+
+
+@command.command("repair")
+@connection_options()
+def _repair(server: Server) -> None:
+    """Remove rows that cannot be read, and check every encoder.
+
+    A row that is no description of an encoder is skipped by all readers. Rows that a newer Alula wrote stay. An encoder
+    that is damaged is named: push its file again with --replace.
+    """
+    with progress_bar(in_bytes=True) as progress:
+        done = encoder_store.repair(server, progress=progress)
+    for row in done.removed:
+        click.echo(f"Removed the row {row}.")
+    for row in done.kept:
+        click.echo(f"Kept the row {row}.")
+    for entry in done.damaged:
+        click.echo(f"{entry} is damaged; push its file again with 'alula encoders push FILE --replace'.")
+    click.echo(f"Encoders that are complete: {len(done.whole)}.")
+    if done.damaged:
+        raise AlulaError(f"Damaged encoders: {len(done.damaged)}.")
 
 
 def _size(entry: Entry) -> str:

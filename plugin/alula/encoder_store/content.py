@@ -12,7 +12,6 @@ from alula.errors import EncoderError
 from alula.milvus.writing import REQUEST_BYTES
 from alula.progress import Progress, silent
 
-PART_BYTES = 65535 // 4 * 3  # of a file: as many as Milvus's longest VARCHAR contains in base64
 PARTS_PER_CALL = REQUEST_BYTES // 65536
 
 

@@ -21,13 +21,17 @@ import json
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, get_args
 
-from alula.errors import AlulaError, UsageError
+from alula.encoders import ENCODERS, METRICS, Input
+from alula.encoders.contract import MAX_FILE_BYTES
+from alula.errors import UsageError
 from alula.milvus.expressions import any_of, literal
 
 COLLECTION = "_alula_encoders"
 FORMAT = 1
+PART_BYTES = 65535 // 4 * 3  # of a file: as many as Milvus's longest VARCHAR contains in base64
+MAX_TIME = 2**32  # seconds since 1970, which every calendar has
 
 # fields of an entry in the JSON of its row
 _DESCRIBED = ("size", "parts", "kind", "input", "metric", "input_dim", "output_dim")
@@ -76,20 +80,55 @@ class Entry:
         return json.dumps({"format": FORMAT, **{field: getattr(self, field) for field in _DESCRIBED}})
 
 
+@dataclass(frozen=True)
+class BadRow:
+    """A row that describes or names nothing that can be read; readers skip it.
+
+    Args:
+        id: Its primary key.
+        sha256: The fingerprint that it states.
+        reason: The fault.
+        newer: True if a newer Alula may have written it.
+    """
+
+    id: str
+    sha256: str
+    reason: str
+    newer: bool = False
+
+    def __str__(self) -> str:
+        """The row and its fault, printable whatever it contains."""
+        return f"{self.id!a} of {self.sha256[:16]!a}: {self.reason}"
+
+
 def entries(query: Query) -> list[Entry]:
-    """List the files in the store by name, files without a name last.
+    """List the files by name, those without a name last; bad rows are skipped.
 
     Args:
         query: Returns the wanted fields of the rows that satisfy a filter, at consistency Strong; no rows if there is
             no collection `COLLECTION`.
-
-    Raises:
-        AlulaError: If a newer Alula wrote the store.
     """
-    rows = query(any_of("role", ["file", "name"]), ["role", "sha256", "part", "pushed", "data"])
-    names = names_in(rows)
-    files = {row["sha256"]: _entry(row, names) for row in rows if row["role"] == "file"}
-    return sorted(files.values(), key=lambda entry: (not entry.names, entry.names, entry.sha256))
+    return entries_and_bad_rows(query)[0]
+
+
+def entries_and_bad_rows(query: Query) -> tuple[list[Entry], list[BadRow]]:
+    """The files that `entries` lists, and the rows that were skipped."""
+    rows = query(any_of("role", ["file", "name"]), ["id", "role", "sha256", "part", "pushed", "data"])
+    names, files, bad = names_in(rows), {}, []
+    for row in rows:
+        if row["role"] == "file":
+            found = _entry(row, names)
+            if isinstance(found, Entry):
+                files[found.sha256] = found
+            else:
+                bad.append(found)
+    for row in rows:
+        if row["role"] == "name" and not _NAME.fullmatch(row["data"]):
+            bad.append(BadRow(row["id"], row["sha256"], "it states a name that no encoder can have"))
+        elif row["role"] == "name" and row["sha256"] not in files:
+            newer = any(one.newer and one.sha256 == row["sha256"] for one in bad)
+            bad.append(BadRow(row["id"], row["sha256"], "it names a file that is not there", newer))
+    return sorted(files.values(), key=lambda entry: (not entry.names, entry.names, entry.sha256)), bad
 
 
 def find(query: Query, wanted: str) -> Entry:
@@ -125,19 +164,32 @@ def names_in(rows: Iterable[Mapping[str, Any]]) -> dict[str, str]:
     return {row["data"]: row["sha256"] for row in latest if _NAME.fullmatch(row["data"])}
 
 
-def _entry(row: Mapping[str, Any], names: Mapping[str, str]) -> Entry:
-    sha256 = str(row["sha256"])
+def _entry(row: Mapping[str, Any], names: Mapping[str, str]) -> Entry | BadRow:
+    sha256, newer = str(row["sha256"]), False
     own = tuple(sorted(name for name, named in names.items() if named == sha256))
     try:
         described = json.loads(row["data"])
-        if described["format"] == FORMAT and _SHA256.fullmatch(sha256):
-            return Entry(
-                sha256=sha256, names=own, pushed=int(row["pushed"]), **{field: described[field] for field in _DESCRIBED}
-            )
-    except (ValueError, TypeError, KeyError):
+        newer = type(described["format"]) is int and described["format"] > FORMAT
+        fields = {field: described[field] for field in _DESCRIBED}
+        if described["format"] == FORMAT and _SHA256.fullmatch(sha256) and _are_possible(fields):
+            return Entry(sha256=sha256, names=own, pushed=min(max(0, int(row["pushed"])), MAX_TIME), **fields)
+    except (ValueError, TypeError, KeyError, RecursionError):
         pass
-    raise AlulaError(
-        f"A row of {COLLECTION!r} ({sha256[:16]}) cannot be read; a newer Alula may have written it: upgrade Alula."
+    reason = "a newer Alula wrote it: upgrade Alula" if newer else "it does not describe an encoder file"
+    return BadRow(row["id"], sha256, reason, newer)
+
+
+def _are_possible(fields: Mapping[str, Any]) -> bool:
+    """True if the fields of a description can be those of an encoder file."""
+    counts = [fields[name] for name in ("size", "parts", "input_dim", "output_dim")]
+    return (
+        all(type(count) is int and count > 0 for count in counts)
+        and fields["size"] <= MAX_FILE_BYTES
+        and fields["parts"] == -(-fields["size"] // PART_BYTES)
+        and max(fields["input_dim"], fields["output_dim"]) < 2**31
+        and fields["kind"] in ENCODERS
+        and fields["input"] in get_args(Input)
+        and fields["metric"] in METRICS
     )
 
 

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from alula.encoder_store.content import PART_BYTES, PARTS_PER_CALL, content
-from alula.encoder_store.entries import COLLECTION, Entry, Query, check_name, entries, names_in, rows_of
+from alula.encoder_store.content import PARTS_PER_CALL, content
+from alula.encoder_store.entries import COLLECTION, PART_BYTES, Entry, Query, check_name, entries, names_in, rows_of
 from alula.encoder_store.rows import (
     create_collection,
     delete_file,

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from alula.encoder_store import COLLECTION, querying
+from alula.milvus import connect
 from tests.fixtures.command_line import finish, start
 from tests.tiny_encoders import TinyText, write_drq
 
@@ -117,9 +118,36 @@ def test_remove_asks_and_refuses(alula, fails, at, drq, monkeypatch):
     assert alula("encoders", "list", *at, "--format", "json").json == []
 
 
+def test_repair(alula, at, drq, flops):
+    """Bad rows are named by a list, and removed; damaged files are named."""
+    for path in (drq, flops):
+        assert alula("encoders", "push", path, *at).code == 0
+    with connect(at[1]) as server:
+        where = {"output_fields": ["*"], "consistency_level": "Strong"}
+        rows = server.client.query(COLLECTION, filter='role in ["file", "part"]', **where)
+        for row in rows:
+            if row["role"] == "file" and row["sha256"].startswith(digits(drq)):
+                bad = {**row, "id": "bad", "data": "[]", "sha256": "\x1b[2J"}
+            if row["role"] == "part" and row["sha256"].startswith(digits(flops)):
+                damaged = {**row, "data": "AAAA"}
+        server.client.delete(COLLECTION, filter=f'id in ["{damaged["id"]}"]')
+        server.client.insert(COLLECTION, [{**row, "nothing": [0.0, 0.0]} for row in (bad, damaged)])
+    listed = alula("encoders", "list", *at)
+    assert listed.code == 0
+    assert listed.err == "Rows that cannot be read, and are skipped: 1; see 'alula encoders repair'.\n"
+    shown = alula("encoders", "repair", *at)
+    assert shown.code == 1
+    assert shown.err.endswith("Error: Damaged encoders: 1.\n")
+    assert "Removed the row 'bad' of '\\x1b[2J': it does not describe an encoder file." in shown.out
+    assert f"flops ({digits(flops)}) is damaged; push its file again" in shown.out
+    assert "complete: 1." in shown.out
+    assert alula("encoders", "push", flops, *at, "--replace").code == 0
+    assert alula("encoders", "repair", *at).out == "Encoders that are complete: 2.\n"
+
+
 def test_help(alula, fails):
     shown = alula("encoders", "--help").out
-    for name in ("push", "pull", "list", "remove"):
+    for name in ("push", "pull", "list", "remove", "repair"):
         assert f"\n  {name} " in shown
         assert alula("encoders", name, "--help").out.startswith(f"Usage: alula encoders {name}")
     result = alula("encoders")
