@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import tempfile
 import threading
+from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +16,16 @@ from pymilvus.grpc_gen import common_pb2, milvus_pb2
 
 from alula import encoder_store
 from alula.encoders import Encoder, load_encoder
-from alula.errors import UsageError
-from alula.gateway.ops import metrics
+from alula.encoders.session import memory_limit
+from alula.errors import EncoderError, UsageError
+from alula.gateway.ops import logs, metrics
 from alula.gateway.upstream import Caller, MilvusError, pairs
 from alula.milvus.wire.field_data import column
 
+RUN_SECONDS = 120.0  # of one batch
+LOAD_SECONDS = 60.0  # to wait for another call that loads the same encoder
+MEMORY_FOLDER = Path("/dev/shm")  # noqa: S108  a file system in memory
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 NO_COLLECTION, NO_INDEX = 100, 700  # Milvus's error codes
 Query = Callable[[str, Sequence[str]], Sequence[Mapping[str, Any]]]
 
@@ -26,18 +34,31 @@ class NoEncoderError(UsageError):
     """The encoder of a collection is not in its database."""
 
 
+@dataclass(frozen=True)
+class _Loaded:
+    """An encoder, and the bytes of its file."""
+
+    encoder: Encoder
+    size: int
+
+
 class Encoders:
-    """Encoders by fingerprint.
+    """Encoders by fingerprint; the least recently used leave the memory first.
 
     Args:
-        folder: Folder for files from Milvus; None for a temporary folder.
+        folder: Folder for files from Milvus; None for a temporary folder. Files that do not fit in it are kept in
+            memory only.
+        max_bytes: Bytes of the files of loaded encoders, by default a quarter of what encoders may take in memory; one
+            encoder is kept whatever its size.
     """
 
-    def __init__(self, folder: Path | None = None) -> None:
+    def __init__(self, folder: Path | None = None, max_bytes: int | None = None) -> None:
         self._temporary = None if folder else tempfile.TemporaryDirectory(prefix="alula-gateway-")
         self._folder = folder or Path(self._temporary.name if self._temporary else "")
         self._folder.mkdir(parents=True, exist_ok=True)
-        self._loaded: dict[str, Encoder] = {}
+        self._max_bytes = memory_limit() // 4 if max_bytes is None else max_bytes
+        self._loaded: OrderedDict[str, _Loaded] = OrderedDict()
+        self._loading: dict[str, threading.Lock] = {}
         self._lock = threading.Lock()
 
     def __len__(self) -> int:
@@ -61,29 +82,71 @@ class Encoders:
             sha256: The whole fingerprint.
 
         Raises:
-            NoEncoderError: If the database does not contain it.
-            EncoderError: If the encoder is unusable.
+            NoEncoderError: If the database does not contain it, or the fingerprint is not whole.
+            EncoderError: If the encoder is unusable, or takes too long to load.
         """
-        found = self._loaded.get(sha256)
+        if not _SHA256.fullmatch(sha256):  # another spelling would be loaded again
+            raise NoEncoderError(f"{sha256[:80]!r} is not the whole fingerprint of an encoder, in small letters.")
+        found = self._cached(sha256)
         if found:
             return found
         with self._lock:
-            if sha256 not in self._loaded:
-                path = self._folder / f"{sha256}.onnx"
-                if not path.is_file() or hashlib.sha256(path.read_bytes()).hexdigest() != sha256:
-                    try:
-                        entry = encoder_store.find(_query(caller, database), sha256)
-                    except UsageError as error:
-                        raise NoEncoderError(str(error)) from None
-                    # rows that a Strong query returned are visible to all later queries, which are faster
-                    data = encoder_store.read(_query(caller, database, strong=False), entry)
-                    with tempfile.NamedTemporaryFile(dir=self._folder, delete=False) as partial:
-                        partial.write(data)
-                    Path(partial.name).replace(path)
-                # searches and inserts run concurrently, one thread each
-                self._loaded[sha256] = load_encoder(path, threads=1)
-                metrics.encoders_loaded.set(len(self._loaded))
-            return self._loaded[sha256]
+            loading = self._loading.setdefault(sha256, threading.Lock())
+        # one that hangs keeps those waiting that need it, and only for a while
+        if not loading.acquire(timeout=LOAD_SECONDS):
+            raise EncoderError(f"The encoder {sha256[:16]} is still being loaded after {LOAD_SECONDS:g} s.")
+        try:
+            return self._cached(sha256) or self._load(caller, database, sha256)
+        finally:
+            loading.release()
+            with self._lock:
+                self._loading.pop(sha256, None)
+
+    def _cached(self, sha256: str) -> Encoder | None:
+        with self._lock:
+            found = self._loaded.get(sha256)
+            if found is None:
+                return None
+            self._loaded.move_to_end(sha256)
+            return found.encoder
+
+    def _load(self, caller: Caller, database: str, sha256: str) -> Encoder:
+        path = self._folder / f"{sha256}.onnx"
+        if not path.is_file() or hashlib.sha256(path.read_bytes()).hexdigest() != sha256:
+            try:
+                entry = encoder_store.find(_query(caller, database), sha256)
+            except UsageError as error:
+                raise NoEncoderError(str(error)) from None
+            # rows that a Strong query returned are visible to all later queries, which are faster
+            path = self._kept(path, encoder_store.read(_query(caller, database, strong=False), entry))
+        size = path.stat().st_size
+        # searches and inserts run concurrently, one thread each
+        encoder = load_encoder(path, threads=1, run_seconds=RUN_SECONDS)
+        if path.parent != self._folder:
+            path.unlink(missing_ok=True)
+        if encoder.sha256 != sha256:
+            raise EncoderError(f"The file {path} changed while it was being read.")
+        with self._lock:
+            self._loaded[sha256] = _Loaded(encoder, size)
+            while len(self._loaded) > 1 and sum(one.size for one in self._loaded.values()) > self._max_bytes:
+                self._loaded.popitem(last=False)
+            metrics.encoders_loaded.set(len(self._loaded))
+        return encoder
+
+    def _kept(self, path: Path, data: bytes) -> Path:
+        """Write a file into the folder, or elsewhere if the folder is full."""
+        for folder in (self._folder, MEMORY_FOLDER, Path(tempfile.gettempdir())):
+            partial = None
+            try:
+                with tempfile.NamedTemporaryFile(dir=folder, suffix=".onnx", delete=False) as file:
+                    partial = Path(file.name)
+                    file.write(data)
+                return partial.replace(path) if folder == self._folder else partial
+            except OSError as error:
+                if partial:
+                    partial.unlink(missing_ok=True)
+                logs.LOGGER.warning(f"An encoder cannot be kept in {folder}: {error.strerror}.")
+        raise EncoderError("The gateway has no room for an encoder's file; make room in cache_dir=... and in /tmp.")
 
 
 def _query(caller: Caller, database: str, *, strong: bool = True) -> Query:

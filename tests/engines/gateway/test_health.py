@@ -8,6 +8,7 @@ from google.protobuf.descriptor_pool import DescriptorPool
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
 
+from alula.gateway.ops import health as health_module
 from tests.engines.gateway.running import RunningGateway
 from tests.waiting import wait_until
 
@@ -63,6 +64,18 @@ def test_who_watches_is_told_when_it_stops(gateway):
         assert STATES.Name(next(watched).status) == "SERVING"
         gateway.stop(FOREVER)  # which a watcher does not make it wait
         assert STATES.Name(next(watched).status) == "NOT_SERVING"
+
+
+def test_an_encoder_that_hangs(gateway, monkeypatch):
+    """Its thread is lost, so the gateway is neither ready nor alive until it is started again."""
+    wait_until(lambda: gateway.page("/readyz")[0] == 200, "the gateway to serve")
+    monkeypatch.setattr(health_module, "stuck_runs", lambda: 1)
+    wait_until(lambda: gateway.page("/readyz")[0] == 503, "the gateway to see it")
+    assert gateway.page("/healthz")[0] == 503
+    assert state(gateway) == state(gateway, "liveness") == "NOT_SERVING"
+    monkeypatch.setattr(health_module, "stuck_runs", lambda: 0)
+    wait_until(lambda: gateway.page("/readyz")[0] == 200, "the gateway to serve again")
+    assert gateway.page("/healthz")[0] == 200
 
 
 def test_a_service_that_is_not_there(gateway):

@@ -11,6 +11,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 from pymilvus.grpc_gen import milvus_pb2
 
+from alula.encoders.session import stuck_runs
 from alula.gateway.ops import metrics
 from alula.gateway.ops.logs import LOGGER
 
@@ -23,7 +24,7 @@ SERVING, NOT_SERVING = health_pb2.HealthCheckResponse.SERVING, health_pb2.Health
 
 
 class Health:
-    """The state of one gateway: ready while Milvus answers, until it stops.
+    """The state of one gateway: ready while Milvus and its encoders answer.
 
     Args:
         upstream: Channel to Milvus.
@@ -41,6 +42,12 @@ class Health:
         self._seconds = seconds
         self._services = _States()
         self._stopping = False
+        self._stuck = 0
+
+    @property
+    def alive(self) -> bool:
+        """False if the gateway must be started again."""
+        return not self._stuck
 
     async def add_to(self, server: grpc.aio.Server) -> None:
         """Serve health and reflection; call it before adding catch-all handlers."""
@@ -65,7 +72,12 @@ class Health:
         answers = version is not None
         self.version = version or self.version
         metrics.upstream_up.set(answers)
-        await self._publish(ready=answers and not self._stopping)
+        stuck = stuck_runs()
+        if stuck > self._stuck:
+            LOGGER.error("An encoder does not end; its thread is lost until the gateway is started again.")
+        self._stuck = stuck
+        await self._services.set(ALIVE, NOT_SERVING if stuck else SERVING)
+        await self._publish(ready=answers and not stuck and not self._stopping)
         return answers
 
     async def stop(self) -> None:

@@ -1,7 +1,7 @@
 """HTTP pages of a gateway: metrics and probes.
 
-``/healthz`` is 200 while the process answers, ``/readyz`` while Milvus answers too. Unlike the gRPC probes of
-Kubernetes, they also work if clients need a certificate.
+``/healthz`` is 200 while the process answers and no encoder hangs, ``/readyz`` while Milvus answers too. Unlike the
+gRPC probes of Kubernetes, they also work if clients need a certificate.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ class HttpServer:
         if path in ("/healthz", "/readyz"):
             if path == "/readyz":
                 self._probed = time.monotonic()
-            serves = self._health.ready if path == "/readyz" else self._loop_answers()
+            serves = self._health.ready if path == "/readyz" else self._health.alive and self._loop_answers()
             status = HTTPStatus.OK if serves else HTTPStatus.SERVICE_UNAVAILABLE
             body = b"ok\n" if serves else b"not ready\n"
         start_response(f"{status.value} {status.phrase}", [("Content-Type", "text/plain")])
