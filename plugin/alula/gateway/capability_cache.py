@@ -5,12 +5,17 @@ from __future__ import annotations
 import base64
 import binascii
 import threading
+import time
 
 from alula.errors import ServerError
 from alula.gateway.config import Options
+from alula.gateway.logins import login_of
 from alula.gateway.upstream import Caller
 from alula.index_types import Capabilities
-from alula.milvus import connect, probe
+from alula.milvus import MissingRightsError, connect, probe
+
+REFUSED_SECONDS = 600.0  # until a login may try again that lacks the rights
+MAX_REFUSED = 4096
 
 
 class CapabilityCache:
@@ -24,25 +29,40 @@ class CapabilityCache:
         self._options = options
         self._lock = threading.Lock()
         self._capabilities: Capabilities | None = None
+        self._refused: dict[bytes, tuple[float, str]] = {}
 
     def get(self, caller: Caller) -> Capabilities:
         """Return the capabilities; the first call probes them.
 
         Raises:
-            ServerError: If the upstream cannot be probed.
+            ServerError: If the upstream cannot be probed; a login that lacks the rights is refused for a while, since
+                each attempt may leave a collection that it cannot drop.
         """
         with self._lock:
             if self._capabilities is None:
-                options = self._options
-                with connect(
-                    options.upstream,
-                    token=_token(caller),
-                    database=caller.database,
-                    ca_file=str(options.ca_file) if options.ca_file else None,
-                    server_name=options.server_name,
-                ) as server:
-                    self._capabilities = probe(server)
+                login = login_of(caller.metadata)
+                until, reason = self._refused.get(login, (0.0, ""))
+                if until > time.monotonic():
+                    raise ServerError(reason)
+                try:
+                    self._capabilities = self._probed(caller)
+                except MissingRightsError as error:
+                    if len(self._refused) >= MAX_REFUSED:
+                        self._refused.clear()
+                    self._refused[login] = (time.monotonic() + REFUSED_SECONDS, str(error))
+                    raise
             return self._capabilities
+
+    def _probed(self, caller: Caller) -> Capabilities:
+        options = self._options
+        with connect(
+            options.upstream,
+            token=_token(caller),
+            database=caller.database,
+            ca_file=str(options.ca_file) if options.ca_file else None,
+            server_name=options.server_name,
+        ) as server:
+            return probe(server)
 
 
 def _token(caller: Caller) -> str:

@@ -11,6 +11,8 @@ from alula.errors import UsageError
 
 MEBI = 1 << 20
 PORTS = range(1 << 16)
+PASSED_CALLS = 1024  # that are forwarded at once
+MESSAGES_HELD = 16  # of the largest size, at once
 
 
 @dataclass(frozen=True)
@@ -81,6 +83,16 @@ class Options:
         return self.upstream.startswith("https:")
 
     @property
+    def max_calls(self) -> int:
+        """Calls that are served at once; more are ended by gRPC."""
+        return self.workers + self.queue + PASSED_CALLS
+
+    @property
+    def max_bytes(self) -> int:
+        """Bytes of all requests that are held at once."""
+        return MESSAGES_HELD * self.max_message
+
+    @property
     def upstream_target(self) -> str:
         """The upstream as ``HOST:PORT``; the default port is 19530, or 443 for ``https``."""
         address = self.upstream.split("://")[1].rstrip("/")
@@ -97,6 +109,7 @@ class Options:
         return [
             ("grpc.max_receive_message_length", self.max_message),
             ("grpc.max_send_message_length", -1),
+            ("grpc.compression_enabled_algorithms_bitset", 1),  # none: small messages would become large ones
             ("grpc.keepalive_permit_without_calls", 1),
             ("grpc.http2.max_ping_strikes", 0),
             ("grpc.keepalive_time_ms", 60_000),

@@ -27,7 +27,7 @@ def write(method: str) -> Any:
         info = session.info(request, fresh=True)
         if info.ordinary:
             return None
-        function_values.fill(request, info.functions, session.encoder_of(request))
+        function_values.fill(request, info.functions, session.encoder_of(request), session.caller.check)
         view = info.view
         # by its real name: an alias may point to a collection of another encoder by the time the rows are encoded
         request.collection_name = info.name

@@ -6,8 +6,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from typing import Any, cast
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TypeAlias, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -24,13 +24,30 @@ from alula.index_types import Column, FieldSpec
 from alula.milvus.wire import placeholders
 from alula.milvus.wire.field_data import column, write_column
 
+PIECE_ROWS = 4096  # to encode at once
+PIECE_NUMBERS = 1 << 24  # of their vectors
+Check: TypeAlias = Callable[[], None]
+
+
+def nothing() -> None:
+    """Check nothing."""
+
 
 def fill(
-    request: milvus_pb2.InsertRequest | milvus_pb2.UpsertRequest, functions: Sequence[Function], encoder_of: EncoderOf
+    request: milvus_pb2.InsertRequest | milvus_pb2.UpsertRequest,
+    functions: Sequence[Function],
+    encoder_of: EncoderOf,
+    check: Check = nothing,
 ) -> None:
     """Add the output columns to the rows of an insert or upsert, in place.
 
     A partial upsert (``partial_update``) without an input leaves its output unchanged.
+
+    Args:
+        request: The insert or upsert.
+        functions: The collection's functions.
+        encoder_of: Loads an encoder by sha256.
+        check: Called between pieces of work; it raises an error to end it.
 
     Raises:
         UsageError: If an input column is missing, or an output column is given.
@@ -48,7 +65,7 @@ def fill(
         if function.input in given:
             encoder, values = encoder_of(function.encoder), _values(given[function.input])
             with metrics.encoding("rows"):
-                encoded = _encode_rows(encoder, values)
+                encoded = _encode_rows(encoder, values, check)
             data_type = DataType.SPARSE_FLOAT_VECTOR if sp.issparse(encoded) else DataType.BINARY_VECTOR
             data = request.fields_data.add(field_name=function.output, type=data_type)
             write_column(data, encoded, FieldSpec(function.output, data_type.name, 0))
@@ -60,7 +77,11 @@ def fill(
 
 
 def translate(
-    request: milvus_pb2.SearchRequest, searched: str, functions: Sequence[Function], encoder_of: EncoderOf
+    request: milvus_pb2.SearchRequest,
+    searched: str,
+    functions: Sequence[Function],
+    encoder_of: EncoderOf,
+    check: Check = nothing,
 ) -> None:
     """Encode the queries of a search on a function's output, in place.
 
@@ -69,16 +90,17 @@ def translate(
         searched: Name of the searched field.
         functions: The collection's functions.
         encoder_of: Loads an encoder by sha256.
+        check: As in `fill`.
 
     Raises:
         UsageError, DataError, EncoderError: As `native_queries`.
     """
     for function in functions:
         if function.output == searched and request.placeholder_group:  # a search may be by ids instead
-            request.placeholder_group = native_queries(request.placeholder_group, function, encoder_of)
+            request.placeholder_group = native_queries(request.placeholder_group, function, encoder_of, check)
 
 
-def native_queries(group: bytes, function: Function, encoder_of: EncoderOf) -> bytes:
+def native_queries(group: bytes, function: Function, encoder_of: EncoderOf, check: Check = nothing) -> bytes:
     """Encode the queries of a search on a function's output field.
 
     Args:
@@ -86,6 +108,7 @@ def native_queries(group: bytes, function: Function, encoder_of: EncoderOf) -> b
             text for an encoder of vectors is parsed as numbers: the Node SDK sends all queries of functions as texts.
         function: The function.
         encoder_of: Loads an encoder by sha256.
+        check: As in `fill`.
 
     Raises:
         UsageError, DataError: If the queries do not fit the encoder.
@@ -98,7 +121,10 @@ def native_queries(group: bytes, function: Function, encoder_of: EncoderOf) -> b
     if isinstance(queries, list) and encoder.info.input == "vectors":
         queries = _numbers(queries)
     with metrics.encoding("queries"):
-        return placeholders.write(encoder.native_queries(query_vectors(encoder, queries)))
+        pieces = _pieces(encoder, queries, check)
+        return placeholders.write(
+            [one for piece in pieces for one in encoder.native_queries(query_vectors(encoder, piece))]
+        )
 
 
 def _values(data: Any) -> Any:
@@ -109,10 +135,24 @@ def _values(data: Any) -> Any:
     raise UsageError(f"The values of {data.field_name!r} are neither texts nor vectors of floats.")
 
 
-def _encode_rows(encoder: Encoder, values: Any) -> Column:
+def _encode_rows(encoder: Encoder, values: Any, check: Check) -> Column:
     """The output column of texts or vectors: CSR (n, dim) or uint8 (n, bytes)."""
-    vectors = encoder.embed(values) if isinstance(values, list) else encoder.check_vectors(values)
-    return cast(Column, encoder.native_rows(vectors))
+    if not isinstance(values, list):
+        return cast(Column, encoder.native_rows(encoder.check_vectors(values)))
+    texts = encoder.check_inputs(values)
+    parts: list[Any] = []
+    for piece in _pieces(encoder, texts, check):
+        parts.append(encoder.native_rows(encoder.embed(piece, checked=True, progress=lambda _: check())))
+    joined: Column = sp.vstack(parts, format="csr") if sp.issparse(parts[0]) else np.concatenate(parts)
+    return joined
+
+
+def _pieces(encoder: Encoder, values: Any, check: Check) -> Iterator[Any]:
+    """Cut values into pieces of bounded memory; `check` is called before each."""
+    step = max(1, min(PIECE_ROWS, PIECE_NUMBERS // encoder.info.input_dim))
+    for start in range(0, max(1, len(values)), step):
+        check()
+        yield values[start : start + step]
 
 
 def _numbers(texts: Sequence[str]) -> npt.NDArray[np.float32]:

@@ -29,7 +29,7 @@ def search(session: Session, request: Any) -> Any:
     params = [flat(sub.search_params) for sub in request.requests]
     fields = [searched_field(given, info.vector_fields) for given in params]
     for sub, field in zip(request.requests, fields, strict=True):
-        function_values.translate(sub, field, info.functions, session.encoder_of(request))
+        function_values.translate(sub, field, info.functions, session.encoder_of(request), session.caller.check)
     if view is None:
         request.collection_name = info.name
         for sub in request.requests:

@@ -1,10 +1,11 @@
-"""Read the collection name of a request without parsing long inserts."""
+"""Read the names in a request without parsing long inserts."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Any
 
+MAX_FIELDS = 4096  # to pass over; more are left to a parser
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 
 
@@ -30,16 +31,17 @@ class NameFields:
 def peek(request: bytes, fields: NameFields) -> tuple[str, str]:
     """Database and collection of a request, "" if absent or unreadable.
 
-    Protobuf writes fields in the order of their numbers, and these are low, so the first bytes nearly always suffice.
+    Of a field that is there twice the last value counts, as for Milvus, so all fields are passed. A request of more
+    than `MAX_FIELDS` counts as unreadable.
     """
     found = {fields.database: "", fields.collection: ""}
     offset, end = 0, len(request)
     try:
-        while offset < end:
+        for _ in range(MAX_FIELDS):
+            if offset >= end:
+                break
             tag, offset = varint(request, offset)
             number, wire_type = tag >> 3, tag & 7
-            if number > fields.collection and found[fields.collection]:
-                break
             if wire_type == _BYTES:
                 length, offset = varint(request, offset)
                 if number in found:
@@ -50,7 +52,9 @@ def peek(request: bytes, fields: NameFields) -> tuple[str, str]:
             elif wire_type in (_FIXED64, _FIXED32):
                 offset += 8 if wire_type == _FIXED64 else 4
             else:
-                break
+                return "", ""
+        else:
+            return "", ""
     except (IndexError, UnicodeDecodeError):
         return "", ""
     return found[fields.database] if fields.database else "", found[fields.collection] if fields.collection else ""

@@ -23,13 +23,16 @@ from alula.gateway.search_iterators import IteratorCache, iterator_identity
 from alula.gateway.search_params import SearchParams, check_honoured, read_params, searched_field
 from alula.gateway.session import Session
 from alula.gateway.views import View
-from alula.index_types import MAX_RESULTS
+from alula.index_types import MAX_RESULTS, candidate_counts
 from alula.milvus import Scope
 from alula.milvus.wire import placeholders
+from alula.milvus.wire.placeholders import Queries
 from alula.search import RankedIds, Searcher, SearchRequest
 from alula.search.ranking import all_ids, all_scores
 
 F32 = npt.NDArray[np.float32]
+PIECE_QUERIES = 200  # to encode at once: a query may become some hundred KB
+MAX_RANKED = 1 << 23  # candidates of all queries of a search
 SELECT_DEPTH = 1000  # rows to rank at first where not every ranked row is a result
 
 _ITERATORS = IteratorCache()
@@ -42,7 +45,7 @@ def search(session: Session, request: Any) -> Any:
         return None
     given = flat(request.search_params)
     searched, view = searched_field(given, info.vector_fields), info.view
-    function_values.translate(request, searched, info.functions, session.encoder_of(request))
+    function_values.translate(request, searched, info.functions, session.encoder_of(request), session.caller.check)
     if view is None:
         request.collection_name = info.name
         return session.caller.send("Search", request)
@@ -57,10 +60,14 @@ def search(session: Session, request: Any) -> Any:
     if params.iterator and not params.iterator_id:
         params = replace(params, iterator_id=uuid.uuid4().hex)
     queries = queries_of(view, request)
+    # scores are computed again where few rows are read, so not for many queries
+    few = len(queries) <= PIECE_QUERIES
+    vectors = query_vectors(view.lowering.encoder, queries) if few else None
+    queries = queries if vectors is None else vectors
     _pin_snapshot(session, request)
     while True:
         ranked = rank(session, view, request, params, queries)
-        response = answer(session, view, request, params, ranked, queries=queries)
+        response = answer(session, view, request, params, ranked, queries=vectors)
         returned = sum(len(one.ids) for one in ranked)
         if not params.iterator or not returned or len(response.results.scores):
             return response
@@ -83,8 +90,8 @@ def _pin_snapshot(session: Session, request: Any) -> None:
             request.guarantee_timestamp, request.consistency_level = now, common_pb2.ConsistencyLevel.Customized
 
 
-def queries_of(view: View, request: Any) -> F32:
-    """The queries of a search as vectors: float32 (n, d)."""
+def queries_of(view: View, request: Any) -> Queries:
+    """The queries of a search: checked vectors float32 (n, d), or n texts."""
     if not request.placeholder_group:
         raise UsageError(f"The search has no vectors; {view.settings['type']} cannot search by the ids of rows.")
     given = placeholders.read(request.placeholder_group)
@@ -92,13 +99,26 @@ def queries_of(view: View, request: Any) -> F32:
         check_dim(given, view.lowering)
     elif view.lowering.encoder.info.input != "text":
         raise UsageError(f"The field {view.field!r} is searched with vectors: its encoder takes no texts.")
-    return query_vectors(view.lowering.encoder, given)
+    # a vector takes as much as the client sent, and the embedding of a text may take far more
+    return given if isinstance(given, list) else query_vectors(view.lowering.encoder, given)
 
 
-def rank(session: Session, view: View, request: Any, params: SearchParams, queries: F32) -> list[RankedIds]:
-    """The rows of a page for each of the queries of a search."""
-    searcher = _searcher(session, view, request)
-    checked = SearchRequest.build(
+def rank(session: Session, view: View, request: Any, params: SearchParams, queries: Queries) -> list[RankedIds]:
+    """The rows of a page for each of the queries of a search, encoded in pieces."""
+    if params.iterator and len(queries) > 1:
+        raise UsageError(f"A search iterator takes one query, and {len(queries):,} were given.")
+    ranked: list[RankedIds] = []
+    for start in range(0, len(queries), PIECE_QUERIES):
+        session.caller.check()
+        some = queries[start : start + PIECE_QUERIES]
+        checked = _checked(view, request, params, some)
+        _check_work(view, checked, len(queries))
+        ranked.extend(_rank_piece(session, view, request, params, checked))
+    return ranked
+
+
+def _checked(view: View, request: Any, params: SearchParams, queries: Queries) -> SearchRequest:
+    return SearchRequest.build(
         view.lowering,
         view.index_type,
         queries,
@@ -108,6 +128,12 @@ def rank(session: Session, view: View, request: Any, params: SearchParams, queri
         options=params.options,
         defaults=view.defaults,
     )
+
+
+def _rank_piece(
+    session: Session, view: View, request: Any, params: SearchParams, checked: SearchRequest
+) -> list[RankedIds]:
+    searcher = _searcher(session, view, request)
     if not params.selects:
         return searcher.rank(checked)
     own_depth = {**view.defaults, **params.options}.get("candidates") is not None
@@ -123,6 +149,19 @@ def rank(session: Session, view: View, request: Any, params: SearchParams, queri
     selected = _Selection(view, params, lambda ids: searcher.fetch(ids, [params.group_by], checked.scope))
     ranked = searcher.rank(checked, enough=selected.complete, depth=0 if own_depth else SELECT_DEPTH)
     return [selected.page(one) for one in ranked]
+
+
+def _check_work(view: View, checked: SearchRequest, queries: int) -> None:
+    """Raise a `UsageError` if a search ranks more rows than one call may."""
+    candidates = checked.wanted
+    if {"oversample", "candidates"} <= checked.options.keys():
+        native, _ = candidate_counts(checked.options, checked.limit, oversample=view.index_type.oversample)
+        candidates = max(candidates, native)
+    if candidates * queries > MAX_RANKED:
+        raise UsageError(
+            f"{queries:,} queries with {candidates:,} candidates each are too many for one search: at most "
+            f"{MAX_RANKED:,} candidates are ranked. Send {MAX_RANKED // candidates:,} queries at a time."
+        )
 
 
 def _searcher(session: Session, view: View, request: Any) -> Searcher:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, NoReturn
@@ -15,6 +16,7 @@ from alula.gateway.capability_cache import CapabilityCache
 from alula.gateway.config import Options, split_address
 from alula.gateway.dispatch import ALWAYS, CHANGING, REWRITES, answer, busy
 from alula.gateway.encoder_cache import Encoders
+from alula.gateway.logins import Logins, login_of
 from alula.gateway.ops import metrics
 from alula.gateway.ops.health import Health
 from alula.gateway.ops.http import HttpServer
@@ -24,7 +26,7 @@ from alula.gateway.session import Session
 from alula.gateway.status import refused, status_of
 from alula.gateway.upstream import PREFIX, RPCS, Caller, Metadata, Upstream, database_of, forwarded
 from alula.gateway.views import Views
-from alula.gateway.workers import OverloadedError, Workers
+from alula.gateway.workers import ByteBudget, OverloadedError, Workers
 
 _NAMES = {name: NameFields.of(rpc.request.DESCRIPTOR) for name, rpc in RPCS.items()}
 UNREADY_SECONDS = 5.0  # two probes of a load balancer that probes every two seconds
@@ -52,6 +54,7 @@ class Gateway:
         self._credentials = server_credentials(options.tls) if options.tls else None
         self._capabilities = CapabilityCache(options)
         self._workers = Workers(options.workers, options.queue)
+        self._requests = ByteBudget(options.max_bytes)
         self._http: HttpServer | None = None
 
     async def start(self) -> int:
@@ -62,7 +65,11 @@ class Gateway:
         """
         self._calls = CallLog(self.options.slow_seconds)
         self.health = Health(self.upstream.aio_channel, self.options.health_seconds)
-        self._server = grpc.aio.server(options=self.options.server_settings)
+        self._server = grpc.aio.server(
+            interceptors=(Logins(self.upstream, lambda method, context: self._calls.record(Call(method, context))),),
+            options=self.options.server_settings,
+            maximum_concurrent_rpcs=self.options.max_calls,
+        )
         await self.health.add_to(self._server)
         self._server.add_generic_rpc_handlers((_Handler(self),))
         port = self._listen()
@@ -140,7 +147,11 @@ class Gateway:
         session = Session(caller, self.views, self.encoders, self._capabilities, fresh=response is not None)
         call.route = "rewritten"
         try:
-            answered = await self._workers.run(answer, name, session, request)
+            work = functools.partial(answer, name, session, request)
+            answered = await self._workers.run(_client(call, metadata), work)
+        except asyncio.CancelledError:
+            caller.cancel()
+            raise
         except OverloadedError as error:
             return busy(name, str(error))
         except grpc.RpcError as error:
@@ -159,8 +170,15 @@ class Gateway:
 
         async def serve(request: bytes, context: Any) -> bytes:
             call = Call(method, context, lambda: peek(request, _NAMES[method])[1])
+            client = _client(call, context.invocation_metadata())
             async with self._calls.record(call):
-                call.answer = await respond(call, request)
+                if self._requests.take(client, len(request)):
+                    try:
+                        call.answer = await respond(call, request)
+                    finally:
+                        self._requests.give_back(client, len(request))
+                else:
+                    call.answer = busy(method, "The gateway holds too many large requests; try again.")
             return call.answer
 
         return serve
@@ -219,6 +237,11 @@ class _Handler(grpc.GenericRpcHandler):  # type: ignore[misc]
         if name in RPCS:
             return grpc.unary_unary_rpc_method_handler(self._gateway.unary(name))
         return grpc.stream_stream_rpc_method_handler(self._gateway.streaming(path))
+
+
+def _client(call: Call, metadata: Metadata) -> tuple[bytes, str]:
+    """A client to share with others: its login and its host."""
+    return login_of(metadata), str(call.context.peer()).rpartition(":")[0]
 
 
 def _why_not(host: str, port: int) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 from pymilvus.grpc_gen import common_pb2, milvus_pb2
 
+from alula.errors import AlulaError
 from alula.gateway.config import Options
 from alula.gateway.ops import metrics
 from alula.milvus.dialect import LITE
@@ -49,6 +51,10 @@ RPCS = {
     for method in SERVICE.methods
     if not (method.client_streaming or method.server_streaming)
 }
+
+
+class CallEndedError(AlulaError):
+    """The client of a call has gone."""
 
 
 class MilvusError(Exception):
@@ -174,6 +180,16 @@ class Caller:
         self.upstream = upstream
         self.metadata = metadata
         self._deadline = None if seconds is None else time.monotonic() + seconds
+        self._cancelled = threading.Event()
+
+    def cancel(self) -> None:
+        """End the work for a client that has gone, at the next `check`."""
+        self._cancelled.set()
+
+    def check(self) -> None:
+        """Raise `CallEndedError` if the client has gone, as after its deadline."""
+        if self._cancelled.is_set():
+            raise CallEndedError("The client has gone.")
 
     @property
     def database(self) -> str:
@@ -190,7 +206,9 @@ class Caller:
         Raises:
             MilvusError: If Milvus returns an error status.
             grpc.RpcError: If the call fails.
+            CallEndedError: If the client has gone.
         """
+        self.check()
         try:
             response = self.upstream.method(method)(request, metadata=self.metadata, timeout=self.seconds())
         except grpc.RpcError as error:

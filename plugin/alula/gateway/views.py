@@ -19,12 +19,15 @@ from alula.catalog.search_defaults import read_defaults
 from alula.catalog.settings import check_format, read_settings, stored_defaults
 from alula.gateway.encoder_cache import Encoders, NoEncoderError
 from alula.gateway.functions import Function, functions_of
+from alula.gateway.logins import login_of
 from alula.gateway.ops import metrics
 from alula.gateway.upstream import Caller, MilvusError
 from alula.index_types import IndexType, Lowering, VectorField, index_type
 
 MAX_AGE = 1.0  # seconds for which reads use a cached description; writes always read it
 MAX_CACHED = 4096  # collections
+DESCRIBED_SECONDS = 10.0  # for which a login that described a collection may use cached descriptions
+MAX_DESCRIBED = 65536  # logins and collections
 
 
 @dataclass(frozen=True)
@@ -130,6 +133,8 @@ class Views:
     def __init__(self, encoders: Encoders) -> None:
         self._encoders = encoders
         self._cached: dict[tuple[str, str], CollectionInfo] = {}
+        self._described: dict[tuple[bytes, str, str], float] = {}  # by login, until when
+        self._dropped = 0.0
         self._reading: dict[tuple[str, str], threading.Lock] = {}
         self._changed: dict[str, float] = {}
         self._all_changed = 0.0
@@ -162,7 +167,9 @@ class Views:
             reading = self._reading.setdefault((database, name), threading.Lock())
         with reading:  # concurrent callers share one read
             before = self.cached(database, name)
-            if before and (not fresh or before.read > called):
+            login = (login_of(caller.metadata), database, name)
+            # one client's right to the collection is not another's
+            if before and (not fresh or before.read > called) and self._described.get(login, 0.0) > called:
                 return before
             started = time.monotonic()
             try:
@@ -172,18 +179,31 @@ class Views:
             except MilvusError:
                 self.forget(database, name)
                 return CollectionInfo()
+            with self._lock:
+                if len(self._described) >= MAX_DESCRIBED:
+                    self._described.clear()
+                self._described[login] = time.monotonic() + DESCRIBED_SECONDS
             view = self._view(caller, database, name, described, before.view if before else None)
             now = CollectionInfo(
                 view, _real_name(described, name), functions_of(described.schema), described.schema, started
             )
             with self._lock:
-                if len(self._cached) >= MAX_CACHED:
-                    self._cached.clear()
+                self._drop_old()
                 if started > self._changed.get(
                     database, self._all_changed
                 ):  # else the description may be older than the change
                     self._cached[database, name] = now
             return now
+
+    def _drop_old(self) -> None:
+        """Drop descriptions that are too old to be used, and with them their encoders."""
+        now = time.monotonic()
+        if now - self._dropped < MAX_AGE and len(self._cached) < MAX_CACHED:
+            return
+        self._dropped = now
+        self._cached = {key: info for key, info in self._cached.items() if now - info.read < MAX_AGE}
+        if len(self._cached) >= MAX_CACHED:
+            self._cached.clear()
 
     def forget(self, database: str, name: str | None = None) -> None:
         """Drop a collection or a database from the cache; running reads too."""

@@ -2,7 +2,7 @@
 
 from alula.milvus.aliases import alias_target, aliases_of, point_alias
 from alula.milvus.calls import Calls, ClientCalls, NativeHits, NativeSearch, Scope
-from alula.milvus.capabilities import probe, version
+from alula.milvus.capabilities import MissingRightsError, probe, version
 from alula.milvus.connection import Server, connect, is_local, milvus_errors, server_words, trouble_with_port
 from alula.milvus.deleting import delete_rows
 from alula.milvus.expressions import any_of, literal
@@ -16,6 +16,7 @@ __all__ = [
     "Columns",
     "Failure",
     "Id",
+    "MissingRightsError",
     "NativeHits",
     "NativeSearch",
     "RowSet",

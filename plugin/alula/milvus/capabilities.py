@@ -15,6 +15,11 @@ from alula.milvus.connection import Server, server_words
 from alula.milvus.failures import Failure, is_denied, what_failed
 from alula.milvus.schema_fields import add_field
 
+
+class MissingRightsError(ServerError):
+    """The login may not create, index or drop a collection."""
+
+
 _SIMPLEST = Probe(
     "float", "", (FieldSpec("float", "FLOAT_VECTOR", 16, {"dim": 4}),), NativeIndex("float", "FLAT", "COSINE")
 )
@@ -44,12 +49,14 @@ def probe(server: Server) -> Capabilities:
     The version decides nothing: servers accept fields that they cannot index (2.3 takes a sparse field).
 
     Raises:
-        ServerError: If it does not answer, or rejects the simplest collection too: the login then lacks the rights.
+        MissingRightsError: If it rejects the simplest collection too, or a probe cannot be dropped: the login lacks
+            the rights.
+        ServerError: If it does not answer.
     """
     reasons = {each.name: failure for each in probes() if (failure := _failure(server, each)) is not None}
     supported = frozenset(each.name for each in probes()) - set(reasons)
     if not supported and (failure := _failure(server, _SIMPLEST)) is not None:
-        raise ServerError(
+        raise MissingRightsError(
             f"No collection could be created at {server.uri} to see what it can do ({failure}). "
             "Alula needs the rights to create, index and drop a collection."
         )
@@ -93,7 +100,7 @@ def _drop(server: Server, name: str) -> None:
         server.client.drop_collection(name)
     except (MilvusException, grpc.RpcError) as error:
         if is_denied(error) and server.has_collection(name):
-            raise ServerError(
+            raise MissingRightsError(
                 f"The login may create collections at {server.uri} and not drop them ({server_words(error)}), so "
                 f"{name!r} is left there; have it dropped, and use a login with the right DropCollection."
             ) from error
@@ -103,11 +110,11 @@ def _failure_by_version(server: Server, probe: Probe, error: MilvusException | g
     """The result of a probe that the login may not run, from the version.
 
     Raises:
-        ServerError: If the version does not say it.
+        MissingRightsError: If the version does not say it.
     """
     found = re.fullmatch(r"Milvus (\d+)\.(\d+).*", version(server))
     if found is None or not probe.since:
-        raise ServerError(
+        raise MissingRightsError(
             f"The login may not find out at {server.uri} if the server has {probe.question or 'collections'} "
             f"({server_words(error)}). Alula needs the rights to create, index and drop a collection."
         ) from error

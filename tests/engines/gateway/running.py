@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import Any
 
 import grpc
+from prometheus_client.parser import text_string_to_metric_families
 from pymilvus.grpc_gen import milvus_pb2_grpc
 
 from alula.gateway.config import Options
@@ -79,3 +80,9 @@ class RunningGateway:
 def stub(channel: grpc.Channel) -> Any:
     """Milvus's methods by a channel."""
     return milvus_pb2_grpc.MilvusServiceStub(channel)
+
+
+def values(gateway: RunningGateway) -> dict[tuple, float]:
+    """Every sample of the metrics page: its name and its labels' values give its value."""
+    families = text_string_to_metric_families(gateway.page("/metrics")[1])
+    return {(s.name, *s.labels.values()): s.value for family in families for s in family.samples}

@@ -11,14 +11,13 @@ from concurrent.futures import ThreadPoolExecutor
 import grpc
 import pytest
 import trustme
-from prometheus_client.parser import text_string_to_metric_families
 from pymilvus import DataType, MilvusClient
 from pymilvus.grpc_gen import common_pb2, milvus_pb2
 
 import alula
 from alula.encoder_store import push
 from alula.gateway.config import TlsFiles
-from tests.engines.gateway.running import LOOPBACK, RunningGateway, stub
+from tests.engines.gateway.running import LOOPBACK, RunningGateway, stub, values
 from tests.tiny_encoders import random_vectors, write_drq
 from tests.waiting import wait_until
 
@@ -39,12 +38,6 @@ def failed(call) -> tuple[str, str]:
     with pytest.raises(grpc.RpcError) as error:
         call()
     return error.value.code().name, error.value.details()
-
-
-def values(gateway: RunningGateway) -> dict[tuple, float]:
-    """Every sample of the metrics page: its name and its labels' values give its value."""
-    families = text_string_to_metric_families(gateway.page("/metrics")[1])
-    return {(s.name, *s.labels.values()): s.value for family in families for s in family.samples}
 
 
 def small_collection(client: MilvusClient, name: str, rows: int, dim: int) -> None:
@@ -181,8 +174,9 @@ class TestLimits:
 
     def test_a_full_queue_refuses_and_what_is_passed_on_goes_on(self, proxy):
         with RunningGateway(proxy.uri, workers=1, queue=1) as gateway:
-            proxy.delay = 0.4
             channels = [gateway.channel() for _ in range(6)]
+            stub(channels[0]).ShowCollections(EVERYTHING)  # so that the login is known
+            proxy.delay = 0.4
 
             def describe(number):
                 name = f"no_such_{number}"  # others would take the answer of the first

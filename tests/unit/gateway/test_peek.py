@@ -40,3 +40,19 @@ def test_rubbish_is_read_without_failing(rubbish):
     database, collection = peek(rubbish, INSERT)
     assert isinstance(database, str)
     assert isinstance(collection, str)
+
+
+def test_the_last_value_counts_wherever_it_is():
+    """A name at the end of a request, behind its other fields, is the one that Milvus takes."""
+    first = milvus_pb2.SearchRequest(collection_name="plain", dsl="x > 3", placeholder_group=b"q" * 1000)
+    last = milvus_pb2.SearchRequest(db_name="other", collection_name="hidden")
+    both = first.SerializeToString() + last.SerializeToString()
+    assert milvus_pb2.SearchRequest.FromString(both).collection_name == "hidden"
+    assert peek(both, NameFields.of(milvus_pb2.SearchRequest.DESCRIPTOR)) == ("other", "hidden")
+
+
+def test_requests_of_very_many_fields_are_left_to_a_parser():
+    request = milvus_pb2.InsertRequest(collection_name="words").SerializeToString()
+    assert peek(request + b"\x38\x01" * 4000, INSERT) == ("", "words")
+    assert peek(request + b"\x38\x01" * 5000, INSERT) == ("", "")
+    assert peek(request + b"\x3b\x3c", INSERT) == ("", ""), "a group, whose end is not looked for"

@@ -1,0 +1,165 @@
+"""Clients that ask for too much: refused before they cost anything, and without harm to others."""
+
+from __future__ import annotations
+
+import base64
+import threading
+
+import grpc
+import numpy as np
+import pytest
+from pymilvus import DataType, MilvusClient
+from pymilvus.grpc_gen import common_pb2, milvus_pb2
+
+from alula.encoder_store import push
+from alula.gateway import search as searching
+from alula.gateway.upstream import PREFIX, Caller
+from alula.milvus import connect
+from alula.milvus.wire import placeholders
+from tests.engines.gateway.running import RunningGateway, stub, values
+from tests.tiny_encoders import random_vectors, write_drq
+from tests.waiting import wait_until
+
+
+def failed(call):
+    with pytest.raises(grpc.RpcError) as caught:
+        call()
+    return caught.value.code().name, caught.value.details()
+
+
+def login(text):
+    return (("authorization", base64.b64encode(text.encode()).decode()),)
+
+
+def searches(name, queries, limit=10, **params):
+    """A search of an index type's field."""
+    kind = common_pb2.DslType.BoolExprV1
+    request = milvus_pb2.SearchRequest(collection_name=name, nq=len(queries), dsl_type=kind)
+    request.placeholder_group = placeholders.write(queries)
+    for key, value in {"anns_field": "embedding", "topk": limit, "params": "{}", **params}.items():
+        request.search_params.add(key=key, value=str(value))
+    return request
+
+
+@pytest.fixture
+def filled(milvus_server, collection_name, tmp_path):
+    """A collection of 300 rows with an index type."""
+    with RunningGateway(milvus_server.uri) as gateway, connect(gateway.uri) as server:
+        fill(server, collection_name, tmp_path)
+        yield collection_name
+        server.client.drop_collection(collection_name)
+
+
+def fill(server, name, folder):
+    push(server, write_drq(folder / f"{name}.onnx").path)
+    client = server.client
+    schema = client.create_schema(auto_id=False)
+    schema.add_field("id", DataType.INT64, is_primary=True)
+    schema.add_field("embedding", DataType.FLOAT_VECTOR, dim=8)
+    index = client.prepare_index_params()
+    index.add_index("embedding", index_type="DRQ", metric_type="COSINE", params={"encoder": name})
+    client.create_collection(name, schema=schema, index_params=index)
+    client.insert(name, [{"id": i, "embedding": row} for i, row in enumerate(random_vectors(300).tolist())])
+
+
+def test_a_login_is_checked_before_a_message_is_received(milvus_server_with_auth):
+    server = milvus_server_with_auth
+    gate = threading.Event()
+
+    def messages():
+        gate.wait(30)  # the refusal comes although nothing is ever sent
+        yield b""
+
+    through = {"ca_file": server.ca_file, "server_name": "localhost"}
+    with RunningGateway(server.uri, **through) as gateway, gateway.channel() as channel:
+        for method in ("Search", "Insert", "Query"):
+            call = channel.stream_unary(PREFIX + method)
+            code, _ = failed(lambda call=call: call(messages(), metadata=login("root:wrong"), timeout=20))
+            assert code == "UNAUTHENTICATED"
+        gate.set()
+
+
+def test_compressed_messages_are_refused(milvus_server):
+    with RunningGateway(milvus_server.uri) as gateway, gateway.channel() as channel:
+        request = milvus_pb2.ShowCollectionsRequest(db_name="a" * (1 << 20))
+        code, _ = failed(lambda: stub(channel).ShowCollections(request, compression=grpc.Compression.Gzip))
+        assert code == "UNIMPLEMENTED"
+
+
+def test_a_cancelled_search_ends_at_its_next_call(milvus_server, filled, monkeypatch):
+    """A search of many native calls whose client goes after the first: the worker is free after one more."""
+    sent, first, goes_on = [], threading.Event(), threading.Event()
+    send = Caller.send
+
+    def watched(self, method, request):
+        answer = send(self, method, request)
+        if method == "Search":
+            sent.append(method)
+            first.set()
+            assert goes_on.wait(30)
+        return answer
+
+    monkeypatch.setattr(Caller, "send", watched)
+    with RunningGateway(milvus_server.uri, workers=1) as gateway, gateway.channel() as channel:
+        call = stub(channel).Search.future(searches(filled, random_vectors(3000)))
+        assert first.wait(30)
+        call.cancel()
+        wait_until(lambda: 'outcome="failed"' in gateway.page("/metrics")[1], "the gateway to see it")
+        goes_on.set()
+        wait_until(lambda: values(gateway)["alula_gateway_running",] == 0, "the worker to be free")
+    assert len(sent) < 5, "of 30 or more"
+
+
+def test_a_search_of_too_many_candidates_is_refused(milvus_server, filled):
+    with RunningGateway(milvus_server.uri) as gateway, gateway.channel() as channel:
+        search = stub(channel).Search
+        for request in (
+            searches(filled, random_vectors(3000), candidates=16384),
+            searches(filled, random_vectors(3000), limit=10000),
+        ):
+            status = search(request).status
+            assert "too many for one search" in status.reason
+            assert "queries at a time" in status.reason
+        answer = search(searches(filled, random_vectors(2), candidates=300))
+        assert list(answer.results.topks) == [10, 10]
+
+
+def test_queries_in_pieces_are_answered_as_alone(milvus_server, filled, monkeypatch):
+    queries = random_vectors(7, seed=3)
+    with RunningGateway(milvus_server.uri) as gateway, gateway.channel() as channel:
+        search = stub(channel).Search
+        whole = search(searches(filled, queries, limit=5)).results
+        monkeypatch.setattr(searching, "PIECE_QUERIES", 3)
+        pieces = search(searches(filled, queries, limit=5)).results
+        alone = [search(searches(filled, queries[i : i + 1], limit=5)).results for i in range(7)]
+    assert list(whole.ids.int_id.data) == list(pieces.ids.int_id.data)
+    assert list(pieces.ids.int_id.data) == [id_ for one in alone for id_ in one.ids.int_id.data]
+    np.testing.assert_allclose(pieces.scores, whole.scores, rtol=1e-6)
+
+
+def test_an_iterator_takes_one_query(milvus_server, filled):
+    params = {"iterator": "True", "search_iter_v2": "True", "search_iter_batch_size": 5}
+    with RunningGateway(milvus_server.uri) as gateway, gateway.channel() as channel:
+        status = stub(channel).Search(searches(filled, random_vectors(2), **params)).status
+        assert "A search iterator takes one query, and 2 were given" in status.reason
+        assert not stub(channel).Search(searches(filled, random_vectors(1), **params)).status.code
+
+
+def test_a_request_with_two_names_is_about_the_last(milvus_server, filled, collection_name):
+    """As Milvus reads it: with an ordinary collection named first, companions stay hidden."""
+    client = MilvusClient(milvus_server.uri)
+    ordinary = f"{collection_name}_plain"
+    client.create_collection(ordinary, dimension=8)
+    try:
+        with RunningGateway(milvus_server.uri) as gateway, gateway.channel() as channel:
+            query = stub(channel).Query
+            query(milvus_pb2.QueryRequest(collection_name=ordinary, expr="id >= 0", output_fields=["id"]))
+            last = milvus_pb2.QueryRequest(collection_name=filled, expr="id < 3", output_fields=["*"])
+            last.query_params.add(key="limit", value="3")
+            first = milvus_pb2.QueryRequest(collection_name=ordinary).SerializeToString()
+            raw = channel.unary_unary(PREFIX + "Query", response_deserializer=milvus_pb2.QueryResults.FromString)
+            answer = raw(first + last.SerializeToString())
+            assert {data.field_name for data in answer.fields_data} == {"id", "embedding"}
+    finally:
+        client.drop_collection(ordinary)
+        client.close()

@@ -1,0 +1,52 @@
+"""The capabilities of the upstream, asked for by clients with and without the rights."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+
+from alula.gateway import capability_cache
+from alula.gateway.capability_cache import CapabilityCache
+from alula.milvus import MissingRightsError
+
+
+def client(login):
+    return SimpleNamespace(metadata=(("authorization", login),), database="")
+
+
+def test_a_login_without_rights_probes_once(monkeypatch):
+    """A probe may leave a collection behind that the login cannot drop."""
+    probed = []
+
+    def probe(self, caller):
+        login = dict(caller.metadata)["authorization"]
+        probed.append(login)
+        if login == "guest":
+            raise MissingRightsError("It could not be dropped.")
+        return "all"
+
+    monkeypatch.setattr(CapabilityCache, "_probed", probe)
+    cache = CapabilityCache(None)
+    for _ in range(3):
+        with pytest.raises(Exception, match="could not be dropped"):
+            cache.get(client("guest"))
+    assert probed == ["guest"]
+    assert cache.get(client("root")) == cache.get(client("guest")) == "all"
+    assert probed == ["guest", "root"]
+
+
+def test_it_may_try_again_later(monkeypatch):
+    monkeypatch.setattr(capability_cache, "REFUSED_SECONDS", 0.0)
+    probed = []
+
+    def probe(self, caller):
+        probed.append(caller)
+        raise MissingRightsError("no")
+
+    monkeypatch.setattr(CapabilityCache, "_probed", probe)
+    cache = CapabilityCache(None)
+    for _ in range(2):
+        with pytest.raises(MissingRightsError):
+            cache.get(client("guest"))
+    assert len(probed) == 2
