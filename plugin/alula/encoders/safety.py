@@ -58,6 +58,7 @@ SIZES: Mapping[str, tuple[int, ...]] = {
     "Resize": (2, 3),
     "Tile": (1,),
 }
+MAX_NODES = 20_000  # a transformer of 24 layers has some 3,000
 MAX_ELEMENTS = 1 << 27  # of a tensor whose shape is a constant: half a GiB of float32
 # Attributes that onnxruntime divides by: ConvTranspose in groups of 0 ends the process.
 POSITIVE = frozenset(
@@ -80,6 +81,8 @@ def check_graph(model: onnx.ModelProto) -> None:
             raise EncoderError(f"it uses operators of the domain '{domain}'; only standard ONNX operators are allowed")
     if model.functions:
         raise EncoderError(f"it defines the function {model.functions[0].name!r}; export it with its functions inlined")
+    if len(graph.node) > MAX_NODES:
+        raise EncoderError(f"it has {len(graph.node):,} nodes, more than {MAX_NODES:,}, and could take hours to open")
     for node in graph.node:
         _check_node(node)
     for tensor in _tensors(graph):

@@ -49,7 +49,7 @@ class Encoders:
         folder: Folder for files from Milvus; None for a temporary folder. Files that do not fit in it are kept in
             memory only.
         max_bytes: Bytes of the files of loaded encoders, by default a quarter of what encoders may take in memory; one
-            encoder is kept whatever its size.
+            encoder may have twice as many.
     """
 
     def __init__(self, folder: Path | None = None, max_bytes: int | None = None) -> None:
@@ -117,6 +117,11 @@ class Encoders:
                 entry = encoder_store.find(_query(caller, database), sha256)
             except UsageError as error:
                 raise NoEncoderError(str(error)) from None
+            if entry.size > 2 * self._max_bytes:
+                raise EncoderError(
+                    f"The encoder {entry} has {entry.size / 1e6:,.0f} MB, and this gateway takes "
+                    f"{2 * self._max_bytes / 1e6:,.0f}; give it more memory."
+                )
             # rows that a Strong query returned are visible to all later queries, which are faster
             path = self._kept(path, encoder_store.read(_query(caller, database, strong=False), entry))
         size = path.stat().st_size

@@ -24,6 +24,7 @@ from alula.index_types import Column, FieldSpec
 from alula.milvus.wire import placeholders
 from alula.milvus.wire.field_data import column, write_column
 
+MAX_TEXT = 1 << 20  # characters; a field of Milvus contains 65,535 bytes
 PIECE_ROWS = 4096  # to encode at once
 PIECE_NUMBERS = 1 << 24  # of their vectors
 Check: TypeAlias = Callable[[], None]
@@ -117,7 +118,7 @@ def native_queries(group: bytes, function: Function, encoder_of: EncoderOf, chec
     if placeholders.are_native(group):
         return group
     encoder = encoder_of(function.encoder)
-    queries = placeholders.read(group)
+    queries = check_lengths(placeholders.read(group))
     if isinstance(queries, list) and encoder.info.input == "vectors":
         queries = _numbers(queries)
     with metrics.encoding("queries"):
@@ -127,9 +128,18 @@ def native_queries(group: bytes, function: Function, encoder_of: EncoderOf, chec
         )
 
 
+def check_lengths(values: Any) -> Any:
+    """The values; raise a `DataError` for a text that is too long to tokenize."""
+    texts = values if isinstance(values, list) else ()
+    longest = max((len(text) for text in texts if isinstance(text, str)), default=0)
+    if longest > MAX_TEXT:
+        raise DataError(f"A text has {longest:,} characters; the gateway encodes texts of up to {MAX_TEXT:,}.")
+    return values
+
+
 def _values(data: Any) -> Any:
     """The inputs in a column: a list of texts, or vectors float32 (n, d)."""
-    values = column(data)
+    values = check_lengths(column(data))
     if isinstance(values, list) or (isinstance(values, np.ndarray) and values.dtype == np.float32 and values.ndim == 2):
         return values
     raise UsageError(f"The values of {data.field_name!r} are neither texts nor vectors of floats.")

@@ -94,7 +94,7 @@ def queries_of(view: View, request: Any) -> Queries:
     """The queries of a search: checked vectors float32 (n, d), or n texts."""
     if not request.placeholder_group:
         raise UsageError(f"The search has no vectors; {view.settings['type']} cannot search by the ids of rows.")
-    given = placeholders.read(request.placeholder_group)
+    given = function_values.check_lengths(placeholders.read(request.placeholder_group))
     if not isinstance(given, list):
         check_dim(given, view.lowering)
     elif view.lowering.encoder.info.input != "text":

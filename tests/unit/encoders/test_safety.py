@@ -171,6 +171,11 @@ def test_a_function_is_refused(flops_model, refused):
     assert "defines the function 'Mine'" in refused(flops_model)
 
 
+def test_very_many_nodes_are_refused(flops_model, refused):
+    flops_model.graph.node.extend(helper.make_node("Abs", ["vectors"], [f"a{i}"]) for i in range(20_000))
+    assert "nodes, more than 20,000" in refused(flops_model)
+
+
 def test_a_declared_type_is_not_believed(flops_model, refused):
     made = sum_of_numbers([*DATA, helper.make_node("Div", ["number", "number"], ["numbers"])])
     model = with_nodes(flops_model, made)

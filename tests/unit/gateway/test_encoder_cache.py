@@ -7,6 +7,7 @@ import shutil
 import tempfile
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 
 import pytest
 
@@ -15,6 +16,8 @@ from alula.errors import EncoderError
 from alula.gateway import encoder_cache
 from alula.gateway.encoder_cache import Encoders, NoEncoderError
 from tests.tiny_encoders import write_flops
+
+ENTRY = SimpleNamespace(size=1000)
 
 
 @pytest.fixture(scope="module")
@@ -53,9 +56,20 @@ def test_the_least_recently_used_go_first(folder, files):
     assert len(encoders) == 2
     assert encoders.get(None, "", first) is kept
     assert encoders.get(None, "", second) is not dropped
-    assert len(Encoders(folder, max_bytes=1)._loaded) == 0
-    alone = Encoders(folder, max_bytes=1)
-    assert alone.get(None, "", first) is alone.get(None, "", first), "one is kept whatever its size"
+    alone = Encoders(folder, max_bytes=size - 1)
+    assert alone.get(None, "", first) is alone.get(None, "", first), "one may be larger"
+
+
+def test_one_that_is_far_too_large_is_not_read(files, tmp_path, monkeypatch):
+    (sha256, path), *_ = files.items()
+    size = path.stat().st_size
+    entry = SimpleNamespace(size=size)
+    monkeypatch.setattr(encoder_store, "find", lambda query, wanted: entry)
+    monkeypatch.setattr(encoder_store, "read", lambda query, entry: path.read_bytes())
+    assert Encoders(tmp_path, max_bytes=size // 2 + 1).get(None, "", sha256).sha256 == sha256
+    (tmp_path / f"{sha256}.onnx").unlink()
+    with pytest.raises(EncoderError, match="give it more memory"):
+        Encoders(tmp_path, max_bytes=size // 2 - 1).get(None, "", sha256)
 
 
 def test_one_that_hangs_holds_up_no_other(folder, files, monkeypatch):
@@ -84,7 +98,7 @@ def test_one_that_hangs_holds_up_no_other(folder, files, monkeypatch):
 
 def test_a_full_folder_is_done_without(files, tmp_path, monkeypatch):
     (sha256, path), *_ = files.items()
-    monkeypatch.setattr(encoder_store, "find", lambda query, wanted: wanted)
+    monkeypatch.setattr(encoder_store, "find", lambda query, wanted: ENTRY)
     monkeypatch.setattr(encoder_store, "read", lambda query, entry: path.read_bytes())
     make = tempfile.NamedTemporaryFile
 
@@ -100,7 +114,7 @@ def test_a_full_folder_is_done_without(files, tmp_path, monkeypatch):
     assert encoders.get(None, "", sha256).sha256 == sha256
     assert list(tmp_path.rglob("*.onnx")) == [], "the file lies where the memory is, and no longer than it is read"
     monkeypatch.undo()
-    monkeypatch.setattr(encoder_store, "find", lambda query, wanted: wanted)
+    monkeypatch.setattr(encoder_store, "find", lambda query, wanted: ENTRY)
     monkeypatch.setattr(encoder_store, "read", lambda query, entry: path.read_bytes())
     assert Encoders(tmp_path / "cache").get(None, "", sha256).sha256 == sha256
     assert [found.name for found in tmp_path.rglob("*.onnx")] == [f"{sha256}.onnx"]

@@ -15,6 +15,7 @@ import alula.encoders.encoder
 from alula.encoders import load_encoder
 from alula.errors import DataError, EncoderError, UsageError
 from alula.gateway import function_values, functions
+from alula.gateway.upstream import CallEndedError
 from alula.milvus.wire import placeholders
 from tests.tiny_encoders import TinyText, random_vectors, write_drq, write_flops
 
@@ -317,3 +318,30 @@ def test_a_text_function_takes_embeddings_as_queries(tiny, encoder_of):
     group = function_values.native_queries(placeholders.write(vectors), held, encoder_of)
     values = common_pb2.PlaceholderGroup.FromString(group).placeholders[0].values
     assert list(values) == [row.tobytes() for row in tiny["bits"].query_signs(vectors)]
+
+
+def test_very_long_texts_are_refused(encoder_of):
+    """A text takes some hundred bytes a character while it is tokenized."""
+    held = functions.functions_of(stored_schema(encoder_of, ("text", "binary")))
+    texts = ["the bird", "x" * ((1 << 20) + 1)]
+    with pytest.raises(DataError, match="has 1,048,577 characters"):
+        function_values.fill(rows(text=texts), held, encoder_of)
+    with pytest.raises(DataError, match="has 1,048,577 characters"):
+        function_values.native_queries(Prepare._prepare_placeholder_str(texts), held[0], encoder_of)
+
+
+def test_pieces_of_texts_are_encoded_as_a_whole(encoder_of, monkeypatch):
+    """And between them a call that is cancelled ends."""
+    held = functions.functions_of(stored_schema(encoder_of, ("text", "binary")))
+    whole, pieces, checks = rows(text=TEXTS), rows(text=TEXTS), []
+    function_values.fill(whole, held, encoder_of)
+    monkeypatch.setattr(function_values, "PIECE_ROWS", 1)
+    function_values.fill(pieces, held, encoder_of, lambda: checks.append(1))
+    assert pieces.SerializeToString(deterministic=True) == whole.SerializeToString(deterministic=True)
+    assert len(checks) >= len(TEXTS)
+
+    def gone():
+        raise CallEndedError("gone")
+
+    with pytest.raises(CallEndedError):
+        function_values.fill(rows(text=TEXTS), held, encoder_of, gone)
