@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from alula.errors import UsageError
+from alula.milvus.connection import without_login
 
 MEBI = 1 << 20
 PORTS = range(1 << 16)
@@ -68,7 +69,7 @@ class Options:
     def __post_init__(self) -> None:
         if not re.fullmatch(r"https?://[^/\s:@]+(:\d+)?/?|https?://\[[\da-fA-F:.]+\](:\d+)?/?", self.upstream):
             raise UsageError(
-                f'{self.upstream!r} is not an address of Milvus; set upstream="http://HOST:PORT" or '
+                f'{without_login(self.upstream)[0]!r} is not an address of Milvus; set upstream="http://HOST:PORT" or '
                 'upstream="https://HOST:PORT".'
             )
         split_address(self.listen, "listen")

@@ -43,8 +43,10 @@ class JournalFile:
         self.path = None if path is None else Path(path)
         self._lock = threading.RLock()
         try:
+            if self.path is not None:  # it contains rows that could not be loaded
+                self.path.touch(mode=0o600)
             self._db = sqlite3.connect(path or ":memory:", check_same_thread=False, isolation_level=None, timeout=0)
-        except sqlite3.Error as error:
+        except (sqlite3.Error, OSError) as error:
             raise JournalError(f"The journal {path} cannot be opened ({error}); name another file.") from None
         with self._errors():
             self._db.execute("PRAGMA locking_mode = EXCLUSIVE")

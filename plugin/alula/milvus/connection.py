@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 import grpc
 from pymilvus import MilvusClient
@@ -32,7 +32,8 @@ class Server:
     """A connected Milvus.
 
     Args:
-        uri: ``http://host:19530``, ``https://...``, or a path ending in ``.db`` for embedded Milvus Lite.
+        uri: ``http://host:19530``, ``https://...``, or a path ending in ``.db`` for embedded Milvus Lite. A login in it
+            (``http://user:password@host``) is used, and is neither shown nor kept.
         client: The connected client.
         login: The other arguments of `connect`, for other processes that connect too. It contains secrets.
     """
@@ -127,6 +128,8 @@ def connect(
     """
     if is_local(uri):
         return Server(uri, _open_lite(uri, must_exist=must_exist))
+    uri, given_user, given_password = without_login(uri)
+    user, password = user or given_user, password or given_password
     login = {"user": user, "password": password, "token": token, "database": database, "timeout": timeout}
     login |= {"ca_file": ca_file, "server_name": server_name}
     if not _is_address(uri):
@@ -154,6 +157,15 @@ def connect(
     except (MilvusException, grpc.RpcError) as error:
         raise ServerError(_connect_message(uri, error, ca_file=ca_file, server_name=server_name)) from error
     return Server(uri, client, login)
+
+
+def without_login(uri: str) -> tuple[str, str, str]:
+    """An address without its login, the user and the password in it, or "" for each."""
+    found = re.fullmatch(r"(\w+://)?([^/]*)@(.*)", uri, re.DOTALL)
+    if found is None:
+        return uri, "", ""
+    user, _, password = found[2].partition(":")
+    return (found[1] or "") + found[3], unquote(user), unquote(password)
 
 
 def _is_address(uri: str) -> bool:

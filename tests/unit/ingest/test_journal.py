@@ -157,3 +157,14 @@ def test_a_full_disk_is_said_and_loses_nothing(tmp_path):
     confirmed = int(done.stdout.split()[-1])
     assert confirmed > 10
     assert Journal(tmp_path / "j").done == confirmed
+
+
+def test_only_its_owner_reads_it(tmp_path):
+    """It contains the rows that could not be loaded."""
+    before = os.umask(0)
+    try:
+        journal = Journal(tmp_path / "j")
+        journal.begin({"source": "x"}, 7)
+        assert {path.stat().st_mode & 0o777 for path in tmp_path.iterdir()} == {0o600}
+    finally:
+        os.umask(before)
