@@ -25,11 +25,12 @@ import pyarrow.compute as pc
 Mask = npt.NDArray[np.bool_]
 Predicate: TypeAlias = "Callable[[pa.RecordBatch], Mask]"
 
-# Each alternative ends in one way only, so that matching takes linear time.
+_SPACE = re.compile(r"\s*", re.ASCII)
+# Each alternative begins and ends in one way only, so that matching takes linear time.
 _TOKEN = re.compile(
-    r"""\s*(?:
+    r"""(?:
       (?P<string>"(?:[^"\\\r\n]|\\.)*"|'(?:[^'\\\r\n]|\\.)*')
-    | (?P<number>[-+]?\s*(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][-+]?\d+)?(?![\w.]))
+    | (?P<number>(?:[-+]\s*)?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][-+]?\d+)?(?![\w.]))
     | (?P<word>[A-Za-z_$]\w*)
     | (?P<sign><=|>=|==|!=|&&|\|\||[<>!()\[\],])
     )""",
@@ -88,7 +89,7 @@ def _in_python(text: str, columns: list[str]) -> str:
     tokens: list[str] = []
     at, depth, before, text = 0, 0, "", text.rstrip()
     while at < len(text):
-        match = _TOKEN.match(text, at)
+        match = _TOKEN.match(text, _SPACE.match(text, at).end())  # type: ignore[union-attr]
         if match is None:
             raise _unsupported(text[at:].strip()[:20])
         kind, token = str(match.lastgroup), str(match[str(match.lastgroup)])

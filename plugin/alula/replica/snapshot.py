@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -62,7 +63,7 @@ def save(folder: Path, origin: Origin, rows: ReplicaRows) -> None:
             "fields": [str(one) for one in origin.fields],
             "defaults": dict(origin.defaults),
             "rows": len(rows),
-            "files": _sizes(partial),
+            "files": {name: _sha256(partial / name) for name in _files(partial)},
         }
         (partial / METADATA_FILE).write_text(json.dumps(about, indent=1, sort_keys=True) + "\n")
 
@@ -81,7 +82,7 @@ def read_origin(folder: Path) -> Origin:
             f"The replica in {folder} has the format {about['format']}, and this version of Alula reads {FORMAT}; "
             "open a new replica from the collection and save it."
         )
-    if about.get("files") != _sizes(folder):
+    if not _is_whole(folder, about.get("files")):
         raise DataError(
             f"The replica in {folder} is not whole: its files are not those that were saved. Copy it again."
         )
@@ -113,7 +114,25 @@ def _about(folder: Path) -> dict[str, Any]:
         raise DataError(f"The folder {folder} contains no replica that can be read ({error}).") from None
 
 
-def _sizes(folder: Path) -> dict[str, int]:
-    """Bytes of every file but the one that lists them."""
+def _files(folder: Path) -> list[str]:
+    """The names of every file but the one that lists them."""
     files = sorted(path for path in folder.rglob("*") if path.is_file() and path != folder / METADATA_FILE)
-    return {path.relative_to(folder).as_posix(): path.stat().st_size for path in files}
+    return [path.relative_to(folder).as_posix() for path in files]
+
+
+def _is_whole(folder: Path, listed: Any) -> bool:
+    """True if the files are those that were saved; older snapshots list sizes."""
+    if not isinstance(listed, dict) or sorted(listed) != _files(folder):
+        return False
+    return all(
+        (folder / name).stat().st_size == known if isinstance(known, int) else _sha256(folder / name) == known
+        for name, known in listed.items()
+    )
+
+
+def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()

@@ -190,7 +190,8 @@ def test_a_damaged_about_is_refused(small, drq, tmp_path, damaged):
     (tmp_path / "s" / "about.json").write_text(damaged)
     with pytest.raises(DataError, match=str(tmp_path / "s")):
         alula.Replica.load(tmp_path / "s", encoder=drq.path)
-    files = {"format": 1, "files": snapshot._sizes(tmp_path / "s")}
+    hashes = {name: snapshot._sha256(tmp_path / "s" / name) for name in snapshot._files(tmp_path / "s")}
+    files = {"format": 1, "files": hashes}
     (tmp_path / "s" / "about.json").write_text(json.dumps(files))
     with pytest.raises(DataError, match="has no 'primary_key'"):
         alula.Replica.load(tmp_path / "s", encoder=drq.path)
@@ -202,3 +203,24 @@ def test_another_format_is_refused(small, drq, tmp_path):
     about.write_text(json.dumps(json.loads(about.read_text()) | {"format": 99}))
     with pytest.raises(DataError, match="has the format 99, and this version of Alula reads 1"):
         alula.Replica.load(tmp_path / "s", encoder=drq.path)
+
+
+@pytest.mark.parametrize("older", [False, True])
+def test_a_changed_byte_is_found(small, tmp_path, older):
+    """A snapshot lists hashes of its files; an older one lists sizes."""
+    alula.Replica(small).save(tmp_path / "s")
+    about = json.loads((tmp_path / "s" / snapshot.METADATA_FILE).read_text())
+    assert all(len(digest) == 64 for digest in about["files"].values())
+    if older:
+        about["files"] = {name: (tmp_path / "s" / name).stat().st_size for name in about["files"]}
+        (tmp_path / "s" / snapshot.METADATA_FILE).write_text(json.dumps(about))
+    assert len(alula.Replica.load(tmp_path / "s", small)) == ROWS
+    changed = tmp_path / "s" / "fingerprints.npy"
+    data = bytearray(changed.read_bytes())
+    data[-1] ^= 1
+    changed.write_bytes(data)
+    if older:
+        assert len(alula.Replica.load(tmp_path / "s", small)) == ROWS
+    else:
+        with pytest.raises(DataError, match="is not whole"):
+            alula.Replica.load(tmp_path / "s", small)
