@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import os
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -185,7 +186,9 @@ def index_type_options(which: Literal["create_options", "all_search_options"]) -
 
 def show_json(value: Any) -> None:
     """Print a value as one line of JSON."""
-    click.echo(json.dumps(value, ensure_ascii=False, default=_as_json))
+    text = json.dumps(value, ensure_ascii=False, default=_as_json)
+    # JSON allows some control characters that a terminal obeys
+    click.echo(re.sub(r"[\x7f-\x9f]", lambda match: f"\\u{ord(match[0]):04x}", text))
 
 
 def _as_json(value: Any) -> Any:
@@ -198,8 +201,13 @@ def show_pairs(pairs: Mapping[str, Any], title: str | None = None) -> None:
     table.add_column(style="bold", no_wrap=True)
     table.add_column(overflow="fold")
     for name, value in pairs.items():
-        table.add_row(name, Text(str(value)))
+        table.add_row(Text(printable(name)), Text(printable(str(value))))
     console().print(table)
+
+
+def printable(text: str) -> str:
+    """A text from a file or a server, with control characters escaped."""
+    return "".join(char if char.isprintable() or char == "\n" else ascii(char)[1:-1] for char in text)
 
 
 def console() -> Console:

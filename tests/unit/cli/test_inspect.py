@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 
 import onnx
 import pytest
 from onnx import TensorProto, helper
+
+from alula.encoders import load_encoder, write_info
 
 
 @pytest.mark.parametrize(("kind", "fits"), [("drq", "DRQ"), ("flops", "FLOPS_SPARSE")])
@@ -37,3 +40,16 @@ def test_files_that_are_no_encoder(fails, drq, tmp_path):
     fails(2, ["inspect", tmp_path / "nothing.onnx"], "does not exist")
     fails(2, ["inspect", tmp_path], "directory")
     fails(2, ["inspect"], "FILE")
+
+
+def test_control_characters_in_a_file_do_nothing_to_a_terminal(alula, drq, tmp_path):
+    evil = "\x1b]0;title\x07\x1b[2J\x9b31m\r"
+    model, info = onnx.load(drq), load_encoder(drq).info
+    write_info(model, dataclasses.replace(info, training={f"a{evil}": evil}, versions={"[red]b": evil}))
+    onnx.save(model, tmp_path / "evil.onnx")
+    for form in ([], ["--format", "json"]):
+        result = alula("inspect", tmp_path / "evil.onnx", *form)
+        assert (result.code, result.err) == (0, "")
+        assert result.out.replace("\n", "").isprintable()
+        assert "[red]b" in result.out
+    assert result.json[0]["training"] == {f"a{evil}": evil}
