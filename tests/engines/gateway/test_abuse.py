@@ -7,18 +7,23 @@ import threading
 
 import grpc
 import numpy as np
+import onnx
 import pytest
+from onnx import helper
 from pymilvus import DataType, MilvusClient
 from pymilvus.grpc_gen import common_pb2, milvus_pb2
 
 from alula.encoder_store import push
+from alula.gateway import encoder_cache
 from alula.gateway import search as searching
 from alula.gateway.upstream import PREFIX, Caller
 from alula.milvus import connect
 from alula.milvus.wire import placeholders
 from tests.engines.gateway.running import RunningGateway, stub, values
-from tests.tiny_encoders import random_vectors, write_drq
+from tests.tiny_encoders import random_vectors, save, write_drq, write_flops
+from tests.unit.encoders.test_safety import sum_of, whole, with_nodes
 from tests.waiting import wait_until
+from tools.servers.lite import connected
 
 
 def failed(call):
@@ -50,16 +55,19 @@ def filled(milvus_server, collection_name, tmp_path):
         server.client.drop_collection(collection_name)
 
 
-def fill(server, name, folder):
-    push(server, write_drq(folder / f"{name}.onnx").path)
+def fill(server, name, folder, kind="DRQ", write=write_drq, batch=300):
+    """A collection of 300 rows; its encoder is written unless the file is there."""
+    push(server, write(folder / f"{name}.onnx").path if write else folder / f"{name}.onnx")
     client = server.client
     schema = client.create_schema(auto_id=False)
     schema.add_field("id", DataType.INT64, is_primary=True)
     schema.add_field("embedding", DataType.FLOAT_VECTOR, dim=8)
     index = client.prepare_index_params()
-    index.add_index("embedding", index_type="DRQ", metric_type="COSINE", params={"encoder": name})
+    index.add_index("embedding", index_type=kind, metric_type="COSINE", params={"encoder": name})
     client.create_collection(name, schema=schema, index_params=index)
-    client.insert(name, [{"id": i, "embedding": row} for i, row in enumerate(random_vectors(300).tolist())])
+    rows = [{"id": i, "embedding": row} for i, row in enumerate(random_vectors(300).tolist())]
+    for start in range(0, len(rows), batch):
+        client.insert(name, rows[start : start + batch])
 
 
 def test_a_login_is_checked_before_a_message_is_received(milvus_server_with_auth):
@@ -163,3 +171,46 @@ def test_a_request_with_two_names_is_about_the_last(milvus_server, filled, colle
     finally:
         client.drop_collection(ordinary)
         client.close()
+
+
+def too_large():
+    """Rows to the 8th power as the size of a tensor: 65,536 numbers for a push's probes, 26 TB for 40 rows."""
+    nodes = [helper.make_node("Shape", ["vectors"], ["s1"], start=0, end=1)]
+    nodes += [helper.make_node("Mul", [f"s{power}", f"s{power}"], [f"s{2 * power}"]) for power in (1, 2, 4)]
+    return sum_of([*nodes, helper.make_node("ConstantOfShape", ["s8"], ["big"])])
+
+
+def too_slow():
+    """1,000 products of square matrices of 2 n^2 rows: 32 for a push's probes, 3,200 for 40 rows."""
+    nodes = [
+        helper.make_node("Shape", ["vectors"], ["n"], start=0, end=1),
+        helper.make_node("Mul", ["n", "n"], ["square"]),
+        helper.make_node("Mul", ["square", "two"], ["side"]),
+        helper.make_node("Concat", ["side", "side"], ["shape"], axis=0),
+        helper.make_node("ConstantOfShape", ["shape"], ["p0"]),
+    ]
+    nodes += [helper.make_node("MatMul", [f"p{i}", "p0"], [f"p{i + 1}"]) for i in range(1000)]
+    return sum_of([*nodes, helper.make_node("Identity", ["p1000"], ["big"])], [whole("two", 2)])
+
+
+@pytest.mark.parametrize(("made", "says"), [(too_large, "failed while encoding"), (too_slow, "took more than 1 s")])
+def test_a_hostile_encoder_that_can_be_pushed(lite_server, collection_name, tmp_path, monkeypatch, made, says):
+    """It fails where its author wants, and the gateway goes on."""
+    monkeypatch.setattr(encoder_cache, "RUN_SECONDS", 1.0)
+    file = tmp_path / f"{collection_name}.onnx"
+    save(with_nodes(onnx.load(write_flops(file).path), made()), file)
+    with (
+        RunningGateway(lite_server.uri) as gateway,
+        connected(gateway.uri) as server,
+        gateway.channel() as channel,
+    ):
+        fill(server, collection_name, tmp_path, "FLOPS_SPARSE", write=None, batch=4)
+        search = stub(channel).Search
+        try:
+            for _ in range(2):
+                assert says in search(searches(collection_name, random_vectors(40))).status.reason
+                answer = search(searches(collection_name, random_vectors(2)))
+                assert list(answer.results.topks) == [10, 10]
+            assert gateway.page("/readyz")[0] == 200
+        finally:
+            server.client.drop_collection(collection_name)
