@@ -17,6 +17,8 @@ from alula.sources.reading import Piece, Wanted
 
 _BLOCK = 4 << 20  # characters that are converted at once
 _LONGEST = 16 << 20  # characters of a field
+_LONGEST_ROW = 32 << 20
+_FIELD = 16  # characters' worth of memory of an empty field
 _SAMPLE = 1000  # rows that the types are those of
 _MISSING = frozenset(("", "NA", "N/A", "null", "NULL", "None"))  # where no text is expected
 _CODE = re.compile(r"[+-]?0[0-9xX]")  # 007 is a name, not a number
@@ -50,7 +52,7 @@ class CsvReader:
         for row in itertools.islice(rows, _SAMPLE):
             if not isinstance(row, str):
                 sample.append(row)
-                length += sum(map(len, row))
+                length += _FIELD * len(row) + sum(map(len, row))
             if length > _BLOCK:
                 break
         values = zip(*sample, strict=True) if sample else ((),) * len(self._header)
@@ -64,8 +66,10 @@ class CsvReader:
         delimiter = "\t" if ".tsv" in self.file.ending else ","
         width = None
         with io.TextIOWrapper(self.file.open(), encoding="utf-8-sig", newline="") as text:
-            reader = csv.reader(text, delimiter=delimiter, strict=True)
+            lines = _Lines(text)
+            reader = csv.reader(lines, delimiter=delimiter, strict=True)
             while True:
+                lines.begin_row(reader.line_num + 1)
                 try:
                     row = next(reader, None)
                 except csv.Error as error:
@@ -89,7 +93,7 @@ class CsvReader:
         for count, row in enumerate(itertools.islice(self._rows(), 1, None), 1):
             if count > skip:
                 block.append(row)
-                length += sum(map(len, row))
+                length += _FIELD * len(row) + sum(map(len, row))
             if length >= _BLOCK or len(block) == size:
                 yield self._piece(block, wanted)
                 block, length = [], 0
@@ -112,6 +116,35 @@ class CsvReader:
             bad = {**wrong, **bad}
         schema = pa.schema([self.schema.field(name) for name in columns])
         return Piece(pa.RecordBatch.from_arrays(arrays, schema=schema), bad)
+
+
+class _Lines:
+    """Lines of a text, those of one row bounded.
+
+    Args:
+        text: The text.
+    """
+
+    def __init__(self, text: io.TextIOBase) -> None:
+        self._text = text
+        self._number = 1
+        self._length = 0
+
+    def begin_row(self, number: int) -> None:
+        """Begin a row, in the line of this number."""
+        self._number, self._length = number, 0
+
+    def __iter__(self) -> Iterator[str]:
+        return self
+
+    def __next__(self) -> str:
+        line = self._text.readline(_LONGEST_ROW)
+        self._length += len(line)
+        if self._length >= _LONGEST_ROW:
+            raise ValueError(f"the row at line {self._number} is longer than {_LONGEST_ROW >> 20} MB")
+        if not line:
+            raise StopIteration
+        return line
 
 
 def _checked(header: Row) -> list[str]:

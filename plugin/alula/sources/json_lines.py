@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import io
 import itertools
+import re
 from collections.abc import Iterator, Mapping, Sequence
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.json as pj
 
@@ -14,7 +16,10 @@ from alula.sources.locations import File, first_line
 from alula.sources.reading import Piece, Wanted
 
 _BLOCK = 4 << 20  # bytes that are parsed at once; the columns and their types are those of the first block
-_LONGEST = 64 << 20  # bytes of a line
+_LONGEST = 16 << 20  # bytes of a line
+_DEEPEST = 64  # brackets in brackets: Arrow ends the process over many thousand
+_TEXT = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
+_OPENING, _CLOSING = list(b"[{"), list(b"]}")
 
 
 class JsonLinesReader:
@@ -156,6 +161,7 @@ def _parse_exactly(
 ) -> tuple[pa.RecordBatch | None, str | None]:
     """Parse one line; its declared columns are converted one by one."""
     try:
+        check_depth(line)
         values = read_object(line)
         others = pa.schema([field for field in schema if field.name not in types])
         record = _parse([line], others) if len(others) else pa.record_batch({})
@@ -175,6 +181,16 @@ def _parse_exactly(
     return pa.RecordBatch.from_arrays(arrays, schema=schema), why
 
 
+def check_depth(line: bytes) -> None:
+    """Raise a `ValueError` for a line of JSON that is nested too deeply."""
+    if line.count(b"[") + line.count(b"{") <= _DEEPEST:
+        return
+    characters = np.frombuffer(_TEXT.sub(b"", line), np.uint8)
+    steps = np.isin(characters, _OPENING).astype(np.int64) - np.isin(characters, _CLOSING)
+    if steps.cumsum().max(initial=0) > _DEEPEST:
+        raise ValueError(f"JSON that is nested more than {_DEEPEST} deep")
+
+
 def _reason(error: Exception) -> str:
     return first_line(error).removesuffix(" in row 0").replace("JSON parse error", "JSON that does not fit")
 
@@ -184,6 +200,8 @@ def _is_text(data_type: pa.DataType) -> bool:
 
 
 def _parse(lines: Sequence[bytes], schema: pa.Schema | None) -> pa.RecordBatch:
+    for line in lines:
+        check_depth(line)
     if not all(line.lstrip().startswith(b"{") for line in lines):  # Arrow 26 crashes over a line that says null
         raise ValueError("a line that is no JSON object")
     content = b"\n".join(lines)

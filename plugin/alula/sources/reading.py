@@ -7,10 +7,12 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+import numpy as np
 import pyarrow as pa
 
 from alula.encoders import Input
 from alula.sources.locations import File
+from alula.sources.row_bytes import BATCH_BYTES, row_bytes
 
 
 @dataclass(frozen=True)
@@ -83,19 +85,26 @@ class Reader(Protocol):
 
 
 def regroup(pieces: Iterable[Piece], size: int) -> Iterator[Piece]:
-    """The same rows in pieces of exactly `size`, but for the last."""
+    """The same rows in pieces of `size`, or fewer where they have `BATCH_BYTES`.
+
+    A piece ends before the row with which it would have more; one row may have more alone. So the pieces after the end
+    of one are the same if reading begins there.
+    """
     held: list[Piece] = []
-    rows = 0
+    rows, held_bytes = 0, 0
     for piece in pieces:
-        at = 0
+        at, sizes = 0, row_bytes(piece.record)
         while at < len(piece):
-            part = piece.slice(at, size - rows)
-            held.append(part)
-            rows += len(part)
-            at += len(part)
-            if rows == size:
+            ends = np.cumsum(sizes[at : at + size - rows])
+            count = int(np.searchsorted(ends, BATCH_BYTES - held_bytes, "right"))
+            if count == 0 and rows == 0:
+                count = 1
+            if count:
+                held.append(piece.slice(at, count))
+                rows, held_bytes, at = rows + count, held_bytes + int(ends[count - 1]), at + count
+            if rows == size or count < len(ends):
                 yield _joined(held)
-                held, rows = [], 0
+                held, rows, held_bytes = [], 0, 0
     if held:
         yield _joined(held)
 

@@ -11,6 +11,9 @@ import pyarrow as pa
 from alula.sources.locations import File
 from alula.sources.reading import Piece, Wanted
 
+_BLOCK = 4 << 20  # characters that are read at once
+_LONGEST = 16 << 20  # characters of a line
+
 
 class TextLinesReader:
     """A text file in UTF-8 with a text in each line; see `Reader`."""
@@ -26,9 +29,28 @@ class TextLinesReader:
         """See `Reader`."""
         rows = 0
         with io.TextIOWrapper(self.file.open(), encoding="utf-8-sig") as file:
-            for _ in itertools.islice(file, skip):
+            lines = _lines(file)
+            for _ in itertools.islice(lines, skip):
                 rows += 1
-            while texts := [line.removesuffix("\n") for line in itertools.islice(file, size)]:
+            while texts := _block(lines, size):
                 yield Piece(pa.RecordBatch.from_arrays([pa.array(texts, pa.string())], schema=self.schema))
                 rows += len(texts)
         self.rows = rows
+
+
+def _lines(file: io.TextIOBase) -> Iterator[str]:
+    for number, line in enumerate(iter(lambda: file.readline(_LONGEST), ""), 1):
+        if len(line) == _LONGEST:
+            raise ValueError(f"line {number} is longer than {_LONGEST >> 20} MB")
+        yield line.removesuffix("\n")
+
+
+def _block(lines: Iterator[str], size: int) -> list[str]:
+    block: list[str] = []
+    length = 0
+    for line in itertools.islice(lines, size):
+        block.append(line)
+        length += len(line)
+        if length >= _BLOCK:
+            break
+    return block

@@ -8,7 +8,9 @@ import pyarrow.compute as pc
 
 
 def plain_type(data_type: pa.DataType) -> pa.DataType:
-    """The type with the same values: string for string_view, list for list_view."""
+    """The type with the same values: string for string_view and dictionaries."""
+    if pa.types.is_dictionary(data_type):
+        data_type = data_type.value_type
     if pa.types.is_string_view(data_type):
         return pa.string()
     if pa.types.is_binary_view(data_type):
@@ -17,6 +19,8 @@ def plain_type(data_type: pa.DataType) -> pa.DataType:
         return pa.list_(plain_type(data_type.value_type))
     if pa.types.is_large_list_view(data_type):
         return pa.large_list(plain_type(data_type.value_type))
+    if pa.types.is_list(data_type) and pa.types.is_dictionary(data_type.value_type):
+        return pa.list_(plain_type(data_type.value_type))
     return data_type
 
 
@@ -37,7 +41,7 @@ def _plain(array: pa.Array) -> pa.Array:
     data_type = plain_type(array.type)
     if data_type == array.type:
         return array
-    if not (pa.types.is_list(data_type) or pa.types.is_large_list(data_type)):
+    if pa.types.is_list(array.type) or not (pa.types.is_list(data_type) or pa.types.is_large_list(data_type)):
         return array.cast(data_type)
     # Arrow 26's cast of a list_view makes offsets that do not fit
     lengths = np.asarray(pc.fill_null(pc.list_value_length(array), 0))
