@@ -24,6 +24,7 @@ from alula.encoders.graph import trace
 from alula.encoders.metric import METRICS, Metric
 from alula.encoders.safety import check_graph
 from alula.encoders.tokenizer_safety import check_tokenizer
+from alula.encoders.wire_size import check_fields
 from alula.errors import EncoderError
 
 METADATA_KEY = "alula"
@@ -227,7 +228,9 @@ def read_model(path: Path) -> tuple[onnx.ModelProto, EncoderInfo]:
             raise EncoderError("the file is empty")
         if size > MAX_FILE_BYTES:
             raise EncoderError("the file is larger than 2 GiB, which no encoder in one file can be")
-        model = onnx.load(str(path), load_external_data=False)
+        data = path.read_bytes()
+        check_fields(data, onnx.ModelProto.DESCRIPTOR)
+        model = onnx.load_model_from_string(data)
         return model, check_model(model)
     except EncoderError as error:
         raise EncoderError(f"Cannot use the encoder {path}: {error}.") from None
