@@ -9,6 +9,8 @@ from alula.errors import respell
 QUOTES = "'\""
 # arguments of the library that are the opposite of an option
 _OPPOSITES = {("keep_vectors", "False"): ("drop_vectors", "True"), ("keep_vectors", "True"): ("drop_vectors", "False")}
+# where a command has no option of the first name
+_SYNONYMS = {"vector_field": "vector_column", "text_field": "text_column"}
 
 
 def as_options(message: str, command: click.Command) -> str:
@@ -19,11 +21,12 @@ def as_options(message: str, command: click.Command) -> str:
         command: The command that failed; arguments that it has no option for stay as they are.
     """
     parameters = {str(parameter.name): parameter for parameter in command.params}
-    parameters |= {option.strip("-").replace("-", "_"): p for p in command.params for option in p.opts}
+    parameters |= {_argument(option): p for p in command.params for option in p.opts}
 
     def spell(name: str, value: str) -> str | None:
         name, value = _OPPOSITES.get((name, value), (name, value))
-        return _spelled(parameters[name], value) if name in parameters else None
+        name = name if name in parameters else _SYNONYMS.get(name, name)
+        return _spelled(parameters[name], name, value) if name in parameters else None
 
     spelled = respell(message, spell)
     return f"{spelled}." if spelled != message and message.endswith("=...") else spelled
@@ -40,10 +43,15 @@ def command_of(args: list[str], group: click.Command) -> click.Command:
     return command
 
 
-def _spelled(parameter: click.Parameter, value: str) -> str:
+def _argument(option: str) -> str:
+    """The name of the argument that an option sets."""
+    return option.strip("-").replace("-", "_")
+
+
+def _spelled(parameter: click.Parameter, name: str, value: str) -> str:
     if not isinstance(parameter, click.Option):
         return str(parameter.name).upper()
-    option = max(parameter.opts, key=len)
+    option = next((option for option in parameter.opts if _argument(option) == name), max(parameter.opts, key=len))
     if value == "..." or (parameter.is_flag and value == "True"):
         return option
     if parameter.is_flag:

@@ -75,10 +75,10 @@ class CollectionSource:
         schema, self.left_out = _schema(about["fields"], settings.get("field"))
         self._key = next(field["name"] for field in about["fields"] if field.get("is_primary"))
         if input == "vectors":
-            self.column = find_column(self.name, schema, vector_field, "vectors")
+            self.column = find_column(self.name, schema, vector_field, "vectors", argument="vector_field")
         else:
             beside = schema.remove(schema.get_field_index(self._key)) if text_field is None else schema
-            self.column = find_column(self.name, beside, text_field, "text")
+            self.column = find_column(self.name, beside, text_field, "text", argument="text_field")
         self.scalars: Mapping[str, pa.DataType] = {
             field.name: field.type for field in schema if field.type in ARROW_TYPES.values()
         }

@@ -28,15 +28,22 @@ def is_text(data_type: pa.DataType) -> bool:
     return bool(pa.types.is_string(data_type) or pa.types.is_large_string(data_type))
 
 
-def find_column(name: str, schema: pa.Schema, wanted: str | None, input: Input) -> str:
+def find_column(name: str, schema: pa.Schema, wanted: str | None, input: Input, *, argument: str | None = None) -> str:
     """The column with the vectors or texts: the named one, or the only candidate.
+
+    Args:
+        name: The table, for messages.
+        schema: Its columns.
+        wanted: The column that the user named; None for the only candidate.
+        input: ``"vectors"`` or ``"text"``.
+        argument: The argument that names the column, for messages; by default `vector_column` or `text_column`.
 
     Raises:
         UsageError: If there is no such column, or several and none was named.
     """
-    fits, what, hint = {
-        "vectors": (is_vector, "number lists", "--vector-column"),
-        "text": (is_text, "strings", "--text-column"),
+    fits, what, usual = {
+        "vectors": (is_vector, "number lists", "vector_column"),
+        "text": (is_text, "strings", "text_column"),
     }[input]
     names = [field.name for field in schema if fits(field.type)]
     if wanted is not None:
@@ -50,7 +57,7 @@ def find_column(name: str, schema: pa.Schema, wanted: str | None, input: Input) 
         return wanted
     if len(names) != 1:
         found = f"{len(names)} columns of {what} ({', '.join(names)})" if names else f"no column of {what}"
-        raise UsageError(f"{name} has {found}; name the one that holds the {input} ({hint}).")
+        raise UsageError(f"{name} has {found}; name the one that holds the {input} ({argument or usual}=...).")
     return str(names[0])
 
 

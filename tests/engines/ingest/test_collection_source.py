@@ -207,3 +207,20 @@ def test_half_precision_out_of_an_engine(lite, collection_name, kind):
     (batch,) = CollectionSource(lite, collection_name).batches()
     np.testing.assert_array_equal(batch.inputs, vectors)
     client.drop_collection(collection_name)
+
+
+def test_several_vector_fields_need_a_name(lite, collection_name):
+    client = lite.client
+    schema = client.create_schema(auto_id=False)
+    schema.add_field("id", DataType.INT64, is_primary=True)
+    index = client.prepare_index_params()
+    for name in ("v", "w"):
+        schema.add_field(name, DataType.FLOAT_VECTOR, dim=4)
+        index.add_index(name, index_type="FLAT", metric_type="L2")
+    client.create_collection(collection_name, schema=schema, index_params=index)
+    with pytest.raises(
+        UsageError, match=r"2 columns of number lists \(v, w\); name the one .* \(vector_field=\.\.\.\)"
+    ):
+        CollectionSource(lite, collection_name)
+    assert CollectionSource(lite, collection_name, vector_field="w").column == "w"
+    client.drop_collection(collection_name)

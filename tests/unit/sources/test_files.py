@@ -281,7 +281,7 @@ def test_parquet_empty_lists_are_no_vectors(tmp_path):
 def test_parquet_of_several_vector_columns_needs_a_name(tmp_path):
     path = save_parquet(tmp_path / "x.parquet", lists(VECTORS), other=lists(-VECTORS))
     with pytest.raises(
-        UsageError, match=r"2 columns of number lists \(embedding, other\); name the one .*--vector-column"
+        UsageError, match=r"2 columns of number lists \(embedding, other\); name the one .*\(vector_column=\.\.\.\)"
     ):
         open_source(path)
     np.testing.assert_array_equal(read_vectors(path, "other"), -VECTORS)

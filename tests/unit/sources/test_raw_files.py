@@ -45,7 +45,9 @@ def test_the_only_column_of_strings_or_the_one_named(tmp_path):
     path = save_texts(tmp_path / "x.parquet", TEXTS, year=[1, 2, 3, 4])
     assert open_source(path, None, "text").column == "title"
     path = save_texts(tmp_path / "x.parquet", TEXTS, body=["b"] * 4, year=[1, 2, 3, 4])
-    with pytest.raises(UsageError, match=r"2 columns of strings \(title, body\); .* holds the text \(--text-column\)"):
+    with pytest.raises(
+        UsageError, match=r"2 columns of strings \(title, body\); .* holds the text \(text_column=...\)"
+    ):
         open_source(path, None, "text")
     assert read_inputs(path, "body", "text") == ["b"] * 4
     assert list(open_source(path, "body", "text").scalars) == ["title", "body", "year"]
