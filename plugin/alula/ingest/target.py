@@ -174,7 +174,7 @@ class Target:
         """
         bad = dict(batch.bad)
         if isinstance(batch.inputs, np.ndarray) and batch.inputs.dtype.kind == "f":
-            self._check_vectors(batch.inputs, bad)
+            self._check_dim(batch.inputs, bad)
         elif isinstance(batch.inputs, list):
             texts: list[Any] = list(batch.inputs)
             for i, text in enumerate(texts):
@@ -195,13 +195,10 @@ class Target:
         inputs: Any = batch.inputs
         return CheckedRows(batch, good, _take(inputs, good), {n: _take(v, good) for n, v in values.items()}, bad)
 
-    def _check_vectors(self, vectors: Any, bad: dict[int, str]) -> None:
+    def _check_dim(self, vectors: Any, bad: dict[int, str]) -> None:
         if vectors.shape[1] != self.lowering.field.dim:
             for i in range(len(vectors)):
                 bad.setdefault(i, f"{vectors.shape[1]} dimensions, and the collection takes {self.lowering.field.dim}")
-            return
-        for i in np.flatnonzero(~np.isfinite(vectors).all(axis=1)).tolist():
-            bad.setdefault(i, "NaN or infinite values in the vector")
 
     @staticmethod
     def _convert(field: ScalarField, batch: Batch, bad: dict[int, str]) -> Any:

@@ -23,8 +23,8 @@ class Batch:
 
     Args:
         start: Number of the first row, counted from 0.
-        inputs: Inputs of an encoder: float32 vectors (n, d), uint8 images (n, h, w, c), or n texts. A row in `bad` has
-            a placeholder here: zeros, or an empty text.
+        inputs: Inputs of an encoder: finite float32 vectors (n, d), uint8 images (n, h, w, c), or n texts. A row in
+            `bad` has a placeholder here: zeros, or an empty text.
         columns: The scalar columns, each of length n, named as the collection's fields.
         bad: Why rows cannot be loaded, by their position in the batch.
         record: The rows as the source has them, which a dead letter keeps; made of inputs and columns if None.
@@ -98,7 +98,8 @@ class Source(Protocol):
             start: The number of the first row that is given then; sources whose cursors are numbers know it themselves.
 
         Raises:
-            DataError: If the source is damaged. A row that cannot be loaded is no error: it is in `Batch.bad`.
+            DataError: If the source is damaged. A row that cannot be loaded is no error: it is in `Batch.bad`. A vector
+                with NaN or infinite values is such a row.
         """
         ...
 
