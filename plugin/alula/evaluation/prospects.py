@@ -15,6 +15,7 @@ from alula.evaluation.untrained_signs import sign_recall
 from alula.index_types import RowCost, VectorField, check_options, choose_storage, index_type, lowering_cost
 from alula.milvus import Server, probe
 
+PROSPECT = "DRQ"  # the index type
 KEPT = {True: "vectors kept", False: "vectors dropped"}
 _CODE_BYTES = 16  # the default of training
 _OVERSAMPLING = (1, 3, 5, 10, 20, 50, 100)
@@ -54,7 +55,7 @@ def drq_prospects(
     Returns:
         The prospects; and the storages that the server cannot have, with the reason.
     """
-    kind, capabilities = index_type("DRQ"), probe(server)
+    kind, capabilities = index_type(PROSPECT), probe(server)
     measure, dim = cast(Metric, metric), vectors.shape[1]
     bits = default_sign_bits(dim)
     info = EncoderInfo("drq", measure, dim, metric == "COSINE", levels=_CODE_BYTES, sign_bits=bits)

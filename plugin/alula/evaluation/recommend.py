@@ -20,7 +20,7 @@ from alula.evaluation.choice import Contender, choose, reason
 from alula.evaluation.evaluate import Budget, IndexComparison, common_metric, index_type_of
 from alula.evaluation.ground_truth import Queries
 from alula.evaluation.native_types import NATIVE
-from alula.evaluation.prospects import KEPT, Prospect, drq_prospects
+from alula.evaluation.prospects import KEPT, PROSPECT, Prospect, drq_prospects
 from alula.evaluation.queries import QueryOptions
 from alula.evaluation.results import machine, versions
 from alula.evaluation.row_sample import RowSample, draw_sample
@@ -180,12 +180,13 @@ def recommend(
     trial = _Trial(comparison, sample.query_set.queries, wish, wish.rows or sample.total)
     trial.natives([name for name in NATIVE if name not in _LAST])
     for encoder, kind in zip(encoders, kinds, strict=True):
-        for keep in (True, False) if kind.encoder_kind == "drq" else (True,):
+        for keep in (True, False) if kind.ranks_without_vectors else (True,):
             trial.learned(encoder, kind, keep_vectors=keep)
     trial.natives(_LAST)
     if not trial.contenders:
         raise AlulaError("Nothing could be measured. " + " ".join(trial.refused.values()))
-    prospects = [] if any(kind.encoder_kind == "drq" for kind in kinds) else trial.prospects(sample, options.seed)
+    measured = any(kind.name == PROSPECT for kind in kinds)
+    prospects = [] if measured else trial.prospects(sample, options.seed)
     contenders = sorted(trial.scaled(), key=lambda one: (one.chosen is None, one.memory))
     taken = choose(contenders)
     return Recommendation(

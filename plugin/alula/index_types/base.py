@@ -196,6 +196,7 @@ class IndexType(ABC):
     probes: ClassVar[tuple[Probe, ...]] = ()  # questions to a server whose answers `choose` needs
     local_options: ClassVar[tuple[Option, ...]] = ()  # search options of its index in this process
     oversample: ClassVar[int] = 10  # the default of the search option of this name, see `candidate_counts`
+    ranks_without_vectors: ClassVar[bool] = False  # true: its estimates are worth searching by without kept vectors
 
     @property
     def all_search_options(self) -> tuple[Option, ...]:

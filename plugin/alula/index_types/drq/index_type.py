@@ -65,6 +65,7 @@ class Drq(IndexType):
         ),
     )
     oversample = OVERSAMPLE
+    ranks_without_vectors = True
     search_options = (
         Option(
             "bits",
