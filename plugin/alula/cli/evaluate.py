@@ -16,10 +16,10 @@ from rich.text import Text
 
 from alula.catalog.schema import ScalarField
 from alula.cli.evaluation_options import (
+    build_timeout_option,
     encoders_option,
     figures_option,
     metric_option,
-    patience_option,
     query_options,
 )
 from alula.cli.options import Command, OutputFile, connection_options, console, format_option, show_json
@@ -103,7 +103,7 @@ def _values(option: Option, text: str) -> list[Any]:
     help="Seconds that concurrent clients search with each setting.",
 )
 @click.option("--clients", type=click.IntRange(1, 64), default=4, show_default=True, help="Concurrent clients.")
-@patience_option(BUILD_TIMEOUT)
+@build_timeout_option(BUILD_TIMEOUT)
 @_sweep_options
 @figures_option
 @click.option("--report", type=OutputFile(), help="Write a page with plots (.html) that needs no network.")

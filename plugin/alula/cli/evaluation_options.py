@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from alula.cli.options import OutputFile
+from alula.cli.options import OutputFile, RenamedOption
 from alula.encoders import METRICS
 from alula.errors import UsageError
 
@@ -71,11 +71,12 @@ def encoders_option(note: str) -> Callable[[Command], Command]:
     return click.option("--encoder", "encoders", multiple=True, envvar="ALULA_ENCODER", type=kind, help=note)
 
 
-def patience_option(seconds: float) -> Callable[[Command], Command]:
+def build_timeout_option(seconds: float) -> Callable[[Command], Command]:
     """The option of the time limit for building a temporary index, with its default."""
     return click.option(
-        "--patience",
-        "build_timeout",
+        "--build-timeout",
+        cls=RenamedOption,
+        old=("--patience",),
         type=click.FloatRange(min=0),
         default=seconds,
         show_default=True,

@@ -12,11 +12,11 @@ from rich.text import Text
 
 from alula.cli.evaluate import temporary_server
 from alula.cli.evaluation_options import (
+    build_timeout_option,
     encoders_option,
     figures_option,
     metric_option,
     parse_target,
-    patience_option,
     sample_options,
 )
 from alula.cli.options import OutputFile, connection_options, console, format_option, show_json
@@ -55,7 +55,7 @@ from alula.progress import progress_bar
     help="Most rows to measure on, drawn at random.",
 )
 @metric_option
-@patience_option(BUILD_TIMEOUT)
+@build_timeout_option(BUILD_TIMEOUT)
 @click.option(
     "--seconds",
     type=click.FloatRange(min=1),

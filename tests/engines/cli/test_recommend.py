@@ -15,7 +15,7 @@ from tests.fixtures.command_line import finish, start
 from tests.tiny_encoders import random_vectors, write_drq
 from tests.waiting import wait_until
 
-QUICK = ["--k", "5", "--target", "recall=0.9", "--seconds", "2", "--patience", "5"]
+QUICK = ["--k", "5", "--target", "recall=0.9", "--seconds", "2", "--build-timeout", "5"]
 
 
 @pytest.fixture
@@ -64,14 +64,14 @@ def test_json_with_encoders_and_queries(starts_engine, alula, rows, drq, flops, 
 
 
 def test_a_server_is_left_as_it_was(alula, in_database, database):
-    # without patience DISKANN is given up at once: this server takes it, and never builds it
+    # with no time to build DISKANN is given up at once: this server takes it, and never builds it
     np.save("many.npy", random_vectors(1300))
-    result = alula("recommend", "many.npy", *QUICK, "--patience", "0", "--output", "figures.json", *in_database)
+    result = alula("recommend", "many.npy", *QUICK, "--build-timeout", "0", "--output", "figures.json", *in_database)
     assert result.code == 0, result
     refused = json.loads(Path("figures.json").read_text())["refused"]
     assert "not built the index in 0 seconds" in refused["DISKANN"]
-    assert "raise --patience" in refused["DISKANN"]
-    assert "raise --patience" in " ".join(result.out.split())
+    assert "raise --build-timeout" in refused["DISKANN"]
+    assert "raise --build-timeout" in " ".join(result.out.split())
     assert database.client.list_collections() == []
 
 

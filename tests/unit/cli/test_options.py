@@ -6,6 +6,7 @@ import click
 import pytest
 from click.testing import CliRunner
 
+from alula.cli.main import cli
 from alula.cli.options import RenamedOption
 
 
@@ -37,3 +38,18 @@ def test_the_help_has_the_present_name_alone():
     shown = CliRunner().invoke(group, ["create", "--help"]).output
     assert "--schema-from" in shown
     assert "--like" not in shown
+
+
+@pytest.mark.parametrize(
+    ("words", "old", "name"),
+    [
+        ("create", "--like", "schema_from"),
+        ("load", "--patience", "retry_timeout"),
+        ("evaluate", "--patience", "build_timeout"),
+        ("recommend", "--patience", "build_timeout"),
+    ],
+)
+def test_old_spellings_set_the_renamed_options(words, old, name):
+    found = cli.get_command(click.Context(cli), words)
+    given, _, _ = found.make_parser(click.Context(found)).parse_args([old, "5"])
+    assert given[name] == "5"
