@@ -16,7 +16,7 @@ from alula.ingest.dead_letters import write_dead_letters
 from alula.ingest.delivery import CallDelivery, Delivery
 from alula.ingest.doubtful_rows import rewrite_doubtful
 from alula.ingest.journal import Journal
-from alula.ingest.monitor import LoadMonitor, Progress, Status
+from alula.ingest.monitor import LoadMonitor, Status, StatusCallback
 from alula.ingest.pipeline import Engine, LoadTask, LocalEngine, Via
 from alula.ingest.plan import LoadPlan, Mode, plan_load
 from alula.ingest.preflight import Preflight
@@ -88,7 +88,7 @@ def load(
     max_errors: int = 0,
     dead_letters: Path | None = None,
     retry_timeout: float = RETRY_TIMEOUT,
-    progress: Progress | None = None,
+    progress: StatusCallback | None = None,
     engine: Engine | None = None,
 ) -> LoadReport:
     """Load a source into a collection, or resume the load that a journal records.

@@ -42,7 +42,7 @@ class Status:
     trouble: str = ""
 
 
-Progress = Callable[[Status], None]
+StatusCallback = Callable[[Status], None]
 
 
 class LoadMonitor:
@@ -61,7 +61,7 @@ class LoadMonitor:
     """
 
     def __init__(
-        self, source: str, status: Status, progress: Progress, limiter: RateLimiter, *, max_errors: int
+        self, source: str, status: Status, progress: StatusCallback, limiter: RateLimiter, *, max_errors: int
     ) -> None:
         self.status = status
         self.max_errors = max_errors

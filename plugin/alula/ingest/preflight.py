@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 from alula.errors import DataError
 from alula.ingest.duplicates import duplicate_rows
 from alula.ingest.journal import Journal
-from alula.ingest.monitor import LoadMonitor, Progress, Status
+from alula.ingest.monitor import LoadMonitor, Status, StatusCallback
 from alula.ingest.target import Target
 from alula.milvus.retrying import RateLimiter
 from alula.sources import Source
@@ -94,7 +94,7 @@ class DryRun:
     ignored: tuple[str, ...]
 
 
-def dry_run(target: Target, source: Source, *, show: int = 10, progress: Progress | None = None) -> DryRun:
+def dry_run(target: Target, source: Source, *, show: int = 10, progress: StatusCallback | None = None) -> DryRun:
     """Read and check every row as `load` would, and write nothing.
 
     Args:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pyarrow.compute as pc
 
-from alula.ingest.monitor import Progress, Status
+from alula.ingest.monitor import Status, StatusCallback
 from alula.ingest.rpc_sink import IDS_PER_QUERY, RpcSink
 from alula.ingest.target import Target
 from alula.migration.source_collection import SourceCollection
@@ -70,7 +70,7 @@ class CatchUp:
     """
 
     def __init__(
-        self, old: SourceCollection, target: Target, *, retry_timeout: float, status: Status, progress: Progress
+        self, old: SourceCollection, target: Target, *, retry_timeout: float, status: Status, progress: StatusCallback
     ) -> None:
         self._old, self._target, self._status, self._progress = old, target, status, progress
         self._sink = RpcSink(target.server, target.name, target.specs, None, RateLimiter(1, retry_timeout))

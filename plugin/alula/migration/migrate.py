@@ -25,7 +25,7 @@ from alula.index_types import FieldSpec, IndexType
 from alula.index_types import index_type as find_index_type
 from alula.ingest.journal import Journal
 from alula.ingest.load import RETRY_TIMEOUT, LoadReport, load
-from alula.ingest.monitor import Progress, Status
+from alula.ingest.monitor import Status, StatusCallback
 from alula.migration.catch_up import CatchUp, KeyDiff
 from alula.migration.recall import compare_recall
 from alula.migration.report import MigrationReport, NotSettledError
@@ -168,7 +168,7 @@ class Migration:
         retry_timeout: float = RETRY_TIMEOUT,
         queries: int = 100,
         min_recall: float | None = None,
-        progress: Progress | None = None,
+        progress: StatusCallback | None = None,
     ) -> MigrationReport:
         """Copy, synchronise, compare the recall, and move the alias to the new collection.
 
@@ -190,7 +190,7 @@ class Migration:
             LoadInterrupted: If the user stopped it.
         """
         journal = journal or Journal()
-        report: Progress = progress or (lambda _: None)
+        report: StatusCallback = progress or (lambda _: None)
         state = self._begin(journal)
         copied, state = self._copy(
             journal,
@@ -258,7 +258,7 @@ class Migration:
         max_errors: int,
         dead_letters: Path | None,
         retry_timeout: float,
-        progress: Progress,
+        progress: StatusCallback,
     ) -> tuple[LoadReport | None, MigrationState]:
         """Create the new collection and copy the rows, unless an earlier run has."""
         created = not self._exists

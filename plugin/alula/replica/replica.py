@@ -20,7 +20,7 @@ from alula.collection import Collection
 from alula.encoders import Encoder, load_encoder
 from alula.errors import UsageError
 from alula.index_types import Lowering, index_type
-from alula.ingest.monitor import Progress, Status
+from alula.ingest.monitor import Status, StatusCallback
 from alula.milvus import any_of, literal
 from alula.milvus.reading import count_rows, keys_of
 from alula.replica import snapshot
@@ -64,7 +64,7 @@ class Replica:
         *,
         columns: Sequence[str] = (),
         vectors: bool = False,
-        progress: Progress | None = None,
+        progress: StatusCallback | None = None,
     ) -> None:
         lowering = collection.lowering
         key = collection.primary_key.name
@@ -257,7 +257,7 @@ class Replica:
             return False
         return True
 
-    def refresh(self, *, growing_keys: bool = False, progress: Progress | None = None) -> Refreshed:
+    def refresh(self, *, growing_keys: bool = False, progress: StatusCallback | None = None) -> Refreshed:
         """Apply the inserts, changes and deletions since the collection was read.
 
         Milvus publishes no changes, so all rows are read again, as when the replica was opened, and compared by their
@@ -370,7 +370,7 @@ class Replica:
 class _Report:
     """Counts the rows that are read, and reports them."""
 
-    def __init__(self, collection: Collection, progress: Progress | None) -> None:
+    def __init__(self, collection: Collection, progress: StatusCallback | None) -> None:
         self.collection = collection
         self.read = 0
         self._progress = progress
