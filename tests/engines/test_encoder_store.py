@@ -13,7 +13,6 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-import tenacity
 from pymilvus import MilvusClient
 
 import alula
@@ -31,10 +30,9 @@ from alula.encoder_store import (
     repair,
     upload,
 )
-from alula.encoder_store import content as content_module
 from alula.encoder_store import rows as store_rows
 from alula.errors import AlulaError, EncoderError, UsageError
-from alula.milvus import delete_rows
+from alula.milvus import delete_rows, retrying
 from alula.milvus.schema_fields import add_field
 from tests.tiny_encoders import TinyText, write_drq, write_flops
 from tools.servers.cutting_proxy import CuttingProxy
@@ -82,7 +80,7 @@ def large(folder):
 @pytest.fixture
 def impatient(monkeypatch):
     """A part that is missing is not waited for long."""
-    monkeypatch.setattr(content_module._page.retry, "stop", tenacity.stop_after_attempt(2))
+    monkeypatch.setattr(retrying, "READ_ATTEMPTS", 2)
 
 
 def sha256_of(path: Path) -> str:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import base64
+import functools
 import hashlib
-
-import tenacity
 
 from alula.encoder_store.entries import COLLECTION, Entry, Query, find, rows_of
 from alula.errors import EncoderError
+from alula.milvus.retrying import repeat_until
 from alula.milvus.writing import REQUEST_BYTES
 from alula.progress import Progress, silent
 
@@ -45,7 +45,8 @@ def content(query: Query, entry: Entry, stage: str, progress: Progress) -> bytes
     """The bytes of a file; None if they do not have its fingerprint."""
     data = bytearray()
     for start in range(0, entry.parts, PARTS_PER_CALL):
-        texts = _page(query, entry.sha256, start, min(start + PARTS_PER_CALL, entry.parts))
+        page = functools.partial(_page, query, entry.sha256, start, min(start + PARTS_PER_CALL, entry.parts))
+        texts = repeat_until(lambda found: "" not in found, page)  # rows may come late
         try:
             data += b"".join(base64.b64decode(text, validate=True) for text in texts)
         except ValueError:
@@ -54,14 +55,8 @@ def content(query: Query, entry: Entry, stage: str, progress: Progress) -> bytes
     return bytes(data) if hashlib.sha256(data).hexdigest() == entry.sha256 else None
 
 
-@tenacity.retry(
-    retry=tenacity.retry_if_result(lambda texts: "" in texts),
-    wait=tenacity.wait_exponential(multiplier=0.05, max=1),
-    stop=tenacity.stop_after_attempt(8),
-    retry_error_callback=lambda state: state.outcome and state.outcome.result(),
-)
 def _page(query: Query, sha256: str, start: int, stop: int) -> list[str]:
-    """Parts of a file in base64, "" for missing ones; retried, as rows may come late."""
+    """Parts of a file in base64, "" for missing ones."""
     rows = query(f"{rows_of('part', sha256)} and part >= {start} and part < {stop}", ["part", "data"])
     found = {int(row["part"]): str(row["data"]) for row in rows}
     return [found.get(number, "") for number in range(start, stop)]

@@ -17,6 +17,7 @@ from alula.milvus.connection import milvus_errors, server_words
 from alula.milvus.failures import Failure, what_failed
 
 FIRST_WAIT, LONGEST_WAIT = 0.1, 15.0  # seconds
+READ_ATTEMPTS = 8  # with waits from 0.05 s to 1 s: 3.6 seconds in all
 T = TypeVar("T")
 
 
@@ -65,6 +66,25 @@ def call_with_retries(action: str, call: Callable[[], T], retry_timeout: float) 
     """
     with milvus_errors(action):
         return retry_policy(retry_timeout)(call)
+
+
+def repeat_until(complete: Callable[[T], bool], call: Callable[[], T]) -> T:
+    """Repeat a call whose result may come late.
+
+    Args:
+        complete: True for a result that is whole.
+        call: The call.
+
+    Returns:
+        The first complete result, or the last one.
+    """
+    policy = tenacity.Retrying(
+        retry=tenacity.retry_if_result(lambda result: not complete(result)),
+        wait=tenacity.wait_exponential(multiplier=0.05, max=1),
+        stop=tenacity.stop_after_attempt(READ_ATTEMPTS),
+        retry_error_callback=lambda state: state.outcome.result() if state.outcome else None,
+    )
+    return policy(call)
 
 
 class RateLimiter:

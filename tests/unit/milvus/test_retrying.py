@@ -12,7 +12,7 @@ from pymilvus.exceptions import MilvusException
 
 from alula.errors import ServerError
 from alula.milvus import Failure, retrying, server_words, what_failed
-from alula.milvus.retrying import RateLimiter, StoppedError
+from alula.milvus.retrying import RateLimiter, StoppedError, repeat_until
 
 LIMIT = MilvusException(8, "request is rejected by grpc RateLimiter middleware: rate limit exceeded[rate=524288]", 49)
 LOST = MilvusException(1, "<_MultiThreadedRendezvous of RPC that terminated with: StatusCode.UNAVAILABLE")
@@ -149,3 +149,11 @@ def test_a_stop_ends_the_waiting():
         limiter.run("write", call)
     with pytest.raises(StoppedError):
         limiter.run("write", lambda _: None)
+
+
+@pytest.mark.parametrize(("attempts", "found"), [(1, 1), (2, 2), (9, 3)])
+def test_a_call_is_repeated_until_its_result_is_complete(monkeypatch, attempts, found):
+    monkeypatch.setattr(retrying, "READ_ATTEMPTS", attempts)
+    results = iter(range(1, 100))
+    assert repeat_until(lambda result: result >= 3, lambda: next(results)) == found
+    assert next(results) == found + 1
