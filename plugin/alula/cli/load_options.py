@@ -93,9 +93,9 @@ def open_journal(path: Path, *, resume: bool, restart: bool) -> Journal:
         raise UsageError("--resume and --restart are opposites; give one of them.")
     there = path.exists()
     journal = Journal(path)
-    job = journal.job
-    if there and job is not None and not (resume or restart):
-        done, source = journal.read_rows, job["source"]
+    plan = journal.plan
+    if there and plan is not None and not (resume or restart):
+        done, source = journal.read_rows, plan["source"]
         journal.close()
         raise UsageError(
             f"The journal {path} records an unfinished load of {source} ({done:,} rows done): add --resume to continue "

@@ -26,8 +26,8 @@ from alula.encoders import load_encoder
 from alula.errors import UsageError
 from alula.ingest.journal import Journal
 from alula.migration.migrate import Migration, roll_back
+from alula.migration.migration_report import MigrationReport
 from alula.migration.recall import NEIGHBOURS
-from alula.migration.report import MigrationReport
 from alula.migration.source_collection import read_source_collection
 from alula.milvus import Server
 

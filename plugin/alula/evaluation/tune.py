@@ -67,7 +67,7 @@ class Tuning:
 
 
 @dataclass(frozen=True)
-class Search:
+class FastestSettings:
     """All settings that a search for the fastest one tried.
 
     Args:
@@ -146,7 +146,7 @@ def tune(
 
 def fastest_settings(
     collection: Collection, queries: Queries, target: float, *, rows: int, seconds: float, progress: Progress = silent
-) -> Search:
+) -> FastestSettings:
     """Find the fastest setting of each branch that reaches a target.
 
     The arguments are those of `tune`.
@@ -171,7 +171,7 @@ def fastest_settings(
     searchers = [searcher(trials.collection, point.settings) for point in finalists]
     times = time_in_turns(searchers, queries, _ROUNDS)
     ranked = sorted(zip(finalists, times, strict=True), key=lambda entry: entry[1])
-    return Search(trials.tried, ranked, complete)
+    return FastestSettings(trials.tried, ranked, complete)
 
 
 class _Trials:

@@ -12,7 +12,7 @@ from alula.gateway import function_values, fusion
 from alula.gateway import search as searching
 from alula.gateway.declaration import flat
 from alula.gateway.entities import show
-from alula.gateway.search_calls import SHARED, found, shared
+from alula.gateway.search_calls import SHARED, read_hits, shared
 from alula.gateway.search_params import SearchParams, check_honoured, read_params, searched_field
 from alula.gateway.session import Session
 from alula.gateway.upstream import pairs, refill
@@ -63,8 +63,8 @@ def _fused(
         del sub.partition_names[:], sub.output_fields[:]
         sub.partition_names.extend(request.partition_names)
         # Milvus reads no offset here, and clients send that of the whole
-        told = {"topk": wanted.limit + wanted.offset, **given, "offset": 0}
-        rankings.append(_rankings(session, view, sub, field, told))
+        merged = {"topk": wanted.limit + wanted.offset, **given, "offset": 0}
+        rankings.append(_rankings(session, view, sub, field, merged))
     counts = {len(one) for one in rankings}
     if len(counts) > 1:
         raise UsageError(
@@ -88,13 +88,13 @@ def _rankings(session: Session, view: View, sub: Any, field: str, params: Mappin
     others = [pair for pair in sub.search_params if pair.key not in ("topk", "offset")]
     refill(sub.search_params, [*others, *pairs([("topk", params["topk"])])])
     results = session.caller.send("Search", sub).results
-    return [RankedIds(one.ids, one.scores, exact=True) for one in found(results, sub.nq)]
+    return [RankedIds(one.ids, one.scores, exact=True) for one in read_hits(results, sub.nq)]
 
 
 def _metrics(session: Session, view: View, request: Any, fields: Sequence[str], params: Any) -> Sequence[str]:
     """The metric of each search: the index's own where the search does not say it."""
-    told = [str(given.get("metric_type") or "") for given in params]
-    metrics = [view.vector.metric if field == view.field else told[i] for i, field in enumerate(fields)]
+    named = [str(given.get("metric_type") or "") for given in params]
+    metrics = [view.vector.metric if field == view.field else named[i] for i, field in enumerate(fields)]
     if all(metrics):
         return metrics
     indexes = describe_indexes(session.caller, session.database(request), view.collection)

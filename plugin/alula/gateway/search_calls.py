@@ -124,7 +124,7 @@ class RequestCalls:
             response = send(scope.filter, {})
         else:
             response = self._caller.id_templates.send(send, self._key, native.ids, scope.filter)
-        return found(response.results, len(native.queries), native.columns)
+        return read_hits(response.results, len(native.queries), native.columns)
 
     def fetch(self, ids: Sequence[Id], fields: Sequence[str], scope: Scope, *, filtered: bool = False) -> FieldRows:
         """See `alula.milvus.Calls.fetch`; columns as clients see them, and companions."""
@@ -166,7 +166,7 @@ def shared(request: Any) -> dict[str, Any]:
     return {field.name: value for field, value in request.ListFields() if field.name in SHARED}
 
 
-def found(results: Any, queries: int, columns: Sequence[str] = ()) -> list[NativeHits]:
+def read_hits(results: Any, queries: int, columns: Sequence[str] = ()) -> list[NativeHits]:
     """The hits of each query in the ``SearchResultData`` of a native search."""
     ids = results.ids.int_id.data if results.ids.WhichOneof("id_field") == "int_id" else results.ids.str_id.data
     keys, scores = list(ids), np.array(results.scores, np.float32)

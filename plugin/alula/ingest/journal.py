@@ -71,13 +71,13 @@ class Journal:
     # ------------------------------------------------------------------ identity
 
     @property
-    def job(self) -> Mapping[str, Any] | None:
+    def plan(self) -> Mapping[str, Any] | None:
         """The plan of the load, as `begin` recorded it; None for a new journal."""
-        return cast("Mapping[str, Any] | None", self.file.get("job"))
+        return cast("Mapping[str, Any] | None", self.file.get("job"))  # the key of journals of 0.1
 
-    def begin(self, job: Mapping[str, Any], rows_before: int) -> None:
+    def begin(self, plan: Mapping[str, Any], rows_before: int) -> None:
         """Record the plan of a load, and the number of rows in the collection before it."""
-        self.file.put(job=dict(job), rows_before=rows_before)
+        self.file.put(job=dict(plan), rows_before=rows_before)
 
     @property
     def rows_before(self) -> int:

@@ -103,7 +103,7 @@ def plan_load(
         if given not in known:  # rows would be doubled where "upsert" is misspelt
             raise UsageError(f"{name} is {given!r}, and must be one of {', '.join(known)}.")
     via = engine.check(target, source, via)
-    if journal.job is not None:
+    if journal.plan is not None:
         plan = _resumed(journal, target, source, partition=partition, via=via, stage=stage, engine=engine)
         _check_rows(journal, target, plan)
         return plan
@@ -142,7 +142,7 @@ def _resumed(
     stage: str | None,
     engine: Engine,
 ) -> LoadPlan:
-    recorded = LoadPlan.from_json(journal.job or {})
+    recorded = LoadPlan.from_json(journal.plan or {})
     now = dataclasses.replace(
         recorded,
         server=target.server.uri,

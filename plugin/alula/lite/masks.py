@@ -104,7 +104,7 @@ class Validities:
 
 
 @dataclass(frozen=True)
-class Source:
+class SearchedRows:
     """Rows that are searched together: those of a segment, or the unflushed ones.
 
     Args:
@@ -159,7 +159,7 @@ class Search:
         """True if no segment contains a key twice; flushing and compaction ensure that."""
         return all(len(segment.pk_to_row) == len(segment.pks) for segment in self.segments)
 
-    def sources(self, validities: Validities) -> list[Source]:
+    def sources(self, validities: Validities) -> list[SearchedRows]:
         """The segments, followed by the unflushed rows."""
         keys, sequences, vectors, places, table = self.memtable.to_search_snapshot(
             vector_field=self.field,
@@ -180,11 +180,11 @@ class Search:
             if self.filter is not None:
                 mask &= _lite("search.filter").evaluate_mask(self.filter, table).astype(np.bool_)
             found.append(
-                Source(mask, self._exact(vectors), keys, lambda row: self.memtable.materialize_row(*places[row]))
+                SearchedRows(mask, self._exact(vectors), keys, lambda row: self.memtable.materialize_row(*places[row]))
             )
         return found
 
-    def _segment(self, segment: Any, mask: Mask) -> Source:
+    def _segment(self, segment: Any, mask: Mask) -> SearchedRows:
         vectors, present = segment.vector_data(self.field)
         if self.filter is not None:
             evaluate = _lite("search.indexed_filter").evaluate_segment_filter
@@ -192,7 +192,7 @@ class Search:
         if present is not None:
             mask = mask & present
         index = segment.indexes.get(self.field) or self._exact(vectors)
-        return Source(mask, index, segment.pks, segment.row_to_dict)
+        return SearchedRows(mask, index, segment.pks, segment.row_to_dict)
 
     def _newest(self, key: Any) -> int:
         rows = ((segment, segment.pk_to_row.get(key)) for segment in self.segments)
@@ -201,7 +201,7 @@ class Search:
     def _exact(self, vectors: F32) -> Any:
         return _lite("index.brute_force").BruteForceIndex.build(vectors, self.metric)
 
-    def run(self, sources: Sequence[Source]) -> list[list[dict[str, Any]]]:
+    def run(self, sources: Sequence[SearchedRows]) -> list[list[dict[str, Any]]]:
         """The hits of each query, nearest first."""
         nearest: list[list[tuple[float, int, int]]] = [[] for _ in self.queries]
         for number, source in enumerate(sources):
@@ -214,7 +214,7 @@ class Search:
                 hits += [(distance, number, row) for distance, row in found if row >= 0]
         return [[self._hit(sources, *hit) for hit in sorted(hits)[: self.limit]] for hits in nearest]
 
-    def _hit(self, sources: Sequence[Source], distance: float, number: int, row: int) -> dict[str, Any]:
+    def _hit(self, sources: Sequence[SearchedRows], distance: float, number: int, row: int) -> dict[str, Any]:
         record = sources[number].record(row)
         key = record[self.key] if self.key in record else sources[number].keys[row]
         return {"id": key, "distance": distance, "entity": self.project(record)}

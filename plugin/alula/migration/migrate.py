@@ -27,8 +27,8 @@ from alula.ingest.journal import Journal
 from alula.ingest.load import RETRY_TIMEOUT, LoadReport, load
 from alula.ingest.monitor import Status, StatusCallback
 from alula.migration.catch_up import CatchUp, KeyDiff
+from alula.migration.migration_report import MigrationReport, NotSettledError
 from alula.migration.recall import compare_recall
-from alula.migration.report import MigrationReport, NotSettledError
 from alula.migration.source_collection import SourceCollection
 from alula.migration.state import MigrationState
 from alula.milvus import Server, alias_target, aliases_of, milvus_errors, point_alias

@@ -54,7 +54,7 @@ class Block:
     prints: U64
 
 
-class Reader:
+class BlockReader:
     """Reads a collection's rows.
 
     Args:

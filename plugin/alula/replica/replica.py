@@ -24,7 +24,7 @@ from alula.ingest.monitor import Status, StatusCallback
 from alula.milvus import any_of, literal
 from alula.milvus.reading import count_rows, keys_of
 from alula.replica import snapshot
-from alula.replica.block_reader import Page, Reader
+from alula.replica.block_reader import BlockReader, Page
 from alula.replica.local_search import LocalSearch
 from alula.replica.lock import ReadWriteLock
 from alula.replica.refresh import Difference, Refreshed, compare, really_gone
@@ -88,7 +88,7 @@ class Replica:
         )
         self._prepare(origin, lowering, collection)
         named = [name for name in dict.fromkeys(columns) if name != key]
-        self._rows = self._read_all(Reader(collection, named, vectors=vectors), _Report(collection, progress))
+        self._rows = self._read_all(BlockReader(collection, named, vectors=vectors), _Report(collection, progress))
         if count_rows(collection.server, collection.name) != len(self):
             self.refresh(progress=progress)  # rows were written concurrently, or the server left some out
 
@@ -280,7 +280,9 @@ class Replica:
         began = time.perf_counter()
         with self._refreshing:
             self._check_same(collection)
-            reader = Reader(collection, self._rows.columns.schema.names[1:], vectors=self._rows.index.keeps_vectors)
+            reader = BlockReader(
+                collection, self._rows.columns.schema.names[1:], vectors=self._rows.index.keeps_vectors
+            )
             report = _Report(collection, progress)
             found = self._behind(reader, report) if growing_keys else None
             found = found or compare(self._rows, report.watch(reader.pages()))
@@ -289,7 +291,7 @@ class Replica:
         seconds = time.perf_counter() - began
         return Refreshed(found.added, len(found.changed), len(gone), report.read, seconds)
 
-    def _behind(self, reader: Reader, report: _Report) -> Difference | None:
+    def _behind(self, reader: BlockReader, report: _Report) -> Difference | None:
         """The rows after the greatest key; None if the number of other rows differs."""
         order = self._rows.in_key_order()
         if not len(order):
@@ -310,7 +312,7 @@ class Replica:
 
         return really_gone(self._rows, missing, still_there)
 
-    def _take_over(self, reader: Reader, found: Difference, gone: I64, report: _Report) -> None:
+    def _take_over(self, reader: BlockReader, found: Difference, gone: I64, report: _Report) -> None:
         rows = self._rows
         old = np.concatenate([np.array(found.changed, np.int64), gone])
         alive = len(rows) - len(old)
@@ -326,7 +328,7 @@ class Replica:
                 rows.index.delete(old)
                 self._rows = new
 
-    def _read_all(self, reader: Reader, report: _Report) -> ReplicaRows:
+    def _read_all(self, reader: BlockReader, report: _Report) -> ReplicaRows:
         keep = reader.vectors
         lowering = self._lowering
         metric, settings = lowering.field.metric, lowering.settings

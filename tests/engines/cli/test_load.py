@@ -192,7 +192,7 @@ def test_an_unfinished_load_is_not_forgotten_by_mistake(alula, fails, lite_uri, 
     fails(2, ["load", "w", file, *opened, "--resume", "--restart"], "opposites")
     with Journal(Path("alula-w.journal")) as held:
         fails(2, ["load", "w", file, *opened, "--resume"], "Another load is using the journal")
-        assert held.job
+        assert held.plan
     assert alula("load", "w", file, *opened, "--restart").code == 0
     assert not Path("alula-w.journal").exists()
     assert alula("load", "w", file, *opened, "--resume").code == 0  # nothing to go on with: it begins

@@ -16,7 +16,7 @@ from alula.ingest.monitor import Status
 from alula.migration import migrate
 from alula.migration.catch_up import CatchUp, key_differences
 from alula.migration.migrate import Migration
-from alula.migration.report import NotSettledError
+from alula.migration.migration_report import NotSettledError
 from alula.migration.source_collection import read_source_collection
 from alula.milvus import alias_target
 from tests.plain_collections import check_migrated, create_plain, everything, plain_rows

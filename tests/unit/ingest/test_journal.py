@@ -34,7 +34,7 @@ def test_done_grows_only_without_gaps(tmp_path):
         assert journal.done == (10 * whole - 1 if whole else None)
         assert journal.done_rows == 10 * whole
         assert journal.read_rows == 10 * len(acknowledged)
-    assert (journal.job, journal.rows_before) == ({"source": "x"}, 7)
+    assert (journal.plan, journal.rows_before) == ({"source": "x"}, 7)
 
 
 def test_a_second_run_knows_what_was_acknowledged_sent_or_neither(tmp_path):
