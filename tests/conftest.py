@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import sys
 import warnings
-from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -54,6 +53,8 @@ SERVER_FOLDERS = ("engines/lite/inside",)
 SLOW = {"imported", "installed_package", "on_ray", "own_server", "takes_long"}
 SLOW_FOLDERS = ("deploy", "faults", "sdk")
 
+NAMED = 3  # skipped tests for one reason, listed by name
+
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -90,9 +91,12 @@ def _rank(item: pytest.Item) -> int:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Name what skipped tests lack, once each."""
-    reasons = Counter(str(report.longrepr[2]) for report in terminalreporter.stats.get("skipped", []))
-    if reasons:
+    """Name what skipped tests lack, once each, and the tests if they are few."""
+    skipped: dict[str, list[str]] = {}
+    for report in terminalreporter.stats.get("skipped", []):
+        skipped.setdefault(str(report.longrepr[2]).removeprefix("Skipped: "), []).append(report.nodeid)
+    if skipped:
         terminalreporter.section("skipped, for want of")
-        for reason, tests in reasons.most_common():
-            terminalreporter.line(f"{tests} tests: {reason.removeprefix('Skipped: ')}")
+        for reason, tests in sorted(skipped.items(), key=lambda item: -len(item[1])):
+            names = ", ".join(tests) if len(tests) <= NAMED else f"{len(tests)} tests"
+            terminalreporter.line(f"{reason} ({names})")

@@ -34,7 +34,7 @@ def on_ray(tmp_path_factory):
     """A Ray cluster of two cores on this machine."""
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # listen at 127.0.0.1 alone
-    ray = pytest.importorskip("ray")
+    ray = pytest.importorskip("ray", reason="ray is not installed: pip install 'alula[ray]'")
     from alula.ingest.ray.engine import RayCluster
 
     ray.init(

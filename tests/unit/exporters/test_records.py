@@ -18,6 +18,13 @@ from alula_exporters.records import POINTS, Recorder, tensorboard, together
 from tests.unit.exporters.conftest import SMALL_DRQ
 
 
+@pytest.fixture
+def event_files():
+    """Tensorboard's reader."""
+    module = "tensorboard.backend.event_processing.event_accumulator"
+    return pytest.importorskip(module, reason="tensorboard is not installed: pip install tensorboard")
+
+
 def recorded(steps, figures, total=None):
     recorder = Recorder()
     for step in range(1, steps + 1):
@@ -81,12 +88,11 @@ def test_curves_survive_the_export(data, tmp_path):
         assert curves["training"][name] == pytest.approx([figures[name] for figures in seen.values()], rel=1e-5)
 
 
-def test_tensorboard_gets_every_figure(tmp_path):
-    loading = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+def test_tensorboard_gets_every_figure(event_files, tmp_path):
     with tensorboard(tmp_path / "run") as progress:
         for step in (1, 2, 3):
             progress("training", step, 3, {"loss": 1 / step, "R_sub": 1.5})
-    events = loading.EventAccumulator(str(tmp_path / "run")).Reload()
+    events = event_files.EventAccumulator(str(tmp_path / "run")).Reload()
     assert sorted(events.Tags()["scalars"]) == ["training/R_sub", "training/loss"]
     assert [(event.step, pytest.approx(event.value)) for event in events.Scalars("training/loss")] == [
         (1, 1.0),
@@ -95,14 +101,13 @@ def test_tensorboard_gets_every_figure(tmp_path):
     ]
 
 
-def test_tensorboard_on_the_command_line(vectors, tmp_path):
-    loading = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+def test_tensorboard_on_the_command_line(event_files, vectors, tmp_path):
     np.save(tmp_path / "v.npy", vectors[:1000])
     arguments = ["v.npy", "--out", "a.onnx", "--tensorboard", "runs"]
     paths = [str(tmp_path / word) if word[0] != "-" else word for word in arguments]
     result = CliRunner().invoke(train, ["flops", *paths, "--dim", "128", "--nnz", "8", "--steps", "7", "--no-card"])
     assert result.exit_code == 0, (result.output, result.exception)
-    events = loading.EventAccumulator(str(tmp_path / "runs" / "a")).Reload()
+    events = event_files.EventAccumulator(str(tmp_path / "runs" / "a")).Reload()
     curve = load_encoder(tmp_path / "a.onnx").info.training["curves"]["training"]
     assert [event.step for event in events.Scalars("training/loss")] == curve["step"] == list(range(1, 8))
     assert [event.value for event in events.Scalars("training/FLOPs")] == pytest.approx(curve["FLOPs"], rel=1e-5)

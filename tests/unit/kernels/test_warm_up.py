@@ -52,7 +52,7 @@ def test_no_search_warms_up(cold):
     assert not [record for record in cold.records if record.name == "alula.kernels.warm_up"]
 
 
-@pytest.mark.skipif(not HAS_NUMBA, reason="numba is not installed")
+@pytest.mark.skipif(not HAS_NUMBA, reason="numba is not installed: pip install 'alula[fast]'")
 @pytest.mark.parametrize("index", [InvertedIndex(4, "IP"), CodeIndex(1, "IP")], ids=["inverted", "codes"])
 def test_a_new_local_index_warms_up_once(cold, index):
     for _ in range(2):
