@@ -54,6 +54,17 @@ MAY_TALK_TO_MILVUS = (
     "alula.evaluation.native",
     "alula.gateway",
 )
+# Tests of no module in particular: of a contract that several keep, or of a kind of input.
+OF_SEVERAL_MODULES = {
+    "tests/unit/cli/test_messages.py",
+    "tests/unit/encoders/test_embed.py",
+    "tests/unit/encoders/test_hostile.py",
+    "tests/unit/encoders/test_outputs.py",
+    "tests/unit/exporters/drq/test_ordinary_data.py",
+    "tests/unit/index_types/test_third_party.py",
+    "tests/unit/sources/test_raw_files.py",
+    "tests/unit/sources/test_tables.py",
+}
 OPEN_TO_EXPORTERS = ("alula.encoders", "alula.errors", "alula.index_types", "alula.progress", "alula.sources")
 
 # Before IMPORT_EVERYTHING: a package `alula` whose __init__ does nothing, to load its lower parts alone.
@@ -233,6 +244,17 @@ def test_every_module_of_the_plugin_has_a_layer():
     }
     homeless = tops - {"__init__", "__main__"} - set(LAYERS)
     assert not homeless, f"say in LAYERS (in this file) what {', '.join(sorted(homeless))} may import"
+
+
+def test_unit_tests_mirror_the_packages():
+    homeless = set()
+    for test in (ROOT / "tests" / "unit").rglob("test_*.py"):
+        folders = test.relative_to(ROOT / "tests" / "unit").parent.parts
+        package = EXPORTERS / "alula_exporters" if folders[:1] == ("exporters",) else PLUGIN / "alula"
+        home = package.joinpath(*folders[folders[:1] == ("exporters",) :], test.stem.removeprefix("test_"))
+        if not (home.with_suffix(".py").is_file() or (home / "__init__.py").is_file()):
+            homeless.add(test.relative_to(ROOT).as_posix())
+    assert homeless == OF_SEVERAL_MODULES
 
 
 def test_only_some_packages_talk_to_milvus():

@@ -366,7 +366,7 @@ def test_threads_find_the_same():
 PRINT_RESULTS = """
 import sys
 import numpy as np
-from tests.unit.kernels.test_inverted import filled, float_rows, sparse_rows
+from tests.unit.kernels.inverted_index.test_index import filled, float_rows, sparse_rows
 
 found = filled(sparse_rows(2000), float_rows(2000, 50), "COSINE").search(
     sparse_rows(20, seed=1), 10, vectors=float_rows(20, 50, seed=1), candidates=100
