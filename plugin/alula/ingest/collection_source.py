@@ -64,7 +64,8 @@ class CollectionSource:
             raise UsageError(f"The collection {name!r} holds no images; an encoder of images loads from files.")
         if not server.has_collection(name):
             raise UsageError(f"There is no collection {name!r} at {server.uri}.")
-        self.name = f"the collection {name!r}"
+        # a load is not resumed with another filter; the filters of live reading change with every look
+        self.name = f"the collection {name!r}" + (f" where {filter}" if filter and not live else "")
         self.input: Input = input
         self._server, self._collection, self._filter, self._live = server, name, filter, live
         with milvus_errors(f"describe the collection {name!r}"):

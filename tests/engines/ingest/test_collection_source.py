@@ -11,6 +11,9 @@ from pymilvus import DataType
 
 from alula.errors import UsageError
 from alula.ingest.collection_source import CollectionSource
+from alula.ingest.journal import Journal
+from alula.ingest.pipeline import LocalEngine
+from alula.ingest.plan import plan_load
 from alula.milvus import any_of, reading
 from alula.milvus.wire.query_results import to_float32
 from tests.small_collections import ROWS, Rows
@@ -224,3 +227,23 @@ def test_several_vector_fields_need_a_name(lite, collection_name):
         CollectionSource(lite, collection_name)
     assert CollectionSource(lite, collection_name, vector_field="w").column == "w"
     client.drop_collection(collection_name)
+
+
+def test_a_load_is_resumed_with_the_same_filter_alone(lite, collection_name, tmp_path):
+    rows, drq = Rows(), write_drq(tmp_path / "drq.onnx", input_dim=8)
+    made = rows.filled(lite, collection_name, drq, "DRQ")
+    copy = rows.create(lite, f"{collection_name}_copy", drq, "DRQ")
+
+    def planned(filter):
+        source = CollectionSource(lite, collection_name, filter=filter)
+        with Journal(tmp_path / "copy.journal") as journal:
+            options = {"partition": None, "mode": "auto", "via": "auto", "stage": None, "engine": LocalEngine()}
+            return plan_load(journal, copy.target(), source, **options)
+
+    plan = planned("year > 1950")
+    for other in ("year > 1960", ""):
+        with pytest.raises(UsageError, match=r"another source .* where year > 1950, and now the collection"):
+            planned(other)
+    assert planned("year > 1950") == plan
+    made.drop()
+    copy.drop()
