@@ -11,6 +11,7 @@ from typing import Any
 import pyarrow as pa
 from pymilvus import DataType
 
+from alula.catalog.description import read_schema
 from alula.catalog.settings import read_settings
 from alula.encoders import Input
 from alula.errors import UsageError
@@ -68,9 +69,8 @@ class CollectionSource:
         self.name = f"the collection {name!r}" + (f" where {filter}" if filter and not live else "")
         self.input: Input = input
         self._server, self._collection, self._filter, self._live = server, name, filter, live
-        with milvus_errors(f"describe the collection {name!r}"):
-            about = server.client.describe_collection(name)
-            indexes = [server.client.describe_index(name, index) for index in server.client.list_indexes(name)]
+        about, indexes = read_schema(server, name)
+        with milvus_errors(f"load the collection {name!r}"):
             server.client.load_collection(name)
         settings = read_settings(indexes, about.get("description", ""))[1]
         schema, self.left_out = _schema(about["fields"], settings.get("field"))

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from alula.catalog.description import scalar_field
+from alula.catalog.description import read_schema, scalar_field
 from alula.catalog.schema import ScalarField
 from alula.catalog.settings import read_settings
 from alula.errors import UsageError
@@ -109,11 +109,8 @@ def read_source_collection(
     """
     if not server.has_collection(name):
         raise UsageError(f"There is no collection {name!r} at {server.uri}.")
-    with milvus_errors(f"describe the collection {name!r}"):
-        about = server.client.describe_collection(name)
-        # an alias may be moved during the migration
-        name = str(about["collection_name"])
-        indexes = [server.client.describe_index(name, index) for index in server.client.list_indexes(name)]
+    about, indexes = read_schema(server, name)
+    name = str(about["collection_name"])  # an alias may be moved during the migration
     text, settings = read_settings(indexes, about.get("description", ""))
     if settings.get("vectors") == "dropped":
         raise UsageError(
