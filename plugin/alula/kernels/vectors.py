@@ -9,11 +9,10 @@ import numpy as np
 import numpy.typing as npt
 
 from alula.errors import DataError
-from alula.kernels.constants import CACHE_LINE
+from alula.kernels.constants import CACHE_LINE, METRICS
 from alula.kernels.loops import sparse_loops
 from alula.kernels.topk import F32, I64, U8, U32
 
-METRICS = {"COSINE": 0, "IP": 1, "L2": 2}
 HEADER_FLOATS = 3  # float32 at the end of each row of codes: step, half the squared norm (L2), norm
 ENCODE_ROWS = 1 << 10  # rows encoded at once: few enough for the processor's cache
 CENTRE_SAMPLE = 4096  # at most this many rows give the centre

@@ -22,12 +22,11 @@ from alula.kernels.code_index.byte_tables import (
     reach,
 )
 from alula.kernels.code_index.layout import CODE_BLOCK, U64, CodeRows, best_keys
+from alula.kernels.constants import IP, L2, METRICS
 from alula.kernels.jit import compiled
 from alula.kernels.simd import lowest_one
 from alula.kernels.topk import F32, I64, U8, U16, Mask
 
-COSINE, IP, L2 = 0, 1, 2
-METRICS = {"COSINE": COSINE, "IP": IP, "L2": L2}
 EVERY_BLOCK = np.int64(1)  # stride; typed, or numba compiles again for the literal 1
 UPPER = np.uint64(32)  # bits of a key below the score
 ROUNDING = 16 * 2.0**-24  # of a few operations on float32, generously
