@@ -231,12 +231,6 @@ def reconstruct(codes: Tensor, codewords: Tensor) -> Tensor:
     return torch.stack([*level_parts(codes, codewords)], dim=1).cumsum(1)
 
 
-def pack_signs(signs: Tensor) -> Tensor:
-    """Pack bits, most significant first: bool (n, S) to uint8 (n, S / 8)."""
-    weights = 2 ** torch.arange(7, -1, -1)
-    return (signs.view(len(signs), -1, 8) * weights).sum(2).to(torch.uint8)
-
-
 def _greedy_search(prepared: Tensor, codewords: Tensor, _: int) -> Tensor:
     residual, codes = prepared, []
     for level in codewords:

@@ -4,11 +4,9 @@ import numpy as np
 import pytest
 import scipy.linalg
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 
 from alula_exporters.drq import model as model_module
-from alula_exporters.drq.model import RecurrentQuantizer, find_codes, pack_signs, reconstruct
+from alula_exporters.drq.model import RecurrentQuantizer, find_codes, reconstruct
 from alula_exporters.drq.start import random_orthogonal
 
 
@@ -116,9 +114,3 @@ def test_a_wider_beam_is_nearer_and_a_full_one_is_exact(model):
     best = torch.cdist(x, (words[0][:, None] + words[1][None]).reshape(-1, 7)).min(1).values.square()
     got = (x - reconstruct(find_codes(x, words, 256), words)[:, -1]).square().sum(1)
     np.testing.assert_allclose(got, best, atol=1e-4)
-
-
-@given(st.integers(1, 9), st.integers(1, 5), st.integers(0, 1000))
-def test_bits_are_packed_as_numpy_packs_them(rows, size, seed):
-    bits = np.random.default_rng(seed).random((rows, 8 * size)) < 0.5
-    assert np.array_equal(pack_signs(torch.from_numpy(bits)).numpy(), np.packbits(bits, axis=1))
