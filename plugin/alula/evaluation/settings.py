@@ -9,7 +9,7 @@ from typing import Any
 from alula.collection import Collection
 from alula.errors import UsageError
 from alula.index_types import MAX_RESULTS
-from alula.index_types.options import LEAST_RESULTS
+from alula.index_types.options import exact_count
 
 Settings = dict[str, Any]
 _STEPS = (1, 1.5, 2, 3, 5, 7)  # of candidates, in each power of ten
@@ -95,7 +95,7 @@ def _swept(collection: Collection, combine: str) -> list[Settings]:
 
 def scored(branch: Settings, limit: int) -> int:
     """The exact scores that a branch allows; estimates choose among more candidates."""
-    return int(branch.get("oversample", 0)) * max(limit, LEAST_RESULTS)
+    return exact_count(int(branch.get("oversample", 0)), limit)
 
 
 def candidates_ladder(limit: int, rows: int) -> list[int]:

@@ -99,6 +99,11 @@ def candidate_options(oversample: int) -> tuple[Option, Option]:
     )
 
 
+def exact_count(factor: int, limit: int) -> int:
+    """The candidates that an oversampling factor scores exactly for a limit."""
+    return factor * max(limit, LEAST_RESULTS)
+
+
 def candidate_counts(
     options: Mapping[str, Any], limit: int, *, oversample: int, estimated: int = 1
 ) -> tuple[int, int | None]:
@@ -120,12 +125,13 @@ def candidate_counts(
     Raises:
         UsageError: If the oversampling asks for more than Milvus returns.
     """
-    results, factor, candidates = max(limit, LEAST_RESULTS), options["oversample"], options["candidates"]
-    if factor is not None and factor * results > MAX_RESULTS:
+    factor, candidates = options["oversample"], options["candidates"]
+    if factor is not None and exact_count(factor, limit) > MAX_RESULTS:
         raise UsageError(
-            f"oversample is {factor} for {results:,} results, and Milvus returns at most {MAX_RESULTS:,} candidates."
+            f"oversample is {factor} for {exact_count(1, limit):,} results, and Milvus returns at most {MAX_RESULTS:,} "
+            "candidates."
         )
-    exact = min((factor or oversample) * results, MAX_RESULTS)
+    exact = min(exact_count(factor or oversample, limit), MAX_RESULTS)
     if candidates is not None:
         return candidates, None if factor is None else min(exact, candidates)
     native = min(exact * estimated, MAX_RESULTS)
