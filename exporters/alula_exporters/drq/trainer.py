@@ -109,23 +109,9 @@ def _optimise(
     checkpoint: Checkpoint | None,
 ) -> Figures:
     count = len(source.data.train)
-    # long vectors and many levels take fewer rows at once: the residuals of all levels must fit in memory
-    dim = model.signs.projection.shape[1]
-    width = max(dim, CODEWORDS) if config.mode == "paper" else dim  # soft: a weight per codeword
-    fits, enough = _BATCH_NUMBERS // (model.levels * width), config.epochs * count // _STEPS
-    size = min(config.batch, max(CODEWORDS, min(fits, enough)))
-    modules = nn.ModuleDict({"model": model})
-    trained = [{"params": [parameter for parameter in model.parameters() if parameter.requires_grad]}]
-    rates = [config.rate]
-    batches: BalancedBatches | ShuffledBatches = ShuffledBatches(count, size, generator)
-    if source.trainable is not None:
-        size = min(size, _LABELLED_BATCH)
-        labels = torch.from_numpy(source.data.labels).to(compute_device())
-        batches = BalancedBatches(labels, size, generator)
-        modules["loss"] = label_loss(config.loss, source.data, dim)  # type: ignore[arg-type]
-        modules["backbone"] = source.trainable
-        trained += [{"params": list(modules[name].parameters())} for name in ("loss", "backbone")]
-        rates += [config.backbone_learning_rate] * 2
+    labels = None if source.trainable is None else torch.from_numpy(source.data.labels).to(compute_device())
+    batches, size = _batches(model, config, count, labels, generator)
+    modules, trained, rates = _trained_modules(model, source, config)
     per_epoch = math.ceil(count / size)
     steps = config.epochs * per_epoch
     optimizer = torch.optim.Adam(trained, lr=config.rate)
@@ -157,7 +143,7 @@ def _optimise(
             codes = find_codes(batch.detach(), codewords.detach(), config.beam if 5 * number >= 4 * steps else 1)
             distortions = prefix_distortions(batch, level_parts(codes, codewords))
             loss, distortion = distortions.sum(), distortions[-1]
-        if source.trainable is not None:
+        if labels is not None:
             loss = loss + modules["loss"](unit_rows(vectors)[0], labels[picked])
         figures.average("loss", float(loss.detach()))
         return loss, {**figures, f"distortion at {8 * model.levels} bits": float(distortion.detach())}
@@ -166,6 +152,37 @@ def _optimise(
     if config.patience is not None:
         figures["steps_taken"] = taken
     return figures
+
+
+def _batches(
+    model: Quantizer, config: DrqConfig, count: int, labels: Tensor | None, generator: torch.Generator
+) -> tuple[BalancedBatches | ShuffledBatches, int]:
+    """The batches of a number of rows, and the size of a batch."""
+    # long vectors and many levels take fewer rows at once: the residuals of all levels must fit in memory
+    dim = model.signs.projection.shape[1]
+    width = max(dim, CODEWORDS) if config.mode == "paper" else dim  # soft: a weight per codeword
+    fits, enough = _BATCH_NUMBERS // (model.levels * width), config.epochs * count // _STEPS
+    size = min(config.batch, max(CODEWORDS, min(fits, enough)))
+    if labels is None:
+        return ShuffledBatches(count, size, generator), size
+    size = min(size, _LABELLED_BATCH)
+    return BalancedBatches(labels, size, generator), size
+
+
+def _trained_modules(
+    model: Quantizer, source: Source, config: DrqConfig
+) -> tuple[nn.ModuleDict, list[dict[str, Any]], list[float]]:
+    """The modules of a training, their groups of parameters and the rates of these."""
+    modules = nn.ModuleDict({"model": model})
+    trained = [{"params": [parameter for parameter in model.parameters() if parameter.requires_grad]}]
+    rates = [config.rate]
+    if source.trainable is not None:
+        dim = model.signs.projection.shape[1]
+        modules["loss"] = label_loss(config.loss, source.data, dim)  # type: ignore[arg-type]
+        modules["backbone"] = source.trainable
+        trained += [{"params": list(modules[name].parameters())} for name in ("loss", "backbone")]
+        rates += [config.backbone_learning_rate] * 2
+    return modules, trained, rates
 
 
 def _early_stopping(
