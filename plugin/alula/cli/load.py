@@ -153,14 +153,7 @@ def command(
                 progress=progress,
                 engine=cluster,
             )
-    if report.verification.problem:
-        journal.close()
-        raise AlulaError(
-            f"{report.rows:,} rows were loaded into {name}, but {report.verification.problem}. Give the same command "
-            "with --resume to check again, or with --restart to load all rows again."
-        )
-    journal.remove()
-    forget_stdin(spool)
+    _end(journal, spool, report, name)
     _show(report, collection, quiet=quiet, json_logs=json_logs)
     if report.bad:
         click.get_current_context().exit(DEAD_LETTERS_EXIT)
@@ -175,6 +168,18 @@ def _keeping_stdin(journal: Journal, spool: Path) -> Iterator[None]:
         if journal.path is None or not journal.path.exists():
             forget_stdin(spool)
         raise
+
+
+def _end(journal: Journal, spool: Path, report: LoadReport, name: str) -> None:
+    """Remove the journal and the copy of standard input, unless rows are wrong."""
+    if report.verification.problem:
+        journal.close()
+        raise AlulaError(
+            f"{report.rows:,} rows were loaded into {name}, but {report.verification.problem}. Give the same command "
+            "with --resume to check again, or with --restart to load all rows again."
+        )
+    journal.remove()
+    forget_stdin(spool)
 
 
 def _cluster(address: str | None) -> RayCluster:

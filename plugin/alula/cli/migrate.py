@@ -139,34 +139,21 @@ def command(
         "old_encoder": from_encoder,
         "resume": resume or restart,
     }
+    running: dict[str, Any] = {
+        "dead_letters": dead_letters or Path(f"alula-{new}.dead.parquet"),
+        "max_errors": max_errors,
+        "retry_timeout": retry_timeout,
+        "queries": queries,
+        "min_recall": min_recall,
+    }
     if dry:
         _show_plan(Migration(read_source_collection(server, old, **reading), new, **making), json_logs=json_logs)
         return
     journal = open_journal(journal_path or Path(f"alula-{new}.journal"), resume=resume, restart=restart)
     with resumable(journal):
         migration = Migration(read_source_collection(server, old, **reading), new, **making)
-        if not (quiet or json_logs):
-            _show_start(migration)
-        with load_progress(quiet=quiet, json_logs=json_logs) as progress:
-            report = migration.run(
-                journal=journal,
-                max_errors=max_errors,
-                dead_letters=dead_letters or Path(f"alula-{new}.dead.parquet"),
-                retry_timeout=retry_timeout,
-                queries=queries,
-                min_recall=min_recall,
-                progress=progress,
-            )
-    if alias is None:
-        journal.close()
-    else:
-        journal.remove()
-    if json_logs:
-        json_line("done", **_as_json(report))
-    else:
-        _show(report, migration, server, journal, quiet=quiet)
-    if report.bad:
-        click.get_current_context().exit(DEAD_LETTERS_EXIT)
+        report = _run(migration, journal, quiet=quiet, json_logs=json_logs, **running)
+    _finish(report, migration, server, journal, quiet=quiet, json_logs=json_logs)
 
 
 def _check_usage(index_type: str | None, encoder: Path | None, min_recall: float | None, queries: int) -> None:
@@ -183,6 +170,30 @@ def _roll_back(server: Server, old: str, new: str, alias: str | None, *, quiet: 
     roll_back(server, old, new, alias)
     if not quiet:
         click.echo(f"{alias} points to {old} again. {new} is still there; 'alula drop {new}' drops it.")
+
+
+def _run(migration: Migration, journal: Journal, *, quiet: bool, json_logs: bool, **running: Any) -> MigrationReport:
+    """Migrate, with a progress bar under notes on what stays behind."""
+    if not (quiet or json_logs):
+        _show_start(migration)
+    with load_progress(quiet=quiet, json_logs=json_logs) as progress:
+        return migration.run(journal=journal, progress=progress, **running)
+
+
+def _finish(
+    report: MigrationReport, migration: Migration, server: Server, journal: Journal, *, quiet: bool, json_logs: bool
+) -> None:
+    """Show the result; the journal stays until an alias points to the new collection."""
+    if migration.alias is None:
+        journal.close()
+    else:
+        journal.remove()
+    if json_logs:
+        json_line("done", **_as_json(report))
+    else:
+        _show(report, migration, server, journal, quiet=quiet)
+    if report.bad:
+        click.get_current_context().exit(DEAD_LETTERS_EXIT)
 
 
 def _show_start(migration: Migration) -> None:
