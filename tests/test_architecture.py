@@ -62,6 +62,7 @@ OF_SEVERAL_MODULES = {
     "tests/unit/encoders/test_outputs.py",
     "tests/unit/exporters/drq/test_ordinary_data.py",
     "tests/unit/index_types/test_third_party.py",
+    "tests/unit/sources/test_memory.py",
     "tests/unit/sources/test_raw_files.py",
     "tests/unit/sources/test_tables.py",
 }
