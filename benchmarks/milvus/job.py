@@ -280,7 +280,7 @@ def _timed(queries: F32, search: Callable[[F32], list[Any]]) -> tuple[list[list[
 def _adc_overlap(collection: alula.Collection, words: Words, drq: DrqEncoder) -> float:
     """Share of numpy's ADC top 100 in Milvus's top 100 (layout adc, all bits).
 
-    numpy ranks by the squared distance to the reconstruction, from the codes, tables and norms themselves.
+    numpy ranks by the cosine to first order, from the codes, tables and norms themselves.
     """
     parts = [drq.encode_rows(words.rows[start : start + 8192]) for start in range(0, len(words.rows), 8192)]
     codes = np.concatenate([part.codes for part in parts])
@@ -288,5 +288,5 @@ def _adc_overlap(collection: alula.Collection, words: Words, drq: DrqEncoder) ->
     queries = words.queries[:200]
     encoded = drq.encode_queries(queries)
     found = collection.search(queries, limit=100, candidates=100, rerank=0)
-    truth = np.array([top_k(2 * adc_inner_products(codes, lut) - norms**2, 100) for lut in encoded.lut])
+    truth = np.array([top_k(adc_inner_products(codes, lut) - 0.3 * norms**2, 100) for lut in encoded.lut])
     return recall([[hit.id for hit in hits] for hits in found], truth)

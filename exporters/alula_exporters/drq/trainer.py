@@ -23,7 +23,7 @@ from alula_exporters.drq.paper import PaperStages
 from alula_exporters.drq.signs import hard_signs, learn_signs
 from alula_exporters.drq.start import start_from_data
 from alula_exporters.drq.variants import QUANTIZERS
-from alula_exporters.inputs import unit_rows
+from alula_exporters.inputs import TINY, unit_rows
 from alula_exporters.losses import label_loss
 from alula_exporters.quality import ROWS, exact_neighbours, share_found
 from alula_exporters.sampling import BalancedBatches, ShuffledBatches
@@ -208,9 +208,12 @@ def _scores(model: Quantizer, queries: Tensor, rows: Tensor, config: DrqConfig) 
 
 
 def _similarity(prepared: Tensor, x_hat: Tensor, metric: Metric) -> Tensor:
-    products = prepared @ x_hat.T
-    # L2 between query and reconstruction, which ranks COSINE's unit vectors too
-    return products if metric == "IP" else products - 0.5 * x_hat.square().sum(1)
+    """Scores as searches rank: cosine, product, or minus half the squared distance."""
+    products: Tensor = prepared @ x_hat.T
+    if metric == "IP":
+        return products
+    norms = x_hat.square().sum(1)
+    return products / norms.sqrt().clamp_min(TINY) if metric == "COSINE" else products - 0.5 * norms
 
 
 def _hamming(model: Quantizer, queries: Tensor, rows: Tensor) -> Tensor:

@@ -15,6 +15,10 @@ from alula.index_types.local import EncodedRows
 from alula.index_types.native import POSTING_BYTES, FieldSpec, NativeIndex
 from alula.index_types.options import candidate_counts
 
+# The product of a query with a near row's reconstruction, both of unit vectors. On MiniLM, mpnet and GloVe 0.5 to 0.7
+# are best for 64 bits and more: recall@10 within .005 of the exact cosine, and up to .053 over L2.
+_NEAR_PRODUCT = 0.6
+
 
 class AdcLowering(DrqLowering):
     """One-hot codes in a SPARSE_FLOAT_VECTOR; Milvus computes the asymmetric distance.
@@ -22,8 +26,10 @@ class AdcLowering(DrqLowering):
     A row is 1 at ``256 t + b_t`` for each level t. The query contains each level's look-up table. Both must be
     non-negative, so each level's table is shifted to start at 0, which moves all rows' scores alike.
 
-    COSINE and L2 rank by ``2 <q, x_t> - |x_t|^2`` (for COSINE on unit vectors). The norm of each prefix that a
-    search can ask for has its own dimension, as ``bound - |x_t|^2``, and the query selects one.
+    L2 ranks by ``2 <q, x_t> - |x_t|^2``. COSINE, on unit vectors, ranks by ``<q, x_t> / |x_t|``, which a sum of
+    postings can express to first order: ``<q, x_t> + p (1 - |x_t|^2) / 2`` with the product p that near rows have. The
+    norm of each prefix that a search can ask for has its own dimension, as ``bound - |x_t|^2``, and the query selects
+    one.
     """
 
     @property
@@ -46,6 +52,11 @@ class AdcLowering(DrqLowering):
         Without normalisation it is eight times the training rows' length; longer rows are clipped to it.
         """
         return 4.0 if self.drq.info.normalized else 64.0
+
+    @property
+    def norm_weight(self) -> float:
+        """The weight of the squared norm in the ranking, beside 2 <q, x_t>."""
+        return {"COSINE": _NEAR_PRODUCT, "L2": 1.0, "IP": 0.0}[self.field.metric]
 
     @property
     def fields(self) -> tuple[FieldSpec, ...]:
@@ -107,7 +118,7 @@ class AdcLowering(DrqLowering):
             dims = np.flatnonzero(row)
             query = dict(zip(dims.tolist(), row[dims].tolist(), strict=True))
             if self.field.metric != "IP":
-                query[256 * self.drq.info.levels + levels - 1] = 1.0
+                query[256 * self.drq.info.levels + levels - 1] = self.norm_weight
             native.append(query)
         shifts = factor * lowest[:, :, 0].sum(axis=1)
         candidates, rerank = candidate_counts(options, limit, oversample=OVERSAMPLE)
@@ -121,5 +132,7 @@ class AdcLowering(DrqLowering):
         scale = np.float32(self.drq.info.scale)
         if self.field.metric == "IP":
             return cast(F32, native * scale * scale)
-        squared = np.float32(query_norms[query] ** 2 + self.norm_bound) - native
-        return cast(F32, 1.0 - squared / 2.0 if self.field.metric == "COSINE" else squared * scale * scale)
+        weighed = native - np.float32(self.norm_weight * self.norm_bound)  # 2 <q, x_t> - w |x_t|^2
+        if self.field.metric == "COSINE":
+            return cast(F32, (weighed + np.float32(self.norm_weight)) / 2)
+        return cast(F32, (np.float32(query_norms[query] ** 2) - weighed) * scale * scale)

@@ -63,7 +63,8 @@ def true_adc(drq, vectors, query, levels):
     x_hat = drq.reconstructions(drq.codes(vectors))[levels - 1]
     squared = np.square(q - x_hat).sum(1)
     unit = drq.info.scale**2
-    return {"IP": x_hat @ q * unit, "L2": squared * unit, "COSINE": 1 - squared / 2}[drq.info.metric]
+    first_order = x_hat @ q + 0.6 * (1 - np.square(x_hat).sum(1)) / 2
+    return {"IP": x_hat @ q * unit, "L2": squared * unit, "COSINE": first_order}[drq.info.metric]
 
 
 # --- choosing a layout ----------------------------------------------------------------------------------------------
