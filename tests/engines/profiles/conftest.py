@@ -45,8 +45,9 @@ def lite(on_lite: VersionProxy) -> Iterator[alula.Server]:
 
 
 @pytest.fixture(scope="module")
-def standalone(on_standalone: VersionProxy) -> Iterator[alula.Server]:
-    with connected(on_standalone.uri) as server:
+def standalone(on_standalone: VersionProxy, database: alula.Server) -> Iterator[alula.Server]:
+    """In a database of the module: a database travels with each call, in one way or another."""
+    with alula.connect(on_standalone.uri, database=database.login["database"]) as server:
         yield server
 
 

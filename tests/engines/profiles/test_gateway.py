@@ -48,7 +48,7 @@ def client_of_standalone(on_standalone, standalone, drq):
     """A client of a gateway before Milvus 2.3.5, which can rename collections."""
     encoder_store.push(standalone, drq.path, name=ENCODER, replace=True)
     with RunningGateway(on_standalone.uri) as gateway:
-        yield MilvusClient(gateway.uri)
+        yield MilvusClient(gateway.uri, db_name=standalone.login["database"])
 
 
 def schema_of(client, description="words"):
@@ -120,11 +120,15 @@ def test_the_same_index_may_be_created_again(declared, client):
 def test_an_empty_collection_is_recreated_and_nothing_is_left(client_of_standalone, on_standalone, collection_name):
     client = client_of_standalone
     client.create_collection(collection_name, schema=schema_of(client))
+    client.describe_collection(collection_name)  # which later versions cache
+    client.create_alias(collection_name, f"{collection_name}_alias")
     refused = on_standalone.rule(FlushRate).refused
     index(client, collection_name, metric_type="COSINE", params={"encoder": ENCODER})
     assert on_standalone.rule(FlushRate).refused > refused
     assert not [name for name in client.list_collections() if name.startswith(f"{collection_name}_alula_")]
+    assert client.list_aliases(collection_name)["aliases"] == [f"{collection_name}_alias"]
     fill_and_search(client, collection_name)
+    client.drop_alias(f"{collection_name}_alias")
     client.drop_collection(collection_name)
 
 

@@ -83,10 +83,13 @@ def imported(uri, profile, folder):
             server.client.drop_collection(name)
 
 
-def test_each_row_arrives_once_though_a_loader_died(milvus_server, tmp_path):
-    def run(profile):
-        return imported(milvus_server.uri, profile, tmp_path / profile)
-
+@pytest.fixture(scope="module")
+def imports(milvus_server, tmp_path_factory):
+    """All profiles at once, as each waits for the engine most of the time: the ids in the collections."""
+    folder = tmp_path_factory.mktemp("imports")
     with ThreadPoolExecutor(len(PROFILES)) as pool:
-        for profile, ids in zip(PROFILES, pool.map(run, PROFILES), strict=True):
-            assert ids == list(range(ROWS)), profile
+        yield {profile: pool.submit(imported, milvus_server.uri, profile, folder / profile) for profile in PROFILES}
+
+
+def test_each_row_arrives_once_though_a_loader_died(imports, profile):
+    assert imports[profile].result() == list(range(ROWS))
