@@ -29,7 +29,7 @@ class Probe:
         index: The index, on one of the fields.
         yes: The meaning for users if it works.
         no: The meaning if it does not.
-        since: The first version of Milvus that passes it, such as ``2.4``, for logins that may not run it.
+        since: The first version of Milvus that passes it, such as ``2.6.4``, for logins that may not run it.
     """
 
     name: str
@@ -118,5 +118,5 @@ def binary_probe(index_type: str, yes: str, no: str) -> Probe:
     """The probe of one of `BINARY_INDEXES`, with its meanings for one index type."""
     fields = (FieldSpec("binary", "BINARY_VECTOR", 8, {"dim": 64}),)
     index = NativeIndex("binary", index_type, "HAMMING", BINARY_INDEXES[index_type])
-    since = "2.0" if index_type.startswith("BIN_") else ""
+    since = "2.6.4" if index_type == "HNSW" else "2.0"
     return Probe(index_type, f"binary index {index_type}", fields, index, yes, no, since)

@@ -112,11 +112,12 @@ def _failure_by_version(server: Server, probe: Probe, error: MilvusException | g
     Raises:
         MissingRightsError: If the version does not say it.
     """
-    found = re.fullmatch(r"Milvus (\d+)\.(\d+).*", version(server))
+    found = re.match(r"Milvus (\d+(?:\.\d+)+)", version(server))
     if found is None or not probe.since:
         raise MissingRightsError(
             f"The login may not find out at {server.uri} if the server has {probe.question or 'collections'} "
             f"({server_words(error)}). Alula needs the rights to create, index and drop a collection."
         ) from error
-    able = (int(found[1]), int(found[2])) >= tuple(map(int, probe.since.split(".")))
+    number, since = (tuple(map(int, text.split("."))) for text in (found[1], probe.since))
+    able = number >= since
     return None if able else f"it needs Milvus {probe.since}, and the login may not try it ({server_words(error)})"
