@@ -16,9 +16,9 @@ U8 = npt.NDArray[np.uint8]
 Feed: TypeAlias = tuple[npt.NDArray[np.intp], Mapping[str, npt.NDArray[Any]]]
 
 # A batch for the graph. Its hidden layers take a few hundred bytes per pixel; a head over a vocabulary has one vector
-# per token of a text, which FLOATS bounds.
+# per token of a text, which FLOATS bounds, and attention the square of a text's tokens.
 IMAGES, PIXELS = 256, 1 << 20
-TEXTS, FLOATS = 32, 1 << 26
+TEXTS, TOKENS, FLOATS = 32, 4096, 1 << 26
 # Texts to tokenize in one call: their tokens take some hundred bytes per character.
 PIECE_TEXTS, PIECE_CHARACTERS = 4096, 1 << 20
 
@@ -159,7 +159,7 @@ class Tokenizer:
         start = 0
         while start < len(order):
             longest = max(1, len(tokens[order[start]]))  # some graphs fail on a text without tokens
-            batch = order[start : start + max(1, min(TEXTS, FLOATS // (longest * width)))]
+            batch = order[start : start + max(1, min(TEXTS, TOKENS // longest, FLOATS // (longest * width)))]
             input_ids = np.full((len(batch), longest), self._pad, np.int64)
             mask = np.zeros_like(input_ids)
             for row, place in enumerate(batch):

@@ -81,8 +81,8 @@ def _bound_memory() -> None:
     info = onnxruntime.OrtMemoryInfo(
         "Cpu", onnxruntime.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, onnxruntime.OrtMemType.DEFAULT
     )
-    as_requested = 1  # regions of the size that was asked for, not doubled each time
-    config = onnxruntime.OrtArenaCfg({"max_mem": memory_limit(), "arena_extend_strategy": as_requested})
+    # it extends by doubling: regions of the size that is asked for would stay, one for each size there ever was
+    config = onnxruntime.OrtArenaCfg({"max_mem": memory_limit(), "arena_extend_strategy": 0})
     onnxruntime.create_and_register_allocator(info, config)
 
 

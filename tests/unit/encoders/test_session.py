@@ -46,19 +46,37 @@ def test_a_run_that_its_deadline_does_not_end_is_counted(monkeypatch):
     assert session.stuck_runs() == 0
 
 
-def test_the_memory_of_all_sessions_is_bounded():
-    """What a run asks for beyond the limit is its error, and the process goes on within the limit."""
-    program = """
+LIMITED = """
 import resource, sys
 import numpy as np
 from alula.encoders import session
 from tests.unit.encoders.test_session import helper, model, numpy_helper
 session.memory_limit = lambda: 256 << 20
+"""
+
+
+def test_runs_of_many_sizes_fit_the_limit():
+    """Batches grow by 1 MB; the memory of the smaller ones is used again."""
+    program = f"""{LIMITED}
+ones = numpy_helper.from_array(np.ones((1, 1024), np.float32), "ones")
+nodes = [helper.make_node("MatMul", ["x", "ones"], ["a"]), helper.make_node("ReduceSum", ["a"], ["y"])]
+run = session.Session(model(nodes, [ones]))
+for rows in range(256, 12_000, 256):
+    (found,) = run.run(("y",), {{"x": np.ones((rows, 1), np.float32)}})
+    assert found == rows * 1024
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_memory_of_all_sessions_is_bounded():
+    """What a run asks for beyond the limit is its error, and the process goes on within the limit."""
+    program = f"""{LIMITED}
 size = numpy_helper.from_array(np.array([int(sys.argv[1])]), "size")
 nodes = [helper.make_node("ConstantOfShape", ["size"], ["a"]), helper.make_node("Add", ["a", "x"], ["y"])]
 run = session.Session(model(nodes, [size]))
 try:
-    print("gave", run.run(("y",), {"x": np.ones((1, 1), np.float32)})[0].size)
+    print("gave", run.run(("y",), {{"x": np.ones((1, 1), np.float32)}})[0].size)
 except Exception as error:
     print("refused", *str(error).split())
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10)
