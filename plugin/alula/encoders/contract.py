@@ -11,6 +11,7 @@ output, and compute everything else from it, so rows and queries are encoded ali
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -209,13 +210,19 @@ def _require(condition: bool, message: str) -> None:
 
 
 def read_model(path: Path) -> tuple[onnx.ModelProto, EncoderInfo]:
-    """Read an encoder file and check it against the contract without running it.
+    """The parsed model of an encoder file and its metadata; see `read_file`."""
+    model, info, _ = read_file(path)
+    return model, info
+
+
+def read_file(path: Path) -> tuple[onnx.ModelProto, EncoderInfo, str]:
+    """Read an encoder file once and check it against the contract without running it.
 
     Args:
         path: The ``.onnx`` file.
 
     Returns:
-        The parsed model and its metadata.
+        The parsed model, its metadata, and the sha256 of the file.
 
     Raises:
         EncoderError: If it breaks the contract; the message names the file, the fault and a remedy.
@@ -231,7 +238,7 @@ def read_model(path: Path) -> tuple[onnx.ModelProto, EncoderInfo]:
         data = path.read_bytes()
         check_fields(data, onnx.ModelProto.DESCRIPTOR)
         model = onnx.load_model_from_string(data)
-        return model, check_model(model)
+        return model, check_model(model), hashlib.sha256(data).hexdigest()
     except EncoderError as error:
         raise EncoderError(f"Cannot use the encoder {path}: {error}.") from None
     except Exception as error:  # protobuf's decode errors have no common base that is public

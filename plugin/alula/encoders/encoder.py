@@ -45,6 +45,7 @@ class Encoder(ABC):
         info: Its metadata.
         threads: Threads onnxruntime may use for one call; 0 lets it choose.
         run_seconds: Longest time of a batch; a batch that takes longer fails.
+        sha256: The sha256 of the file; by default it is read again for it.
 
     Attributes:
         kind: The kind of encoder.
@@ -64,10 +65,11 @@ class Encoder(ABC):
         *,
         threads: int = 0,
         run_seconds: float = RUN_SECONDS,
+        sha256: str | None = None,
     ) -> None:
         self.path = path
         self.info = info
-        self.sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+        self.sha256 = sha256 or hashlib.sha256(path.read_bytes()).hexdigest()
         self.model = model
         self.threads = threads
         self.run_seconds = run_seconds

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from alula.encoders.contract import read_model
+from alula.encoders.contract import read_file
 from alula.encoders.drq_encoder import DrqEncoder
 from alula.encoders.flops_encoder import FlopsEncoder
 from alula.encoders.session import RUN_SECONDS
@@ -25,7 +25,7 @@ def load_encoder(path: str | Path, *, threads: int = 0, run_seconds: float = RUN
         EncoderError: If the file is missing, truncated, not an encoder, or breaks the contract.
     """
     path = Path(path)
-    model, info = read_model(path)
-    encoder = ENCODERS[info.kind](path, model, info, threads=threads, run_seconds=run_seconds)
+    model, info, sha256 = read_file(path)
+    encoder = ENCODERS[info.kind](path, model, info, threads=threads, run_seconds=run_seconds, sha256=sha256)
     encoder.self_test()
     return encoder

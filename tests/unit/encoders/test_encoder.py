@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -229,3 +232,20 @@ def test_norms_and_tables_belong_to_the_codes(many_lengths, which, rows, seed):
         distances = np.square(left[level][:, None] - words).sum(2)
         chosen = distances[np.arange(rows), found.codes[:, level]]
         assert (chosen <= distances.min(1) + 1e-4).all()
+
+
+def test_a_file_is_read_once(tmp_path, monkeypatch):
+    """Its fingerprint is that of the model that was checked, also if it is replaced while it is opened."""
+    first, second = (write_flops(tmp_path / f"{seed}.onnx", seed=seed).path for seed in (1, 2))
+    expected = hashlib.sha256(first.read_bytes()).hexdigest()
+    read, count = Path.read_bytes, []
+
+    def replaced_after(path):
+        data = read(path)
+        count.append(path)
+        second.replace(first)
+        return data
+
+    monkeypatch.setattr(Path, "read_bytes", replaced_after)
+    assert load_encoder(first).sha256 == expected
+    assert count == [first]
