@@ -21,12 +21,13 @@ import resource, sys
 resource.setrlimit(resource.RLIMIT_AS, (6 << 30, 6 << 30))
 from alula.encoders import load_encoder
 from alula.errors import EncoderError
+from tests.peak import peak_mib
 from tests.tiny_encoders import random_vectors
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+before = peak_mib()
 try:
     load_encoder(sys.argv[1], threads=1).encode_rows(random_vectors(int(sys.argv[2])))
 except EncoderError as error:
-    print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) >> 10, error)
+    print(peak_mib() - before, error)
 """
 
 

@@ -47,8 +47,9 @@ def test_a_run_that_its_deadline_does_not_end_is_counted(monkeypatch):
 
 
 LIMITED = """
-import resource, sys
+import sys
 import numpy as np
+from tests.peak import peak_mib
 from alula.encoders import session
 from tests.unit.encoders.test_session import helper, model, numpy_helper
 session.memory_limit = lambda: 256 << 20
@@ -79,7 +80,7 @@ try:
     print("gave", run.run(("y",), {{"x": np.ones((1, 1), np.float32)}})[0].size)
 except Exception as error:
     print("refused", *str(error).split())
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10)
+print(peak_mib())
 """
 
     def lines(size):

@@ -19,11 +19,12 @@ from alula.sources.row_bytes import cut_by_bytes, row_bytes
 
 # Reads a whole source; prints the rows, the bytes of the texts, the bad rows and the most memory in MiB.
 READ = """
-import resource, sys
+import sys
 from alula.errors import AlulaError
 from alula.sources import open_source
 import pyarrow.compute as pc
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+from tests.peak import peak_mib
+before = peak_mib()
 rows = size = bad = 0
 try:
     for batch in open_source(sys.argv[1], *sys.argv[2:]).batches(8192):
@@ -32,7 +33,7 @@ try:
             size += pc.sum(pc.binary_length(batch.columns["text"])).as_py()
 except AlulaError as error:
     print(error)
-print(rows, size, bad, (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) >> 10)
+print(rows, size, bad, peak_mib() - before)
 """
 MOST = 400  # MiB
 
