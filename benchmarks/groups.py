@@ -59,7 +59,13 @@ def _same(*names: str) -> dict[str, str]:
 GROUPS = {
     group.name: group
     for group in (
-        Group("milvus", "bench", "PARTS", "Inside Milvus: ", _same("job", "sentences", "codes", "reranking", "memory")),
+        Group(
+            "milvus",
+            "bench",
+            "PARTS",
+            "Inside Milvus: ",
+            {**_same("job", "sentences", "codes"), "codes-768": "codes_768", **_same("reranking", "memory")},
+        ),
         Group("papers", "bench-papers", "TABLES", "Table {}: ", {str(i): f"table{i}" for i in range(1, 6)}),
         Group("loading", "bench-load", "PARTS", "Loading: ", _same("faults", "throughput", "memory", "scale")),
         Group("speed", "bench-speed", "PARTS", "Speed: ", _same("hnsw", "codes", "lite3")),
