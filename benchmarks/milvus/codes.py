@@ -1,4 +1,4 @@
-"""Codes against codes in this process: 10 to 200 bytes a row of 384 numbers."""
+"""Codes against codes in this process, 10 to 200 bytes for 384 numbers."""
 
 from __future__ import annotations
 
