@@ -71,7 +71,7 @@ def measure(report: Report, *, quick: bool) -> None:
 
 
 def measure_codes(report: Report, model: str, quick: bool) -> None:
-    """All codes on one model's vectors; quick: 12,000 rows, short codes, brief training."""
+    """Search by all codes; quick: 12,000 rows, short codes, brief training."""
     vectors = unit(load_glosses(12_000 if quick else None, model=model))
     order = np.random.default_rng(SEED).permutation(len(vectors))
     queries, rows = vectors[order[:QUERIES]], vectors[np.sort(order[QUERIES:])]
