@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from weakref import WeakKeyDictionary
+
 import numpy as np
 import pytest
 from pymilvus import DataType, MilvusClient
@@ -104,18 +106,24 @@ def test_a_create_that_fails_half_way_leaves_nothing(engine, drq, collection_nam
     def fail(*_, **__):
         raise alula.ServerError("the index could not be built")
 
-    capabilities = alula.milvus.probe(engine)
+    alula.milvus.probe(engine)  # which is done once
     monkeypatch.setattr(engine.client, "create_index", fail)
-    monkeypatch.setattr(alula.catalog.create, "probe", lambda server: capabilities)
     with pytest.raises(alula.ServerError, match="could not be built"):
         ROWS_HELD.create(engine, collection_name, drq, "DRQ")
     assert not engine.has_collection(collection_name)
 
 
-def test_asking_what_a_server_can_do_leaves_nothing(engine):
-    before = sorted(engine.client.list_collections())
-    alula.milvus.probe(engine)
+def test_a_server_is_asked_once_what_it_can_do_and_nothing_is_left(engine, monkeypatch):
+    monkeypatch.setattr(alula.milvus.capabilities, "_probed", WeakKeyDictionary())
+    before, made = sorted(engine.client.list_collections()), []
+    create = engine.client.create_collection
+    monkeypatch.setattr(engine.client, "create_collection", lambda *a, **k: (made.append(a), create(*a, **k))[1])
+    first = alula.milvus.probe(engine)
     assert sorted(engine.client.list_collections()) == before
+    asked = len(made)
+    assert asked > 0
+    assert alula.milvus.probe(engine) is first
+    assert len(made) == asked
 
 
 def test_a_connection_that_breaks_tells_nothing_of_what_a_server_can_do(milvus_server, monkeypatch):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import uuid
+from weakref import WeakKeyDictionary
 
 import grpc
 from pymilvus import DataType
@@ -43,8 +44,11 @@ def version(server: Server) -> str:
     return f"Milvus {number.removeprefix('v')}"
 
 
+_probed: WeakKeyDictionary[Server, tuple[frozenset[str], Capabilities]] = WeakKeyDictionary()
+
+
 def probe(server: Server) -> Capabilities:
-    """Run the probes of every registered index type on a server.
+    """Run the probes of every registered index type on a server, once a connection.
 
     The version decides nothing: servers accept fields that they cannot index (2.3 takes a sparse field).
 
@@ -53,14 +57,20 @@ def probe(server: Server) -> Capabilities:
             the rights.
         ServerError: If it does not answer.
     """
+    names = frozenset(each.name for each in probes())
+    known, found = _probed.get(server, (None, None))
+    if found is not None and known == names:  # no index type was registered since
+        return found
     reasons = {each.name: failure for each in probes() if (failure := _failure(server, each)) is not None}
-    supported = frozenset(each.name for each in probes()) - set(reasons)
+    supported = names - set(reasons)
     if not supported and (failure := _failure(server, _SIMPLEST)) is not None:
         raise MissingRightsError(
             f"No collection could be created at {server.uri} to see what it can do ({failure}). "
             "Alula needs the rights to create, index and drop a collection."
         )
-    return Capabilities(version(server), supported, reasons)
+    found = Capabilities(version(server), supported, reasons)
+    _probed[server] = (names, found)
+    return found
 
 
 def _check_rejected(server: Server, error: MilvusException | grpc.RpcError) -> None:
