@@ -343,7 +343,7 @@ def test_partitions_are_refused_where_they_do_not_exist(sparse):
         ({"oversample": 0}, "oversample is 0"),
         ({"limit": 100, "oversample": 200}, "at most 16,384 candidates"),
         ({"rerank": -1}, "rerank is -1"),
-        ({"ef": 64}, "DRQ has no option ef"),
+        ({"search_list": 64}, "DRQ has no option search_list"),
         ({"filter": "year >"}, "filter 'year >'"),
         ({"filter": "no_such_field == 1"}, "no_such_field"),
         ({"filter": 'word == "unclosed'}, "filter"),

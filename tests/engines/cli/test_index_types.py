@@ -19,7 +19,7 @@ def test_says_what_a_server_holds(alula, in_server, in_lite):
         lines = alula("index-types", *place.at, "--format", "json").json
         answers[place.embedded] = {line["name"]: line["server"] for line in lines}
         assert alula("index-types", *place.at).code == 0
-    assert answers[True]["FLOPS_SPARSE"] == "yes"
+    assert answers[True]["FLOPS_SPARSE"] == "yes, inverted_index_algo TAAT_NAIVE"
     assert answers[False]["FLOPS_SPARSE"].startswith("no: Milvus 2.3.5")
     assert answers[False]["DRQ"].startswith("yes, layout hamming")
 

@@ -350,7 +350,7 @@ def test_dropped_vectors(engine, folder, collection_name):
         ({"candidates": 20000}, "20000 candidates are to be scored exactly"),
         ({"bits": 16}, "bits is 16, and this collection stores no codes"),
         ({"rerank": -1}, "rerank is -1"),
-        ({"ef": 64}, "DRQ has no option ef"),
+        ({"search_list": 64}, "DRQ has no option search_list"),
         ({"filter": "year >"}, "filter 'year >'"),
         ({"filter": "no_such_field == 1"}, "no_such_field"),
         ({"output_fields": ["year", "nope"]}, "no field 'nope'"),

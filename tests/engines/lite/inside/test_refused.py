@@ -99,7 +99,7 @@ def test_a_field_of_another_type(database, encoder):
 @pytest.mark.parametrize(
     ("params", "words"),
     [
-        ({"ef": 64}, "DRQ has no option ef; it has: bits, oversample, candidates, nprobe"),
+        ({"search_list": 64}, "DRQ has no option search_list; it has: bits, oversample, candidates, nprobe, ef"),
         ({"bits": 12}, "bits is 12; this encoder's codes have a multiple of 8 bits up to 32"),
         ({"candidates": 0}, "candidates is 0, and must be at least 1"),
         ({"candidates": "many"}, "candidates is 'many', and a whole number is needed"),
@@ -113,8 +113,8 @@ def test_search_options(rows, params, words):
 def test_search_options_are_checked_while_there_is_no_index_to_search_yet(mirror, encoder):
     rows = mirror(encoder, "DRQ")
     rows.put(range(10))
-    with pytest.raises(MilvusException, match="DRQ has no option ef"):
-        rows.search(params={"ef": 64})
+    with pytest.raises(MilvusException, match="DRQ has no option search_list"):
+        rows.search(params={"search_list": 64})
 
 
 def test_a_search_in_another_metric(rows):
