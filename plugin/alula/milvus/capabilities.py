@@ -44,6 +44,7 @@ def version(server: Server) -> str:
     return f"Milvus {number.removeprefix('v')}"
 
 
+_KNOWN_FROM = (2, 4)  # the first version whose source says what it has
 _probed: WeakKeyDictionary[Server, tuple[frozenset[str], Capabilities]] = WeakKeyDictionary()
 
 
@@ -123,11 +124,11 @@ def _failure_by_version(server: Server, probe: Probe, error: MilvusException | g
         MissingRightsError: If the version does not say it.
     """
     found = re.match(r"Milvus (\d+(?:\.\d+)+)", version(server))
-    if found is None or not probe.since:
+    number = tuple(map(int, found[1].split("."))) if found else ()
+    if number < _KNOWN_FROM or not probe.since:
         raise MissingRightsError(
             f"The login may not find out at {server.uri} if the server has {probe.question or 'collections'} "
             f"({server_words(error)}). Alula needs the rights to create, index and drop a collection."
         ) from error
-    number, since = (tuple(map(int, text.split("."))) for text in (found[1], probe.since))
-    able = number >= since
+    able = number >= tuple(map(int, probe.since.split(".")))
     return None if able else f"it needs Milvus {probe.since}, and the login may not try it ({server_words(error)})"

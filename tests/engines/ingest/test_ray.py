@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from tenacity import retry, retry_if_exception_message, stop_after_attempt
 
 import alula
 from alula.errors import DataError, UsageError
@@ -37,14 +38,23 @@ def on_ray(tmp_path_factory):
     ray = pytest.importorskip("ray", reason="ray is not installed: pip install 'alula[ray]'")
     from alula.ingest.ray.engine import RayCluster
 
-    ray.init(
-        "local",
-        num_cpus=2,
-        include_dashboard=False,
-        log_to_driver=False,
-        logging_level="ERROR",
-        object_store_memory=100 << 20,
+    @retry(
+        retry=retry_if_exception_message(match=".*timed out during startup"),  # Ray waits 30 s, on a busy machine too
+        stop=stop_after_attempt(10),
+        before_sleep=lambda _: ray.shutdown(),
+        reraise=True,
     )
+    def start():
+        ray.init(
+            "local",
+            num_cpus=2,
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level="ERROR",
+            object_store_memory=100 << 20,
+        )
+
+    start()
     yield RayCluster(unit_batches=1)
     ray.shutdown()
 
