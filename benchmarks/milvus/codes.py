@@ -12,7 +12,7 @@ import numpy.typing as npt
 import torch
 
 from alula_exporters import DrqConfig, make_training_data, train_drq
-from alula_exporters.drq.model import Quantizer, level_parts
+from alula_exporters.drq.model import level_parts
 from alula_exporters.drq.signs import SignBits, hard_signs, learn_signs
 from benchmarks.glosses import load_glosses
 from benchmarks.papers.datasets import F32, I64, K, found, unit
@@ -93,8 +93,8 @@ def measure_codes(report: Report, model: str, quick: bool) -> None:
 def _targets(report: Report, dim: int, results: list[tuple[str, float, float]]) -> None:
     """DRQ's code against the best other code of as many bytes at most."""
     for size in JUDGED:
-        ours = max((share for name, used, share in results if name == "DRQ code" and used <= size), default=None)
-        if ours is None or not any(name == "DRQ code" and used == size for name, used, _ in results):
+        ours = next((share for name, used, share in results if name == "DRQ code" and used == size), None)
+        if ours is None:
             continue
         share, name, used = max(
             (share, name, used) for name, used, share in results if "DRQ" not in name and used <= size
@@ -128,20 +128,13 @@ def _drq(rows: F32, queries: F32, bits: int, lengths: tuple[int, ...], *, epochs
     model = train_drq(make_training_data(rows, seed=SEED), config).model
     seconds = time.perf_counter() - started
     with torch.no_grad():
-        codes = model.encode(model.prepare(torch.from_numpy(rows)), config.beam)
+        codes, words = model.encode(model.prepare(torch.from_numpy(rows)), config.beam), model.codewords()
         for length in lengths:
-            x_hat = _reconstruction(model, codes[:, : length // 8])
+            x_hat = sum(level_parts(codes[:, : length // 8], words[: length // 8]), torch.zeros(()))
             # the norm as stored
             x_hat /= x_hat.norm(dim=1, keepdim=True).half().float().clamp_min(1e-7)
             numbers = _best(queries, lambda part, x_hat=x_hat: part @ x_hat.T)  # type: ignore[misc]
             yield Code("DRQ code", length / 8 + NORM, numbers, seconds)
-
-
-def _reconstruction(model: Quantizer, codes: torch.Tensor) -> torch.Tensor:
-    total = torch.zeros(len(codes), model.signs.projection.shape[1])
-    for part in level_parts(codes, model.codewords()[: codes.shape[1]]):
-        total += part
-    return total
 
 
 def _signs(rows: F32, queries: F32, bits: int) -> Iterator[Code]:

@@ -52,7 +52,8 @@ def _start_recurrent(model: RecurrentQuantizer, rows: Tensor, generator: torch.G
         model.axes.copy_(torch.linalg.eigh(centred.T @ centred)[1].T[-len(model.axes) :])
     books = len(model.codebooks)
     pools: list[list[Tensor]] = [[] for _ in range(books)]
-    for level, (residual, _) in enumerate(_residual_quantizer(model.inner(rows), model.levels, generator)):
+    inner = model.inner(rows)
+    for level, (residual, _) in enumerate(_residual_quantizer(inner, model.levels, generator)):
         parts = residual / safe_scale(residual)
         if level < books:
             pools[level].append(parts)
@@ -66,7 +67,7 @@ def _start_recurrent(model: RecurrentQuantizer, rows: Tensor, generator: torch.G
     for number, pool in enumerate(pools):
         model.codebooks[number] = _shared_codebook(pool, generator)
         progress("starting", model.levels + number + 1, model.levels + books, {})
-    _fit_scales(model, model.inner(rows))
+    _fit_scales(model, inner)
 
 
 def _fit_scales(model: RecurrentQuantizer, residual: Tensor) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from alula.errors import UsageError
@@ -11,7 +11,7 @@ from alula.evaluation.settings import Settings
 
 Params = dict[str, Any]
 # Refining keeps a second, finer code of each row, by which the best by the first are ranked again.
-_REFINED = {"refine": True}
+_REFINED = {"refine": True, "refine_type": "SQ8"}
 _REFINE_FACTORS = (1, 4)  # rows that are ranked again, for each result
 
 
@@ -27,7 +27,7 @@ class NativeType:
 
     build: Callable[[int, int], Params]
     sweep: Callable[[Params, int], list[Settings]]
-    words: Mapping[str, tuple[str, ...]]
+    words: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 def _nlist(rows: int, _: int) -> Params:
@@ -43,8 +43,24 @@ def _pq(rows: int, dim: int) -> Params:
     return {**_nlist(rows, dim), "m": _parts(dim), "nbits": 8}
 
 
+def _rabitq(rows: int, dim: int) -> Params:
+    return {**_nlist(rows, dim), **_REFINED}
+
+
 def _graph(_: int, __: int) -> Params:
     return {"M": 16, "efConstruction": 200}
+
+
+def _graph_sq(rows: int, dim: int) -> Params:
+    return {**_graph(rows, dim), "sq_type": "SQ8"}
+
+
+def _graph_pq(rows: int, dim: int) -> Params:
+    return {**_graph(rows, dim), "m": _parts(dim), "nbits": 8, **_REFINED}
+
+
+def _graph_prq(rows: int, dim: int) -> Params:
+    return {**_graph_pq(rows, dim), "nrq": 2}
 
 
 def _probes(params: Params, _: int) -> list[Settings]:
@@ -82,38 +98,17 @@ def _refined(sweep: Callable[[Params, int], list[Settings]]) -> Callable[[Params
 _PRECISIONS = ("SQ6", "SQ8", "FP16", "BF16", "FP32")
 _REFINING = {"refine": ("true", "false"), "refine_type": _PRECISIONS}
 NATIVE: Mapping[str, NativeType] = {
-    "FLAT": NativeType(lambda _, __: {}, lambda _, __: [{}], {}),
-    "HNSW": NativeType(_graph, _ef, {}),
-    "IVF_FLAT": NativeType(_nlist, _probes, {}),
-    "IVF_SQ8": NativeType(_nlist, _probes, {}),
-    "IVF_PQ": NativeType(_pq, _probes, {}),
-    "SCANN": NativeType(_nlist, _scann_probes, {}),
-    "IVF_RABITQ": NativeType(
-        lambda rows, dim: {**_nlist(rows, dim), **_REFINED, "refine_type": "SQ8"}, _refined(_probes), _REFINING
-    ),
-    "HNSW_SQ": NativeType(
-        lambda rows, dim: {**_graph(rows, dim), "sq_type": "SQ8"},
-        _refined(_ef),
-        {"sq_type": ("SQ4U", "SQ6", "SQ8", "BF16", "FP16"), **_REFINING},
-    ),
-    "HNSW_PQ": NativeType(
-        lambda rows, dim: {**_graph(rows, dim), "m": _parts(dim), "nbits": 8, **_REFINED, "refine_type": "SQ8"},
-        _refined(_ef),
-        _REFINING,
-    ),
-    "HNSW_PRQ": NativeType(
-        lambda rows, dim: {
-            **_graph(rows, dim),
-            "m": _parts(dim),
-            "nrq": 2,
-            "nbits": 8,
-            **_REFINED,
-            "refine_type": "SQ8",
-        },
-        _refined(_ef),
-        _REFINING,
-    ),
-    "DISKANN": NativeType(lambda _, __: {}, _search_lists, {}),
+    "FLAT": NativeType(lambda _, __: {}, lambda _, __: [{}]),
+    "HNSW": NativeType(_graph, _ef),
+    "IVF_FLAT": NativeType(_nlist, _probes),
+    "IVF_SQ8": NativeType(_nlist, _probes),
+    "IVF_PQ": NativeType(_pq, _probes),
+    "SCANN": NativeType(_nlist, _scann_probes),
+    "IVF_RABITQ": NativeType(_rabitq, _refined(_probes), _REFINING),
+    "HNSW_SQ": NativeType(_graph_sq, _refined(_ef), {"sq_type": ("SQ4U", "SQ6", "SQ8", "BF16", "FP16"), **_REFINING}),
+    "HNSW_PQ": NativeType(_graph_pq, _refined(_ef), _REFINING),
+    "HNSW_PRQ": NativeType(_graph_prq, _refined(_ef), _REFINING),
+    "DISKANN": NativeType(lambda _, __: {}, _search_lists),
 }
 
 

@@ -101,10 +101,8 @@ class _FlopsLowering(Lowering):
 
     @property
     def index(self) -> NativeIndex:
-        params = {
-            _ALGORITHM: self.settings.get(_ALGORITHM, "TAAT_NAIVE")
-        }  # collections of earlier versions say nothing
-        return NativeIndex(self.fields[0].name, "SPARSE_INVERTED_INDEX", "IP", params)
+        algorithm = self.settings.get(_ALGORITHM, "TAAT_NAIVE")  # collections of earlier versions say nothing
+        return NativeIndex(self.fields[0].name, "SPARSE_INVERTED_INDEX", "IP", {_ALGORITHM: algorithm})
 
     def encode_rows(self, vectors: F32) -> dict[str, Column]:
         return {self.fields[0].name: cast(FlopsEncoder, self.encoder).encode_rows(vectors, checked=True)}

@@ -166,9 +166,7 @@ def native_cost(index_type: str, dim: int, params: Mapping[str, Any], rows: int 
         note = "DISKANN: by Milvus's default PQCodeBudgetGBRatio of 0.125 and 56 neighbours"
         return RowCost({"codes": vectors / 8}, {"vectors": vectors, "graph": _FLOAT * _NEIGHBOURS}, note)
     codes = _IVF_CODES[index_type](dim, params)
-    memory = {"vectors": codes, "ids": float(_ID), "rounding": _ROUNDING * (codes + _ID)}
-    if index_type == "IVF_RABITQ":
-        memory |= _refining(dim, params)
+    memory = {"vectors": codes, "ids": float(_ID), "rounding": _ROUNDING * (codes + _ID), **_refining(dim, params)}
     if rows:
         tables = int(params["nlist"]) + (2 ** int(params["nbits"]) if index_type == "IVF_PQ" else 0)
         memory["centroids"] = _FLOAT * dim * tables / rows

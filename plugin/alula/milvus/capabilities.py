@@ -24,6 +24,8 @@ class MissingRightsError(ServerError):
 _SIMPLEST = Probe(
     "float", "", (FieldSpec("float", "FLOAT_VECTOR", 16, {"dim": 4}),), NativeIndex("float", "FLAT", "COSINE")
 )
+_KNOWN_FROM = (2, 4)  # the first version whose source says what it has
+_probed: WeakKeyDictionary[Server, tuple[frozenset[str], Capabilities]] = WeakKeyDictionary()
 
 
 def version(server: Server) -> str:
@@ -42,10 +44,6 @@ def version(server: Server) -> str:
         _check_rejected(server, error)
         return f"Milvus of unknown version ({server_words(error)})"
     return f"Milvus {number.removeprefix('v')}"
-
-
-_KNOWN_FROM = (2, 4)  # the first version whose source says what it has
-_probed: WeakKeyDictionary[Server, tuple[frozenset[str], Capabilities]] = WeakKeyDictionary()
 
 
 def probe(server: Server) -> Capabilities:
