@@ -61,9 +61,9 @@ def search(session: Session, request: Any) -> Any:
         params = replace(params, iterator_id=uuid.uuid4().hex)
     queries = queries_of(view, request)
     # scores are computed again where few rows are read, so not for many queries
-    few = len(queries) <= PIECE_QUERIES
-    vectors = query_vectors(view.lowering.encoder, queries) if few else None
-    queries = queries if vectors is None else vectors
+    vectors = None
+    if len(queries) <= PIECE_QUERIES:
+        queries = vectors = query_vectors(view.lowering.encoder, queries) if isinstance(queries, list) else queries
     _pin_snapshot(session, request)
     while True:
         ranked = rank(session, view, request, params, queries)
