@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from pymilvus import DataType
 
 import alula
+from alula.index_types import FieldSpec
 from tests.tiny_encoders import TinyDrq, random_vectors
 
 DIM = 8
@@ -19,6 +21,16 @@ SCALARS = {
     "flag": DataType.BOOL,
     "small": DataType.INT8,
 }
+
+
+def create_with_signs(server: alula.Server, name: str, fields: Sequence[FieldSpec]) -> None:
+    """Create a collection of these fields, the first its key, with BIN_FLAT on the field ``signs``."""
+    schema = server.client.create_schema(auto_id=False)
+    for field in fields:
+        schema.add_field(field.name, DataType[field.data_type], is_primary=field is fields[0], **field.params)
+    index = server.client.prepare_index_params()
+    index.add_index("signs", index_type="BIN_FLAT", metric_type="HAMMING")
+    server.client.create_collection(name, schema=schema, index_params=index)
 
 
 def plain_rows(ids, *, clock: int = 0, seed: int = 0) -> list[dict[str, Any]]:

@@ -28,6 +28,7 @@ from alula.ingest.bulk_import.sink import ImportSink
 from alula.ingest.bulk_import.staging import StagingArea
 from alula.ingest.bulk_import.tasks import can_import
 from alula.ingest.journal import Journal
+from tests.plain_collections import create_with_signs
 
 BATCH = 100
 TYPES = {"flag": "BOOL", "i8": "INT8", "i16": "INT16", "i32": "INT32", "i64": "INT64", "f": "FLOAT", "d": "DOUBLE"}
@@ -62,15 +63,6 @@ class Ledger(ImportLedger):
         super().record(file)
         if here:
             raise DeathError
-
-
-def create(server: alula.Server, name: str, fields) -> None:
-    schema = server.client.create_schema(auto_id=False)
-    for field in fields:
-        schema.add_field(field.name, DataType[field.data_type], is_primary=field is fields[0], **field.params)
-    index = server.client.prepare_index_params()
-    index.add_index("signs", index_type="BIN_FLAT", metric_type="HAMMING")
-    server.client.create_collection(name, schema=schema, index_params=index)
 
 
 def columns(n: int, *, strings: bool = True) -> dict:
@@ -118,7 +110,7 @@ def imported(default_database, tmp_path_factory):
     """A collection imported by loaders that died at every step: its name, its rows, and the requests that came late."""
     folder = tmp_path_factory.mktemp("import")
     name, rows, journal = "imported_by_the_dying", columns(400), Journal()
-    create(default_database, name, ALL)
+    create_with_signs(default_database, name, ALL)
     late, died = 0, []
     for step, when in (*itertools.product(("written", "moved", "submitted", "done"), ("before", "after")), ("", "")):
         ledger = Ledger(journal, step, when)
@@ -208,7 +200,7 @@ def test_a_server_killed_in_the_middle_and_a_loader_too(own_server, tmp_path, mo
 
     milvus = own_server()
     with alula.connect(milvus.uri) as server, ThreadPoolExecutor(1) as loader:
-        create(server, "killed", SMALL)
+        create_with_signs(server, "killed", SMALL)
 
         def load() -> int:
             for ledger in (Watching(journal, "moved"), Watching(journal)):
@@ -249,7 +241,7 @@ def test_a_server_killed_in_the_middle_and_a_loader_too(own_server, tmp_path, mo
 
 
 def test_what_the_server_cannot_import_is_told_with_its_reason(default_database, collection_name, tmp_path):
-    create(default_database, collection_name, ALL)
+    create_with_signs(default_database, collection_name, ALL)
     sink = ImportSink(
         default_database,
         collection_name,
@@ -305,7 +297,7 @@ def test_a_stage_in_s3(bucket, tmp_path):
 
 
 def test_the_server_is_given_the_key_in_its_bucket(default_database, collection_name, bucket, tmp_path):
-    create(default_database, collection_name, SMALL)
+    create_with_signs(default_database, collection_name, SMALL)
     sink = ImportSink(
         default_database,
         collection_name,

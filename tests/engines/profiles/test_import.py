@@ -6,12 +6,12 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
-from pymilvus import DataType
 
 from alula.index_types import FieldSpec
 from alula.ingest.bulk_import.delivery import ImportLedger
 from alula.ingest.bulk_import.sink import ImportSink
 from alula.ingest.journal import Journal
+from tests.plain_collections import create_with_signs
 from tools.servers.lite import connected
 from tools.servers.versions.proxy import PROFILES, VersionProxy
 
@@ -35,15 +35,6 @@ class DyingLedger(ImportLedger):
         if file.number == self._number and file.state == "submitted":
             raise DeathError
         super().record(file)
-
-
-def create(server, name):
-    schema = server.client.create_schema(auto_id=False)
-    for field in FIELDS:
-        schema.add_field(field.name, DataType[field.data_type], is_primary=field is FIELDS[0], **field.params)
-    index = server.client.prepare_index_params()
-    index.add_index("signs", index_type="BIN_FLAT", metric_type="HAMMING")
-    server.client.create_collection(name, schema=schema, index_params=index)
 
 
 def load(server, name, folder, ledger):
@@ -71,7 +62,7 @@ def imported(uri, profile, folder):
     name = f"imported_{profile.replace('.', '_')}"
     folder.mkdir()
     with VersionProxy(uri, profile) as proxy, connected(proxy.uri) as server:
-        create(server, name)
+        create_with_signs(server, name, FIELDS)
         try:
             journal = Journal()
             with pytest.raises(DeathError):

@@ -67,6 +67,20 @@ def true_adc(drq, vectors, query, levels):
     return {"IP": x_hat @ q * unit, "L2": squared * unit, "COSINE": first_order}[drq.info.metric]
 
 
+def assert_estimates(hamming, search, stored, drq, vectors, queries, levels):
+    """The estimates of layout hamming are the formula, up to norms of 11 bits."""
+    held = Candidates(np.zeros(len(vectors), np.float32), {name: stored[name] for name in search.columns})
+    x_hat = drq.reconstructions(drq.codes(vectors))[levels - 1]
+    for i, q in enumerate(prepare(drq.info, queries)):
+        expected = {
+            "IP": x_hat @ q * 9,
+            "L2": np.square(q - x_hat).sum(1) * 9,
+            "COSINE": x_hat @ q / np.linalg.norm(x_hat, axis=1),
+        }[drq.info.metric]
+        error = 9 * 2 * 2**-11 * np.square(x_hat).sum(1) + 1e-3
+        assert (abs(hamming.estimate(search, i, held) - expected) <= error).all()
+
+
 # --- choosing a layout ----------------------------------------------------------------------------------------------
 
 ALL = frozenset({"BIN_FLAT", "BIN_IVF_FLAT"})
@@ -320,16 +334,7 @@ def test_a_shorter_code_beside_the_signs(all_encoders, metric):
             plan(lowering, queries, bits=8)
     for levels in lengths:
         search = plan(lowering, queries, bits=8 * levels)
-        held = Candidates(np.zeros(60, np.float32), {name: stored[name] for name in search.columns})
-        x_hat = drq.reconstructions(drq.codes(vectors))[levels - 1]
-        for i, q in enumerate(prepare(drq.info, queries)):
-            expected = {
-                "IP": x_hat @ q * 9,
-                "L2": np.square(q - x_hat).sum(1) * 9,
-                "COSINE": x_hat @ q / np.linalg.norm(x_hat, axis=1),
-            }[metric]
-            error = 9 * 2 * 2**-11 * np.square(x_hat).sum(1) + 1e-3
-            assert (abs(lowering.estimate(search, i, held) - expected) <= error).all()
+        assert_estimates(lowering, search, stored, drq, vectors, queries, levels)
 
 
 # --- layout hamming of collections without the setting code_bits: the whole code, the norms of all its lengths -------
@@ -392,17 +397,7 @@ def test_hamming_estimates_are_the_formula_for_every_prefix(hamming, drq, levels
     search = plan(hamming, queries, bits=8 * levels)
     # only what the prefix needs is read
     assert len(search.columns) == -(-levels // 8) + (drq.info.metric != "IP")
-    held = Candidates(np.zeros(60, np.float32), {name: stored[name] for name in search.columns})
-    x_hat = drq.reconstructions(drq.codes(vectors))[levels - 1]
-    for i, q in enumerate(prepare(drq.info, queries)):
-        expected = {
-            "IP": x_hat @ q * 9,
-            "L2": np.square(q - x_hat).sum(1) * 9,
-            "COSINE": x_hat @ q / np.linalg.norm(x_hat, axis=1),
-        }[drq.info.metric]
-        # norms are held with 11 bits
-        error = 9 * 2 * 2**-11 * np.square(x_hat).sum(1) + 1e-3
-        assert (abs(hamming.estimate(search, i, held) - expected) <= error).all()
+    assert_estimates(hamming, search, stored, drq, vectors, queries, levels)
 
 
 # --- both layouts ---------------------------------------------------------------------------------------------------
