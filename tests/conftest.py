@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 import warnings
 from pathlib import Path
 
 import pytest
+
+# As in `alula.cli.main`, and before gRPC is imported: an idle connection's GOAWAY is printed on stderr at any time,
+# also into what another test of the process captures.
+os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 
 with warnings.catch_warnings(), contextlib.suppress(ImportError):  # Milvus Lite 3 has no such module
     warnings.simplefilter("ignore")  # milvus-lite 2.5 imports pkg_resources
