@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,7 @@ from alula.gateway.entities import shown
 from alula.gateway.upstream import Caller, pairs
 from alula.gateway.views import View
 from alula.milvus import NativeHits, NativeSearch, RowSet, Scope
+from alula.milvus.dialect import Dialect
 from alula.milvus.row_set import F32, U8, Id
 from alula.milvus.wire import placeholders
 from alula.milvus.wire.field_data import column, join, take
@@ -95,9 +96,9 @@ class RequestCalls:
         self._kept = [(pair.key, pair.value) for pair in request.search_params if pair.key in _KEPT_PARAMS]
 
     @property
-    def returns_searched(self) -> bool:
-        """See `alula.milvus.Calls.returns_searched`."""
-        return not self._caller.milvus_lite
+    def dialect(self) -> Dialect:
+        """See `alula.milvus.Calls.dialect`."""
+        return self._caller.dialect
 
     def search(self, native: NativeSearch, scope: Scope) -> Sequence[NativeHits]:
         """See `alula.milvus.Calls.search`; the client's request is the scope."""
@@ -120,10 +121,7 @@ class RequestCalls:
             self._fill_in(request, scope.filter, values)
             return self._caller.send("Search", request)
 
-        if native.ids is None:
-            response = send(scope.filter, {})
-        else:
-            response = self._caller.id_templates.send(send, self._key, native.ids, scope.filter)
+        response = send(scope.filter, {}) if native.ids is None else self._by_id(send, native.ids, scope.filter)
         return read_hits(response.results, len(native.queries), native.columns)
 
     def fetch(self, ids: Sequence[Id], fields: Sequence[str], scope: Scope, *, filtered: bool = False) -> FieldRows:
@@ -143,10 +141,13 @@ class RequestCalls:
             self._fill_in(request, filter, values)
             return self._caller.send("Query", request)
 
-        response = self._caller.id_templates.send(send, self._key, ids, filter)
+        response = self._by_id(send, ids, filter)
         columns = response.fields_data
         own = [data for data in columns if data.field_name in self._view.companions]
         return FieldRows([*shown(columns, self._view), *own], self._key)
+
+    def _by_id(self, send: Callable[[str, Mapping[str, Sequence[Id]]], Any], ids: Sequence[Id], filter: str) -> Any:
+        return self._caller.upstream.id_templates.send(send, self._key, ids, filter, dialect=self.dialect)
 
     def _fill_in(self, request: Any, filter: str, values: Mapping[str, Sequence[Id]]) -> None:
         """Set the values of placeholders: the client's with its filter, and Alula's."""

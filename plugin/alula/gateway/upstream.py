@@ -18,7 +18,7 @@ from pymilvus.grpc_gen import common_pb2, milvus_pb2
 from alula.errors import AlulaError
 from alula.gateway.config import Options
 from alula.gateway.ops import metrics
-from alula.milvus.dialect import LITE
+from alula.milvus.dialect import LITE, MILVUS, Dialect
 from alula.milvus.expressions import IdTemplates
 
 SERVICE = milvus_pb2.DESCRIPTOR.services_by_name["MilvusService"]
@@ -234,19 +234,11 @@ class Caller:
         return timestamp
 
     @property
-    def milvus_lite(self) -> bool:
-        """True if the server is Milvus Lite, which has no clock."""
+    def dialect(self) -> Dialect:
+        """The abilities and limits of the server; no server but Milvus Lite lacks a clock."""
         if self.upstream.has_clock is None:
             self.now()
-        return not self.upstream.has_clock
-
-    @property
-    def id_templates(self) -> IdTemplates:
-        """Expressions on primary keys, as the server takes them."""
-        templates = self.upstream.id_templates
-        if templates.supported and self.milvus_lite:
-            templates.supported = LITE.templates
-        return templates
+        return MILVUS if self.upstream.has_clock else LITE
 
 
 def forwarded(metadata: Iterable[tuple[str, str | bytes]]) -> Metadata:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Protocol
@@ -13,8 +13,7 @@ import numpy.typing as npt
 
 from alula.encoders import NativeQuery
 from alula.milvus.connection import Server, milvus_errors
-from alula.milvus.dialect import LITE
-from alula.milvus.expressions import IdTemplates
+from alula.milvus.dialect import LITE, Dialect
 from alula.milvus.pymilvus_internals import has_clock
 from alula.milvus.row_set import ClientRows, Id, RowSet
 from alula.milvus.wire.query_results import hit_columns
@@ -90,11 +89,8 @@ class Calls(Protocol):
     """Searches and reads of one collection."""
 
     @property
-    def returns_searched(self) -> bool:
-        """True if a search can return the binary field that it searches.
-
-        Milvus Lite 2.5 cannot, and returns it in a query; no other server lacks a clock.
-        """
+    def dialect(self) -> Dialect:
+        """Abilities and limits of the server, of Milvus Lite on a port too."""
 
     def search(self, native: NativeSearch, scope: Scope) -> Sequence[NativeHits]:
         """The rows of the scope for each query, best first."""
@@ -125,17 +121,9 @@ class ClientCalls:
         self._primary_key = primary_key
 
     @cached_property
-    def returns_searched(self) -> bool:
-        """See `Calls.returns_searched`."""
-        return not self._server.embedded and has_clock(self._server)
-
-    @cached_property
-    def _id_templates(self) -> IdTemplates:
-        """Expressions on primary keys, as the server takes them."""
-        templates = self._server.id_templates
-        if templates.supported and not self.returns_searched:  # Milvus Lite that is served on a port
-            templates.supported = LITE.templates
-        return templates
+    def dialect(self) -> Dialect:
+        """See `Calls.dialect`; no server but Milvus Lite lacks a clock."""
+        return self._server.dialect if self._server.embedded or has_clock(self._server) else LITE
 
     def search(self, native: NativeSearch, scope: Scope) -> Sequence[NativeHits]:
         """See `Calls.search`."""
@@ -156,10 +144,7 @@ class ClientCalls:
             )
 
         with milvus_errors(f"search the collection {self._name!r}", filter=scope.filter):
-            if native.ids is None:
-                answers = send(scope.filter, {})
-            else:
-                answers = self._id_templates.send(send, self._primary_key, native.ids, scope.filter)
+            answers = send(scope.filter, {}) if native.ids is None else self._by_id(send, native.ids, scope.filter)
         return [
             NativeHits(
                 list(hits.ids), np.fromiter(hits.distances, np.float32, len(hits)), hit_columns(hits, native.columns)
@@ -181,5 +166,8 @@ class ClientCalls:
 
         filter = scope.filter if filtered else ""
         with milvus_errors(f"read the fields {', '.join(fields)} of {self._name!r}", filter=filter):
-            rows = self._id_templates.send(send, self._primary_key, ids, filter)
+            rows = self._by_id(send, ids, filter)
         return ClientRows(rows, self._primary_key)
+
+    def _by_id(self, send: Callable[[str, Mapping[str, Sequence[Id]]], Any], ids: Sequence[Id], filter: str) -> Any:
+        return self._server.id_templates.send(send, self._primary_key, ids, filter, dialect=self.dialect)

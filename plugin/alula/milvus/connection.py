@@ -42,7 +42,7 @@ class Server:
         self.uri = uri
         self.client = client
         self.login = dict(login or {})
-        self.id_templates = IdTemplates(self.dialect.templates)
+        self.id_templates = IdTemplates()
 
     @property
     def dialect(self) -> Dialect:

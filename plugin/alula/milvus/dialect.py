@@ -24,7 +24,8 @@ class Dialect:
             in a terminal ends it too.
         writers: Concurrent writing calls.
         longest_retry: Seconds for which retrying a failed call is of any use.
-        vector_page_bytes: Bytes of a page of rows with float vectors.
+        vector_bytes: Most bytes of float vectors in one answer.
+        returns_searched: A search can return the binary field that it searches.
         upserts: Upserts replace rows; else rows are deleted and inserted.
         partitions: Collections have partitions.
         aliases: Collections have aliases.
@@ -40,7 +41,8 @@ class Dialect:
     embedded: bool
     writers: int
     longest_retry: float
-    vector_page_bytes: int
+    vector_bytes: int
+    returns_searched: bool
     upserts: bool
     partitions: bool
     aliases: bool
@@ -61,7 +63,8 @@ MILVUS = Dialect(
     embedded=False,
     writers=4,
     longest_retry=math.inf,
-    vector_page_bytes=8 << 20,
+    vector_bytes=8 << 20,
+    returns_searched=True,
     upserts=True,
     partitions=True,
     aliases=True,
@@ -77,9 +80,10 @@ LITE = Dialect(
     embedded=True,
     writers=2,  # 2.5 takes more time for more
     longest_retry=2.0,  # an engine that has ended does not come back
-    # 2.5's time for a page grows with the square of its rows where it returns vectors of floats: 100,000 rows of 384
+    # 2.5's time for an answer grows with the square of its rows where it returns vectors of floats: 100,000 rows of 384
     # take 2 s in pages of 400 kB, and 47 s in pages of 6 MB
-    vector_page_bytes=200_000,
+    vector_bytes=200_000,
+    returns_searched=False,  # 2.5 returns it in a query
     upserts=False,  # 2.5's upsert is a delete that fails on some ids without an error
     partitions=False,  # and it would use all rows without an error
     aliases=False,

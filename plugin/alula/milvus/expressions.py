@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TypeVar
 
+from alula.milvus.dialect import Dialect
+
 # Parts of Milvus's messages about an expression that it cannot parse or run.
 BAD_FILTER = ("cannot parse expression", "Invalid expr", "PhyFilterBitsNode", "failed to create query plan")
 _PLACEHOLDER = "alula_ids"
@@ -34,13 +36,10 @@ class IdTemplates:
     Milvus 2.4.17 and later parse a template once and take the keys as its values. A text with keys in it is another
     one each time: the proxy parses it, and keeps it in a cache of 1,024 expressions, from which it pushes the filters
     of other users. An older server is asked once, and gets texts from then on.
-
-    Args:
-        supported: False for a server that is known to have no templates.
     """
 
-    def __init__(self, supported: bool = True) -> None:
-        self.supported = supported
+    def __init__(self) -> None:
+        self._supported = True
 
     def send(
         self,
@@ -48,6 +47,8 @@ class IdTemplates:
         key: str,
         ids: Sequence[int | str],
         filter: str = "",
+        *,
+        dialect: Dialect,
     ) -> Answer:
         """Make a call for the rows that have one of the keys and match a filter.
 
@@ -56,18 +57,19 @@ class IdTemplates:
             key: Name of the primary key field.
             ids: The keys.
             filter: Another condition on the rows; "" for none.
+            dialect: The server's, which may be known to have no templates.
         """
 
         def all_of(expression: str) -> str:
             return f"({expression}) and ({filter})" if filter else expression
 
-        if self.supported:
+        if self._supported and dialect.templates:
             try:
                 return call(all_of(f"{key} in {{{_PLACEHOLDER}}}"), {_PLACEHOLDER: ids})
             except Exception as error:
                 if not any(words in str(error) for words in BAD_FILTER):
                     raise
             answer = call(all_of(any_of(key, ids)), {})
-            self.supported = False  # it was the template and not the filter
+            self._supported = False  # it was the template and not the filter
             return answer
         return call(all_of(any_of(key, ids)), {})

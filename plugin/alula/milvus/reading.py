@@ -96,7 +96,7 @@ def read_pages(
         ServerError: If Milvus fails, returns rows in another order, or too few.
     """
     vectors = any(pa.types.is_fixed_size_list(field.type) for field in schema)
-    page_bytes = min(PAGE_BYTES, server.dialect.vector_page_bytes) if vectors else PAGE_BYTES
+    page_bytes = min(PAGE_BYTES, server.dialect.vector_bytes) if vectors else PAGE_BYTES
     limit = FIRST_PAGE_ROWS if row_bytes is None else min(MAX_PAGE_ROWS, max(FIRST_PAGE_ROWS, page_bytes // row_bytes))
     # Milvus 2.3 may answer pages before it has applied the last writes; a strong count waits for them
     begin, read, total = after, 0, _count_behind(server, name, filter, key, after)

@@ -207,10 +207,8 @@ class Searcher:
         fetch = all_exact and (field.storage == "column" or exact * 4 * field.dim <= FETCH_BYTES)
         columns = (field.name,) if fetch else () if all_exact else plan.columns
         width = 4 * field.dim if fetch else 16 + sum(self._bytes[name] for name in columns)
-        step = max(
-            1,
-            min(QUERIES_PER_CALL, CANDIDATES_PER_CALL // plan.candidates, RESPONSE_BYTES // (plan.candidates * width)),
-        )
+        most = min(RESPONSE_BYTES, self._calls.dialect.vector_bytes) if fetch else RESPONSE_BYTES
+        step = max(1, min(QUERIES_PER_CALL, CANDIDATES_PER_CALL // plan.candidates, most // (plan.candidates * width)))
         for start in range(0, len(numbers), step):
             some = numbers[start : start + step]
             for i, found in zip(some, self._native(plan, some, columns, scope), strict=True):
@@ -232,7 +230,7 @@ class Searcher:
 
     def _read_by_id(self, plan: SearchPlan, columns: Sequence[str]) -> bool:
         """True if a column is the searched field, which the search cannot return."""
-        return plan.field in columns and not self._calls.returns_searched
+        return plan.field in columns and not self._calls.dialect.returns_searched
 
     def _native(
         self, plan: SearchPlan, numbers: Sequence[int], columns: Sequence[str], scope: Scope

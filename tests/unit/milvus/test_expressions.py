@@ -6,6 +6,7 @@ import re
 
 import pytest
 
+from alula.milvus.dialect import LITE, MILVUS
 from alula.milvus.expressions import IdTemplates, any_of
 
 
@@ -27,23 +28,29 @@ class Parser:
 
 def test_keys_go_beside_a_template_where_the_server_has_them():
     server, templates = Parser(templates=True), IdTemplates()
-    assert templates.send(server, "id", [3, 5]) == [3, 5]
-    assert templates.send(server, "id", ["a"], "year > 3 or year < 1") == ["a"]
+    assert templates.send(server, "id", [3, 5], dialect=MILVUS) == [3, 5]
+    assert templates.send(server, "id", ["a"], "year > 3 or year < 1", dialect=MILVUS) == ["a"]
     assert server.seen == ["id in {alula_ids}", "(id in {alula_ids}) and (year > 3 or year < 1)"]
 
 
 def test_a_server_without_templates_is_asked_once():
     server, templates = Parser(templates=False), IdTemplates()
     for _ in range(2):
-        assert templates.send(server, "id", [3, 5], "year > 3") == "(id in [3, 5]) and (year > 3)"
+        found = templates.send(server, "id", [3, 5], "year > 3", dialect=MILVUS)
+        assert found == "(id in [3, 5]) and (year > 3)"
     assert server.seen == ["(id in {alula_ids}) and (year > 3)", *["(id in [3, 5]) and (year > 3)"] * 2]
 
 
 def test_a_wrong_filter_says_nothing_of_templates():
     server, templates = Parser(templates=True), IdTemplates()
     with pytest.raises(ValueError, match=r"in \[3\].*nowhere"):  # as the user would have written it
-        templates.send(server, "id", [3], "nowhere > 3")
-    assert templates.supported
+        templates.send(server, "id", [3], "nowhere > 3", dialect=MILVUS)
+    assert templates.send(server, "id", [3], dialect=MILVUS) == [3]
+
+
+def test_milvus_lite_is_not_asked():
+    server = Parser(templates=True)
+    assert IdTemplates().send(server, "id", [3, 5], dialect=LITE) == "id in [3, 5]"
 
 
 def test_other_failures_are_not_repeated():
@@ -54,7 +61,7 @@ def test_other_failures_are_not_repeated():
         raise ConnectionError("connection refused")
 
     with pytest.raises(ConnectionError):
-        IdTemplates().send(fail, "id", [1])
+        IdTemplates().send(fail, "id", [1], dialect=MILVUS)
     assert len(calls) == 1
 
 
