@@ -46,16 +46,15 @@ def show_cost(cost: RowCost, dim: int, storage: Storage, key: ScalarField) -> No
         f"Disk per row: {disk_words(cost)}."
     )
     click.echo(f"In the place of the index, at {dim:,} dimensions: {compared_words(dim)} of memory.")
-    kept = cost.memory.get(KEPT)
-    if kept is None:
+    if KEPT not in cost.memory:
         return
     hnsw = native_cost("HNSW", dim, COMPARED["HNSW"]).memory_bytes
     share = cost.memory_bytes / hnsw
     amount = "more memory than HNSW" if share > 1 else f"{share:.0%} of HNSW's memory"
     where = "an ARRAY column, because it has one vector field per collection" if storage == "column" else "memory"
     click.echo(
-        f"This server keeps the vectors in {where}: with them the index takes {amount}. Drop them (--drop-vectors) for "
-        f"{cost.memory_bytes - kept:,.0f} bytes, or use Milvus 2.4 or later, which maps them from disk."
+        f"This server keeps the vectors in {where}: with them the index takes {amount}. Drop them (--drop-vectors), or "
+        "use Milvus 2.4 or later, which maps them from disk."
     )
     if storage == "column":
         click.echo(f"{FREED[0].upper()}{FREED[1:]}.")

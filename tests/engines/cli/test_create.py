@@ -123,10 +123,10 @@ def test_a_dry_run_creates_nothing(alula, lite_uri, drq, rows_file):
 def test_a_row_is_counted_before_anything_is_created(alula, lite_uri, drq):
     opened = ["--uri", lite_uri, "--encoder", drq, "--index-type", "DRQ"]
     out = alula("create", "w", *opened, "--drop-vectors", "--dry-run").out
-    assert "Memory per row: 4 bytes (drq sign 4)" in out
     # 4 codes in one column of 8 bytes, 4 norms in another
-    with_codes = alula("create", "w", *opened, "--drop-vectors", "--code-bits", "32", "--dry-run").out
-    assert "Memory per row: 20 bytes (drq sign 4, drq code 8, drq norm 8)" in with_codes
+    assert "Memory per row: 20 bytes (drq sign 4, drq code 8, drq norm 8)" in out
+    signs_only = alula("create", "w", *opened, "--drop-vectors", "--code-bits", "0", "--dry-run").out
+    assert "Memory per row: 4 bytes (drq sign 4)" in signs_only
     assert "at 8 dimensions: HNSW " in out
     assert "IVF_SQ8 17 bytes" in out, "a byte for each dimension and an id of 8"
     assert "keeps the vectors" not in out
@@ -143,9 +143,9 @@ def test_an_array_column_is_priced_with_its_remedy(alula, in_server, tmp_path):
     # 128 bytes of signs, and more than 1,536 of vectors: HNSW has 1,733
     assert "more memory than HNSW" in out
     assert "MALLOC_CONF=background_thread:true" in out
-    assert "Drop them (--drop-vectors) for 128 bytes, or use Milvus 2.4 or later" in out
+    assert "Drop them (--drop-vectors), or use Milvus 2.4 or later" in out
     dropped = alula(*create, "--drop-vectors").out
-    assert "Memory per row: 128 bytes" in dropped
+    assert "Memory per row: 264 bytes (drq sign 128, drq code 128, drq norm 8)" in dropped
     assert "more memory than" not in dropped
     narrow = write_drq(tmp_path / "narrow.onnx", input_dim=384, levels=8, sign_bits=64).path
     assert "of HNSW's memory" in alula(*create[:-2], narrow, "--dry-run").out

@@ -53,7 +53,7 @@ class HammingLowering(DrqLowering):
         info, given = self.drq.info, self.settings.get("code_bits")
         self._signs_rank = info.signs_rank and field.metric != "IP"
         if given == AUTO:
-            self.settings["code_bits"] = given = "0" if self._signs_rank else str(info.max_bits)
+            self.settings["code_bits"] = given = str(info.max_bits if self._code_ranks_better else 0)
         bits = info.max_bits if given is None else int(given)
         if bits % 8 or bits > info.max_bits:
             raise UsageError(
@@ -73,6 +73,16 @@ class HammingLowering(DrqLowering):
             self._norm_lengths = tuple(range(1, self._levels + 1))
         else:
             self._norm_lengths = norm_lengths(self._levels)[-NORMS:] if bits else ()
+
+    @property
+    def _code_ranks_better(self) -> bool:
+        """True if the code is worth its bytes: it ranks better than as many sign bits.
+
+        Of 117,159 MiniLM vectors a code of 512 bits finds .888 of the ten nearest, 512 sign bits .747
+        (`make bench PARTS=codes`). Kept vectors rank better still, and need sign bits to find candidates only.
+        """
+        info = self.drq.info
+        return not self._signs_rank or (self.field.storage == "dropped" and info.max_bits >= info.sign_bits)
 
     @property
     def fields(self) -> tuple[FieldSpec, ...]:

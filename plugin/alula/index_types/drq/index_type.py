@@ -59,8 +59,9 @@ class Drq(IndexType):
         Option(
             "code_bits",
             int,
-            "Layout hamming: bits of the code to store beside the sign bits; 0 for none. Default: none where sign bits "
-            "rank candidates (COSINE and L2, encoder files from format 2 on), otherwise the whole code.",
+            "Layout hamming: bits of the code to store beside the sign bits; 0 for none. Default: the whole code where "
+            "the vectors are dropped and it is at least as long as the sign bits, and where sign bits cannot rank (IP, "
+            "encoder files of format 1); otherwise none.",
             minimum=0,
         ),
     )

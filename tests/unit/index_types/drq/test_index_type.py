@@ -293,6 +293,19 @@ def test_signs_know_no_lengths_so_inner_products_keep_the_code(all_encoders):
         lowered(all_encoders, "IP", layout="hamming", binary_index="BIN_FLAT", code_bits="0")
 
 
+@pytest.mark.parametrize("metric", ["COSINE", "L2"])
+@pytest.mark.parametrize(("levels", "stored"), [(3, "0"), (4, "32"), (LEVELS, str(8 * LEVELS))])
+def test_dropped_vectors_keep_a_code_as_long_as_the_sign_bits(tmp_path, metric, levels, stored):
+    encoder = load_encoder(write_drq(tmp_path / "drq.onnx", levels=levels, metric=metric, sign_bits=32).path)
+    settings = {"layout": "hamming", "binary_index": "BIN_FLAT"}
+    for storage, expected in (("dropped", stored), ("field", "0"), ("column", "0")):
+        field = VectorField("embedding", 8, metric, storage)
+        auto = DRQ.lowering(field, encoder, {**settings, "code_bits": "auto"})
+        assert auto.settings["code_bits"] == expected
+        asked = DRQ.lowering(field, encoder, {**settings, "code_bits": "0"})  # a choice that was made stays
+        assert asked.settings["code_bits"] == "0"
+
+
 @pytest.mark.parametrize("metric", METRICS)
 def test_an_encoder_of_format_1_keeps_the_code(tmp_path, metric):
     drq = write_drq(tmp_path / "old.onnx", levels=LEVELS, metric=metric, version=1)
