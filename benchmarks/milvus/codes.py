@@ -122,7 +122,7 @@ def _codes(report: Report, rows: F32, queries: F32, quick: bool) -> Iterator[Cod
             yield _faiss(name, factory, rows, queries)
 
 
-def _drq(rows: F32, queries: F32, bits: int, lengths: tuple[int, ...], *, epochs: int) -> Iterator[Code]:
+def _drq(rows: F32, queries: F32, bits: int, lengths: tuple[int, ...], *, epochs: int | None) -> Iterator[Code]:
     started = time.perf_counter()
     config = DrqConfig(levels=bits // 8, epochs=epochs, seed=SEED)
     model = train_drq(make_training_data(rows, seed=SEED), config).model

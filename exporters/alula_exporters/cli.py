@@ -143,7 +143,12 @@ def flops(common: TrainOptions, *, loss: str | None, **options: Any) -> None:
     show_default="two for three numbers of a vector, at least 256",
     help="Bits for candidates by Hamming distance, a multiple of 8, stored in layout hamming. More find more.",
 )
-@click.option("--epochs", default=8, show_default=True, help="Passes over the rows. 4 are nearly as good.")
+@click.option(
+    "--epochs",
+    type=int,
+    show_default="8, more below 50,000 rows, at most 24",
+    help="Passes over the rows. Of 117,000 rows 4 are nearly as good; of few rows more are better.",
+)
 @click.option(
     "--beam",
     default=5,

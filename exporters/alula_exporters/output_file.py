@@ -10,18 +10,21 @@ from pathlib import Path
 from alula.errors import UsageError
 
 
-def check_out_path(path: Path, *, force: bool) -> None:
+def check_out_path(path: Path, *, force: bool, ending: str = ".onnx") -> None:
     """Reject a path that cannot be written; called before training, not after.
 
     Args:
         path: The file to be written.
         force: True to accept an existing file.
+        ending: The ending that its name must have, by which people and programs know such files.
 
     Raises:
-        UsageError: If the folder is missing or not writable, or the file exists.
+        UsageError: If the name has another ending, the folder is missing or not writable, or the file exists.
     """
     if path.is_dir():
         raise UsageError(f"{path} is a folder; give the name of the .onnx file to write.")
+    if path.suffix.lower() != ending:
+        raise UsageError(f"{path} must end in {ending}, as in {path.with_suffix(ending).name}.")
     if not path.parent.is_dir():
         raise UsageError(f"The folder {path.parent} does not exist; make it first.")
     if not os.access(path.parent, os.W_OK):

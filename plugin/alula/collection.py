@@ -43,6 +43,13 @@ class Collection:
         calls = ClientCalls(self.server, self.name, self.primary_key.name)
         self.searcher = Searcher(calls, self.name, self.primary_key.name, self.index_type, self.lowering)
 
+    def __repr__(self) -> str:
+        field = self.lowering.field
+        return (
+            f"<Collection {self.name!r} at {self.server.uri}: {self.index_type.name} on {field.name!r}, {field.dim} "
+            f"dimensions, {field.metric}, vectors {'dropped' if field.storage == 'dropped' else 'kept'}>"
+        )
+
     @classmethod
     def create(
         cls,

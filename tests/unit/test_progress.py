@@ -1,4 +1,4 @@
-"""One bar for every long job; nothing of it where there is no terminal."""
+"""One bar for every long job; where there is no terminal, a line now and then."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import re
 
 import pytest
 
+import alula.progress
 from alula.progress import count_text, figures_text, progress_bar, silent
 
 
@@ -34,15 +35,47 @@ def test_one_line_shows_the_present_stage_alone(terminal):
     assert "first" not in last
 
 
-def test_without_a_terminal_nothing_is_shown(capsys):
+@pytest.mark.parametrize("columns", [60, 80, 100, 160])
+def test_a_narrow_terminal_leaves_out_figures_and_cuts_nothing(terminal, monkeypatch, columns):
+    monkeypatch.setenv("COLUMNS", str(columns))
     with progress_bar() as progress:
-        assert progress is silent
-        progress("reading", 1, None)
-    assert capsys.readouterr() == ("", "")
+        progress("training", 1024, 400_000, {"loss": 1.23456, "flops": 0.0123, "nonzeros": 61.2, "recall@10": 0.834})
+    text = terminal()
+    assert "training" in text
+    assert "1,024/400,000" in text
+    assert "…" not in text
+    assert ("recall@10 0.834" in text) == (columns == 160)
+    assert "loss 1.23" in text
 
 
-def test_quiet(terminal):
+class Clock:
+    """Stands for the module `time`; a test sets its seconds."""
+
+    now = 1000.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+def test_without_a_terminal_a_line_comes_every_half_minute(capsys, monkeypatch):
+    clock = Clock()
+    monkeypatch.setattr(alula.progress, "time", clock)
+    with progress_bar() as progress:
+        for step in range(1, 101):
+            clock.now += 1
+            progress("training", 10 * step, 2000, {"loss": 0.5})
+        progress("exporting", 0, None)
+    assert capsys.readouterr() == (
+        "",
+        "training  300/2,000  0:02:50 left  loss 0.5\n"
+        "training  600/2,000  0:02:20 left  loss 0.5\n"
+        "training  900/2,000  0:01:50 left  loss 0.5\n",
+    )
+
+
+def test_quiet(terminal, capsys):
     with progress_bar(quiet=True) as progress:
+        assert progress is silent
         progress("reading", 1, 2)
     assert terminal() == ""
 

@@ -24,7 +24,7 @@ class DrqConfig:
         levels: Number of levels M; the longest code has 8 M bits.
         sign_bits: Number of sign bits S, a multiple of 8; None for `default_sign_bits`.
         beam: Prefixes kept while encoding a row; 1 is greedy, fast and worse.
-        epochs: Passes over the training rows.
+        epochs: Passes over the training rows; None for those of `passes`.
         batch: Most rows per step (fewer where rows are few, and for long vectors with many levels, to bound memory).
         learning_rate: Highest of the one-cycle schedule; None for 1e-2 where rotations or maps are learned (it gained
             most on long vectors), 5e-3 otherwise (separate codebooks got worse with more).
@@ -46,7 +46,7 @@ class DrqConfig:
     levels: int = 16
     sign_bits: int | None = None
     beam: int = 5
-    epochs: int = 8
+    epochs: int | None = None
     batch: int = 2_048
     learning_rate: float | None = None
     clip: float = 5.0
@@ -64,7 +64,7 @@ class DrqConfig:
         if self.patience is not None and self.patience < 1:
             raise UsageError(f"patience is {self.patience}; it must be at least 1.")
         for name, largest in (("levels", 256), ("beam", 64), ("epochs", 10_000), ("batch", 1 << 20)):
-            if not 1 <= getattr(self, name) <= largest:
+            if getattr(self, name) is not None and not 1 <= getattr(self, name) <= largest:
                 raise UsageError(f"{name} is {getattr(self, name)}; it must be between 1 and {largest:,}.")
         if self.sign_bits is not None and (self.sign_bits < 8 or self.sign_bits % 8):
             raise UsageError(f"sign_bits is {self.sign_bits}; it must be a positive multiple of 8.")
@@ -80,6 +80,13 @@ class DrqConfig:
         if self.learning_rate is not None:
             return self.learning_rate
         return 1e-2 if self.mode in ("default", "linear") else 5e-3
+
+    def passes(self, rows: int) -> int:
+        """The passes over a number of training rows.
+
+        By default 8; below 50,000 rows as many as show 400,000 rows, at most 24.
+        """
+        return self.epochs or min(24, max(8, -(-400_000 // rows)))
 
     @property
     def trains_backbone(self) -> bool:

@@ -76,7 +76,7 @@ def train_drq(
         scale = input_scale(vectors.cpu().numpy(), config.metric)
         dim = vectors.shape[1]
         sign_bits = config.sign_bits or default_sign_bits(dim)
-        config = replace(config, sign_bits=sign_bits)
+        config = replace(config, sign_bits=sign_bits, epochs=config.passes(len(data.train)))
         model = QUANTIZERS[config.mode](dim, config.levels, sign_bits, config.metric, scale)
         if checkpoint is None or not checkpoint.step(_STAGE):
             rows = model.prepare(vectors)
@@ -113,7 +113,7 @@ def _optimise(
     batches, size = _batches(model, config, count, labels, generator)
     modules, trained, rates = _trained_modules(model, source, config)
     per_epoch = math.ceil(count / size)
-    steps = config.epochs * per_epoch
+    steps = config.passes(count) * per_epoch
     optimizer = torch.optim.Adam(trained, lr=config.rate)
     figures = Figures()
     state: dict[str, Stateful] = {"modules": modules, "generator": GeneratorState(generator), "figures": figures}
@@ -161,7 +161,7 @@ def _batches(
     # long vectors and many levels take fewer rows at once: the residuals of all levels must fit in memory
     dim = model.signs.projection.shape[1]
     width = max(dim, CODEWORDS) if config.mode == "paper" else dim  # soft: a weight per codeword
-    fits, enough = _BATCH_NUMBERS // (model.levels * width), config.epochs * count // _STEPS
+    fits, enough = _BATCH_NUMBERS // (model.levels * width), config.passes(count) * count // _STEPS
     size = min(config.batch, max(CODEWORDS, min(fits, enough)))
     if labels is None:
         return ShuffledBatches(count, size, generator), size

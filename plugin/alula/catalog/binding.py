@@ -64,7 +64,7 @@ def check_fit(
 
 def check_index_type(subject: str, stored: str, asked: str) -> None:
     """Raise a `UsageError` unless an existing index type is the one asked for."""
-    if stored != asked:
+    if stored.upper() != asked.upper():
         raise UsageError(
             f"{subject} has the index type {stored}, and cannot have {asked} as well; create another collection for it."
         )

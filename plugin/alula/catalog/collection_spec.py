@@ -13,7 +13,7 @@ from alula.catalog.schema import ScalarField
 from alula.catalog.search_defaults import read_defaults
 from alula.encoders import Encoder, load_encoder
 from alula.index_types import IndexType, Lowering, RowCost, index_type, lowering_cost
-from alula.milvus import Server, milvus_errors
+from alula.milvus import Server, ensure_loaded
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,6 @@ def open_spec(server: Server | str, name: str, encoder: Encoder | str | Path) ->
     encoder = load_encoder(encoder) if isinstance(encoder, str | Path) else encoder
     description = describe(server, name, count=False)
     lowering = lowering_of(f"The collection {name!r}", description.settings, encoder)
-    with milvus_errors(f"load the collection {name!r}"):
-        server.client.load_collection(name)
+    ensure_loaded(server, name)
     defaults = read_defaults(index_type(description.settings["type"]), description.defaults)
     return CollectionSpec(server, name, description.primary_key, description.fields, lowering, defaults)

@@ -17,7 +17,7 @@ from alula.catalog.description import connected
 from alula.catalog.schema import ScalarField, check_distinct, check_name
 from alula.catalog.settings import MAX_DESCRIPTION, SETTINGS_FORMAT, as_index_params, with_settings
 from alula.encoders import MAX_DIM, Encoder, load_encoder
-from alula.errors import UsageError
+from alula.errors import EncoderError, UsageError
 from alula.index_types import (
     Capabilities,
     FieldSpec,
@@ -63,8 +63,12 @@ def design(
     server = connected(server)
     encoder = load_encoder(encoder) if isinstance(encoder, str | Path) else encoder
     kind = find_index_type(index_type)
-    check_fit(kind, encoder, subject=f"The collection {name!r}", metric=metric)
     checked = check_options(kind.create_options, options or {}, kind.name)
+    try:
+        check_fit(kind, encoder, subject=f"The collection {name!r}", metric=metric)
+    except EncoderError:
+        kind.choose(probe(server), checked)  # no encoder helps where the server lacks the index type
+        raise
     key, fields = _fields(name, field, primary_key, columns)
     if server.has_collection(name):
         raise UsageError(f"The collection {name!r} exists at {server.uri}; drop it with 'alula drop {name}' first.")

@@ -13,7 +13,7 @@ from alula.catalog.schema import MAX_VARCHAR, ScalarField
 from alula.catalog.settings import check_format, read_settings, stored_defaults
 from alula.errors import UsageError
 from alula.index_types import RowCost, fields_cost, index_types
-from alula.milvus import Server, connect, milvus_errors
+from alula.milvus import Server, connect, ensure_loaded, milvus_errors
 from alula.milvus.reading import count_rows
 from alula.milvus.wire.types import field_spec
 
@@ -117,8 +117,7 @@ def load_and_count(server: Server, name: str) -> int:
     Raises:
         ServerError: If Milvus fails.
     """
-    with milvus_errors(f"count the rows of {name!r}"):
-        server.client.load_collection(name)
+    ensure_loaded(server, name)
     return count_rows(server, name)
 
 

@@ -17,7 +17,9 @@ from pymilvus.exceptions import MilvusException
 from alula.catalog.settings import DEFAULTS_INDEX, DEFAULTS_PREFIX
 from alula.errors import UnsupportedError, UsageError
 from alula.index_types import IndexType
+from alula.milvus.capabilities import MissingRightsError
 from alula.milvus.connection import Server, milvus_errors, server_words
+from alula.milvus.failures import is_denied
 
 
 def read_defaults(index_type: IndexType, texts: Mapping[str, str]) -> dict[str, Any]:
@@ -42,7 +44,7 @@ def write_defaults(server: Server, name: str, primary_key: str, options: Mapping
 
     Raises:
         UnsupportedError: If this server has no place to store them.
-        ServerError: If Milvus fails.
+        ServerError: If Milvus fails, or the login may not store them.
     """
     with milvus_errors(f"describe the collection {name!r}"):
         properties = server.client.describe_collection(name).get("properties") or {}
@@ -73,7 +75,7 @@ def _in_properties(server: Server, name: str, _: str, values: Mapping[str, str])
         server.client.alter_collection_properties(name, dict(values))
         there = server.client.describe_collection(name).get("properties") or {}
     except (MilvusException, grpc.RpcError) as error:
-        return server_words(error)
+        return _refusal(name, error)
     return None if all(there.get(key, "") == value for key, value in values.items()) else "properties are dropped"
 
 
@@ -85,5 +87,14 @@ def _in_index(server: Server, name: str, primary_key: str, values: Mapping[str, 
         server.client.create_index(name, index)
         there = server.client.describe_index(name, DEFAULTS_INDEX)
     except (MilvusException, grpc.RpcError) as error:
-        return server_words(error)
+        return _refusal(name, error)
     return None if all(there.get(key, "") == value for key, value in values.items()) else "parameters are dropped"
+
+
+def _refusal(name: str, error: MilvusException | grpc.RpcError) -> str:
+    """The server's words, unless it is the login that may not."""
+    if is_denied(error):
+        raise MissingRightsError(
+            f"The login may not store default search options with the collection {name!r} ({server_words(error)})."
+        ) from error
+    return server_words(error)

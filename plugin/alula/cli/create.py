@@ -9,12 +9,14 @@ from typing import Any
 
 import click
 
+from alula.catalog.binding import check_fit
 from alula.catalog.create import DEFAULT_FIELD, DEFAULT_KEY, check_partition_key, create, design
 from alula.catalog.schema import ScalarField
 from alula.cli.options import RenamedOption, connection_options, encoder_option, index_type_options
 from alula.cli.row_cost import show_cost
 from alula.encoders import METRICS, load_encoder
 from alula.errors import UsageError
+from alula.index_types import index_type as find_index_type
 from alula.milvus import Server
 from alula.sources import Source
 from alula.sources.encoder_inputs import open_rows
@@ -88,6 +90,8 @@ def command(
     loaded = load_encoder(encoder)
     if schema_from is not None:
         source = open_rows(loaded, schema_from, vector_column=vector_column, text_column=text_column)
+        if source.input == "vectors":
+            check_fit(find_index_type(index_type), loaded, subject=source.name, dim=source.dim)
         primary_key, columns = _from_file(source, primary_key, columns)
     spec = design(
         server,

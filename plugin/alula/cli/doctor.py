@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 
@@ -18,18 +19,20 @@ from alula.encoders import Encoder, load_encoder
 from alula.errors import UnsupportedError
 from alula.index_types import Capabilities, RowCost, Storage, choose_storage, encoder_cost, index_types, probes
 from alula.milvus import Server, probe
+from alula.milvus.privileges import ROLES, Role
 
 _DIMENSIONS = (384, 768, 1536)  # of widely used text encoders
 
 
 @click.command("doctor")
-@connection_options()
+@connection_options(must_exist=False)
 @encoder_options(required=False)
 @format_option
 def command(server: Server, encoder: Path | None, output_format: str) -> None:
     """Show the capabilities of a server, by creating and dropping small collections.
 
-    With --encoder, also the memory and disk that a row of its index takes there.
+    With --encoder, also the memory and disk that a row of its index takes there. A database file that does not exist
+    is created for it, and removed again.
     """
     loaded = load_encoder(encoder) if encoder else None
     capabilities = probe(server)
@@ -45,6 +48,7 @@ def command(server: Server, encoder: Path | None, output_format: str) -> None:
                 "probes": {each.name: each.name in capabilities.supported for each in probes()},
                 "reasons": capabilities.reasons,
                 "index_types": verdicts,
+                "privileges": {name: role.privileges for name, role in ROLES.items()},
                 **({"row": _row(loaded, capabilities, server)} if loaded else {}),
             }
         )
@@ -63,6 +67,15 @@ def command(server: Server, encoder: Path | None, output_format: str) -> None:
         click.echo(f"{name}: {text}")
     click.echo()
     _show_row(loaded, capabilities, server)
+    if not server.embedded:
+        click.echo("\nPrivileges, where logins need them:")
+        for name, role in ROLES.items():
+            click.echo(f"{name} ({role.commands}): {'; '.join(_privileges(role))}")
+
+
+def _privileges(role: Role) -> Iterator[str]:
+    for kind, names in role.privileges.items():
+        yield f"{kind}: {', '.join(names)}"
 
 
 def _row(encoder: Encoder, capabilities: Capabilities, server: Server) -> dict[str, object]:

@@ -332,11 +332,13 @@ def _show(evaluation: Evaluation) -> None:
     for head in ("index", "search options"):
         table.add_column(head, overflow="fold")
     several = max((point.clients for subject in evaluation.subjects for point in subject.points), default=1)
-    heads = [f"recall@{evaluation.k}", "p50 ms", "p95", "p99", "QPS", f"QPS x{several}", "B/row memory", "disk"]
+    on_disk = any(subject.sizes.disk for subject in evaluation.subjects)
+    heads = [f"recall@{evaluation.k}", "p50 ms", "p95", "p99", "QPS", f"QPS x{several}", "B/row memory"]
+    heads += ["disk"] if on_disk else []
     for head in heads:
         table.add_column(head, justify="right", no_wrap=True)
     for subject in evaluation.subjects:
-        sizes = (f"{sum(subject.sizes.memory.values()):.0f}", f"{sum(subject.sizes.disk.values()):.0f}")
+        sizes = [f"{subject.sizes.memory_bytes:.0f}", *([f"{subject.sizes.disk_bytes:.0f}"] if on_disk else [])]
         for point in sorted(subject.points, key=lambda point: point.p50):
             recall = f"{point.recall.value:.3f} ({point.recall.low:.3f}-{point.recall.high:.3f})"
             times = [f"{value:.2f}" for value in (point.p50, point.p95, point.p99)]

@@ -15,9 +15,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from alula.errors import UsageError
+from alula.errors import ServerError, UsageError
 from alula.index_types import Option, index_types
-from alula.milvus import connect, is_local
+from alula.milvus import Server, connect, is_local, milvus_errors
 
 Command = Callable[..., Any]
 
@@ -28,7 +28,8 @@ def connection_options(*, must_exist: bool = True, required: bool = True) -> Cal
     It is closed when the command returns.
 
     Args:
-        must_exist: False to create a local database that does not exist; True to raise an error.
+        must_exist: False to create a local database that does not exist, and to remove it again if the command leaves
+            no collection in it; True to raise an error.
         required: False to make ``--uri`` optional; without it ``server`` is None.
     """
 
@@ -41,13 +42,16 @@ def connection_options(*, must_exist: bool = True, required: bool = True) -> Cal
                 return command(*args, server=None, **options)
             given: Any = {name: value or "" for name, value in login.items()}
             is_new = not must_exist and is_local(uri) and not Path(uri).exists()
+            is_used = False
             try:
                 with connect(uri, **given, **rest, must_exist=must_exist) as server:
-                    return command(*args, server=server, **options)
-            except BaseException:
-                if is_new:  # a database that was created for a command that failed
+                    try:
+                        return command(*args, server=server, **options)
+                    finally:
+                        is_used = not is_new or _has_collections(server)
+            finally:
+                if is_new and not is_used:
                     Path(uri).unlink(missing_ok=True)
-                raise
 
         for option in reversed(
             (
@@ -82,6 +86,14 @@ def connection_options(*, must_exist: bool = True, required: bool = True) -> Cal
         return run
 
     return decorate
+
+
+def _has_collections(server: Server) -> bool:
+    try:
+        with milvus_errors("list the collections"):
+            return bool(server.client.list_collections())
+    except ServerError:
+        return False
 
 
 class RenamedOption(click.Option):

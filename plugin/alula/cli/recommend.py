@@ -141,8 +141,9 @@ def _show(found: Recommendation) -> None:
     table = Table(title=title, title_justify="left")
     table.add_column("index type", overflow="fold")
     table.add_column("fastest search", overflow="fold")
-    for head in (f"recall@{found.k}", "p50 ms", "build s", "memory B/row", "disk B/row", "memory", "disk"):
-        table.add_column(head, justify="right", no_wrap=head not in ("memory B/row", "disk B/row"))
+    heads = [f"recall@{found.k}", "p50 ms", "build s", "memory B/row", "memory"]
+    for head in (*heads, *(("disk B/row", "disk") if _on_disk(found) else ())):
+        table.add_column(head, justify="right", no_wrap=not head.endswith("B/row"))
     for one in found.contenders:
         table.add_row(*_measured(one, found), style="bold" if one.name == found.taken else None)
     table.add_section()
@@ -174,8 +175,14 @@ def _unmeasured(prospect: Prospect, found: Recommendation) -> list[Text]:
 
 
 def _sizes(sizes: RowCost, found: Recommendation) -> list[str]:
-    memory, disk = sizes.memory_bytes, sizes.disk_bytes
-    return [f"{memory:,.0f}", f"{disk:,.0f}", _in_bytes(memory * found.rows), _in_bytes(disk * found.rows)]
+    shown = [sizes.memory_bytes, *([sizes.disk_bytes] if _on_disk(found) else [])]
+    return [text for size in shown for text in (f"{size:,.0f}", _in_bytes(size * found.rows))]
+
+
+def _on_disk(found: Recommendation) -> bool:
+    """True if any index type keeps something on disk."""
+    costs = [*(one.sizes for one in found.contenders), *(one.sizes for one in found.prospects)]
+    return any(cost.disk for cost in costs)
 
 
 def _in_bytes(size: float) -> str:

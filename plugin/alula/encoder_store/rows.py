@@ -15,6 +15,7 @@ from alula.errors import UsageError
 from alula.milvus.connection import Server, milvus_errors
 from alula.milvus.deleting import delete_rows
 from alula.milvus.expressions import literal
+from alula.milvus.load_state import ensure_loaded
 from alula.milvus.retrying import call_with_retries
 from alula.milvus.schema_fields import add_field
 from alula.milvus.wire.types import field_spec
@@ -56,7 +57,7 @@ def querying(server: Server, consistency_level: Literal["Strong", "Eventually"] 
                 # one without an index is being created, and empty
                 if not server.client.has_collection(COLLECTION) or not server.client.list_indexes(COLLECTION):
                     return []
-                server.client.load_collection(COLLECTION)
+                ensure_loaded(server, COLLECTION)
                 return rows()
 
     return query

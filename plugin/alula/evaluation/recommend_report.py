@@ -34,6 +34,7 @@ def render_recommendation(found: Mapping[str, Any]) -> str:
         about=found,
         contenders=contenders,
         prospects=prospects,
+        on_disk=any(one["totals"]["disk"] for one in (*contenders, *prospects)),
         plot={size: markup(svg) for size, svg in draw.items()},
         marks=MARKS,
         rule=(MORE_MEMORY, LESS_TIME),

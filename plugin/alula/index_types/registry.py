@@ -39,15 +39,16 @@ def index_types() -> dict[str, IndexType]:
 
 
 def index_type(name: str) -> IndexType:
-    """The index type of that name.
+    """The index type of that name, in capitals or not, as Milvus takes its own.
 
     Raises:
         UsageError: If the name is unknown; the message lists the known ones.
     """
     types = index_types()
-    if name not in types:
+    same = [known for known in types if known.upper() == name.upper()]
+    if not same:
         raise UsageError(f"There is no index type {name!r}; there are: {', '.join(sorted(types))}.")
-    return types[name]
+    return types[name if name in same else same[0]]
 
 
 def index_type_for(encoder: Encoder) -> IndexType:

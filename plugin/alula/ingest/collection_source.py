@@ -16,7 +16,7 @@ from alula.catalog.settings import read_settings
 from alula.encoders import Input
 from alula.errors import UsageError
 from alula.index_types import FieldSpec
-from alula.milvus import Server, milvus_errors
+from alula.milvus import Server, ensure_loaded
 from alula.milvus.reading import count_rows, read_pages
 from alula.milvus.wire.types import ARROW_TYPES, MILVUS_TYPE, TYPES, arrow_field
 from alula.sources.base import Batch, Cursor
@@ -70,8 +70,7 @@ class CollectionSource:
         self.input: Input = input
         self._server, self._collection, self._filter, self._live = server, name, filter, live
         about, indexes = read_schema(server, name)
-        with milvus_errors(f"load the collection {name!r}"):
-            server.client.load_collection(name)
+        ensure_loaded(server, name)
         settings = read_settings(indexes, about.get("description", ""))[1]
         schema, self.left_out = _schema(about["fields"], settings.get("field"))
         self._key = next(field["name"] for field in about["fields"] if field.get("is_primary"))

@@ -11,7 +11,7 @@ from alula.catalog.schema import ScalarField
 from alula.catalog.settings import read_settings
 from alula.errors import UsageError
 from alula.ingest.collection_source import CollectionSource, type_name
-from alula.milvus import Server, literal, milvus_errors
+from alula.milvus import Server, ensure_loaded, literal, milvus_errors
 from alula.sources import Cursor
 
 DYNAMIC = "$meta"  # Milvus's own name for the values of fields that the schema does not have
@@ -174,8 +174,8 @@ def _check_left_out(
 
 def _dynamic_names(server: Server, name: str, fields: set[str]) -> str:
     """Names of dynamic values in the first rows."""
+    ensure_loaded(server, name)
     with milvus_errors(f"read rows of {name!r}"):
-        server.client.load_collection(name)
         rows = server.client.query(
             name, filter="", output_fields=[DYNAMIC], limit=_LOOKED_AT, consistency_level="Strong"
         )

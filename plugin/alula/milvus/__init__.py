@@ -7,6 +7,7 @@ from alula.milvus.connection import Server, connect, is_local, milvus_errors, se
 from alula.milvus.deleting import delete_rows
 from alula.milvus.expressions import any_of, literal
 from alula.milvus.failures import Failure, what_failed
+from alula.milvus.load_state import ensure_loaded
 from alula.milvus.row_set import Id, RowSet
 from alula.milvus.writing import Columns, send, slices, write_request
 
@@ -27,6 +28,7 @@ __all__ = [
     "any_of",
     "connect",
     "delete_rows",
+    "ensure_loaded",
     "is_local",
     "literal",
     "milvus_errors",

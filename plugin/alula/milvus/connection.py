@@ -269,7 +269,7 @@ def _open_lite(uri: str, *, must_exist: bool) -> MilvusClient:
     for attempt in range(8):  # the engine's first connections can fail while its socket appears
         time.sleep(0.1 * attempt)
         try:
-            with _child_stderr_to(os.devnull):
+            with _silent_children():
                 return MilvusClient(uri)
         except (MilvusException, grpc.RpcError) as error:
             last = error
@@ -289,16 +289,19 @@ def _may_be_database(path: Path) -> bool:
 
 
 @contextmanager
-def _child_stderr_to(path: str) -> Iterator[None]:
-    """Redirect the stderr of new child processes, where Milvus Lite prints."""
-    sys.stderr.flush()
-    saved, sink = os.dup(2), os.open(path, os.O_WRONLY)
+def _silent_children() -> Iterator[None]:
+    """Discard the output of new child processes: Milvus Lite prints its errors."""
+    for stream in filter(None, (sys.stdout, sys.stderr)):
+        stream.flush()
+    saved, sink = {fd: os.dup(fd) for fd in (1, 2)}, os.open(os.devnull, os.O_WRONLY)
     try:
-        os.dup2(sink, 2)
+        for fd in saved:
+            os.dup2(sink, fd)
         yield
     finally:
-        os.dup2(saved, 2)
-        os.close(saved)
+        for fd, copy in saved.items():
+            os.dup2(copy, fd)
+            os.close(copy)
         os.close(sink)
 
 
@@ -309,6 +312,8 @@ def _quiet_pymilvus() -> None:
 
 def server_words(error: BaseException | None) -> str:
     """The server's error message on one line, without the client's wrapping."""
+    if isinstance(error, MilvusException) and str(error.message).startswith("<_"):  # a call with a future, as repr
+        error = error.__cause__ or error
     if isinstance(error, MilvusException):
         text = str(error.message)
     elif isinstance(error, grpc.RpcError):
@@ -321,6 +326,17 @@ def server_words(error: BaseException | None) -> str:
     text = re.sub(r"stack trace:(\s+\S+\.(go|s):\d+\s+\S+)+:?\s*", "", text)
     text = re.sub(r" expecting \{[^\n]*", "", text)
     return " ".join(text.split()).rstrip(". :")[:400]
+
+
+_STRINGS = re.compile(r"'(\\.|[^'\\])*'|\"(\\.|[^\"\\])*\"")
+_ASSIGNMENT = re.compile(r"(?<![=!<>])=(?!=)")
+
+
+def _remedy(filter: str) -> str:
+    """The advice for a filter that Milvus cannot use."""
+    if _ASSIGNMENT.search(_STRINGS.sub("", filter)):
+        return "Write == to compare."
+    return "Check field names and quotes."
 
 
 @contextmanager
@@ -342,9 +358,7 @@ def milvus_errors(action: str, *, filter: str = "") -> Iterator[None]:
                 ) from error
             raise ServerError(f"Milvus could not {action}: the embedded engine has ended; run it again.") from error
         if filter and any(sign in text for sign in BAD_FILTER):
-            raise UsageError(
-                f"Milvus cannot use the filter {filter!r}: {text}. Check field names and quotes."
-            ) from error
+            raise UsageError(f"Milvus cannot use the filter {filter!r}: {text}. {_remedy(filter)}") from error
         if "partition" in text and "not found" in text:
             raise UsageError(f"Milvus could not {action}: {text}; name a partition that exists.") from error
         if "illegal connection params" in text or text.startswith("UNAVAILABLE"):

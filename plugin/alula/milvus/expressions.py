@@ -8,7 +8,13 @@ from typing import TypeVar
 from alula.milvus.dialect import Dialect
 
 # Parts of Milvus's messages about an expression that it cannot parse or run.
-BAD_FILTER = ("cannot parse expression", "Invalid expr", "PhyFilterBitsNode", "failed to create query plan")
+BAD_FILTER = (
+    "cannot parse expression",
+    "Invalid expr",
+    "PhyFilterBitsNode",
+    "failed to create query plan",
+    "expr type check failed",
+)
 _PLACEHOLDER = "alula_ids"
 Answer = TypeVar("Answer")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 from pymilvus import MilvusClient
 
@@ -108,6 +109,31 @@ def test_paths_that_cannot_be_databases(fails, tmp_path, drq):
         args = ["create", "w", "--uri", tmp_path / name, "--index-type", "DRQ", "--encoder", drq]
         fails(2, args, "cannot be a Milvus Lite file name", "36 letters")
     assert list(Path(tmp_path).iterdir()) == []
+
+
+def test_a_file_of_vectors_of_another_dimension(fails, new, drq, tmp_path):
+    np.save(tmp_path / "wide.npy", np.ones((5, 9), np.float32))
+    base = ["create", "w", "--uri", new, "--index-type", "DRQ", "--encoder", drq]
+    fails(2, [*base, "--schema-from", tmp_path / "wide.npy"], "wide.npy has vectors of dimension 9", "takes 8")
+    assert not new.exists()
+
+
+def test_an_index_type_in_lower_case(alula, new, drq):
+    result = alula("create", "w", "--uri", new, "--index-type", "drq", "--encoder", drq)
+    assert "Created w with DRQ" in result.out
+
+
+def test_a_dry_run_makes_no_database(alula, new, drq):
+    assert alula("create", "w", "--uri", new, "--index-type", "DRQ", "--encoder", drq, "--dry-run").code == 0
+    assert not new.exists()
+    assert alula("create", "w", "--uri", new, "--index-type", "DRQ", "--encoder", drq).code == 0
+    assert new.exists()
+
+
+def test_the_server_is_to_blame_before_the_encoder(fails, in_server):
+    """No encoder helps where the index type cannot be."""
+    args = ["create", "w", *in_server.at, "--index-type", "FLOPS_SPARSE", "--encoder", in_server.encoder]
+    fails(1, args, "cannot index sparse vectors")
 
 
 def test_a_dry_run_creates_nothing(alula, lite_uri, drq, rows_file):

@@ -40,8 +40,13 @@ def test_rows_of_an_encoder(alula, in_server, in_lite, drq, flops):
     assert "sparse" in found["row"]["reason"]
 
 
-def test_no_server_and_no_database(fails, tmp_path):
+def test_no_server(fails):
     fails(1, ["doctor", "--uri", "http://127.0.0.1:1", "--timeout", "2"], "Nothing can be reached")
-    fails(2, ["doctor", "--uri", tmp_path / "typo.db"], "There is no database")
     fails(2, ["doctor"], "--uri")
+
+
+def test_milvus_lite_before_there_is_a_database(starts_engine, alula, tmp_path):
+    result = alula("doctor", "--uri", tmp_path / "new.db")
+    assert (result.code, result.err) == (0, "")
+    assert "DRQ: yes, layout hamming" in result.out
     assert list(tmp_path.iterdir()) == []

@@ -101,6 +101,8 @@ def test_what_to_search_for(fails, refused):
 def test_filters_that_do_not_parse(fails, search):
     for bad in ("year >", "yaer > 3", 'year > "x"', 'id == "x', "id like 5", "year in", "((("):
         fails(2, search("--vector", ONES, "--filter", bad), "filter", repr(bad), "heck field names")
+    for bad in ("year = 1907", "id != '=' and year=1907"):
+        fails(2, search("--vector", ONES, "--filter", bad), "filter", bad, "Write == to compare.")
 
 
 def test_filters_of_awkward_ids(alula, search):
@@ -124,6 +126,12 @@ def test_limits(fails, refused):
         fails(2, refused("--vector", ONES, *args), *words)
     fails(2, refused("--id", "row 50", "--limit", "0"), "at least 1")
     fails(2, refused("--id", "row 50", "--limit", "16384"), "16383")
+
+
+def test_fewer_candidates_than_results(alula, search):
+    result = alula(*search("--vector", ONES, "--limit", "20", "--candidates", "10", "--format", "json"))
+    assert len(result.json[0]["hits"]) == 20
+    assert result.err == "--candidates 10 is below the 20 results; 20 candidates are taken.\n"
 
 
 def test_names_that_are_not_there(fails, search, place, other_drq):

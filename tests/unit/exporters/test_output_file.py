@@ -35,5 +35,7 @@ def test_refuses_paths_before_training(tmp_path):
     check_out_path(tmp_path / "there.onnx", force=True)
     with pytest.raises(UsageError, match="does not exist"):
         check_out_path(tmp_path / "missing" / "a.onnx", force=True)
+    with pytest.raises(UsageError, match=r"words\.bin must end in \.onnx, as in words\.onnx"):
+        check_out_path(tmp_path / "words.bin", force=True)
     with pytest.raises(UsageError, match="is a folder"):
         check_out_path(tmp_path, force=True)
