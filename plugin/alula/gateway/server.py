@@ -29,6 +29,7 @@ from alula.gateway.views import Views
 from alula.gateway.workers import ByteBudget, OverloadedError, Workers
 
 _NAMES = {name: NameFields.of(rpc.request.DESCRIPTOR) for name, rpc in RPCS.items()}
+SMALL = 16 << 10  # bytes of a request that is not counted: at most one for each of the calls at a time
 UNREADY_SECONDS = 5.0  # two probes of a load balancer that probes every two seconds
 Answer = Callable[[Call, bytes], Awaitable[bytes]]
 
@@ -52,6 +53,7 @@ class Gateway:
         self.views = Views(self.encoders)
         self.upstream = Upstream(options, channel_credentials(options))
         self._credentials = server_credentials(options.tls) if options.tls else None
+        self.logins = Logins(self.upstream)
         self._capabilities = CapabilityCache(options)
         self._workers = Workers(options.workers, options.queue)
         self._requests = ByteBudget(options.max_bytes)
@@ -66,7 +68,6 @@ class Gateway:
         self._calls = CallLog(self.options.slow_seconds)
         self.health = Health(self.upstream.aio_channel, self.options.health_seconds)
         self._server = grpc.aio.server(
-            interceptors=(Logins(self.upstream, lambda method, context: self._calls.record(Call(method, context))),),
             options=self.options.server_settings,
             maximum_concurrent_rpcs=self.options.max_calls,
         )
@@ -170,16 +171,37 @@ class Gateway:
 
         async def serve(request: bytes, context: Any) -> bytes:
             call = Call(method, context, lambda: peek(request, _NAMES[method])[1])
-            client = _client(call, context.invocation_metadata())
             async with self._calls.record(call):
-                if self._requests.take(client, len(request)):
-                    try:
-                        call.answer = await respond(call, request)
-                    finally:
-                        self._requests.give_back(client, len(request))
-                else:
-                    call.answer = busy(method, "The gateway holds too many large requests; try again.")
+                small = len(request) <= SMALL
+                call.answer = await (respond(call, request) if small else self._in_budget(respond, call, request))
             return call.answer
+
+        return serve
+
+    async def _in_budget(self, respond: Answer, call: Call, request: bytes) -> bytes:
+        """Answer a call while its bytes are counted."""
+        client = _client(call, call.context.invocation_metadata())
+        if not self._requests.take(client, len(request)):
+            return busy(call.method, "The gateway holds too many large requests; try again.")
+        try:
+            return await respond(call, request)
+        finally:
+            self._requests.give_back(client, len(request))
+
+    def of_unknown_login(self, method: str) -> Callable[[AsyncIterator[bytes], Any], Awaitable[bytes]]:
+        """The handler of a unary method for a login that Milvus has not accepted lately.
+
+        The login is checked before the message is received. For all others an interceptor would cost more time.
+        """
+        answer_known = self.unary(method)
+
+        async def serve(requests: AsyncIterator[bytes], context: Any) -> bytes:
+            refusal = await self.logins.refusal(forwarded(context.invocation_metadata()))
+            if refusal is not None:
+                async with self._calls.record(Call(method, context)):
+                    trailing = tuple(refusal.trailing_metadata() or ())
+                    await context.abort(refusal.code(), refusal.details() or "", trailing)
+            return await answer_known(await anext(requests, b""), context)
 
         return serve
 
@@ -223,9 +245,16 @@ class _Handler(grpc.GenericRpcHandler):  # type: ignore[misc]
     def __init__(self, gateway: Gateway) -> None:
         self._gateway = gateway
         self._handlers: dict[str, Any] = {}
+        self._of_unknown_logins = {
+            PREFIX + name: grpc.stream_unary_rpc_method_handler(gateway.of_unknown_login(name)) for name in RPCS
+        }
 
     def service(self, handler_call_details: Any) -> Any:
         path = handler_call_details.method
+        if path in self._of_unknown_logins and not self._gateway.logins.accepted(
+            handler_call_details.invocation_metadata
+        ):
+            return self._of_unknown_logins[path]
         if path not in self._handlers:
             if len(self._handlers) > len(RPCS) + 256:
                 self._handlers.clear()  # clients that invent method names must not fill the memory
