@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from alula.catalog.description import Description, describe
+    from alula.catalog.repair import repair
     from alula.collection import Collection, drop
     from alula.encoders import load_encoder
     from alula.errors import AlulaError, DataError, EncoderError, ServerError, Unsupported, UnsupportedError, UsageError
@@ -40,6 +41,7 @@ __all__ = [
     "describe",
     "drop",
     "load_encoder",
+    "repair",
 ]
 
 _HOMES = {
@@ -54,6 +56,7 @@ _HOMES = {
     "Hit": "alula.search",
     "Journal": "alula.ingest.journal",
     "load_encoder": "alula.encoders",
+    "repair": "alula.catalog.repair",
 }
 
 

@@ -12,6 +12,7 @@ from alula.catalog.description import connected, describe
 from alula.catalog.schema import ScalarField
 from alula.catalog.search_defaults import read_defaults
 from alula.encoders import Encoder, load_encoder
+from alula.errors import UsageError
 from alula.index_types import IndexType, Lowering, RowCost, index_type, lowering_cost
 from alula.milvus import Server, ensure_loaded
 
@@ -61,6 +62,11 @@ def open_spec(server: Server | str, name: str, encoder: Encoder | str | Path) ->
     encoder = load_encoder(encoder) if isinstance(encoder, str | Path) else encoder
     description = describe(server, name, count=False)
     lowering = lowering_of(f"The collection {name!r}", description.settings, encoder)
+    if description.unindexed:
+        raise UsageError(
+            f"The collection {name!r} has lost the index of {', '.join(description.unindexed)}; 'alula repair {name}' "
+            "creates it again."
+        )
     ensure_loaded(server, name)
     defaults = read_defaults(index_type(description.settings["type"]), description.defaults)
     return CollectionSpec(server, name, description.primary_key, description.fields, lowering, defaults)

@@ -33,6 +33,7 @@ class Description:
         text: The user's description.
         cost: Bytes of a row of its index and kept vectors on this server.
         defaults: Search options for searches that do not give them, as `Collection.set_defaults` wrote them.
+        unindexed: Fields of Alula that have lost their native index, without which Milvus loads no collection.
         identity: The server's own id of the collection, which changes when it is dropped and created again; "" on
             servers without ids (Milvus Lite).
     """
@@ -47,6 +48,7 @@ class Description:
     text: str
     cost: RowCost
     defaults: Mapping[str, str]
+    unindexed: tuple[str, ...] = ()
     identity: str = ""
 
 
@@ -56,7 +58,7 @@ def describe(server: Server | str, name: str, *, count: bool = True) -> Descript
     Args:
         server: A connected server or its address.
         name: The collection.
-        count: True to count its rows, for which the server loads the collection.
+        count: True to count its rows, for which the server loads the collection; one that has lost an index is not.
 
     Raises:
         UsageError: If there is no such collection, or it is not one of Alula's.
@@ -78,10 +80,12 @@ def describe(server: Server | str, name: str, *, count: bool = True) -> Descript
         raise UsageError(f"The collection {name!r} has no Alula index type; create one with 'alula create'.")
     check_format(name, settings)
     key, fields, companions = _fields(schema["fields"], settings["field"])
+    indexed = {str(index.get("field_name")) for index in indexes}
+    unindexed = tuple(field for field, kind in companions.items() if "VECTOR" in kind and field not in indexed)
     return Description(
         name=name,
         server=server.uri,
-        rows=load_and_count(server, name) if count else None,
+        rows=load_and_count(server, name) if count and not unindexed else None,
         settings=settings,
         primary_key=key,
         fields=fields,
@@ -89,6 +93,7 @@ def describe(server: Server | str, name: str, *, count: bool = True) -> Descript
         text=text,
         cost=_cost(server, schema["fields"], indexes, settings),
         defaults=stored_defaults(indexes, schema.get("properties") or {}),
+        unindexed=unindexed,
         identity=str(schema.get("collection_id") or ""),
     )
 

@@ -32,7 +32,7 @@ def command(name: str, server: Server, output_format: str) -> None:
     pairs = {
         "collection": description.name,
         "server": description.server,
-        "rows": f"{description.rows:,}",
+        "rows": "not counted" if description.rows is None else f"{description.rows:,}",
         "index type": settings["type"] + (f", layout {settings['layout']}" if "layout" in settings else ""),
         "vector field": f"{settings['field']}, {settings['dim']} dimensions, {settings['metric']}",
         "vectors": _VECTORS[settings["vectors"]],
@@ -44,6 +44,8 @@ def command(name: str, server: Server, output_format: str) -> None:
         "scalar fields": ", ".join(map(str, description.fields)) or "none",
         "added by Alula": ", ".join(f"{field} ({data_type})" for field, data_type in description.companions.items()),
     }
+    if description.unindexed:
+        pairs["lost indexes"] = f"{', '.join(description.unindexed)}; 'alula repair {name}' creates them again"
     if description.defaults:
         chosen = ", ".join(f"{option} {value}" for option, value in description.defaults.items())
         pairs["search options"] = f"{chosen} (defaults of this collection; 'alula tune {name} --reset' removes them)"

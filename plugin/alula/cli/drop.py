@@ -18,9 +18,8 @@ from alula.milvus import Server
 def command(name: str, server: Server, yes: bool) -> None:
     """Drop the collection NAME with all its rows; only collections that Alula created."""
     description = describe(server, name)
-    if not yes and not confirmed(
-        f"Drop {name} at {server.uri} with {description.rows:,} rows? This cannot be undone.", "drop it"
-    ):
+    rows = "its" if description.rows is None else f"{description.rows:,}"
+    if not yes and not confirmed(f"Drop {name} at {server.uri} with {rows} rows? This cannot be undone.", "drop it"):
         raise AlulaError(f"{name} was not dropped.")
     drop(server, name)
     click.echo(f"Dropped {name}.")

@@ -29,6 +29,7 @@ COMMANDS = {
     "evaluate": "Measure recall, latency and memory of a collection, or of index types on vectors.",
     "tune": "Find the fastest search options that reach a recall, and make them the defaults.",
     "gateway": "Serve Milvus's protocol in front of a Milvus server, with the index types added.",
+    "repair": "Create the indexes that a collection has lost.",
     "drop": "Drop a collection.",
     "encoders": "Keep encoder files in the database: push, pull, list, remove.",
     "inspect": "Show the contents of an encoder file.",

@@ -20,6 +20,8 @@ from alula.milvus.wire.field_data import column, join, take
 
 # The gateway chooses the search parameters; of the client's own it passes on whether growing segments are searched.
 _KEPT_PARAMS = ("ignore_growing",)
+# The form of time stamps in output fields, which are read by a query.
+_READ_PARAMS = ("timezone", "time_fields")
 # The fields that searches and queries have in common, those of later versions too, without those that are set anew
 SHARED = tuple(
     field.name
@@ -93,7 +95,9 @@ class RequestCalls:
             dsl_type=request.dsl_type,
             **shared(request),
         )
-        self._kept = [(pair.key, pair.value) for pair in request.search_params if pair.key in _KEPT_PARAMS]
+        given = [(pair.key, pair.value) for pair in request.search_params]
+        self._kept = [pair for pair in given if pair[0] in _KEPT_PARAMS]
+        self._read = [pair for pair in given if pair[0] in _READ_PARAMS]
 
     @property
     def dialect(self) -> Dialect:
@@ -131,6 +135,7 @@ class RequestCalls:
             collection_name=template.collection_name,
             partition_names=template.partition_names,
             output_fields=list(dict.fromkeys([*fields, self._key])),
+            query_params=pairs(self._read),
             **shared(template),
         )
 
