@@ -17,6 +17,9 @@ from pathlib import Path
 
 import click
 import grpc
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from pymilvus.grpc_gen import milvus_pb2, milvus_pb2_grpc
@@ -33,6 +36,7 @@ from tests.deploy.test_files import (
     settings,
 )
 from tests.engines.gateway.running import LOOPBACK, RunningGateway
+from tests.tiny_encoders import write_drq
 from tests.waiting import wait_until
 from tools.servers.standalone import free_ports
 
@@ -107,6 +111,29 @@ def test_commands_of_the_tools_have_these_options():
         command = cli.get_command(click.Context(cli), name)
         known = {option for parameter in command.params for option in parameter.opts}
         assert {argument for argument in arguments if argument.startswith("--")} <= known, name
+
+
+def test_commands_of_the_tools_run_in_the_folder_that_is_mounted(database, in_database, tmp_path):
+    """The journal and rejected rows lie beside the files, so the folder is mounted to be written."""
+    tools = documents(DEPLOY / "compose.yaml")[0]["services"]["alula"]
+    assert tools["volumes"] == ["../data:/data"]
+    rows = pa.table({"id": list(range(40)), "vector": np.eye(8, dtype=np.float32)[np.arange(40) % 8].tolist()})
+    pq.write_table(rows, tmp_path / "words.parquet")
+    write_drq(tmp_path / "encoder.onnx", input_dim=8)
+    lines = re.findall(r"--rm alula (.+)$", (DEPLOY / "compose.yaml").read_text(), re.MULTILINE)
+    assert [line.split()[0] for line in lines] == ["doctor", "create", "load"]
+    _, uri, _, name = in_database
+    for line in lines:
+        done = subprocess.run(
+            [sys.executable, "-m", "alula", *shlex.split(line)],
+            cwd=tmp_path,
+            env={**os.environ, "ALULA_URI": uri, "ALULA_DATABASE": name, "ALULA_ENCODER": "encoder.onnx"},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+    assert database.client.list_collections() == ["words"]
 
 
 def exported(gateway: RunningGateway) -> set[str]:

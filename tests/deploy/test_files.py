@@ -83,6 +83,23 @@ def test_files_that_compose_mounts_exist():
                 assert (DEPLOY / source).exists(), source
 
 
+@pytest.mark.parametrize("kind", ["Deployment", "Job"])
+def test_pods_have_no_rights_that_they_do_not_need(kind):
+    every = [document for path in MANIFESTS for document in documents(path)]
+    (workload,) = (document for document in every if document["kind"] == kind)
+    pod = workload["spec"]["template"]["spec"]
+    assert pod["securityContext"]["runAsNonRoot"]
+    assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+    (container,) = pod["containers"]
+    assert container["securityContext"] == {
+        "allowPrivilegeEscalation": False,
+        "readOnlyRootFilesystem": True,
+        "capabilities": {"drop": ["ALL"]},
+    }
+    claims = [volume for volume in pod["volumes"] if "persistentVolumeClaim" in volume]
+    assert not claims or pod["securityContext"]["fsGroup"] == pod["securityContext"]["runAsUser"]
+
+
 def test_images_have_versions():
     images = [service.get("image") for service in compose()["services"].values()]
     images += re.findall(r"^FROM (\S+:\S+)", (DEPLOY / "Dockerfile").read_text(), re.MULTILINE)
