@@ -118,6 +118,8 @@ def command(
         f"{done} {name} with {settings['type']}{layout}, metric {settings['metric']}; the vectors are "
         f"{'dropped' if drop_vectors else 'kept for exact re-ranking'}."
     )
+    if spec.lowering.hint:
+        click.echo(spec.lowering.hint)
     shown = ", ".join(map(str, (spec.primary_key, *spec.fields)))
     click.echo(f"Fields: {shown}.")
     if dry:

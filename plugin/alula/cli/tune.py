@@ -22,7 +22,7 @@ from alula.errors import AlulaError, UnsupportedError, UsageError
 from alula.evaluation.queries import QueryOptions
 from alula.evaluation.settings import as_options, show_settings
 from alula.evaluation.tune import Tuning, check_target, queries_needed, queries_to_draw, tune
-from alula.milvus import Server
+from alula.milvus import MissingRightsError, Server
 from alula.progress import progress_bar
 
 
@@ -78,12 +78,14 @@ def command(
     """Find the fastest search options for a recall and store them as defaults.
 
     \b
-    alula tune words --target recall=0.95 --uri http://localhost:19530 --encoder words-drq.onnx
-    alula tune words --reset --uri http://localhost:19530
+    alula tune words --target recall=0.95 --queries asked.npy --encoder words-drq.onnx
+    alula tune words --reset
 
-    A setting reaches the target if the lower end of the 95 % interval of its recall does, on queries drawn from the
-    rows; the fastest has the least median latency. It is then checked on as many other queries. Later searches of the
-    COLLECTION use it by default.
+    A setting reaches the target if the lower end of the 95 % interval of its recall does; the fastest has the least
+    median latency. It is then checked on as many other queries. Later searches of the COLLECTION use it by default.
+
+    Give queries that your users asked (--queries). Without them rows are drawn, which are easier to find, so that
+    users get a lower recall than the target.
     """
     if reset:
         _reset(server, name, dry=dry)
@@ -153,7 +155,7 @@ def _keep(collection: Collection, result: Tuning, dry: bool) -> str:
         return "dry run"
     try:
         collection.set_defaults(**result.chosen.settings)
-    except UnsupportedError as error:
+    except (MissingRightsError, UnsupportedError) as error:
         return str(error)
     return "stored"
 

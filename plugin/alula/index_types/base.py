@@ -151,6 +151,11 @@ class Lowering(ABC):
         """True if estimates rank the candidates better than the native index does."""
         return False
 
+    @property
+    def hint(self) -> str:
+        """Advice for a better encoder, as a sentence; "" for none."""
+        return ""
+
     def decode_rows(self, columns: Mapping[str, Column]) -> EncodedRows:
         """Decode companion fields to encoded rows: the inverse of `encode_rows`.
 

@@ -151,8 +151,10 @@ def test_a_row_is_counted_before_anything_is_created(alula, lite_uri, drq):
     out = alula("create", "w", *opened, "--drop-vectors", "--dry-run").out
     # 4 codes in one column of 8 bytes, 4 norms in another
     assert "Memory per row: 20 bytes (drq sign 4, drq code 8, drq norm 8)" in out
+    assert "sign bits alone" not in out
     signs_only = alula("create", "w", *opened, "--drop-vectors", "--code-bits", "0", "--dry-run").out
     assert "Memory per row: 4 bytes (drq sign 4)" in signs_only
+    assert "32 sign bits alone rank the rows" in signs_only
     assert "at 8 dimensions: HNSW " in out
     assert "IVF_SQ8 17 bytes" in out, "a byte for each dimension and an id of 8"
     assert "keeps the vectors" not in out

@@ -107,6 +107,17 @@ class HammingLowering(DrqLowering):
         return f"{self.drq.info.sign_bits} sign bits" if self._by_signs else super().output_size
 
     @property
+    def hint(self) -> str:
+        """See `Lowering.hint`."""
+        if not self._by_signs or self.field.storage != "dropped":
+            return ""
+        bits = self.drq.info.sign_bits
+        return (
+            f"Without the vectors its {bits} sign bits alone rank the rows. A longer code finds more of the nearest: "
+            f"train the encoder with 'alula train drq --bits {2 * bits}'."
+        )
+
+    @property
     def ranks_candidates(self) -> bool:
         """See `Lowering.ranks_candidates`."""
         return True

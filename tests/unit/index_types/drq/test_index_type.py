@@ -302,6 +302,7 @@ def test_dropped_vectors_keep_a_code_as_long_as_the_sign_bits(tmp_path, metric, 
         field = VectorField("embedding", 8, metric, storage)
         auto = DRQ.lowering(field, encoder, {**settings, "code_bits": "auto"})
         assert auto.settings["code_bits"] == expected
+        assert ("alula train drq --bits 64" in auto.hint) == (storage == "dropped" and expected == "0")
         asked = DRQ.lowering(field, encoder, {**settings, "code_bits": "0"})  # a choice that was made stays
         assert asked.settings["code_bits"] == "0"
 
