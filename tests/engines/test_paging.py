@@ -64,7 +64,8 @@ class Faces:
         words = itertools.chain.from_iterable((f"--{name}", value) for name, value in given.items())
         shown = itertools.chain.from_iterable(("-o", name) for name in output_fields)
         result = self._command("search", self.collection.name, *words, *shown)
-        assert (result.code, result.err) == (0, ""), result
+        assert result.code == 0, result
+        assert (result.err == "") == (options.get("candidates", limit) >= limit), result
         return [(hit["id"], hit["score"]) for hit in result.json[0]["hits"]]
 
     @staticmethod

@@ -100,9 +100,9 @@ def command(
     )
     if sum(value is not None for value in (like, vector, texts or None, *(file for file, _, _ in files))) != 1:
         raise UsageError("Say what to search for: one of --id, --vector, --vectors, --text, --texts or --images.")
-    last, candidates = arguments["limit"] + arguments["offset"], options.get("candidates", math.inf)
-    if candidates < last:
-        click.echo(f"--candidates {candidates} is below the {last} results; {last} candidates are taken.", err=True)
+    limit, candidates = arguments["limit"], options.get("candidates", math.inf)
+    if candidates < limit:
+        click.echo(f"--candidates {candidates} is below --limit {limit}; more candidates are taken.", err=True)
     arguments = {**arguments, "filter": expression, "consistency_level": consistency, **options}
     collection = Collection.open(server, name, encoder=encoder)
     if like is not None:

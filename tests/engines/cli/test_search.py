@@ -131,7 +131,7 @@ def test_limits(fails, refused):
 def test_fewer_candidates_than_results(alula, search):
     result = alula(*search("--vector", ONES, "--limit", "20", "--candidates", "10", "--format", "json"))
     assert len(result.json[0]["hits"]) == 20
-    assert result.err == "--candidates 10 is below the 20 results; 20 candidates are taken.\n"
+    assert result.err == "--candidates 10 is below --limit 20; more candidates are taken.\n"
 
 
 def test_names_that_are_not_there(fails, search, place, other_drq):

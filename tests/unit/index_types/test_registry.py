@@ -64,9 +64,10 @@ def test_the_built_ins_are_registered_like_a_strangers():
 
 def test_a_type_is_found_by_name():
     assert index_type("DRQ") is index_types()["DRQ"]
+    assert index_type("flops_sparse") is index_types()["FLOPS_SPARSE"]
 
 
-@pytest.mark.parametrize("name", ["drq", "HNSW", ""])
+@pytest.mark.parametrize("name", ["drk", "HNSW", ""])
 def test_an_unknown_name_lists_those_there_are(name):
     with pytest.raises(UsageError, match=rf"There is no index type '{name}'; there are: .*DRQ.*FLOPS_SPARSE"):
         index_type(name)
