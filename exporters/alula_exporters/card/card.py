@@ -97,7 +97,7 @@ def check_card_paths(file: Path, folder: Path | None = None, *, force: bool) -> 
         raise UsageError(f"The model card {card} exists already; force=True replaces it.")
     if not force and any(pictures.glob("*.png")):
         raise UsageError(f"The folder {pictures} of the card's plots has some already; force=True replaces them.")
-    check_out_path(card, force=force, ending=card.suffix)
+    check_out_path(card, force=force, ending=".md")
     return card, pictures
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from alula.catalog.binding import lowering_of
-from alula.catalog.description import connected, describe
+from alula.catalog.description import Description, connected, describe
 from alula.catalog.schema import ScalarField
 from alula.catalog.search_defaults import read_defaults
 from alula.encoders import Encoder, load_encoder
@@ -58,10 +58,7 @@ def open_spec(server: Server | str, name: str, encoder: Encoder | str | Path) ->
         EncoderError: If it was created with another encoder; both fingerprints are named.
         ServerError: If Milvus fails.
     """
-    server = connected(server, must_exist=True)
-    encoder = load_encoder(encoder) if isinstance(encoder, str | Path) else encoder
-    description = describe(server, name, count=False)
-    lowering = lowering_of(f"The collection {name!r}", description.settings, encoder)
+    server, description, lowering = described(server, name, encoder)
     if description.unindexed:
         raise UsageError(
             f"The collection {name!r} has lost the index of {', '.join(description.unindexed)}; 'alula repair {name}' "
@@ -70,3 +67,14 @@ def open_spec(server: Server | str, name: str, encoder: Encoder | str | Path) ->
     ensure_loaded(server, name)
     defaults = read_defaults(index_type(description.settings["type"]), description.defaults)
     return CollectionSpec(server, name, description.primary_key, description.fields, lowering, defaults)
+
+
+def described(server: Server | str, name: str, encoder: Encoder | str | Path) -> tuple[Server, Description, Lowering]:
+    """The server, description and lowering of an existing collection, not loaded.
+
+    Errors are those of `open_spec`.
+    """
+    server = connected(server, must_exist=True)
+    encoder = load_encoder(encoder) if isinstance(encoder, str | Path) else encoder
+    description = describe(server, name, count=False)
+    return server, description, lowering_of(f"The collection {name!r}", description.settings, encoder)

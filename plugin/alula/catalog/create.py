@@ -33,7 +33,7 @@ from alula.index_types import (
 )
 from alula.index_types import index_type as find_index_type
 from alula.milvus import Server, milvus_errors, probe
-from alula.milvus.schema_fields import add_field
+from alula.milvus.schema_fields import add_field, index_params
 
 DEFAULT_FIELD = "embedding"
 DEFAULT_KEY = "id"
@@ -108,18 +108,13 @@ def create(
         _add_scalar(schema, field, **({"is_partition_key": True} if field.name == partition_key else {}))
     for added in added_fields(spec.lowering):
         add_field(schema, added)
-    params = client.prepare_index_params()
-    for native in native_indexes(spec.lowering):
-        params.add_index(
-            native.field, index_type=native.index_type, metric_type=native.metric, params=dict(native.params)
-        )
     extra = {"consistency_level": consistency_level} if consistency_level else {}
     created = False
     try:
         with milvus_errors(f"create the collection {name!r}"):
             client.create_collection(name, schema=schema, **extra)
             created = True
-            client.create_index(name, params)
+            client.create_index(name, index_params(client, native_indexes(spec.lowering)))
             client.load_collection(name)
     except BaseException:
         if created:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from alula.catalog.binding import lowering_of
+from alula.catalog.collection_spec import described
 from alula.catalog.create import native_indexes
-from alula.catalog.description import connected, describe
-from alula.encoders import Encoder, load_encoder
+from alula.encoders import Encoder
 from alula.milvus import Server, ensure_loaded, milvus_errors
+from alula.milvus.schema_fields import index_params
 
 
 def repair(server: Server | str, name: str, *, encoder: Encoder | str | Path) -> tuple[str, ...]:
@@ -29,17 +29,10 @@ def repair(server: Server | str, name: str, *, encoder: Encoder | str | Path) ->
         EncoderError: If it was created with another encoder; both fingerprints are named.
         ServerError: If Milvus fails.
     """
-    server = connected(server, must_exist=True)
-    encoder = load_encoder(encoder) if isinstance(encoder, str | Path) else encoder
-    description = describe(server, name, count=False)
-    lowering = lowering_of(f"The collection {name!r}", description.settings, encoder)
+    server, description, lowering = described(server, name, encoder)
     lost = [native for native in native_indexes(lowering) if native.field in description.unindexed]
-    for native in lost:
-        params = server.client.prepare_index_params()
-        params.add_index(
-            native.field, index_type=native.index_type, metric_type=native.metric, params=dict(native.params)
-        )
-        with milvus_errors(f"create the index of {native.field!r}"):
-            server.client.create_index(name, params)
+    if lost:
+        with milvus_errors(f"create the indexes of {name!r}"):
+            server.client.create_index(name, index_params(server.client, lost))
     ensure_loaded(server, name)
     return tuple(native.field for native in lost)

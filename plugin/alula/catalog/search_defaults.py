@@ -57,12 +57,19 @@ def write_defaults(server: Server, name: str, primary_key: str, options: Mapping
             server.client.drop_index(name, DEFAULTS_INDEX)
     if not wanted and not any(properties[key] for key in emptied):
         return
-    refusals = []
+    refusals, denied = [], False
     for write in (_in_properties, _in_index):
-        refused = write(server, name, primary_key, {**emptied, **wanted})
+        try:
+            refused = write(server, name, primary_key, {**emptied, **wanted})
+        except (MilvusException, grpc.RpcError) as error:
+            refused, denied = server_words(error), denied or is_denied(error)
         if refused is None:
             return
         refusals.append(refused)
+    if denied:
+        raise MissingRightsError(
+            f"The login may not store default search options with the collection {name!r} ({'; '.join(refusals)})."
+        )
     raise UnsupportedError(
         f"The server cannot store default search options with the collection {name!r} ({'; '.join(refusals)}); give "
         "the options with each search instead."
@@ -70,31 +77,16 @@ def write_defaults(server: Server, name: str, primary_key: str, options: Mapping
 
 
 def _in_properties(server: Server, name: str, _: str, values: Mapping[str, str]) -> str | None:
-    """Write into the collection's properties; return the reason of a failure."""
-    try:
-        server.client.alter_collection_properties(name, dict(values))
-        there = server.client.describe_collection(name).get("properties") or {}
-    except (MilvusException, grpc.RpcError) as error:
-        return _refusal(name, error)
+    """Write into the collection's properties; return the reason if they are not there."""
+    server.client.alter_collection_properties(name, dict(values))
+    there = server.client.describe_collection(name).get("properties") or {}
     return None if all(there.get(key, "") == value for key, value in values.items()) else "properties are dropped"
 
 
 def _in_index(server: Server, name: str, primary_key: str, values: Mapping[str, str]) -> str | None:
-    """Write into the parameters of a scalar index; return the reason of a failure."""
+    """Write into a scalar index's parameters; return the reason if they are not there."""
     index = server.client.prepare_index_params()
     index.add_index(primary_key, index_type="INVERTED", index_name=DEFAULTS_INDEX, params=dict(values))
-    try:
-        server.client.create_index(name, index)
-        there = server.client.describe_index(name, DEFAULTS_INDEX)
-    except (MilvusException, grpc.RpcError) as error:
-        return _refusal(name, error)
+    server.client.create_index(name, index)
+    there = server.client.describe_index(name, DEFAULTS_INDEX)
     return None if all(there.get(key, "") == value for key, value in values.items()) else "parameters are dropped"
-
-
-def _refusal(name: str, error: MilvusException | grpc.RpcError) -> str:
-    """The server's words, unless it is the login that may not."""
-    if is_denied(error):
-        raise MissingRightsError(
-            f"The login may not store default search options with the collection {name!r} ({server_words(error)})."
-        ) from error
-    return server_words(error)

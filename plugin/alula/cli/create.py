@@ -16,7 +16,6 @@ from alula.cli.options import RenamedOption, connection_options, encoder_option,
 from alula.cli.row_cost import show_cost
 from alula.encoders import METRICS, load_encoder
 from alula.errors import UsageError
-from alula.index_types import index_type as find_index_type
 from alula.milvus import Server
 from alula.sources import Source
 from alula.sources.encoder_inputs import open_rows
@@ -87,11 +86,9 @@ def command(
     \b
     alula create words --uri ./words.db --index-type DRQ --encoder words-drq.onnx --schema-from words.parquet
     """
-    loaded = load_encoder(encoder)
+    loaded, source = load_encoder(encoder), None
     if schema_from is not None:
         source = open_rows(loaded, schema_from, vector_column=vector_column, text_column=text_column)
-        if source.input == "vectors":
-            check_fit(find_index_type(index_type), loaded, subject=source.name, dim=source.dim)
         primary_key, columns = _from_file(source, primary_key, columns)
     spec = design(
         server,
@@ -105,6 +102,8 @@ def command(
         keep_vectors=not drop_vectors,
         options=options,
     )
+    if source is not None:
+        check_fit(spec.index_type, loaded, subject=source.name, dim=source.dim)
     if partition_key is not None:
         check_partition_key(spec, partition_key)
     # before anything is created

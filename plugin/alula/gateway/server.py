@@ -42,6 +42,7 @@ class Gateway:
 
     Attributes:
         health: Its state: ready while Milvus answers.
+        logins: The logins that Milvus accepted lately.
 
     Raises:
         UsageError: If a TLS file cannot be used.

@@ -14,7 +14,7 @@ from alula.errors import ServerError
 from alula.index_types import Capabilities, FieldSpec, NativeIndex, Probe, probes
 from alula.milvus.connection import Server, server_words
 from alula.milvus.failures import Failure, is_denied, what_failed
-from alula.milvus.schema_fields import add_field
+from alula.milvus.schema_fields import add_field, index_params
 
 
 class MissingRightsError(ServerError):
@@ -82,17 +82,15 @@ def _check_rejected(server: Server, error: MilvusException | grpc.RpcError) -> N
 
 def _failure(server: Server, probe: Probe) -> str | None:
     """Run a probe; None if it passes, else the server's error message."""
-    client, index = server.client, probe.index
+    client = server.client
     name = f"alula_probe_{uuid.uuid4().hex[:12]}"
     schema = client.create_schema(auto_id=False)
     schema.add_field("id", DataType.INT64, is_primary=True)
     for field in probe.fields:
         add_field(schema, field)
-    params = client.prepare_index_params()
-    params.add_index(index.field, index_type=index.index_type, metric_type=index.metric, params=dict(index.params))
     try:
         client.create_collection(name, schema=schema, shards_num=1)
-        client.create_index(name, params, sync=False)
+        client.create_index(name, index_params(client, [probe.index]), sync=False)
     except (MilvusException, grpc.RpcError) as error:
         if is_denied(error):
             return _failure_by_version(server, probe, error)

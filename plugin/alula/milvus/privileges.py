@@ -15,7 +15,6 @@ _METHODS = milvus_pb2.DESCRIPTOR.services_by_name["MilvusService"].methods_by_na
 _READ = (
     "DescribeCollection",
     "DescribeIndex",
-    "GetCollectionStatistics",
     "GetLoadState",
     "GetLoadingProgress",
     "ListAliases",
@@ -33,6 +32,7 @@ _OWN = (
     "DropAlias",
     "DropCollection",
     "DropIndex",
+    "GetCollectionStatistics",
     "ReleaseCollection",
     "RenameCollection",
 )
