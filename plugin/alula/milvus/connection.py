@@ -293,7 +293,9 @@ def _silent_children() -> Iterator[None]:
     """Discard the output of new child processes: Milvus Lite prints its errors."""
     for stream in filter(None, (sys.stdout, sys.stderr)):
         stream.flush()
-    saved, sink = {fd: os.dup(fd) for fd in (1, 2)}, os.open(os.devnull, os.O_WRONLY)
+    while (sink := os.open(os.devnull, os.O_RDWR)) <= 2:  # fills those that the program was started without
+        os.set_inheritable(sink, True)
+    saved = {fd: os.dup(fd) for fd in (1, 2)}
     try:
         for fd in saved:
             os.dup2(sink, fd)

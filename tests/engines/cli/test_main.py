@@ -167,6 +167,22 @@ def test_closed_streams(in_lite):
     assert (done.returncode, done.stderr) == (0, "")
 
 
+def test_a_program_without_streams_opens_a_database(in_lite):
+    # both descriptors are free until the database is opened, whatever else was opened before
+    program = """
+import os, sys
+from alula.milvus.connection import connect
+os.close(1), os.close(2)
+try:
+    connect(sys.argv[1])
+except OSError:
+    os._exit(3)
+os._exit(0)
+"""
+    done = subprocess.run([sys.executable, "-c", program, in_lite.uri], stdin=subprocess.DEVNULL, check=False)
+    assert done.returncode == 0
+
+
 def test_options_from_the_environment(alula, in_lite, monkeypatch):
     monkeypatch.setenv("ALULA_URI", in_lite.uri)
     monkeypatch.setenv("ALULA_ENCODER", in_lite.encoder)
