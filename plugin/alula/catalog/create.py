@@ -114,7 +114,8 @@ def create(
         with milvus_errors(f"create the collection {name!r}"):
             client.create_collection(name, schema=schema, **extra)
             created = True
-            client.create_index(name, index_params(client, native_indexes(spec.lowering)))
+            # an empty collection's index has nothing to wait for, and pymilvus would wait half a second at least
+            client.create_index(name, index_params(client, native_indexes(spec.lowering)), sync=False)
             client.load_collection(name)
     except BaseException:
         if created:

@@ -87,6 +87,6 @@ def _in_index(server: Server, name: str, primary_key: str, values: Mapping[str, 
     """Write into a scalar index's parameters; return the reason if they are not there."""
     index = server.client.prepare_index_params()
     index.add_index(primary_key, index_type="INVERTED", index_name=DEFAULTS_INDEX, params=dict(values))
-    server.client.create_index(name, index)
+    server.client.create_index(name, index, sync=False)  # no search reads it: nothing to wait for
     there = server.client.describe_index(name, DEFAULTS_INDEX)
     return None if all(there.get(key, "") == value for key, value in values.items()) else "parameters are dropped"

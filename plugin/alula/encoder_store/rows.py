@@ -83,7 +83,7 @@ def create_collection(server: Server) -> None:
         if not client.list_indexes(COLLECTION):
             index = client.prepare_index_params()
             index.add_index("nothing", index_type="FLAT", metric_type="L2")
-            client.create_index(COLLECTION, index)
+            client.create_index(COLLECTION, index, sync=False)  # nothing to wait for
         client.load_collection(COLLECTION)
 
 
