@@ -13,7 +13,7 @@ TORCH_INDEX ?=
 PYTHON := $(VENV)/bin/python
 PIP := $(PYTHON) -m pip install --disable-pip-version-check -c constraints.txt
 STAMP := $(VENV)/.installed
-WORKERS ?= 2
+WORKERS ?= 4
 PYTEST = $(PYTHON) -m pytest -n $(WORKERS)
 
 export QUICK

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-import sys
-import warnings
 from pathlib import Path
 
 import pytest
@@ -14,18 +11,13 @@ import pytest
 # also into what another test of the process captures.
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 
-with warnings.catch_warnings(), contextlib.suppress(ImportError):  # Milvus Lite 3 has no such module
-    warnings.simplefilter("ignore")  # milvus-lite 2.5 imports pkg_resources
-    from milvus_lite.server import Server as LiteEngine
-
-    start_engine = LiteEngine.start
-
 pytest_plugins = (
     "tests.fixtures.browser",
     "tests.fixtures.chance",
     "tests.fixtures.command_line",
     "tests.fixtures.engines",
     "tests.fixtures.gateway",
+    "tests.fixtures.lite_start",
     "tests.fixtures.object_store",
 )
 
@@ -55,7 +47,7 @@ ENGINES = {
 SERVER_FOLDERS = ("engines/lite/inside",)
 
 # A test that uses one of these, or lies in one of the folders, takes long: marked `slow`.
-SLOW = {"imported", "installed_package", "on_ray", "own_server", "takes_long"}
+SLOW = {"imported", "imports", "installed_package", "node_of_tests", "on_ray", "own_server", "takes_long"}
 SLOW_FOLDERS = ("deploy", "faults", "sdk")
 
 NAMED = 3  # skipped tests for one reason, listed by name
@@ -77,17 +69,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         ranks[item.path] = min(ranks.get(item.path, 2), _rank(item))
     items.sort(key=lambda item: ranks[item.path])
-
-
-@pytest.hookimpl(tryfirst=True)
-def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Keep engines out of tests that are not marked `server`."""
-    if "milvus_lite.server" in sys.modules:
-        LiteEngine.start = start_engine if item.get_closest_marker("server") else _refuse
-
-
-def _refuse(engine: object) -> None:
-    pytest.fail("This test starts Milvus Lite without a fixture that says so: see tests/fixtures/engines.py.")
 
 
 def _rank(item: pytest.Item) -> int:

@@ -344,7 +344,7 @@ def test_a_push_into_milvus_lite_that_was_killed(lite_uri, large):
 
 
 @in_database
-def test_a_push_that_was_killed(server, large):
+def test_a_push_that_was_killed(takes_long, server, large):
     check_killed(server.uri, large, server.login["database"])
 
 

@@ -174,7 +174,7 @@ def count(server, name):
     return server.client.query(name, filter="", output_fields=["count(*)"], consistency_level="Strong")[0]["count(*)"]
 
 
-def test_a_migration_that_is_killed(alula, fails, engine, collection_name, encoder, monkeypatch):
+def test_a_migration_that_is_killed(takes_long, alula, fails, engine, collection_name, encoder, monkeypatch):
     old, new = collection_name, f"{collection_name}_v2"
     create_plain(engine, old, plain_rows(range(MANY)))
     try:

@@ -38,7 +38,7 @@ def rows(tmp_path_factory):
 
 
 def ask(server, source, encoders=(), *, k=5, **wish):
-    given = {"target": 0.9, "sample_rows": SAMPLE, "build_timeout": 20.0, "seconds": 5.0, **wish}
+    given = {"target": 0.9, "sample_rows": SAMPLE, "build_timeout": 20.0, "seconds": 1.0, **wish}
     return recommend(server, source, Wish(**given), QueryOptions(k=k), encoders=encoders)
 
 

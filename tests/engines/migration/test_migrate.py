@@ -121,16 +121,17 @@ def test_a_collection_that_is_written_to_meanwhile(engine, drq, names, tmp_path,
 
 def test_a_newer_encoder_for_a_collection_of_alulas(engine, drq, newer, names):
     old, new = names
-    ids, vectors = [*AWKWARD_IDS, *(f"row {i}" for i in range(110))], random_vectors(120, DIM)
+    rows = 40
+    ids, vectors = [*AWKWARD_IDS, *(f"row {i}" for i in range(rows - 10))], random_vectors(rows, DIM)
     before = alula.Collection.create(
         engine, old, encoder=drq.path, index_type="DRQ", primary_key="id:VARCHAR(50)", columns=["year:INT32"]
     )
-    before.insert(vectors, {"id": ids, "year": list(range(120))})
+    before.insert(vectors, {"id": ids, "year": list(range(rows))})
     migration = Migration(
         read_source_collection(engine, old), new, encoder=newer.path, index_type="DRQ", old_encoder=drq.path
     )
-    report = migration.run(queries=120, max_errors=10)
-    assert check_migrated(engine, old, new, newer, 'id != ""') == 120
+    report = migration.run(queries=rows, max_errors=10)
+    assert check_migrated(engine, old, new, newer, 'id != ""') == rows
     opened = alula.Collection.open(engine, new, encoder=newer.path)
     # every row is a query, so that the recall of both can be found out without a sample
     truth = [{ids[i] for i in best(scores(query, vectors, "COSINE"), 10, "COSINE")} for query in vectors]
@@ -138,7 +139,7 @@ def test_a_newer_encoder_for_a_collection_of_alulas(engine, drq, newer, names):
         found = collection.search(vectors, consistency_level="Strong")
         shares = [len({hit.id for hit in hits} & true) / 10 for hits, true in zip(found, truth, strict=True)]
         assert estimate.value == pytest.approx(np.mean(shares), abs=1e-3)
-        assert estimate.queries == 120
+        assert estimate.queries == rows
 
 
 @pytest.mark.parametrize("engine", ["standalone"], indirect=True)

@@ -99,7 +99,9 @@ def test_only_an_owner_creates(server, role, collection, encoder):
 def test_a_choice_that_may_not_be_stored_is_shown(alula, role, root, milvus_server_with_auth, collection, encoder):
     """Tuning takes minutes, and its result is of use without the right to store it."""
     login = ["--uri", root.uri, "--user", role, "--password", PASSWORD, "--ca-file", milvus_server_with_auth.ca_file]
-    result = alula("tune", NAME, "--encoder", encoder.path, "--target", "recall=0.5", "--sample", "60", *login)
+    result = alula(
+        "tune", NAME, "--encoder", encoder.path, "--target", "recall=0.5", "--sample", "30", "--seconds", "1", *login
+    )
     assert result.code == 0
     assert ("Stored: " in result.out) == (role == "owner")
     assert ("may not store default search options" in result.out) == (role != "owner")

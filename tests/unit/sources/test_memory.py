@@ -70,7 +70,7 @@ def test_a_dictionary_of_long_texts(tmp_path):
     assert read(path) == (rows, rows * 100_000, 0, "")
 
 
-def test_lists_of_one_number_many_times(tmp_path):
+def test_lists_of_one_number_many_times(takes_long, tmp_path):
     """1,000 vectors of 100,000 equal numbers: 400 MB, and 800 as a batch, out of a small file."""
     path, rows, dim = tmp_path / "vectors.parquet", 1000, 100_000
     values = pa.array(np.ones(rows * dim, np.float32))
@@ -99,7 +99,7 @@ def test_a_quote_that_goes_on(tmp_path):
     assert sentence or bad > rows - 3 > 0, "the field ends in the middle, and what follows is no row"
 
 
-def test_rows_of_many_empty_fields(tmp_path):
+def test_rows_of_many_empty_fields(takes_long, tmp_path):
     width = 10_000
     header = ",".join(["embedding", *(f"c{i}" for i in range(width))]).encode() + b"\n"
     row = b'"[1, 2]"' + b"," * width + b"\n"
@@ -107,7 +107,7 @@ def test_rows_of_many_empty_fields(tmp_path):
     assert read(path, "embedding")[:3] == (500, 0, 0)
 
 
-def test_long_texts_in_compressed_lines(tmp_path):
+def test_long_texts_in_compressed_lines(takes_long, tmp_path):
     """8,000 lines of 60,000 characters: 480 MB."""
     line = b'{"embedding": [1, 2], "text": "%s"}\n' % (b"x" * 60_000)
     path = zipped(tmp_path / "texts.jsonl.gz", (line, 8000))
