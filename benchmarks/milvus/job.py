@@ -35,8 +35,8 @@ ANSWERS = """\
 The question: what does a search cost inside Milvus with Alula's index types and with Milvus's own, and what does it
 find? All 400,000 GloVe word vectors of 50 numbers, cosine, 1,000 of them held out as queries; the encoders are trained
 first, in the same run. One client, one query at a time, through gRPC, one index type after another. "rerank 0" ranks by
-the codes alone. Bytes are counted by structure, what the native index and the companion columns hold of a row; kept
-vectors lie beside them and are read only to re-rank.
+the codes alone. Bytes are counted by structure, what the native index and the companion columns hold of a row. Kept
+vectors come on top: searches read them only to re-rank, but Milvus 2.3 holds them in memory, in an ARRAY column.
 """
 SEED = 0
 SEEDS = (SEED,)

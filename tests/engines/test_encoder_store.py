@@ -31,6 +31,7 @@ from alula.encoder_store import (
     upload,
 )
 from alula.encoder_store import rows as store_rows
+from alula.encoder_store.entries import check_name
 from alula.errors import AlulaError, EncoderError, UsageError
 from alula.milvus import delete_rows, retrying
 from alula.milvus.schema_fields import add_field
@@ -239,6 +240,19 @@ def test_what_cannot_be_a_name(server, small, name):
     with pytest.raises(UsageError, match="name="):
         push(server, small, name=name)
     assert entries(querying(server)) == []
+
+
+@pytest.mark.parametrize("name", ["w\u043erds", "\uff57ords", "\ufb01ne"])
+def test_names_that_look_like_others_are_refused(name):
+    """A Cyrillic o, a wide w, a ligature."""
+    with pytest.raises(UsageError, match="name=") as error:
+        check_name(name)
+    assert str(error.value).isascii()
+
+
+@pytest.mark.parametrize("name", ["words", "caf\u00e9", "\u0441\u043b\u043e\u0432\u0430", "\u8bcd\u5411\u91cf-v2"])
+def test_names_in_one_script_are_taken(name):
+    assert check_name(name) == name
 
 
 @in_lite

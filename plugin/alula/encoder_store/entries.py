@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import json
 import re
+import unicodedata
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias, get_args
@@ -38,6 +39,7 @@ _DESCRIBED = ("size", "parts", "kind", "input", "metric", "input_dim", "output_d
 _NAME = re.compile(r"\w[\w.-]{0,99}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _DIGITS = re.compile(r"[0-9a-f]{8,64}")
+_ALIKE = {"LATIN", "CYRILLIC", "GREEK", "ARMENIAN", "CHEROKEE", "COPTIC"}  # scripts with letters of the same shapes
 
 Query: TypeAlias = Callable[[str, Sequence[str]], Sequence[Mapping[str, Any]]]
 
@@ -207,6 +209,11 @@ def check_name(name: str) -> str:
     if _DIGITS.fullmatch(name.lower()):
         raise UsageError(
             f'The name {name!r} would be taken for the beginning of a sha256; give another with name="...".'
+        )
+    scripts = _ALIKE & {unicodedata.name(char, "").split(" ")[0] for char in name}
+    if len(scripts) > 1 or unicodedata.normalize("NFKC", name) != name:
+        raise UsageError(
+            f'The name {name!a} looks like another one; give one in the letters of one script with name="...".'
         )
     return name
 
