@@ -62,10 +62,10 @@ def faults(text: str) -> list[str]:
     return found + [f"a sentence that begins with {match[1]}" for match in FIRST_WORD.finditer(text)]
 
 
-@pytest.mark.parametrize("place", [*PACKAGES, *PROGRAMS])
-def test_code_speaks_plain_english(place):
+@pytest.mark.parametrize("package", [*PACKAGES, *PROGRAMS])
+def test_code_speaks_plain_english(package):
     found = []
-    for file in python_files(place):
+    for file in python_files(package):
         tree = ast.parse(file.read_text())
         where = file.relative_to(ROOT)
         for line, text in docstrings(tree):
