@@ -72,7 +72,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def _rank(item: pytest.Item) -> int:
-    """Slow tests first, then those that need a server: the last ones are short, and keep both workers busy."""
+    """Slow tests first, then those that need a server: the last ones are short, and keep all workers busy."""
     return 0 if item.get_closest_marker("slow") else 1 if item.get_closest_marker("server") else 2
 
 

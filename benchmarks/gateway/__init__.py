@@ -1,1 +1,1 @@
-"""The gateway's added latency, its throughput, and an hour of faults."""
+"""The gateway's latency and throughput, abusive clients, an hour of faults."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import functools
 import multiprocessing
 import os
 import tempfile
@@ -19,9 +20,8 @@ from pymilvus import MilvusClient
 from pymilvus.grpc_gen import common_pb2, milvus_pb2, milvus_pb2_grpc
 
 import alula
-from alula import encoder_store
 from alula.milvus.wire import placeholders
-from benchmarks.loading.checking import count
+from benchmarks.gateway.latency import CANDIDATES, DIM, FIELD, K, Search, filled, searcher
 from benchmarks.report import Report, say
 from tests.tiny_encoders import random_vectors, write_drq
 from tools.servers.gateway import GatewayProgram
@@ -44,7 +44,6 @@ SEARCHES, QUICK_SEARCHES = 200, 60
 ROUNDS, QUICK_ROUNDS = 5, 2
 WARM_UP = 30
 CONNECTIONS = 8
-DIM = 50
 NAME = "abused"
 TABLE = "Milliseconds of a search"
 Attack = Callable[[grpc.Channel, str], None]
@@ -57,12 +56,24 @@ def _login(name: str) -> tuple[tuple[str, str], ...]:
 GOOD, WRONG = _login("root:Milvus"), _login("root:wrong")
 
 
+@functools.cache  # as an attacker would: requests are made once
 def _search_request(queries: int) -> milvus_pb2.SearchRequest:
     request = milvus_pb2.SearchRequest(collection_name=NAME, nq=queries, dsl_type=common_pb2.DslType.BoolExprV1)
     request.placeholder_group = placeholders.write(random_vectors(queries, DIM, seed=2))
-    for key, value in {"anns_field": "embedding", "topk": "10", "params": "{}"}.items():
+    for key, value in {"anns_field": FIELD, "topk": str(K), "params": "{}"}.items():
         request.search_params.add(key=key, value=value)
     return request
+
+
+@functools.cache
+def _large_message() -> milvus_pb2.InsertRequest:
+    return milvus_pb2.InsertRequest(collection_name="x" * 60_000_000)
+
+
+@functools.cache
+def _long_filter() -> milvus_pb2.QueryRequest:
+    expression = f"id in [{', '.join(['1234567'] * 11_000)}]"
+    return milvus_pb2.QueryRequest(collection_name=NAME, expr=expression, output_fields=["id"])
 
 
 def _stub(channel: grpc.Channel) -> Any:
@@ -75,7 +86,7 @@ def _wrong_logins(channel: grpc.Channel, _: str) -> None:
 
 def _large_messages(channel: grpc.Channel, _: str) -> None:
     """60 MB each, without a login."""
-    _stub(channel).Insert(milvus_pb2.InsertRequest(collection_name="x" * 60_000_000))
+    _stub(channel).Insert(_large_message())
 
 
 def _large_searches(channel: grpc.Channel, _: str) -> None:
@@ -90,9 +101,7 @@ def _cancelled_searches(channel: grpc.Channel, _: str) -> None:
 
 def _long_filters(channel: grpc.Channel, _: str) -> None:
     """100 kB each, which Milvus parses."""
-    request = milvus_pb2.QueryRequest(collection_name=NAME, expr=f"id in [{', '.join(['1234567'] * 11_000)}]")
-    request.output_fields.append("id")
-    _stub(channel).Query(request, metadata=GOOD)
+    _stub(channel).Query(_long_filter(), metadata=GOOD)
 
 
 def _new_connections(_: grpc.Channel, address: str) -> None:
@@ -122,15 +131,19 @@ def measure(report: Report, *, quick: bool) -> None:
     """
     queries = random_vectors(QUICK_SEARCHES if quick else SEARCHES, DIM, seed=SEED + 1)
     with MilvusStandalone(auth=True) as milvus, GatewayProgram(milvus.uri) as gateway:
-        _fill(milvus, random_vectors(QUICK_ROWS if quick else ROWS, DIM, seed=SEED))
-        client = MilvusClient(gateway.uri, user=milvus.user, password=milvus.password)
-        _times(client, queries[:WARM_UP])
+        login = {"user": milvus.user, "password": milvus.password}
+        with alula.connect(milvus.uri, **login) as server, tempfile.TemporaryDirectory() as folder:
+            encoder = write_drq(Path(folder) / "drq.onnx", input_dim=DIM, levels=8, sign_bits=128).path
+            filled(server, NAME, "DRQ", encoder, random_vectors(QUICK_ROWS if quick else ROWS, DIM, seed=SEED))
+        client = MilvusClient(gateway.uri, **login)
+        search = searcher(client, NAME, candidates=CANDIDATES)
+        _times(search, queries[:WARM_UP])
         for name in ATTACKS:
             alone, beside, done = [], [], 0
             for _ in range(QUICK_ROUNDS if quick else ROUNDS):
-                alone.append(_times(client, queries))
+                alone.append(_times(search, queries))
                 with _attacked(name, gateway.address) as attacks:
-                    beside.append(_times(client, queries))
+                    beside.append(_times(search, queries))
                     done += attacks.value
             say(f"{name}: {done} attacks")
             before, during = np.concatenate(alone), np.concatenate(beside)
@@ -150,34 +163,15 @@ def measure(report: Report, *, quick: bool) -> None:
         client.close()
 
 
-def _fill(milvus: MilvusStandalone, vectors: np.ndarray) -> None:
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        alula.connect(milvus.uri, user=milvus.user, password=milvus.password) as server,
-    ):
-        encoder = write_drq(Path(folder) / "drq.onnx", input_dim=DIM, levels=8, sign_bits=128).path
-        encoder_store.push(server, encoder, name=NAME)
-        collection = alula.Collection.create(server, NAME, encoder=encoder, index_type="DRQ", field="embedding")
-        collection.insert(vectors, {"id": range(len(vectors))})
-        count(server.client, NAME)
-
-
-def _times(client: MilvusClient, queries: np.ndarray) -> np.ndarray:
+def _times(search: Search, queries: np.ndarray) -> np.ndarray:
     """Milliseconds of each query: float (n,)."""
     milliseconds = np.empty(len(queries))
     for number, query in enumerate(queries):
         started = time.perf_counter()
-        (hits,) = client.search(
-            NAME,
-            [query.tolist()],
-            anns_field="embedding",
-            limit=10,
-            search_params={"metric_type": "COSINE", "params": {"candidates": 100}},
-            consistency_level="Eventually",
-        )
+        ids = search(query)
         milliseconds[number] = (time.perf_counter() - started) * 1e3
-        if len(hits) != 10:
-            raise AssertionError(f"{len(hits)} results instead of 10")
+        if len(ids) != K:
+            raise AssertionError(f"{len(ids)} results instead of {K}")
     return milliseconds
 
 

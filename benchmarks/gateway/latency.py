@@ -140,18 +140,12 @@ def _ordinary(direct: MilvusClient, through: MilvusClient, vectors: np.ndarray) 
         rows = enumerate(vectors[start : start + 2000].tolist(), start)
         direct.insert(name, [{"id": i, "year": 1900 + i % 100, FIELD: vector} for i, vector in rows])
     count(direct, name)  # a strongly consistent one: what it sees, all later searches do
-    return Pair("ordinary, FLAT", True, _searcher(direct, name), _searcher(through, name))
+    return Pair("ordinary, FLAT", True, searcher(direct, name), searcher(through, name))
 
 
 def _custom(server: alula.Server, client: MilvusClient, index_type: str, encoder: Path, vectors: np.ndarray) -> Pair:
     name = index_type.lower()
-    encoder_store.push(server, encoder, name=name)
-    collection = alula.Collection.create(
-        server, name, encoder=encoder, index_type=index_type, columns=["year:INT64"], field=FIELD
-    )
-    collection.insert(vectors, {"id": range(len(vectors)), "year": [1900 + i % 100 for i in range(len(vectors))]})
-
-    count(server.client, name)
+    collection = filled(server, name, index_type, encoder, vectors)
 
     def direct(query: np.ndarray) -> Sequence[Any]:
         (hits,) = collection.search(
@@ -159,10 +153,23 @@ def _custom(server: alula.Server, client: MilvusClient, index_type: str, encoder
         )
         return [hit.id for hit in hits]
 
-    return Pair(index_type, False, direct, _searcher(client, name, candidates=CANDIDATES))
+    return Pair(index_type, False, direct, searcher(client, name, candidates=CANDIDATES))
 
 
-def _searcher(client: MilvusClient, name: str, **params: Any) -> Search:
+def filled(server: alula.Server, name: str, index_type: str, encoder: Path, vectors: np.ndarray) -> alula.Collection:
+    """A collection of vectors and years, whose encoder has its name in the store."""
+    encoder_store.push(server, encoder, name=name)
+    collection = alula.Collection.create(
+        server, name, encoder=encoder, index_type=index_type, columns=["year:INT64"], field=FIELD
+    )
+    collection.insert(vectors, {"id": range(len(vectors)), "year": [1900 + i % 100 for i in range(len(vectors))]})
+    count(server.client, name)
+    return collection
+
+
+def searcher(client: MilvusClient, name: str, **params: Any) -> Search:
+    """A search of one query by pymilvus: the ids of `K` results with a field."""
+
     def search(query: np.ndarray) -> Sequence[Any]:
         (hits,) = client.search(
             name,
