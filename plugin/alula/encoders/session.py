@@ -48,6 +48,8 @@ class Session:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.log_severity_level = 4  # its errors become sentences, and none goes to the terminal
+        # after a run its threads would keep a core busy for some time, which the server on this machine may need
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.add_session_config_entry("session.use_env_allocators", "1")
         # outside the arena, which keeps what it has: weights are given back with the session
         options.add_session_config_entry("session.use_device_allocator_for_initializers", "1")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -22,10 +23,10 @@ def model(nodes, constants=()):
 
 
 def long_model():
-    """Products of 2000 x 2000 matrices, many minutes of them: each begins with what the last one gave."""
+    """Products of 2000 x 2000 matrices, many seconds of them: each begins with what the last one gave."""
     nodes = [helper.make_node("Add", ["w", "x"], ["a0"])]
-    nodes += [helper.make_node("MatMul", [f"a{i}", "w"], [f"a{i + 1}"]) for i in range(1000)]
-    nodes += [helper.make_node("ReduceSum", ["a1000"], ["y"])]
+    nodes += [helper.make_node("MatMul", [f"a{i}", "w"], [f"a{i + 1}"]) for i in range(100)]
+    nodes += [helper.make_node("ReduceSum", ["a100"], ["y"])]
     return model(nodes, [numpy_helper.from_array(np.eye(2000, dtype=np.float32), "w")])
 
 
@@ -36,6 +37,20 @@ def test_a_run_ends_after_its_deadline():
     quick = Session(model([helper.make_node("Abs", ["x"], ["y"])]), seconds=60)
     assert quick.run(("y",), {"x": np.float32([[-2]])})[0] == 2, "other runs go on"
     assert session.stuck_runs() == 0
+
+
+def test_between_runs_no_core_is_busy():
+    """Threads that spin after a run would use a core for each of these pauses."""
+    # of several threads, on a machine of one core too
+    one = Session(model([helper.make_node("Abs", ["x"], ["y"])]), threads=2)
+    values = np.ones((100_000, 1), np.float32)  # enough that the threads share the work
+    used, pauses = 0.0, 20
+    for _ in range(pauses):
+        one.run(("y",), {"x": values})
+        before = time.process_time()
+        time.sleep(0.02)
+        used += time.process_time() - before
+    assert used < pauses * 0.02 / 4
 
 
 def test_a_run_that_its_deadline_does_not_end_is_counted(monkeypatch):

@@ -112,21 +112,21 @@ class Changes:
 
 @pytest.mark.parametrize("seed", range(2))
 def test_random_changes_of_a_collection(mirror, compared, tmp_path, seed):
-    check_random_changes(mirror, compared, tmp_path, seed)
+    check_random_changes(mirror, compared, tmp_path, seed, steps=20)
 
 
 @pytest.mark.parametrize("seed", range(2, 8))
 def test_more_random_changes_of_a_collection(takes_long, mirror, compared, tmp_path, seed):
-    check_random_changes(mirror, compared, tmp_path, seed)
+    check_random_changes(mirror, compared, tmp_path, seed, steps=40)
 
 
-def check_random_changes(mirror, compared, tmp_path, seed):
+def check_random_changes(mirror, compared, tmp_path, seed, *, steps):
     if seed % 2:
         rows = mirror(write_drq(tmp_path / "drq.onnx", metric="L2"), "DRQ")
     else:
         rows = mirror(write_flops(tmp_path / "flops.onnx", metric="IP"), "FLOPS_SPARSE")
-    Changes(rows, seed).run(40)
-    assert len(compared) == 160
+    Changes(rows, seed).run(steps)
+    assert len(compared) == 4 * steps
 
 
 @pytest.mark.parametrize("index_type", ["HNSW", "FLAT", None])
