@@ -15,7 +15,7 @@ from alula.errors import UsageError
 from alula.milvus.connection import Server, milvus_errors
 from alula.milvus.deleting import delete_rows
 from alula.milvus.expressions import literal
-from alula.milvus.load_state import ensure_loaded
+from alula.milvus.load_state import ensure_loaded, load_collection
 from alula.milvus.retrying import call_with_retries
 from alula.milvus.schema_fields import add_field
 from alula.milvus.wire.types import field_spec
@@ -84,7 +84,7 @@ def create_collection(server: Server) -> None:
             index = client.prepare_index_params()
             index.add_index("nothing", index_type="FLAT", metric_type="L2")
             client.create_index(COLLECTION, index, sync=False)  # nothing to wait for
-        client.load_collection(COLLECTION)
+        load_collection(server, COLLECTION)
 
 
 def flush(server: Server) -> None:

@@ -20,7 +20,7 @@ from alula.errors import ServerError
 from alula.evaluation.ground_truth import Searcher
 from alula.evaluation.native_types import NATIVE, Params
 from alula.evaluation.row_source import F32, Key, RowSource
-from alula.milvus import Server, connect, milvus_errors, send, slices, write_request
+from alula.milvus import Server, connect, load_collection, milvus_errors, send, slices, write_request
 from alula.milvus.reading import count_rows
 from alula.milvus.wire.types import field_spec
 from alula.progress import Progress, silent
@@ -145,7 +145,7 @@ def wait_until_indexed(
         ServerError: If building failed, or takes longer than `build_timeout` seconds.
     """
     if not server.dialect.flushes:
-        server.client.load_collection(name)
+        load_collection(server, name)
         return
     server.client.flush(name)
     deadline = time.monotonic() + build_timeout
@@ -168,7 +168,7 @@ def wait_until_indexed(
             )
         time.sleep(0.2)
     server.client.release_collection(name)
-    server.client.load_collection(name)
+    load_collection(server, name)
     # searches with bounded consistency find all rows only after one with strong consistency
     count_rows(server, name)
 

@@ -7,7 +7,7 @@ from alula.milvus.connection import Server, connect, is_local, milvus_errors, se
 from alula.milvus.deleting import delete_rows
 from alula.milvus.expressions import any_of, literal
 from alula.milvus.failures import Failure, what_failed
-from alula.milvus.load_state import ensure_loaded
+from alula.milvus.load_state import ensure_loaded, load_collection
 from alula.milvus.row_set import Id, RowSet
 from alula.milvus.writing import Columns, send, slices, write_request
 
@@ -31,6 +31,7 @@ __all__ = [
     "ensure_loaded",
     "is_local",
     "literal",
+    "load_collection",
     "milvus_errors",
     "point_alias",
     "probe",

@@ -7,7 +7,16 @@ from pymilvus.client.types import LoadState
 from pymilvus.exceptions import MilvusException
 
 from alula.milvus.connection import Server, milvus_errors
-from alula.milvus.failures import is_denied
+from alula.milvus.failures import STARTING, is_denied
+from alula.milvus.retrying import retry_policy
+
+_START_SECONDS = 10.0
+
+
+def load_collection(server: Server, name: str) -> None:
+    """Load a collection, once the server is ready; errors as pymilvus raises them."""
+    policy = retry_policy(_START_SECONDS, retry_if=lambda error: STARTING in str(error))
+    policy(server.client.load_collection, name)
 
 
 def ensure_loaded(server: Server, name: str) -> None:
@@ -18,7 +27,7 @@ def ensure_loaded(server: Server, name: str) -> None:
     """
     with milvus_errors(f"load the collection {name!r}"):
         try:
-            server.client.load_collection(name)
+            load_collection(server, name)
         except (MilvusException, grpc.RpcError) as error:
             if not is_denied(error) or not _may_be_loaded(server, name):
                 raise

@@ -56,6 +56,7 @@ def failing(*errors):
     ("error", "failure"),
     [
         (LIMIT, Failure.BUSY),
+        (MilvusException(2000, 'Assert "init_flag_ == true" => Mmap manager has not been init.'), Failure.UNKNOWN),
         (
             MilvusException(9, "quota exceeded[reason=memory quota exceeded, please allocate more resources]", 48),
             Failure.BUSY,
