@@ -27,6 +27,7 @@ def on_lite(profile: str, lite_server: LiteServer) -> Iterator[VersionProxy]:
     """Milvus Lite's engine, which has several vector fields and sparse ones."""
     with VersionProxy(lite_server.uri, profile) as proxy:
         proxy.rule(FlushRate).seconds = FLUSH_SECONDS
+        proxy.rule(FlushRate).fewest = 1
         yield proxy
 
 
@@ -35,6 +36,7 @@ def on_standalone(profile: str, milvus_server: MilvusStandalone) -> Iterator[Ver
     """Milvus 2.3.5, which has aliases, partitions, renaming and bulk import."""
     with VersionProxy(milvus_server.uri, profile) as proxy:
         proxy.rule(FlushRate).seconds = FLUSH_SECONDS
+        proxy.rule(FlushRate).fewest = 1
         yield proxy
 
 
