@@ -10,6 +10,8 @@ from pymilvus import DataType
 
 import alula
 from alula.index_types import FieldSpec
+from alula.milvus.schema_fields import add_field
+from alula.sources.declared_types import DYNAMIC
 from tests.tiny_encoders import TinyDrq, random_vectors
 
 DIM = 8
@@ -25,9 +27,11 @@ SCALARS = {
 
 def create_with_signs(server: alula.Server, name: str, fields: Sequence[FieldSpec]) -> None:
     """Create a collection of these fields, the first its key, with BIN_FLAT on the field ``signs``."""
-    schema = server.client.create_schema(auto_id=False)
+    dynamic = any(field.name == DYNAMIC for field in fields)
+    schema = server.client.create_schema(auto_id=False, enable_dynamic_field=dynamic)
     for field in fields:
-        schema.add_field(field.name, DataType[field.data_type], is_primary=field is fields[0], **field.params)
+        if field.name != DYNAMIC:
+            add_field(schema, field, is_primary=field is fields[0])
     index = server.client.prepare_index_params()
     index.add_index("signs", index_type="BIN_FLAT", metric_type="HAMMING")
     server.client.create_collection(name, schema=schema, index_params=index)

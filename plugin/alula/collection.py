@@ -66,6 +66,7 @@ class Collection:
         description: str = "",
         consistency_level: str | None = None,
         partition_key: str | None = None,
+        dynamic: bool = False,
         options: Mapping[str, Any] | None = None,
     ) -> Collection:
         """Create a collection with an index type on its vector field.
@@ -77,12 +78,14 @@ class Collection:
             index_type: Name of a registered index type, e.g. ``"DRQ"``.
             field: Name of the vector field.
             primary_key: ``name:INT64`` or ``name:VARCHAR(n)``.
-            columns: Scalar fields, each ``name:TYPE``.
+            columns: Scalar fields, each ``name:TYPE``, e.g. ``word:VARCHAR(64)``, ``tags:ARRAY<VARCHAR(64)>(16)``,
+                ``about:JSON``, ``year:INT64:nullable``.
             metric: The metric, to be checked; only the encoder's is possible.
             keep_vectors: True to keep the vectors for exact re-ranking.
             description: A text for people.
             consistency_level: The collection's default consistency, as in Milvus.
             partition_key: A scalar field by whose values Milvus spreads the rows over partitions.
+            dynamic: True for a collection that takes values without a field, as Milvus's dynamic fields.
             options: Create options of the index type.
 
         Raises:
@@ -101,9 +104,11 @@ class Collection:
             columns=columns,
             metric=metric,
             keep_vectors=keep_vectors,
+            partition_key=partition_key,
+            dynamic=dynamic,
             options=options,
         )
-        create(spec, description=description, consistency_level=consistency_level, partition_key=partition_key)
+        create(spec, description=description, consistency_level=consistency_level)
         return cls(spec)
 
     @classmethod
@@ -165,7 +170,8 @@ class Collection:
 
         Args:
             inputs: The encoder's inputs: vectors (n, d), uint8 images (n, h, w, c), or n texts.
-            columns: Scalar columns of length n, the primary key included.
+            columns: Scalar columns of length n, the primary key included. The values of a JSON field are what it
+                contains: dictionaries, lists, numbers, texts.
             arguments: As `load`.
 
         Raises:
@@ -174,7 +180,7 @@ class Collection:
         """
         encoder = self.lowering.encoder
         checked = inputs if encoder.info.input == "vectors" else encoder.check_inputs(inputs)
-        return self.load(ArraySource(checked, columns, encoder.info.input), **arguments)
+        return self.load(ArraySource(checked, columns, encoder.info.input, self.target().types), **arguments)
 
     def search(
         self,
@@ -262,7 +268,9 @@ class Collection:
         return self.searcher.fetch(list(dict.fromkeys(ids)), fields, Scope())
 
     def check_output_fields(self, names: Sequence[str]) -> None:
-        """Raise a `UsageError` for a name that is no field of the collection."""
+        """Raise a `UsageError` for a name that is no field; dynamic values have any name."""
+        if self.spec.dynamic:
+            return
         field = self.lowering.field
         known = [self.primary_key.name, *(scalar.name for scalar in self.fields)]
         known += [field.name] if field.storage != "dropped" else []

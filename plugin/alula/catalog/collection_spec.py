@@ -29,6 +29,8 @@ class CollectionSpec:
         primary_key: Its primary key field.
         fields: Its scalar fields.
         lowering: Its index type in this server's native terms.
+        partition_key: The scalar field by whose values Milvus spreads the rows over partitions.
+        dynamic: True if it takes values that have no field, as Milvus's dynamic fields.
         defaults: Search options for searches that do not give them, ``rerank`` included.
     """
 
@@ -37,6 +39,8 @@ class CollectionSpec:
     primary_key: ScalarField
     fields: tuple[ScalarField, ...]
     lowering: Lowering
+    partition_key: str | None = None
+    dynamic: bool = False
     defaults: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -66,7 +70,16 @@ def open_spec(server: Server | str, name: str, encoder: Encoder | str | Path) ->
         )
     ensure_loaded(server, name)
     defaults = read_defaults(index_type(description.settings["type"]), description.defaults)
-    return CollectionSpec(server, name, description.primary_key, description.fields, lowering, defaults)
+    return CollectionSpec(
+        server,
+        name,
+        description.primary_key,
+        description.fields,
+        lowering,
+        description.partition_key,
+        description.dynamic,
+        defaults,
+    )
 
 
 def described(server: Server | str, name: str, encoder: Encoder | str | Path) -> tuple[Server, Description, Lowering]:

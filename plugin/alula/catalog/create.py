@@ -9,15 +9,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from pymilvus import DataType
-
 from alula.catalog.binding import check_fit
 from alula.catalog.collection_spec import CollectionSpec
 from alula.catalog.description import connected
 from alula.catalog.schema import ScalarField, check_distinct, check_name
 from alula.catalog.settings import MAX_DESCRIPTION, SETTINGS_FORMAT, as_index_params, with_settings
 from alula.encoders import MAX_DIM, Encoder, load_encoder
-from alula.errors import EncoderError, UsageError
+from alula.errors import EncoderError, UnsupportedError, UsageError
 from alula.index_types import (
     Capabilities,
     FieldSpec,
@@ -32,7 +30,7 @@ from alula.index_types import (
     vector_spec,
 )
 from alula.index_types import index_type as find_index_type
-from alula.milvus import Server, milvus_errors, probe
+from alula.milvus import Server, load_collection, milvus_errors, probe
 from alula.milvus.schema_fields import add_field, index_params
 
 DEFAULT_FIELD = "embedding"
@@ -54,6 +52,8 @@ def design(
     columns: Sequence[str | ScalarField] = (),
     metric: str | None = None,
     keep_vectors: bool = True,
+    partition_key: str | None = None,
+    dynamic: bool = False,
     options: Mapping[str, Any] | None = None,
 ) -> CollectionSpec:
     """Design a collection without creating it.
@@ -74,38 +74,31 @@ def design(
         raise UsageError(f"The collection {name!r} exists at {server.uri}; drop it with 'alula drop {name}' first.")
     lowering = new_lowering(kind, encoder, field, probe(server), keep_vectors=keep_vectors, options=checked)
     check_distinct([key.name, field, *(f.name for f in fields), *(f.name for f in lowering.fields)])
-    return CollectionSpec(server, name, key, fields, lowering)
+    if partition_key is not None:
+        _check_partition_key(server, fields, partition_key)
+    return CollectionSpec(server, name, key, fields, lowering, partition_key, dynamic)
 
 
-def create(
-    spec: CollectionSpec,
-    *,
-    description: str = "",
-    consistency_level: str | None = None,
-    partition_key: str | None = None,
-) -> None:
+def create(spec: CollectionSpec, *, description: str = "", consistency_level: str | None = None) -> None:
     """Create a designed collection in Milvus, with its indexes, and load it.
 
     Args:
         spec: The collection, as `design` returned it.
         description: A text for people.
         consistency_level: As in Milvus.
-        partition_key: A scalar field by whose values Milvus spreads the rows over partitions.
 
     Raises:
-        UsageError: If the partition key is no INT64 or VARCHAR field of the collection.
+        UnsupportedError: If the server has no nullable fields, and the collection has.
         ServerError: If Milvus fails; the collection is then dropped again.
     """
-    if partition_key is not None:
-        check_partition_key(spec, partition_key)
     client, name = spec.server.client, spec.name
     described = with_settings(description, spec.lowering.settings)
     if len(described.encode()) > MAX_DESCRIPTION and not spec.server.embedded:
         described = description  # the index has the settings too
-    schema = client.create_schema(auto_id=False, description=described)
-    _add_scalar(schema, spec.primary_key, is_primary=True)
+    schema = client.create_schema(auto_id=False, description=described, enable_dynamic_field=spec.dynamic)
+    add_field(schema, spec.primary_key.spec, is_primary=True)
     for field in spec.fields:
-        _add_scalar(schema, field, **({"is_partition_key": True} if field.name == partition_key else {}))
+        add_field(schema, field.spec, **({"is_partition_key": True} if field.name == spec.partition_key else {}))
     for added in added_fields(spec.lowering):
         add_field(schema, added)
     extra = {"consistency_level": consistency_level} if consistency_level else {}
@@ -114,9 +107,10 @@ def create(
         with milvus_errors(f"create the collection {name!r}"):
             client.create_collection(name, schema=schema, **extra)
             created = True
+            _check_nullable(spec)
             # an empty collection's index has nothing to wait for, and pymilvus would wait half a second at least
             client.create_index(name, index_params(client, native_indexes(spec.lowering)), sync=False)
-            client.load_collection(name)
+            load_collection(spec.server, name)
     except BaseException:
         if created:
             with contextlib.suppress(Exception):
@@ -124,10 +118,25 @@ def create(
         raise
 
 
-def check_partition_key(spec: CollectionSpec, name: str) -> None:
+def _check_nullable(spec: CollectionSpec) -> None:
+    """Raise an `UnsupportedError` if the server ignored that fields are nullable.
+
+    Milvus before 2.5 does, without an error.
+    """
+    wanted = {field.name for field in spec.fields if field.nullable}
+    if wanted:
+        entries = spec.server.client.describe_collection(spec.name)["fields"]
+        wanted -= {entry["name"] for entry in entries if entry.get("nullable")}
+    if wanted:
+        raise UnsupportedError(
+            f"This server has no nullable fields ({', '.join(sorted(wanted))}); Milvus has them since 2.5."
+        )
+
+
+def _check_partition_key(server: Server, fields: Sequence[ScalarField], name: str) -> None:
     """Raise a `UsageError` unless a field can spread the rows over partitions."""
-    spec.server.check_partitions("leave out partition_key=...")
-    possible = [field.name for field in spec.fields if field.data_type in ("INT64", "VARCHAR")]
+    server.check_partitions("leave out partition_key=...")
+    possible = [field.name for field in fields if field.data_type in ("INT64", "VARCHAR") and not field.nullable]
     if name not in possible:
         raise UsageError(
             f"The partition key {name!r} must be an INT64 or VARCHAR field beside the primary key; there "
@@ -215,9 +224,6 @@ def _fields(
     key, *fields = (f if isinstance(f, ScalarField) else ScalarField.parse(f) for f in (primary_key, *columns))
     if key.data_type not in ("INT64", "VARCHAR"):
         raise UsageError(f"The primary key is {key}; Milvus takes INT64 or VARCHAR.")
+    if key.nullable:
+        raise UsageError(f"The primary key is {key}; every row has a key.")
     return key, tuple(fields)
-
-
-def _add_scalar(schema: Any, field: ScalarField, **extra: Any) -> None:
-    length = {"max_length": field.max_length} if field.data_type == "VARCHAR" else {}
-    schema.add_field(field.name, DataType[field.data_type], **length, **extra)

@@ -9,7 +9,7 @@ from typing import Any
 from pymilvus import DataType
 
 from alula.catalog.binding import field_of
-from alula.catalog.schema import MAX_VARCHAR, ScalarField
+from alula.catalog.schema import MAX_CAPACITY, MAX_VARCHAR, ScalarField
 from alula.catalog.settings import check_format, read_settings, stored_defaults
 from alula.errors import UsageError
 from alula.index_types import RowCost, fields_cost, index_types
@@ -34,6 +34,8 @@ class Description:
         cost: Bytes of a row of its index and kept vectors on this server.
         defaults: Search options for searches that do not give them, as `Collection.set_defaults` wrote them.
         unindexed: Fields of Alula that have lost their native index, without which Milvus loads no collection.
+        partition_key: The scalar field by whose values Milvus spreads the rows over partitions.
+        dynamic: True if it takes values that have no field.
         identity: The server's own id of the collection, which changes when it is dropped and created again; "" on
             servers without ids (Milvus Lite).
     """
@@ -49,6 +51,8 @@ class Description:
     cost: RowCost
     defaults: Mapping[str, str]
     unindexed: tuple[str, ...] = ()
+    partition_key: str | None = None
+    dynamic: bool = False
     identity: str = ""
 
 
@@ -94,6 +98,8 @@ def describe(server: Server | str, name: str, *, count: bool = True) -> Descript
         cost=_cost(server, schema["fields"], indexes, settings),
         defaults=stored_defaults(indexes, schema.get("properties") or {}),
         unindexed=unindexed,
+        partition_key=partition_key_of(schema["fields"]),
+        dynamic=bool(schema.get("enable_dynamic_field")),
         identity=str(schema.get("collection_id") or ""),
     )
 
@@ -128,8 +134,20 @@ def load_and_count(server: Server, name: str) -> int:
 
 def scalar_field(entry: Mapping[str, Any]) -> ScalarField:
     """A scalar field out of pymilvus's description of it."""
-    data_type = DataType(entry["type"]).name
-    return ScalarField(entry["name"], data_type, int(entry.get("params", {}).get("max_length", MAX_VARCHAR)))
+    params = entry.get("params", {})
+    return ScalarField(
+        entry["name"],
+        DataType(entry["type"]).name,
+        max_length=int(params.get("max_length", MAX_VARCHAR)),
+        element_type=DataType(entry["element_type"]).name if "element_type" in entry else None,
+        max_capacity=int(params.get("max_capacity", MAX_CAPACITY)),
+        nullable=bool(entry.get("nullable")),
+    )
+
+
+def partition_key_of(entries: Iterable[Mapping[str, Any]]) -> str | None:
+    """The partition key among fields as pymilvus describes them; None without one."""
+    return next((str(entry["name"]) for entry in entries if entry.get("is_partition_key")), None)
 
 
 def is_companion(name: str, vector_field: str) -> bool:

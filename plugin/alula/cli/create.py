@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from alula.catalog.binding import check_fit
-from alula.catalog.create import DEFAULT_FIELD, DEFAULT_KEY, check_partition_key, create, design
+from alula.catalog.create import DEFAULT_FIELD, DEFAULT_KEY, create, design
 from alula.catalog.schema import ScalarField
 from alula.cli.options import RenamedOption, connection_options, encoder_option, index_type_options
 from alula.cli.row_cost import show_cost
@@ -18,6 +18,7 @@ from alula.encoders import METRICS, load_encoder
 from alula.errors import UsageError
 from alula.milvus import Server
 from alula.sources import Source
+from alula.sources.columns import is_vector
 from alula.sources.encoder_inputs import open_rows
 
 
@@ -35,7 +36,11 @@ from alula.sources.encoder_inputs import open_rows
 )
 @click.option("--primary-key", default=DEFAULT_KEY, show_default=True, help="NAME, NAME:INT64 or NAME:VARCHAR(64).")
 @click.option(
-    "--column", "columns", multiple=True, help="A scalar field, NAME:TYPE, e.g. word:VARCHAR(64); repeatable."
+    "--column",
+    "columns",
+    multiple=True,
+    help="A scalar field, NAME:TYPE, e.g. word:VARCHAR(64), 'tags:ARRAY<VARCHAR(64)>(16)', about:JSON, "
+    "year:INT64:nullable; repeatable.",
 )
 @click.option("--field", default=DEFAULT_FIELD, show_default=True, help="Name of the vector field.")
 @click.option("--vector-column", help="With --schema-from: the column of the vectors.")
@@ -52,6 +57,11 @@ from alula.sources.encoder_inputs import open_rows
 )
 @click.option(
     "--partition-key", metavar="FIELD", help="A scalar field by whose values Milvus spreads the rows over partitions."
+)
+@click.option(
+    "--dynamic",
+    is_flag=True,
+    help="Take values without a field too: Milvus's dynamic fields, one JSON object per row.",
 )
 @click.option("--description", default="", help="A text for people.")
 @click.option(
@@ -76,6 +86,7 @@ def command(
     metric: str | None,
     drop_vectors: bool,
     partition_key: str | None,
+    dynamic: bool,
     description: str,
     consistency: str | None,
     dry: bool,
@@ -89,7 +100,7 @@ def command(
     loaded, source = load_encoder(encoder), None
     if schema_from is not None:
         source = open_rows(loaded, schema_from, vector_column=vector_column, text_column=text_column)
-        primary_key, columns = _from_file(source, primary_key, columns)
+        primary_key, columns = _from_file(source, primary_key, columns, dynamic=dynamic)
     spec = design(
         server,
         name,
@@ -100,16 +111,16 @@ def command(
         columns=columns,
         metric=metric,
         keep_vectors=not drop_vectors,
+        partition_key=partition_key,
+        dynamic=dynamic,
         options=options,
     )
     if source is not None:
         check_fit(spec.index_type, loaded, subject=source.name, dim=source.dim)
-    if partition_key is not None:
-        check_partition_key(spec, partition_key)
     # before anything is created
     show_cost(spec.cost, spec.lowering.field.dim, spec.lowering.field.storage, spec.primary_key)
     if not dry:
-        create(spec, description=description, consistency_level=consistency, partition_key=partition_key)
+        create(spec, description=description, consistency_level=consistency)
     settings = spec.lowering.settings
     layout = f", layout {settings['layout']}" if "layout" in settings else ""
     done = "Would create" if dry else "Created"
@@ -120,7 +131,7 @@ def command(
     if spec.lowering.hint:
         click.echo(spec.lowering.hint)
     shown = ", ".join(map(str, (spec.primary_key, *spec.fields)))
-    click.echo(f"Fields: {shown}.")
+    click.echo(f"Fields: {shown}{', and any others (dynamic)' if dynamic else ''}.")
     if dry:
         click.echo("Nothing was created.")
         return
@@ -130,7 +141,9 @@ def command(
     click.echo(f"Next: alula load {name} {file} --uri {shlex.quote(server.uri)} --encoder {shlex.quote(str(encoder))}")
 
 
-def _from_file(source: Source, primary_key: str, columns: tuple[str, ...]) -> tuple[str, tuple[str, ...]]:
+def _from_file(
+    source: Source, primary_key: str, columns: tuple[str, ...], *, dynamic: bool
+) -> tuple[str, tuple[str, ...]]:
     named = {column.partition(":")[0] for column in columns}
     key_name = primary_key.partition(":")[0]
     fields = list(columns)
@@ -144,7 +157,14 @@ def _from_file(source: Source, primary_key: str, columns: tuple[str, ...]) -> tu
             if ":" not in primary_key:
                 primary_key = f"{name}:{'VARCHAR' if inferred.data_type == 'VARCHAR' else 'INT64'}"
         elif name not in named:
-            if inferred is None:
+            if inferred is None and dynamic:
+                click.echo(f"The column {name} ({arrow_type}) gets no field; its values become dynamic ones.", err=True)
+            elif inferred is None and is_vector(arrow_type):
+                click.echo(
+                    f"Left out the column {name}, which may hold vectors; --column '{name}:ARRAY<FLOAT>(n)' keeps it.",
+                    err=True,
+                )
+            elif inferred is None:
                 click.echo(f"Left out the column {name} ({arrow_type}): Milvus has no scalar type for it.", err=True)
             else:
                 fields.append(str(inferred))

@@ -11,16 +11,17 @@ from typing import Any
 import pyarrow as pa
 from pymilvus import DataType
 
-from alula.catalog.description import read_schema
+from alula.catalog.description import is_companion, read_schema
 from alula.catalog.settings import read_settings
 from alula.encoders import Input
 from alula.errors import UsageError
 from alula.index_types import FieldSpec
 from alula.milvus import Server, ensure_loaded
 from alula.milvus.reading import count_rows, read_pages
-from alula.milvus.wire.types import ARROW_TYPES, MILVUS_TYPE, TYPES, arrow_field
+from alula.milvus.wire.types import MILVUS_TYPE, TYPES, arrow_field
 from alula.sources.base import Batch, Cursor
 from alula.sources.columns import find_column, to_texts, to_vectors
+from alula.sources.declared_types import DYNAMIC
 from alula.sources.reading import Piece, regroup
 
 
@@ -72,17 +73,18 @@ class CollectionSource:
         about, indexes = read_schema(server, name)
         ensure_loaded(server, name)
         settings = read_settings(indexes, about.get("description", ""))[1]
-        schema, self.left_out = _schema(about["fields"], settings.get("field"))
+        schema, self.left_out = _schema(about, settings.get("field"))
         self._key = next(field["name"] for field in about["fields"] if field.get("is_primary"))
+        # beside vectors, Alula's own may be an array, and others' arrays are scalar columns
+        vectors = [f for f in schema if f.name == settings.get("field") or f.metadata[MILVUS_TYPE].endswith(b"_VECTOR")]
         if input == "vectors":
-            self.column = find_column(self.name, schema, vector_field, "vectors", argument="vector_field")
+            beside = schema if vector_field else pa.schema(vectors)
+            self.column = find_column(self.name, beside, vector_field, "vectors", argument="vector_field")
         else:
             beside = schema.remove(schema.get_field_index(self._key)) if text_field is None else schema
             self.column = find_column(self.name, beside, text_field, "text", argument="text_field")
-        self.scalars: Mapping[str, pa.DataType] = {
-            field.name: field.type for field in schema if field.type in ARROW_TYPES.values()
-        }
-        others = [field for field in schema if field.name not in (*self.scalars, self.column)]
+        self.scalars: Mapping[str, pa.DataType] = {field.name: field.type for field in schema if field not in vectors}
+        others = [field for field in vectors if field.name != self.column]
         self.left_out |= {field.name: field.metadata[MILVUS_TYPE].decode() for field in others}
         self._schema = pa.schema([field for field in schema if field not in others])
         self.dim: int | None = None
@@ -126,25 +128,27 @@ def type_name(number: int) -> str:
     return str(DataType(number).name)
 
 
-def _schema(fields: Sequence[Mapping[str, Any]], own: str | None) -> tuple[pa.Schema, dict[str, str]]:
+def _schema(about: Mapping[str, Any], own: str | None) -> tuple[pa.Schema, dict[str, str]]:
     """The readable fields with their Arrow types, and the types of the others.
 
     Args:
-        fields: As Milvus describes them.
+        about: The collection, as pymilvus describes it.
         own: The vector field that Alula made the collection for, if it did.
     """
     found: list[pa.Field] = []
     others: dict[str, str] = {}
-    for field in fields:
+    for field in about["fields"]:
         name, kind = field["name"], type_name(field["type"])
-        if own is not None and name.startswith(f"{own}__"):
-            continue  # a companion field of the index type
-        if field.get("nullable"):
-            others[name] = f"{kind}, nullable"
+        if own is not None and is_companion(name, own):
             continue
         field_type = TYPES.get(kind)
-        if field_type and (field_type.is_float or field_type.layout == "scalar" or (name == own and kind == "ARRAY")):
-            found.append(arrow_field(FieldSpec(name, kind, 0, field.get("params", {}))))
-        else:
+        if field_type is None or not (field_type.is_float or field_type.layout in ("scalar", "array")):
             others[name] = kind
+        elif field_type.is_float and field.get("nullable"):
+            others[name] = f"{kind}, nullable"
+        else:
+            element = {"element_type": type_name(field["element_type"])} if "element_type" in field else {}
+            found.append(arrow_field(FieldSpec(name, kind, 0, {**field.get("params", {}), **element})))
+    if about.get("enable_dynamic_field"):
+        found.append(arrow_field(FieldSpec(DYNAMIC, "JSON", 0)))
     return pa.schema(found), others

@@ -8,6 +8,7 @@ from typing import Any
 from alula.index_types import FieldSpec
 from alula.milvus import Columns
 from alula.milvus.wire.query_results import same_value
+from alula.sources.declared_types import DYNAMIC
 
 
 def same_rows(stored: Mapping[str, Any], columns: Columns, position: int, fields: Sequence[FieldSpec]) -> str | None:
@@ -19,7 +20,11 @@ def same_rows(stored: Mapping[str, Any], columns: Columns, position: int, fields
         position: Which of these rows.
         fields: The fields to compare.
     """
+    known = {field.name for field in fields}
     for field in fields:
-        if not same_value(stored.get(field.name), columns[field.name], position, field.data_type):
+        value = stored.get(field.name)
+        if field.name == DYNAMIC:  # whose values pymilvus returns like fields
+            value = {name: stored[name] for name in stored if name not in known}
+        if not same_value(value, columns[field.name], position, field.data_type):
             return field.name
     return None

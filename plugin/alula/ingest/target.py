@@ -13,15 +13,17 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from alula.catalog.collection_spec import CollectionSpec, open_spec
-from alula.catalog.schema import ScalarField
+from alula.catalog.schema import ScalarField, dynamic_values
 from alula.encoders import Encoder, EncoderInfo, Inputs
 from alula.errors import DataError, UsageError
 from alula.index_types import FieldSpec, Lowering, index_type, vector_spec
 from alula.milvus import ClientCalls, Id, Server, milvus_errors
 from alula.milvus.reading import count_rows
-from alula.milvus.wire.types import ARROW_TYPES, field_spec
+from alula.milvus.wire.types import field_spec
 from alula.search import Searcher, SearchRequest
 from alula.sources import Batch, Source
+from alula.sources.declared_types import DYNAMIC
+from alula.sources.json_values import DOCUMENT
 
 BATCH_ROWS = 8192
 BATCH_BYTES = 16 << 20
@@ -61,6 +63,7 @@ class Target:
         primary_key: Its primary key.
         fields: Its other scalar fields.
         lowering: Its index type.
+        dynamic: True if it takes values that have no field.
     """
 
     server: Server
@@ -68,6 +71,7 @@ class Target:
     primary_key: ScalarField
     fields: tuple[ScalarField, ...]
     lowering: Lowering
+    dynamic: bool = False
 
     @classmethod
     def open(cls, server: Server, name: str, encoder: Encoder) -> Target:
@@ -82,7 +86,7 @@ class Target:
     @classmethod
     def of(cls, spec: CollectionSpec) -> Target:
         """The collection that a specification describes."""
-        return cls(spec.server, spec.name, spec.primary_key, spec.fields, spec.lowering)
+        return cls(spec.server, spec.name, spec.primary_key, spec.fields, spec.lowering, spec.dynamic)
 
     def count(self) -> int:
         """The number of rows, every acknowledged one included."""
@@ -108,14 +112,16 @@ class Target:
     @cached_property
     def specs(self) -> tuple[FieldSpec, ...]:
         """Every field that is written, the primary key first."""
-        scalars = [field_spec(f.name, f.data_type) for f in (self.primary_key, *self.fields)]
+        scalars = [field.spec for field in (self.primary_key, *self.fields)]
+        scalars += [field_spec(DYNAMIC, "JSON")] if self.dynamic else []
         kept = vector_spec(self.lowering.field)
         return (*scalars, *([kept] if kept else []), *self.lowering.fields)
 
     @property
     def types(self) -> dict[str, pa.DataType]:
         """The Arrow types of the scalar fields, for sources without types."""
-        return {field.name: ARROW_TYPES[field.data_type] for field in (self.primary_key, *self.fields)}
+        types = {field.name: field.arrow for field in (self.primary_key, *self.fields)}
+        return types | ({DYNAMIC: DOCUMENT} if self.dynamic else {})
 
     @property
     def batch_rows(self) -> int:
@@ -143,7 +149,7 @@ class Target:
                 f"{source.name} has no column {self.primary_key.name!r} for the string ids of {self.name!r}; its "
                 f"scalar columns: {', '.join(source.scalars) or 'none'}."
             )
-        missing = [field.name for field in self.fields if field.name not in source.scalars]
+        missing = [field.name for field in self.fields if field.name not in source.scalars and not field.nullable]
         if missing:
             raise DataError(
                 f"{source.name} lacks the column {', '.join(map(repr, missing))} that {self.name!r} has; add it, or "
@@ -161,9 +167,12 @@ class Target:
             )
 
     def ignored(self, source: Source) -> tuple[str, ...]:
-        """Columns of a source without a field in the collection."""
+        """Columns of a source that are not loaded, for want of a field."""
+        return () if self.dynamic else self._without_field(source.scalars)
+
+    def _without_field(self, columns: Iterable[str]) -> tuple[str, ...]:
         known = {self.primary_key.name, *(field.name for field in self.fields)}
-        return tuple(name for name in source.scalars if name not in known)
+        return tuple(name for name in columns if name not in known)
 
     def check(self, batch: Batch, duplicates: Iterable[int] = ()) -> CheckedRows:
         """Find the rows of a batch that can be loaded, and convert their scalars.
@@ -188,7 +197,15 @@ class Target:
         else:
             values[key.name] = np.arange(batch.start, batch.start + len(batch))
         for field in self.fields:
-            values[field.name] = self._convert(field, batch, bad)
+            if field.name in batch.columns:
+                values[field.name] = self._convert(field, batch, bad)
+            else:  # nullable, see `check_source`
+                values[field.name] = [None] * len(batch)
+        if self.dynamic:
+            rest = {name: batch.columns[name] for name in self._without_field(batch.columns)}
+            values[DYNAMIC], wrong = dynamic_values(rest, len(batch))
+            for i, reason in wrong.items():
+                bad.setdefault(i, reason)
         if not bad:
             return CheckedRows(batch, list(range(len(batch))), batch.inputs, values, {})
         good = [i for i in range(len(batch)) if i not in bad]
@@ -265,8 +282,10 @@ class Target:
         values: dict[str, Any] = {}
         for field in (self.primary_key, *self.fields):
             values[field.name] = [row.column(field.name)[0].as_py() for row in rows]
-            if field.data_type not in ("VARCHAR", "BOOL"):
+            if pa.types.is_primitive(field.arrow) and not field.nullable and field.data_type != "BOOL":
                 values[field.name] = np.asarray(values[field.name])
+        if self.dynamic:
+            values[DYNAMIC] = [row.column(DYNAMIC)[0].as_py() for row in rows]
         return CheckedRows(Batch(0, inputs, {}), list(range(len(rows))), inputs, values, {})
 
 

@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from alula.catalog.binding import check_fit
+from alula.catalog.collection_spec import CollectionSpec
 from alula.catalog.create import create, design
 from alula.collection import Collection
 from alula.encoders import Encoder, load_encoder
@@ -93,6 +94,8 @@ class Migration:
                 primary_key=old.primary_key,
                 columns=old.fields,
                 keep_vectors=keep_vectors,
+                partition_key=old.partition_key,
+                dynamic=old.dynamic,
                 options=options,
             )
             self.new = Collection(spec)
@@ -146,7 +149,8 @@ class Migration:
             "index type": (new.lowering.settings["type"], index_type),
             "vector field": (new.lowering.field.name, old.vector_field),
             "primary key": (str(new.primary_key), str(old.primary_key)),
-            "fields": (", ".join(map(str, new.fields)), ", ".join(map(str, old.fields))),
+            "fields": (_fields(new.spec), _fields(old)),
+            "partition key": (new.spec.partition_key, old.partition_key),
         }
         for label, (there, wanted) in pairs.items():
             if there != wanted:
@@ -351,6 +355,10 @@ class Migration:
             old = f", {self.old.name} has {done.old_recall.value:.3f}" if done.old_recall else ""
             unmoved = f"; the alias {self.alias} was not moved" if self.alias else ""
             raise AlulaError(f"The recall of {self.new.name} is {new}, less than min_recall={least}{old}{unmoved}.")
+
+
+def _fields(of: CollectionSpec | SourceCollection) -> str:
+    return ", ".join([*map(str, of.fields), *(["any others (dynamic)"] if of.dynamic else [])])
 
 
 def roll_back(server: Server, old: str, new: str, alias: str) -> None:

@@ -6,16 +6,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from alula.catalog.description import read_schema, scalar_field
+from alula.catalog.description import partition_key_of, read_schema, scalar_field
 from alula.catalog.schema import ScalarField
 from alula.catalog.settings import read_settings
 from alula.errors import UsageError
 from alula.ingest.collection_source import CollectionSource, type_name
-from alula.milvus import Server, ensure_loaded, literal, milvus_errors
+from alula.milvus import Server, literal, milvus_errors
 from alula.sources import Cursor
+from alula.sources.declared_types import DYNAMIC
 
-DYNAMIC = "$meta"  # Milvus's own name for the values of fields that the schema does not have
-_LOOKED_AT = 1000  # rows, for the names of such fields
 _LEVELS = ("Strong", "Bounded", "Session", "Eventually")
 
 
@@ -44,6 +43,8 @@ class SourceCollection:
         filter: The rows to take, as a filter of Milvus; "" for all.
         primary_key: Its primary key.
         fields: The scalar fields that are carried over.
+        partition_key: The one by whose values Milvus spreads the rows over partitions.
+        dynamic: True if values without a field are carried over.
         vector_field: The field with the vectors.
         dim: Their dimension.
         rows: The number of rows.
@@ -61,6 +62,8 @@ class SourceCollection:
     filter: str
     primary_key: ScalarField
     fields: tuple[ScalarField, ...]
+    partition_key: str | None
+    dynamic: bool
     vector_field: str
     dim: int
     rows: int
@@ -121,18 +124,16 @@ def read_source_collection(
     entries = {entry["name"]: entry for entry in about["fields"]}
     (key,) = (scalar_field(entry) for entry in about["fields"] if entry.get("is_primary"))
     column = source.column
-    cannot = dict(source.left_out)
-    if about.get("enable_dynamic_field"):
-        cannot[DYNAMIC] = f"dynamic values ({_dynamic_names(server, name, set(entries))})"
-    _check_left_out(name, entries, cannot, exclude_fields, (key.name, column))
-    carried = tuple(
-        scalar_field(entries[field]) for field in source.scalars if field != key.name and field not in exclude_fields
-    )
+    kinds = {field: _kind(entry) for field, entry in entries.items()}
+    kinds |= {DYNAMIC: "values without a field"} if DYNAMIC in source.scalars else {}
+    _check_left_out(name, kinds, source.left_out, exclude_fields, (key.name, column))
+    taken = [field for field in source.scalars if field != key.name and field not in exclude_fields]
+    carried = tuple(scalar_field(entries[field]) for field in taken if field != DYNAMIC)
+    partition_key = partition_key_of(about["fields"])
     index: Mapping[str, Any] = next((index for index in indexes if index.get("field_name") == column), {})
     level = str(about.get("consistency_level_name", ""))
     kept = {field.name: str(field) for field in (key, *carried)} | {column: "the vectors, encoded again"}
-    kinds = {field: _kind(entry) for field, entry in entries.items()}
-    kinds |= {DYNAMIC: cannot[DYNAMIC]} if DYNAMIC in cannot else {}
+    kept |= {DYNAMIC: "the same"} if DYNAMIC in taken else {}
     mappings = [FieldMapping(field, kind, kept.get(field, _gone(field, settings))) for field, kind in kinds.items()]
     return SourceCollection(
         server=server,
@@ -140,6 +141,8 @@ def read_source_collection(
         filter=filter,
         primary_key=key,
         fields=carried,
+        partition_key=partition_key if partition_key in taken else None,
+        dynamic=DYNAMIC in taken,
         vector_field=column,
         dim=source.dim or 0,
         rows=source.rows or 0,
@@ -149,13 +152,13 @@ def read_source_collection(
         text=text,
         consistency_level=level if level in _LEVELS else None,
         mappings=tuple(mappings),
-        notes=tuple(_notes(server, name, about)),
+        notes=tuple(_notes(server, name, about, taken)),
     )
 
 
 def _check_left_out(
     name: str,
-    entries: Mapping[str, Any],
+    fields: Mapping[str, str],
     cannot: Mapping[str, str],
     exclude_fields: Sequence[str],
     needed: tuple[str, str],
@@ -163,24 +166,13 @@ def _check_left_out(
     for field in exclude_fields:
         if field in needed:
             raise UsageError(f'exclude_field="{field}": the new collection needs the key and the vectors.')
-        if field not in entries and field not in cannot:
-            raise UsageError(f'exclude_field="{field}": {name!r} has no such field; it has: {", ".join(entries)}.')
+        if field not in fields:
+            raise UsageError(f'exclude_field="{field}": {name!r} has no such field; it has: {", ".join(fields)}.')
     lost = {field: kind for field, kind in cannot.items() if field not in exclude_fields}
     if lost:
         shown = ", ".join(f"{field} ({kind})" for field, kind in lost.items())
         options = " ".join(f"exclude_field={field!r}" for field in lost)
         raise UsageError(f"Alula cannot carry these fields of {name!r}: {shown}. To migrate without them: {options}.")
-
-
-def _dynamic_names(server: Server, name: str, fields: set[str]) -> str:
-    """Names of dynamic values in the first rows."""
-    ensure_loaded(server, name)
-    with milvus_errors(f"read rows of {name!r}"):
-        rows = server.client.query(
-            name, filter="", output_fields=[DYNAMIC], limit=_LOOKED_AT, consistency_level="Strong"
-        )
-    names = sorted({field for row in rows for field in row} - fields)
-    return ", ".join(names) if names else f"none in the first {_LOOKED_AT:,} rows"
 
 
 def _kind(entry: Mapping[str, Any]) -> str:
@@ -199,15 +191,15 @@ def _gone(field: str, settings: Mapping[str, str]) -> str:
     return "encoded again" if own and field.startswith(f"{own}__") else "left out"
 
 
-def _notes(server: Server, name: str, about: Mapping[str, Any]) -> list[str]:
+def _notes(server: Server, name: str, about: Mapping[str, Any], taken: Sequence[str]) -> list[str]:
     notes = []
     for entry in about["fields"]:
         if entry.get("auto_id"):
             notes.append(
                 f"Milvus generates the values of {entry['name']}; writers of the new collection must give them."
             )
-        if entry.get("is_partition_key"):
-            notes.append(f"{entry['name']} is a partition key; in the new collection it is a field like any other.")
+        if entry.get("is_partition_key") and entry["name"] not in taken:
+            notes.append(f"The partition key {entry['name']} is left out; the new collection has none.")
         if entry.get("default_value"):
             notes.append(f"The default value of {entry['name']} is not carried over.")
     keyed = any(entry.get("is_partition_key") for entry in about["fields"])

@@ -55,8 +55,8 @@ class ClientRows:
         return self.values(self.primary_key)
 
     def values(self, name: str) -> list[Any]:
-        """See `RowSet.values`."""
-        return [row[name] for row in self.rows]
+        """See `RowSet.values`; None where a row lacks a dynamic value."""
+        return [row.get(name) for row in self.rows]
 
     def vectors(self, name: str) -> F32:
         """See `RowSet.vectors`."""

@@ -40,11 +40,17 @@ def slices(columns: Columns, fields: Sequence[FieldSpec]) -> Iterator[tuple[int,
 
 
 def _bytes_per_row(column: Any, field: FieldSpec) -> Any:
-    if field.data_type == "VARCHAR":
-        return np.fromiter((4 + len(value) for value in column), np.int64, len(column))
+    if field.data_type in ("VARCHAR", "JSON"):
+        return np.fromiter((4 + len(value or "") for value in column), np.int64, len(column))
+    if isinstance(column, list) and field.data_type == "ARRAY":
+        return np.fromiter(map(_list_bytes, column), np.int64, len(column))
     if sp.issparse(column):
         return 8 * np.diff(column.indptr)
     return max(1, field.bytes_per_row)
+
+
+def _list_bytes(values: Sequence[Any] | None) -> int:
+    return 8 + sum(8 + len(value) if isinstance(value, str) else 8 for value in values or ())
 
 
 def write_request(
@@ -54,8 +60,7 @@ def write_request(
 
     Args:
         name: The collection.
-        columns: For each field a list or array (n,), uint8 (n, bytes) for binary vectors, float32 (n, d) for vectors
-            and arrays of floats, CSR for sparse vectors.
+        columns: For each field its column as `alula.milvus.wire.field_data.write_column` takes it.
         fields: The fields, the primary key among them.
         start: First row.
         stop: The row behind the last.

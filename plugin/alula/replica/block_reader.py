@@ -16,7 +16,7 @@ import scipy.sparse as sp
 from alula.collection import Collection
 from alula.index_types import Column, EncodedRows, vector_spec
 from alula.milvus.reading import read_pages
-from alula.milvus.wire.types import ARROW_TYPES, arrow_field
+from alula.milvus.wire.types import arrow_field
 from alula.milvus.wire.vectors import SPARSE_PAIR
 from alula.replica.fingerprints import U64, fingerprints
 
@@ -74,7 +74,7 @@ class BlockReader:
         self._vectors = vector_spec(collection.lowering.field) if vectors else None
         key = collection.primary_key
         self._key = key.name
-        types = {field.name: ARROW_TYPES[field.data_type] for field in (key, *collection.fields)}
+        types = {field.name: field.arrow for field in (key, *collection.fields)}
         held = [(name, types[name]) for name in (key.name, *columns)]
         # one array of 32-bit offsets ends at 2 GB of text
         self.held = pa.schema([(name, pa.large_string() if kind == pa.string() else kind) for name, kind in held])

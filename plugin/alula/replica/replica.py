@@ -72,6 +72,13 @@ class Replica:
         own = {lowering.field.name, *(spec.name for spec in lowering.fields)}
         for name in own.intersection(columns):
             raise UsageError(f"{name!r} is no scalar field, and columns= takes scalar fields; leave it out.")
+        storable = [field.name for field in (collection.primary_key, *collection.fields) if field.plain]
+        for name in columns:
+            if name not in storable:
+                raise UsageError(
+                    f"{name!r} cannot be stored in a replica, which takes fields of one number, boolean or text per "
+                    f"row: {', '.join(storable)}. Searches read it from the server."
+                )
         if vectors and lowering.field.storage == "dropped":
             raise UsageError(
                 f"The vectors of {collection.name!r} were dropped, so there are none to store; leave vectors=True out."

@@ -12,6 +12,8 @@ import pyarrow as pa
 from alula.encoders import Input
 from alula.errors import DataError
 from alula.sources.base import Batch, Cursor
+from alula.sources.declared_types import DYNAMIC
+from alula.sources.json_values import DOCUMENT, json_text
 
 _NAMES: Mapping[Input, str] = {"vectors": "vectors", "images": "images", "text": "texts"}
 
@@ -23,6 +25,8 @@ class ArraySource:
         inputs: Vectors (n, d), or images or texts as `Encoder.check_inputs` returns them.
         columns: Scalar columns of length n, the primary key among them.
         input: The kind of the rows.
+        types: The Arrow types that fields of a collection declare. Values for documents are kept as they are: Arrow
+            has one type for all values of a column.
 
     Raises:
         DataError: If the lengths differ or vectors are not (n, d).
@@ -36,13 +40,14 @@ class ArraySource:
         inputs: Any,
         columns: Mapping[str, Sequence[Any] | npt.NDArray[Any]],
         input: Input = "vectors",
+        types: Mapping[str, pa.DataType] | None = None,
     ) -> None:
         self.name = "the given rows"
         self.input: Input = input
         self._inputs: Any = _vectors(inputs) if input == "vectors" else inputs
         try:
-            self._columns = {name: pa.array(values) for name, values in columns.items()}
-        except (pa.ArrowException, TypeError, OverflowError) as error:
+            self._columns = {name: _column(name, values, types or {}) for name, values in columns.items()}
+        except (pa.ArrowException, TypeError, ValueError, OverflowError, RecursionError) as error:
             raise DataError(f"The columns cannot be read: {error}.") from None
         self.rows: int | None = len(self._inputs)
         self.dim: int | None = self._inputs.shape[1] if input == "vectors" else None
@@ -68,6 +73,12 @@ class ArraySource:
         """See `Source.keys`."""
         for first in range(0, len(self._columns[column]), size):
             yield self._columns[column][first : first + size]
+
+
+def _column(name: str, values: Sequence[Any] | npt.NDArray[Any], types: Mapping[str, pa.DataType]) -> pa.Array:
+    if types.get(name, types.get(DYNAMIC)) == DOCUMENT and not isinstance(values, pa.Array):
+        return pa.array([None if value is None else json_text(value).encode() for value in values], DOCUMENT)
+    return pa.array(values)
 
 
 def _vectors(vectors: Any) -> npt.NDArray[np.float32]:

@@ -7,7 +7,6 @@ integers, and those above 2**53 change. A declared type needs no guess.
 from __future__ import annotations
 
 import contextlib
-import json
 import re
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
@@ -15,13 +14,11 @@ from typing import Any
 
 import pyarrow as pa
 
+from alula.sources.json_values import DOCUMENT, json_text, shown
+
+# Milvus's name of the values without a field of their own; as a declared type, that of every column without another
+DYNAMIC = "$meta"
 _FRACTION = re.compile(r"[+-]?\d+(\.\d*)?([eE][+-]?\d{1,3})?|[+-]?\.\d+([eE][+-]?\d{1,3})?")
-
-
-class Literal(str):
-    """A number in JSON, as it is written."""
-
-    __slots__ = ()
 
 
 def column_types(
@@ -55,35 +52,23 @@ def texts_of(values: Sequence[str], data_type: pa.DataType, missing: frozenset[s
     return pa.array(kept, pa.string())
 
 
-def read_object(line: bytes) -> dict[str, Any]:
-    """A line of JSON, with numbers as `Literal`.
-
-    Raises:
-        ValueError: If it is no JSON object.
-    """
-    found = json.loads(line, parse_float=Literal, parse_int=Literal, parse_constant=_refuse)
-    if isinstance(found, dict):
-        return found
-    raise ValueError("a line that is no JSON object")
-
-
-def _refuse(name: str) -> None:
-    raise ValueError(f"{name} is no number of JSON")
-
-
 def json_value(value: Any, data_type: pa.DataType) -> Any:
-    """A value of JSON in a declared type.
+    """A value of JSON, as `read_json` returns it, in a declared type.
 
     Raises:
         ValueError: If it does not fit.
+        RecursionError: If it is nested too deeply.
     """
     if value is None or (isinstance(value, bool) and pa.types.is_boolean(data_type)):
         return value
-    text = json.dumps(value, ensure_ascii=False) if isinstance(value, bool) else value
+    if data_type == DOCUMENT:
+        return json_text(value).encode()
+    if pa.types.is_list(data_type) and isinstance(value, list):
+        return [json_value(element, data_type.value_type) for element in value]
+    text = json_text(value) if isinstance(value, bool) else value
     if isinstance(text, str) and not (isinstance(value, bool) and not pa.types.is_string(data_type)):
         if pa.types.is_integer(data_type):
             text = whole_number(text)
-        with contextlib.suppress(pa.ArrowInvalid):
+        with contextlib.suppress(pa.ArrowInvalid, pa.ArrowNotImplementedError):
             return pa.scalar(str(text)).cast(data_type).as_py()
-    shown = str(value) if isinstance(value, Literal) else json.dumps(value, ensure_ascii=False)
-    raise ValueError(f"{shown if len(shown) <= 40 else f'{shown[:37]}...'} is no {data_type}")
+    raise ValueError(f"{shown(json_text(value), 40)} is no {data_type}")

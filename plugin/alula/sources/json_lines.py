@@ -11,7 +11,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.json as pj
 
-from alula.sources.declared_types import json_value, read_object
+from alula.sources.columns import is_text, is_vector
+from alula.sources.declared_types import DYNAMIC, json_value
+from alula.sources.json_values import DOCUMENT, read_object
 from alula.sources.locations import File, first_line
 from alula.sources.reading import Piece, Wanted
 
@@ -25,7 +27,8 @@ _OPENING, _CLOSING = list(b"[{"), list(b"]}")
 class JsonLinesReader:
     """A file of JSON lines; see `Reader`.
 
-    Columns without a declared type that are only null in the first block are left out.
+    Columns without a declared type that are only null in the first block are left out. Where a type is declared for
+    `DYNAMIC`, they are documents, which differ from row to row.
     """
 
     def __init__(self, file: File, wanted: Wanted) -> None:
@@ -34,30 +37,31 @@ class JsonLinesReader:
         self.shape: tuple[int, ...] | None = None
         self.rows: int | None = None
         self._exact = False
-        self._types = dict(wanted.types)
-        self.schema = wanted.like or self._infer()
-        self._types = {name: self._types[name] for name in self.schema.names if name in self._types}
+        self.schema = wanted.like or self._infer(wanted)
+        self._types = {
+            field.name: field.type for field in self.schema if field.name in wanted.types or field.type == DOCUMENT
+        }
+        self._exact = self._exact or DOCUMENT in self._types.values()
 
-    def _infer(self) -> pa.Schema:
+    def _infer(self, wanted: Wanted) -> pa.Schema:
         lines = next(_blocks(self._lines(), _BLOCK), [])
         parts = list(_parts(lines, None))
         parsed = [part for part in parts if isinstance(part, pa.RecordBatch)]
         if not parsed:
             raise ValueError(next((part[1] for part in parts if isinstance(part, tuple)), "it holds no rows"))
-        try:
-            schema = pa.unify_schemas([part.schema for part in parsed], promote_options="permissive")
-        except pa.ArrowException:
-            schema = max(parsed, key=len).schema
+        found = _common_types(parsed)
+        types = dict(wanted.types)
+        if DYNAMIC in types:
+            fits = is_vector if wanted.input == "vectors" else is_text
+            inputs = [wanted.column] if wanted.column else [name for name, kind in found.items() if fits(kind)]
+            types = {name: DOCUMENT for name in found if name not in inputs} | types
         fields = [
-            pa.field(field.name, self._types.get(field.name) or _plain(field.type))
-            for field in schema
-            if field.name in self._types or not pa.types.is_null(field.type)
+            pa.field(name, types.get(name) or _plain(kind))
+            for name, kind in found.items()
+            if name in types or not pa.types.is_null(kind)
         ]
-        # numbers in a column of texts fit no schema of Arrow
-        self._exact = any(
-            field.name in self._types and pa.types.is_string(self._types[field.name]) and not _is_text(field.type)
-            for field in schema
-        )
+        # Arrow's reader fits neither documents nor numbers in a column of texts into a schema
+        self._exact = any(_is_converted(kind, types[name]) for name, kind in found.items() if name in types)
         return pa.schema(fields)
 
     def _lines(self) -> Iterator[bytes]:
@@ -143,7 +147,10 @@ def _parts(
     if not lines:
         return
     if exact:
-        yield from (_parse_exactly(line, schema, types or {}) for line in lines)
+        try:
+            yield _convert(lines, schema, types or {})
+        except (pa.ArrowException, ValueError, RecursionError):
+            yield from (_parse_exactly(line, schema, types or {}) for line in lines)
         return
     try:
         yield _parse(lines, schema)
@@ -154,6 +161,24 @@ def _parts(
         half = len(lines) // 2
         yield from _parts(lines[:half], schema, types)
         yield from _parts(lines[half:], schema, types)
+
+
+def _convert(lines: Sequence[bytes], schema: pa.Schema, types: Mapping[str, pa.DataType]) -> pa.RecordBatch:
+    """Parse lines; the values of declared columns are converted one by one.
+
+    Raises:
+        pa.ArrowException, ValueError, RecursionError: If a line does not fit.
+    """
+    others = pa.schema([field for field in schema if field.name not in types])
+    record = _parse(lines, others) if len(others) else pa.record_batch({})
+    objects = [read_object(line) for line in lines]
+    arrays = [
+        pa.array([json_value(one.get(field.name), field.type) for one in objects], field.type)
+        if field.name in types
+        else record.column(field.name)
+        for field in schema
+    ]
+    return pa.RecordBatch.from_arrays(arrays, schema=schema)
 
 
 def _parse_exactly(
@@ -195,8 +220,26 @@ def _reason(error: Exception) -> str:
     return first_line(error).removesuffix(" in row 0").replace("JSON parse error", "JSON that does not fit")
 
 
-def _is_text(data_type: pa.DataType) -> bool:
-    return bool(pa.types.is_string(data_type) or pa.types.is_temporal(data_type) or pa.types.is_null(data_type))
+def _is_converted(found: pa.DataType, declared: pa.DataType) -> bool:
+    """True if Arrow cannot read values of the found type as the declared one."""
+    if pa.types.is_list(found) and pa.types.is_list(declared):
+        return _is_converted(found.value_type, declared.value_type)
+    texts = pa.types.is_string(found) or pa.types.is_temporal(found) or pa.types.is_null(found)
+    return bool(declared == DOCUMENT or (pa.types.is_string(declared) and not texts))
+
+
+def _common_types(records: Sequence[pa.RecordBatch]) -> dict[str, pa.DataType]:
+    """The types of all columns; without a common one, that of the longest record."""
+    schemas = list(dict.fromkeys(record.schema for record in sorted(records, key=len, reverse=True)))
+    found: dict[str, pa.DataType] = {}
+    for name in dict.fromkeys(name for schema in schemas for name in schema.names):
+        fields = [schema.field(name) for schema in schemas if name in schema.names]
+        try:
+            (field,) = pa.unify_schemas([pa.schema([field]) for field in fields], promote_options="permissive")
+        except pa.ArrowException:
+            field = fields[0]
+        found[name] = field.type
+    return found
 
 
 def _parse(lines: Sequence[bytes], schema: pa.Schema | None) -> pa.RecordBatch:

@@ -16,6 +16,7 @@ from alula.ingest.pipeline import LocalEngine
 from alula.ingest.plan import plan_load
 from alula.milvus import any_of, reading
 from alula.milvus.wire.query_results import to_float32
+from alula.sources.json_values import DOCUMENT
 from tests.small_collections import ROWS, Rows
 from tests.tiny_encoders import random_vectors, write_drq
 
@@ -87,9 +88,10 @@ def test_every_row_once_in_the_order_of_the_keys(engine, filled, monkeypatch, mo
     name, held = filled
     source = CollectionSource(engine, name)
     assert (source.rows, source.dim, source.unique, source.fingerprint) == (len(held), DIM, True, "")
-    assert source.left_out == {"extra": "JSON"}
+    assert source.left_out == {}
     key_type = pa.string() if isinstance(next(iter(held)), str) else pa.int64()
-    assert source.scalars == {"key": key_type, "number": pa.int32(), "word": pa.string(), "share": pa.float64()}
+    types = {"key": key_type, "number": pa.int32(), "word": pa.string(), "share": pa.float64(), "extra": DOCUMENT}
+    assert source.scalars == types
     batches = list(source.batches(500))
     assert [len(batch) for batch in batches[:-1]] == [500] * (len(batches) - 1)
     assert [batch.start for batch in batches] == list(range(0, len(held), 500))
@@ -135,7 +137,7 @@ def test_texts(engine, filled):
     (batch,) = source.batches()
     assert batch.inputs == batch.columns["word"].to_pylist()
     assert batch.inputs == [f"w{key}" for key in in_order(held) if held[key]["number"] == -2]
-    assert source.left_out == {"extra": "JSON", "emb": "FLOAT_VECTOR"}
+    assert source.left_out == {"emb": "FLOAT_VECTOR"}
 
 
 def test_rows_too_long_for_one_reply(engine, collection_name, monkeypatch):
@@ -175,7 +177,7 @@ def test_what_is_not_there(engine, filled):
     name, _ = filled
     with pytest.raises(UsageError, match="no collection 'nowhere'"):
         CollectionSource(engine, "nowhere")
-    with pytest.raises(UsageError, match=r"has no column 'vec'; its columns are key, number, word, share, emb"):
+    with pytest.raises(UsageError, match=r"has no column 'vec'; its columns are key, number, word, share, extra, emb"):
         CollectionSource(engine, name, vector_field="vec")
     with pytest.raises(UsageError, match="holds no images"):
         CollectionSource(engine, name, input="images")

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 import alula
-from alula.errors import DataError, UsageError
+from alula.errors import DataError, ServerError, UsageError
 from alula.ingest import target
+from alula.ingest.collection_source import CollectionSource
 from alula.ingest.journal import Journal
 from tests.tiny_encoders import random_vectors, write_drq
 
@@ -170,3 +173,101 @@ def test_a_collection_that_is_created_again_during_a_load(create, tmp_path, monk
 
     with pytest.raises(DataError, match="dropped and created again during this load"):
         collection.load(tmp_path / "x.npy", progress=replace)
+
+
+ROWS = [
+    {"about": {"big": BIG, "deep": [None, {"a": [1.5, "é"]}]}, "tags": ["a", "b"], "sizes": [1, -2], "colour": "red"},
+    {"about": {}, "tags": [], "sizes": [127], "n": BIG},
+    {"about": {"a": True}, "tags": ["é" * 4], "sizes": [], "n": 0.5, "colour": None},
+]
+FIELDS = ("id:INT64", "about:JSON", "tags:ARRAY<VARCHAR(8)>(2)", "sizes:ARRAY<INT8>(4)")
+
+
+def in_format(kind, folder, rows):
+    """A file of rows, with what cannot be loaded behind them."""
+    vectors = random_vectors(len(rows), DIM, seed=1).tolist()
+    whole = [{"id": i, "vector": vectors[i], **row} for i, row in enumerate(rows)]
+    path = folder / f"rows.{kind}"
+    if kind == "jsonl":
+        path.write_text("".join(f"{json.dumps(row)}\n" for row in whole))
+    elif kind == "csv":
+        names = list(dict.fromkeys(name for row in whole for name in row))
+        with path.open("w", newline="") as file:
+            writer = csv.writer(file)
+            writer.writerow(names)
+            for row in whole:
+                values = [row.get(name) for name in names]
+                texts = [json.dumps(value) if isinstance(value, dict | list) else value for value in values]
+                writer.writerow(["" if value is None else value for value in texts])
+    else:  # Parquet has one type for each column: a document is a text
+        columns = {name: [row[name] for row in whole] for name in ("id", "vector", "tags", "sizes")}
+        columns["about"] = [json.dumps(row["about"]) for row in whole]
+        columns["colour"] = [row.get("colour") for row in whole]
+        pq.write_table(pa.table(columns), path)
+    return path
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "csv", "parquet"])
+def test_documents_arrays_and_dynamic_values(engine, drq, collection_name, tmp_path, kind):
+    made = alula.Collection.create(
+        engine, collection_name, encoder=drq.path, index_type="DRQ", columns=FIELDS[1:], dynamic=True
+    )
+    bad = {"about": {}, "tags": ["a", "b", "c"], "sizes": [1]}
+    report = made.load(
+        in_format(kind, tmp_path, [*ROWS, bad]),
+        vector_column="vector",
+        max_errors=1,
+        dead_letters=tmp_path / "dead.parquet",
+    )
+    assert (report.rows, report.bad, report.verification.different) == (3, 1, ())
+    (letter,) = pq.read_table(tmp_path / "dead.parquet").to_pylist()
+    assert letter["alula_reason"] == "3 elements in 'tags', which takes at most 2"
+    found = engine.client.query(collection_name, filter="id >= 0", output_fields=["*"], consistency_level="Strong")
+    known = {field.partition(":")[0] for field in FIELDS} | {"embedding", "embedding__drq_sign"}
+    for row in found:
+        wanted = ROWS[row["id"]]
+        assert {name: row[name] for name in ("about", "tags", "sizes")} == {
+            name: wanted[name] for name in ("about", "tags", "sizes")
+        }
+        rest = {name: row[name] for name in row if name not in known}
+        given = {name: wanted[name] for name in ("n", "colour") if wanted.get(name) is not None}
+        if kind == "parquet":
+            given.pop("n", None)
+        if kind == "csv":  # a column has one type, and an empty field is an empty text
+            given.setdefault("colour", "")
+            assert rest.pop("n", None) == pytest.approx(given.pop("n", None))
+        assert rest == given
+    (hits,) = made.search(random_vectors(1, DIM), filter='array_contains(tags, "a")', output_fields=["colour", "about"])
+    assert [(hit.id, hit.fields) for hit in hits] == [(0, {"colour": "red", "about": ROWS[0]["about"]})]
+    # rows out of one collection into another, once more
+    other = alula.Collection.create(
+        engine, f"{collection_name}_v2", encoder=drq.path, index_type="DRQ", columns=FIELDS[1:], dynamic=True
+    )
+    other.load(CollectionSource(engine, collection_name))
+    key = {"filter": "id >= 0", "output_fields": ["id", "about", "tags", "n", "colour"], "consistency_level": "Strong"}
+    both = [
+        sorted(map(dict, engine.client.query(name, **key)), key=lambda row: row["id"])
+        for name in (made.name, other.name)
+    ]
+    assert both[0] == both[1]
+    made.drop()
+    other.drop()
+
+
+def test_rows_from_memory_have_documents_of_their_own(create, drq):
+    """Arrow would give all documents of a column the keys of all others, as nulls."""
+    collection = create("id:INT64", "about:JSON")
+    documents = [{"a": 1}, {"b": [1, "x"]}, {"c": {"d": None}}]
+    collection.insert(random_vectors(3, DIM), {"id": [0, 1, 2], "about": documents})
+    rows = collection.fetch([0, 1, 2], ["about"])
+    assert [rows[i]["about"] for i in range(3)] == documents
+
+
+def test_a_document_that_the_server_refuses_is_not_tried_again(standalone, drq, collection_name):
+    """Milvus 2.3.5 takes objects, and says of another value that its disk failed."""
+    made = alula.Collection.create(
+        standalone, collection_name, encoder=drq.path, index_type="DRQ", columns=["about:JSON"]
+    )
+    with pytest.raises(ServerError, match="cannot unmarshal string"):
+        made.insert(random_vectors(1, DIM), {"id": [0], "about": ["text"]})
+    made.drop()

@@ -380,6 +380,26 @@ def test_wrong_columns_are_refused(cosine):
             alula.Replica(collection, columns=[name])
 
 
+def test_documents_arrays_and_dynamic_values_stay_on_the_server(lite, collection_name, tmp_path):
+    drq = write_drq(tmp_path / "drq.onnx", input_dim=DIM)
+    columns = ["about:JSON", "tags:ARRAY<INT8>(3)", "year:INT64"]
+    made = alula.Collection.create(
+        lite, collection_name, encoder=drq.path, index_type="DRQ", columns=columns, dynamic=True
+    )
+    rows = {"id": [1, 2], "about": [{"a": 1}, []], "tags": [[1], []], "year": [3, 4], "colour": ["red", None]}
+    made.insert(random_vectors(2, DIM), rows)
+    for name in ("about", "tags", "colour"):
+        with pytest.raises(UsageError, match=f"'{name}' cannot be stored in a replica, .* per row: id, year"):
+            alula.Replica(made, columns=[name])
+    replica = alula.Replica(made, columns=["year"])
+    (hits,) = replica.search(random_vectors(1, DIM), output_fields=["about", "tags", "year", "colour"])
+    assert {hit.id: hit.fields for hit in hits} == {
+        1: {"about": {"a": 1}, "tags": [1], "year": 3, "colour": "red"},
+        2: {"about": [], "tags": [], "year": 4, "colour": None},
+    }
+    made.drop()
+
+
 def test_index_types_that_work_on_a_server_only_are_refused(cosine, monkeypatch):
     collection, _ = cosine
     monkeypatch.setattr("alula.index_types.drq.Drq.local", IndexType.local)

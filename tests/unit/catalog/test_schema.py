@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import json
 
 import numpy as np
 import pyarrow as pa
@@ -10,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from alula.catalog.schema import ScalarField, check_distinct, check_name
+from alula.catalog.schema import ScalarField, check_distinct, check_name, dynamic_values
 from alula.errors import UsageError
 from alula.milvus.wire.types import ARROW_TYPES
 
@@ -33,15 +34,33 @@ def test_a_varchar_has_a_length():
     st.integers(1, 65535),
 )
 def test_a_field_is_read_as_it_is_written(name, data_type, length):
-    field = ScalarField(name, data_type, length if data_type == "VARCHAR" else 65535)
-    assert ScalarField.parse(str(field)) == field
+    length = length if data_type == "VARCHAR" else 65535
+    for field in (ScalarField(name, data_type, length), ScalarField(name, data_type, length, nullable=True)):
+        assert ScalarField.parse(str(field)) == field
+    if data_type != "JSON":
+        field = ScalarField(name, "ARRAY", length, data_type, 7)
+        assert ScalarField.parse(str(field)) == field
+
+
+def test_an_array_has_a_type_and_a_capacity():
+    tags = ScalarField.parse("tags:array<varchar(9)>(3):NULLABLE")
+    assert tags == ScalarField("tags", "ARRAY", 9, "VARCHAR", 3, nullable=True)
+    assert tags.spec.params == {"max_length": 9, "element_type": "VARCHAR", "max_capacity": 3, "nullable": True}
+    assert ScalarField.parse("n:ARRAY<INT8>").max_capacity == 4096
+    for capacity in (0, 4097):
+        with pytest.raises(UsageError, match=f"has {capacity} elements; Milvus takes 1 to 4096"):
+            ScalarField.parse(f"x:ARRAY<INT8>({capacity})")
 
 
 @pytest.mark.parametrize(
-    "text", ["x", "x:", "x:TEXT", "x:INT64(8)", "x:VARCHAR()", "x:VARCHAR(-1)", "x:VARCHAR(a)", "x:a:b"]
+    "text",
+    [
+        *["x", "x:", "x:TEXT", "x:INT64(8)", "x:VARCHAR()", "x:VARCHAR(-1)", "x:VARCHAR(a)", "x:a:b", "x:INT64:null"],
+        *["x:ARRAY", "x:ARRAY(4)", "x:ARRAY<JSON>(4)", "x:ARRAY<ARRAY<INT8>>(4)", "x:ARRAY<INT8(4)>", "x:JSON(4)"],
+    ],
 )
 def test_what_is_no_type(text):
-    with pytest.raises(UsageError, match=r"is not NAME:TYPE with one of the types BOOL, INT8, .*VARCHAR\(n\)\."):
+    with pytest.raises(UsageError, match=r"is not NAME:TYPE with one of the types BOOL, INT8, .*VARCHAR\(n\), ARRAY<"):
         ScalarField.parse(text)
 
 
@@ -92,10 +111,19 @@ def test_the_field_for_a_column(arrow_type, data_type):
 
 
 @pytest.mark.parametrize(
-    "arrow_type", [pa.list_(pa.int8()), pa.date32(), pa.timestamp("s"), pa.binary(), pa.null()], ids=str
+    "arrow_type",
+    [pa.list_(pa.float32()), pa.list_(pa.float64()), pa.date32(), pa.timestamp("s"), pa.binary(), pa.null()],
+    ids=str,
 )
 def test_columns_that_milvus_has_no_scalar_for(arrow_type):
     assert ScalarField.infer("x", arrow_type) is None
+
+
+def test_lists_and_objects():
+    assert ScalarField.infer("x", pa.list_(pa.int8())) == ScalarField("x", "ARRAY", element_type="INT8")
+    assert ScalarField.infer("x", pa.large_list(pa.large_string())) == ScalarField("x", "ARRAY", element_type="VARCHAR")
+    for nested in (pa.struct([("a", pa.int8())]), pa.map_(pa.string(), pa.int8()), pa.list_(pa.list_(pa.int8()))):
+        assert ScalarField.infer("x", nested) == ScalarField("x", "JSON")
 
 
 def test_a_dictionary_has_the_type_of_its_values():
@@ -183,3 +211,76 @@ def test_a_text_is_bad_exactly_when_its_bytes_are_too_many(texts, length):
     values, bad = ScalarField("x", "VARCHAR", length).convert(pa.array(texts))
     assert values == texts
     assert set(bad) == {i for i, text in enumerate(texts) if len(text.encode()) > length}
+
+
+def test_documents_of_values_and_of_texts():
+    about = ScalarField("x", "JSON")
+    found, bad = about.convert(pa.array([{"a": 1, "b": None}, {"a": 2, "b": "é"}]))
+    assert ([json.loads(one) for one in found], bad) == ([{"a": 1, "b": None}, {"a": 2, "b": "é"}], {})
+    # a text is a document, as in Milvus's own files; its numbers stay as they are written
+    texts = ['{"big": 9007199254740993, "exact": 0.10000000000000000001}', "[1]", "", "nonsense", '{"a": NaN}', None]
+    found, bad = about.convert(pa.array(texts))
+    assert found[:2] == [text.encode() for text in texts[:2]]
+    assert set(bad) == {2, 3, 4, 5}
+    assert "is no JSON (Expecting value) in 'x'" in bad[3]
+    assert bad[4] == "NaN is no number of JSON in 'x'"
+    assert bad[5] == "no value in 'x'"
+
+
+def test_a_document_that_is_too_long():
+    longest = json.dumps("a" * 65534)
+    assert ScalarField("x", "JSON").convert(pa.array([longest])) == ([longest.encode()], {})
+    _, bad = ScalarField("x", "JSON").convert(pa.array([longest, json.dumps("a" * 65535)]))
+    assert bad == {1: "65537 bytes of JSON in 'x', and Milvus takes at most 65536"}
+
+
+def test_arrays():
+    tags = ScalarField("x", "ARRAY", 4, "VARCHAR", 2)
+    column = pa.array([["a", "é"], [], ["a", "b", "c"], ["abcde"], ["a", None], None])
+    found, bad = tags.convert(column)
+    assert found[:2] == [["a", "é"], []]
+    assert bad == {
+        2: "3 elements in 'x', which takes at most 2",
+        3: "5 bytes in 'x', whose elements take at most 4",
+        4: "a missing element in 'x'",
+        5: "no value in 'x'",
+    }
+    # of a CSV file
+    assert tags.convert(pa.array(['["a"]', "[]"])) == ([["a"], []], {})
+    found, bad = ScalarField("x", "ARRAY", element_type="INT8").convert(pa.array(["[1, 2.0]", "[300]", "7", "x"]))
+    assert found[0] == [1, 2]
+    assert bad[1] == "300 is no int8 in 'x', which is ARRAY"
+    assert set(bad) == {1, 2, 3}
+    found, bad = ScalarField("x", "ARRAY", element_type="INT8").convert(pa.array([[1.0], [1.5]]))
+    assert (found[0], set(bad)) == ([1], {1})
+
+
+@pytest.mark.parametrize(
+    "text", ["x:INT64:nullable", "x:VARCHAR(9):nullable", "x:JSON:nullable", "x:ARRAY<INT8>:nullable"]
+)
+def test_a_nullable_field_takes_no_value(text):
+    field = ScalarField.parse(text)
+    value = pa.array([None, {"JSON": '{"a": 1}', "VARCHAR": "a", "ARRAY": [1]}.get(field.data_type, 1)], field.arrow)
+    found, bad = field.convert(value)
+    assert bad == {}
+    assert found[0] is None
+    assert found[1] is not None
+
+
+def test_values_without_a_field_are_one_object():
+    columns = {
+        "a": pa.array([1, None, 3]),
+        "$meta": pa.array(['{"b": 9007199254740993}', " {} ", "[1]"]),
+        "text": pa.array(["x", '{"y": 1}', "z"]),
+        "c": pa.array([0.5, float("inf"), None]),
+    }
+    found, bad = dynamic_values(columns, 3)
+    assert json.loads(found[0]) == {"a": 1, "b": 9007199254740993, "text": "x", "c": 0.5}
+    assert json.loads(found[1]) == {"text": '{"y": 1}'}
+    assert bad == {
+        1: "inf is no number of JSON in the column 'c'",
+        2: "[1] in the column '$meta', which holds JSON objects",
+    }
+    assert dynamic_values({}, 2) == ([b"{}", b"{}"], {})
+    _, bad = dynamic_values({"a": pa.array(["b" * 65536])}, 1)
+    assert "bytes without a field, and Milvus takes at most 65536 as JSON" in bad[0]

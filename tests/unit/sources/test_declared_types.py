@@ -9,6 +9,7 @@ import pyarrow as pa
 import pytest
 
 from alula.sources import open_source
+from alula.sources.json_values import DOCUMENT
 
 BIG = 2**60 + 1  # no double
 VECTOR = [0.5, 1.5]
@@ -126,3 +127,47 @@ def test_views_are_read_as_plain_columns(tmp_path):
         batches = list(source.batches(2))
         assert [value for batch in batches for value in batch.columns["id"].to_pylist()] == ids
         np.testing.assert_array_equal(np.concatenate([batch.inputs for batch in batches]), vectors)
+
+
+def documents(path, **types):
+    (batch,) = open_source(path, "vector", types=types).batches()
+    return batch, {name: column.to_pylist() for name, column in batch.columns.items()}
+
+
+def test_documents_of_json_lines_are_as_they_are_written(tmp_path):
+    texts = ['{"a": 9007199254740993, "b": 1.50}', "[1, {}]", '"text"', "null", "0.10000000000000000001"]
+    batch, columns = documents(write_json(tmp_path / "x.jsonl", *texts), x=DOCUMENT)
+    assert columns["x"] == [None if text == "null" else text.encode() for text in texts]
+    assert batch.bad == {}
+
+
+def test_arrays_of_json_lines(tmp_path):
+    whole, texts = pa.list_(pa.int64()), pa.list_(pa.string())
+    path = write_json(tmp_path / "x.jsonl", f"[{BIG}, 2.0]", "[]", "[0.5]", '"a"')
+    batch, columns = documents(path, x=whole)
+    assert columns["x"][:2] == [[BIG, 2], []]
+    assert batch.bad == {
+        2: "0.5 is no int64 in the column 'x'",
+        3: "\"a\" is no list<item: int64> in the column 'x'",
+    }
+    batch, columns = documents(write_json(tmp_path / "y.jsonl", '["a", 1.50, true]', "[1]"), x=texts)
+    assert (columns["x"], batch.bad) == ([["a", "1.50", "true"], ["1"]], {})
+
+
+def test_other_columns_of_dynamic_rows_are_documents(tmp_path):
+    """They differ from row to row, and one fraction must not make fractions of all integers."""
+    lines = [
+        {"id": 1, "vector": VECTOR, "n": BIG, "more": {"a": 1}},
+        {"id": 2, "vector": VECTOR, "n": 0.5, "more": [1]},
+        {"id": 3, "vector": VECTOR, "late": [1, 2]},
+    ]
+    (tmp_path / "x.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    batch, columns = documents(tmp_path / "x.jsonl", **{"id": pa.int64(), "$meta": DOCUMENT})
+    assert batch.bad == {}
+    np.testing.assert_array_equal(batch.inputs, np.float32([VECTOR] * 3))
+    assert columns == {
+        "id": [1, 2, 3],
+        "n": [str(BIG).encode(), b"0.5", None],
+        "more": [b'{"a": 1}', b"[1]", None],
+        "late": [None, None, b"[1, 2]"],
+    }

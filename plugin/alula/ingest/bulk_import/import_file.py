@@ -23,7 +23,7 @@ import scipy.sparse as sp
 from alula.errors import UnsupportedError
 from alula.index_types import Column, FieldSpec
 from alula.milvus import Columns
-from alula.milvus.wire.types import TYPES, FieldType
+from alula.milvus.wire.types import TYPES
 from alula.sources.base import Cursor
 
 
@@ -86,12 +86,12 @@ class ImportFileWriter:
         self.rows = 0
         self.bytes = 0
         self._fields = fields
-        self._schema = pa.schema([(field.name, TYPES[field.data_type].parquet) for field in fields])
+        self._schema = pa.schema([(field.name, _parquet_type(field)) for field in fields])
         self._file = pq.ParquetWriter(path, self._schema)
 
     def write(self, columns: Columns, last: Cursor) -> None:
         """Append rows, as a row group; `last` is the cursor of the last of them."""
-        arrays = [_to_arrow(columns[field.name], TYPES[field.data_type]) for field in self._fields]
+        arrays = [_to_arrow(columns[field.name], field) for field in self._fields]
         table = pa.table(arrays, schema=self._schema)
         self._file.write_table(table)
         self.rows += len(table)
@@ -103,9 +103,17 @@ class ImportFileWriter:
         self._file.close()
 
 
-def _to_arrow(column: Sequence[Any] | Column, field_type: FieldType) -> pa.Array:
-    if field_type.layout == "scalar":
-        return pa.array(column, field_type.parquet)
+def _parquet_type(field: FieldSpec) -> pa.DataType:
+    field_type = TYPES[field.data_type]
+    return pa.list_(TYPES[field.params["element_type"]].arrow) if field_type.layout == "array" else field_type.parquet
+
+
+def _to_arrow(column: Sequence[Any] | Column, field: FieldSpec) -> pa.Array:
+    field_type = TYPES[field.data_type]
+    if field.data_type == "JSON":
+        column = [None if document is None else document.decode() for document in cast("Sequence[Any]", column)]
+    if field_type.layout == "scalar" or isinstance(column, list):
+        return pa.array(column, _parquet_type(field))
     if field_type.layout == "sparse":
         return pa.array(_sparse_json(cast("sp.csr_array", column)), pa.string())
     return _lists(np.asarray(column, field_type.dtype))

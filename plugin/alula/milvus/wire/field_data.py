@@ -13,6 +13,7 @@ from alula.errors import DataError, ServerError, UsageError
 from alula.index_types import FieldSpec
 from alula.milvus.wire.types import DENSE_SLOTS, TYPES, FieldType
 from alula.milvus.wire.vectors import F32, sparse_rows
+from alula.sources.declared_types import DYNAMIC
 
 
 def write_column(data: Any, column: Any, field: FieldSpec) -> None:
@@ -20,27 +21,42 @@ def write_column(data: Any, column: Any, field: FieldSpec) -> None:
 
     Args:
         data: The message.
-        column: A list or array (n,) of scalars; uint8 (n, bytes) for binary vectors; float32 (n, d) for vectors and
-            arrays of floats; CSR for sparse vectors.
+        column: A list or array (n,) of scalars, JSON documents as bytes among these; lists, or float32 (n, d), for
+            arrays; uint8 (n, bytes) for binary vectors; float32 (n, d) for vectors of floats; CSR for sparse vectors.
+            None for no value of a nullable field.
         field: Its type.
 
     Raises:
         ServerError: If columns of this type cannot be written.
     """
     field_type = TYPES.get(field.data_type)
-    if field_type is None or (field_type.layout == "array" and field.params.get("element_type") != "FLOAT"):
+    if field_type is None:
         raise ServerError(f"Alula cannot write fields of the type {field.data_type} ({field.name!r}).")
+    if field.params.get("nullable"):
+        data.valid_data.extend(value is not None for value in column)
+        column = [value for value in column if value is not None]
     if field_type.layout == "scalar":
+        data.is_dynamic = field.name == DYNAMIC
         values = column.tolist() if hasattr(column, "tolist") else column
         getattr(data.scalars, field_type.slot).data.extend(values)
     elif field_type.layout == "array":
-        data.scalars.array_data.MergeFromString(_float_arrays(np.ascontiguousarray(column, "<f4")))
-        data.scalars.array_data.element_type = DataType.FLOAT
+        _write_arrays(data.scalars.array_data, column, TYPES[field.params["element_type"]])
     elif field_type.layout == "sparse":
         data.vectors.dim = data.vectors.sparse_float_vector.dim = column.shape[1]
         data.vectors.sparse_float_vector.contents.extend(sparse_rows(column))
     else:
         _write_dense(data, column, field_type)
+
+
+def _write_arrays(arrays: Any, column: Any, element: FieldType) -> None:
+    if isinstance(column, np.ndarray):  # kept vectors
+        arrays.MergeFromString(_float_arrays(np.ascontiguousarray(column, "<f4")))
+    else:
+        for values in column:
+            slot = getattr(arrays.data.add(), element.slot)
+            slot.SetInParent()
+            slot.data.extend(values)
+    arrays.element_type = element.number
 
 
 def _write_dense(data: Any, column: Any, field_type: FieldType) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,6 +13,8 @@ import scipy.sparse as sp
 
 from alula.milvus.wire.types import MILVUS_TYPE, TYPES
 from alula.milvus.wire.vectors import F32, sparse_row
+from alula.sources.declared_types import DYNAMIC
+from alula.sources.json_values import json_text
 
 
 def to_arrow(rows: list[Any], schema: pa.Schema) -> pa.RecordBatch:
@@ -20,7 +23,8 @@ def to_arrow(rows: list[Any], schema: pa.Schema) -> pa.RecordBatch:
     Args:
         rows: The result of pymilvus's ``query``, not empty. It unpacks the vectors of a row into lists and dictionaries
             when the row is read; here they are taken from its flat copy.
-        schema: The columns, vectors with their Milvus type in the metadata (`alula.milvus.wire.types.arrow_field`).
+        schema: The columns, vectors and JSON with their Milvus type in the metadata
+            (`alula.milvus.wire.types.arrow_field`).
     """
     # the list's own iterator does not unpack the vectors; one pass over the rows, whatever the number of columns
     plain = list(list.__iter__(rows))
@@ -28,8 +32,11 @@ def to_arrow(rows: list[Any], schema: pa.Schema) -> pa.RecordBatch:
     arrays = []
     for field in schema:
         data_type = (field.metadata or {}).get(MILVUS_TYPE, b"").decode()
-        vectors = data_type.endswith("_VECTOR")
-        arrays.append(_vectors(rows, field, data_type) if vectors else pa.array(values[field.name], field.type))
+        if data_type.endswith("_VECTOR"):
+            arrays.append(_vectors(rows, field, data_type))
+        else:
+            found = _documents(rows, field.name) if data_type == "JSON" else values[field.name]
+            arrays.append(pa.array(found, field.type))
     return pa.RecordBatch.from_arrays(arrays, schema=schema)
 
 
@@ -47,11 +54,30 @@ def _vectors(rows: list[Any], field: pa.Field, data_type: str) -> pa.Array:
     return pa.FixedSizeListArray.from_arrays(pa.array(numbers), field.type.list_size)
 
 
+def _documents(rows: list[Any], name: str) -> list[bytes | None]:
+    """The JSON documents of a field, as Milvus has them."""
+    data = _data(rows, name)
+    if data is None:
+        return [json_text(row[name]).encode() for row in rows]
+    documents = list(data.scalars.json_data.data)
+    valid = list(data.valid_data) or [True] * len(rows)
+    if len(documents) == len(rows):
+        return [document if there else None for document, there in zip(documents, valid, strict=True)]
+    rest = iter(documents)
+    return [next(rest) if there else None for there in valid]
+
+
 def _flat(rows: list[Any], name: str) -> Any:
     """The vectors of a field in Milvus's message; None if pymilvus has unpacked them."""
+    data = _data(rows, name)
+    return None if data is None else data.vectors
+
+
+def _data(rows: list[Any], name: str) -> Any:
+    """The part of Milvus's message that pymilvus has not unpacked; None if it has."""
     for data in getattr(rows, "_lazy_field_data", ()):
-        if data.field_name == name:
-            return data.vectors
+        if data.field_name == name or (name == DYNAMIC and data.is_dynamic):
+            return data
     return None
 
 
@@ -103,6 +129,12 @@ def hit_columns(hits: Any, names: Sequence[str]) -> dict[str, Any]:
     return columns
 
 
+def _as_read(digits: str) -> int | float:
+    """An integer of JSON as pymilvus reads it: a float beyond 64 bits."""
+    number = int(digits)
+    return number if -(1 << 63) <= number < 1 << 64 else float(digits)
+
+
 def same_value(stored: Any, column: Any, position: int, data_type: str) -> bool:
     """Compare a value that ``query`` returned with a written one, bit for bit.
 
@@ -112,18 +144,26 @@ def same_value(stored: Any, column: Any, position: int, data_type: str) -> bool:
         position: The row in it.
         data_type: Their type in Milvus.
     """
-    if stored is None:
-        return False
     field_type = TYPES[data_type]
     if field_type.layout == "sparse":
         row: sp.csr_array = column[[position]]
         weights = dict(zip(row.indices.tolist(), row.data.tolist(), strict=True))
-        return {int(dim): float(np.float32(weight)) for dim, weight in dict(stored).items()} == weights
-    if field_type.layout == "array" or data_type == "FLOAT_VECTOR":
-        return np.asarray(stored, np.float32).tobytes() == np.asarray(column[position], np.float32).tobytes()
-    if field_type.layout == "dense":
-        return bytes(_content(stored)) == field_type.encode(column[position])
+        return {int(dim): float(np.float32(weight)) for dim, weight in dict(stored or {}).items()} == weights
     written = column[position]
+    if stored is None or written is None:
+        return stored is None and written is None
+    if field_type.layout in ("dense", "array") and not isinstance(written, list):
+        if field_type.layout == "array" or data_type == "FLOAT_VECTOR":
+            return np.asarray(stored, np.float32).tobytes() == np.asarray(written, np.float32).tobytes()
+        return bytes(_content(stored)) == field_type.encode(written)
+    return _same_scalar(stored, written, data_type)
+
+
+def _same_scalar(stored: Any, written: Any, data_type: str) -> bool:
+    if data_type == "JSON":
+        return bool(stored == json.loads(written, parse_int=_as_read))
+    if data_type == "ARRAY":
+        return repr(list(stored)) == repr(written)  # two NaN are equal
     if data_type in ("FLOAT", "DOUBLE"):
         dtype = np.float32 if data_type == "FLOAT" else np.float64
         return bool(np.array_equal(dtype(stored), dtype(written), equal_nan=True))

@@ -12,6 +12,7 @@ from pymilvus import DataType
 
 from alula.index_types import FieldSpec
 from alula.milvus.wire.vectors import F32, from_bfloat16, to_bfloat16
+from alula.sources.json_values import DOCUMENT
 
 MILVUS_TYPE = b"milvus"  # key of the Milvus type in the metadata of an Arrow field
 Layout = Literal["scalar", "array", "dense", "sparse"]
@@ -23,8 +24,8 @@ class FieldType:
 
     Args:
         name: Its name in Milvus.
-        layout: ``scalar``: one value per row. ``array``: a list of floats. ``dense``: a vector of fixed dimension.
-            ``sparse``: the non-zeros of a vector.
+        layout: ``scalar``: one value per row, a JSON document in UTF-8 among these. ``array``: a list of scalars.
+            ``dense``: a vector of fixed dimension. ``sparse``: the non-zeros of a vector.
         slot: The field of the messages ``ScalarField`` and ``VectorField`` with its values.
         bits: Bits of a scalar, or of one dimension; 0 where rows differ.
         dtype: numpy's dtype of the numbers in a message; None for text. A BFLOAT16 is read as ``<u2``.
@@ -56,20 +57,21 @@ class FieldType:
         """Bytes of a scalar or of `dim` numbers; 0 where rows differ."""
         return self.bits * dim // 8
 
-    def arrow_type(self, dim: int | str | None = None) -> pa.DataType:
+    def arrow_type(self, dim: int | str | None = None, element_type: str = "FLOAT") -> pa.DataType:
         """The Arrow type of a column with values of this type.
 
         Args:
             dim: The dimension of dense vectors.
+            element_type: The name of the type of an array's elements.
 
         Returns:
-            Lists of float32 for arrays and vectors of floats, of fixed size for vectors; binary for other vectors:
-            the packed bits, or the `SPARSE_PAIR`s.
+            Lists for arrays; lists of float32 of fixed size for vectors of floats; binary for other vectors: the packed
+            bits, or the `SPARSE_PAIR`s.
         """
         if self.layout == "scalar":
             return self.arrow
         if self.layout == "array":
-            return pa.list_(pa.float32())
+            return pa.list_(TYPES[element_type].arrow)
         if self.layout == "sparse":
             return pa.binary()
         size = int(dim or 0)
@@ -89,8 +91,10 @@ class FieldType:
         return np.ascontiguousarray(vectors, self.dtype).tobytes()
 
 
-def _scalar(name: str, slot: str, bits: int, arrow: pa.DataType, *, distinct: bool = True) -> FieldType:
-    return FieldType(name, "scalar", slot, bits, arrow=arrow, parquet=arrow, distinct=distinct)
+def _scalar(
+    name: str, slot: str, bits: int, arrow: pa.DataType, parquet: pa.DataType | None = None, *, distinct: bool = True
+) -> FieldType:
+    return FieldType(name, "scalar", slot, bits, arrow=arrow, parquet=parquet or arrow, distinct=distinct)
 
 
 def _dense(name: str, bits: int, dtype: str, parquet: pa.DataType | None = None) -> FieldType:
@@ -109,7 +113,8 @@ TYPES: dict[str, FieldType] = {
         _scalar("FLOAT", "float_data", 32, pa.float32(), distinct=False),
         _scalar("DOUBLE", "double_data", 64, pa.float64(), distinct=False),
         _scalar("VARCHAR", "string_data", 0, pa.string()),
-        FieldType("ARRAY", "array", "array_data", 32, np.dtype("<f4"), parquet=_FLOATS),  # Alula's own: ARRAY<FLOAT>
+        _scalar("JSON", "json_data", 0, DOCUMENT, pa.string(), distinct=False),
+        FieldType("ARRAY", "array", "array_data", 32, np.dtype("<f4"), parquet=_FLOATS),
         _dense("FLOAT_VECTOR", 32, "<f4", _FLOATS),
         _dense("FLOAT16_VECTOR", 16, "<f2"),
         _dense("BFLOAT16_VECTOR", 16, "<u2"),
@@ -121,6 +126,7 @@ TYPES: dict[str, FieldType] = {
 }
 DENSE_SLOTS = {field_type.slot: field_type for field_type in TYPES.values() if field_type.layout == "dense"}
 ARROW_TYPES = {name: field_type.arrow for name, field_type in TYPES.items() if field_type.layout == "scalar"}
+ELEMENT_TYPES = tuple(name for name in ARROW_TYPES if name != "JSON")  # of arrays
 
 
 def type_of(number: int) -> FieldType | None:
@@ -147,5 +153,5 @@ def field_spec(name: str, data_type: str, **params: Any) -> FieldSpec:
 
 def arrow_field(spec: FieldSpec) -> pa.Field:
     """The Arrow field of a field, with its Milvus type in the metadata."""
-    arrow_type = TYPES[spec.data_type].arrow_type(spec.params.get("dim"))
+    arrow_type = TYPES[spec.data_type].arrow_type(spec.params.get("dim"), spec.params.get("element_type", "FLOAT"))
     return pa.field(spec.name, arrow_type, metadata={MILVUS_TYPE: spec.data_type})

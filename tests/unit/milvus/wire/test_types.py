@@ -31,7 +31,7 @@ def test_a_type_is_found_by_its_number(name):
 
 
 def test_types_without_a_place_in_the_table():
-    assert type_of(DataType.JSON) is None
+    assert type_of(DataType.NONE) is None
     assert type_of(9999) is None
 
 
