@@ -13,7 +13,7 @@ import pyarrow.json as pj
 
 from alula.sources.columns import is_text, is_vector
 from alula.sources.declared_types import DYNAMIC, json_value
-from alula.sources.json_values import DOCUMENT, read_object
+from alula.sources.json_values import DOCUMENT, read_members
 from alula.sources.locations import File, first_line
 from alula.sources.reading import Piece, Wanted
 
@@ -171,7 +171,7 @@ def _convert(lines: Sequence[bytes], schema: pa.Schema, types: Mapping[str, pa.D
     """
     others = pa.schema([field for field in schema if field.name not in types])
     record = _parse(lines, others) if len(others) else pa.record_batch({})
-    objects = [read_object(line) for line in lines]
+    objects = [read_members(line, types) for line in lines]
     arrays = [
         pa.array([json_value(one.get(field.name), field.type) for one in objects], field.type)
         if field.name in types
@@ -187,7 +187,7 @@ def _parse_exactly(
     """Parse one line; its declared columns are converted one by one."""
     try:
         check_depth(line)
-        values = read_object(line)
+        values = read_members(line, types)
         others = pa.schema([field for field in schema if field.name not in types])
         record = _parse([line], others) if len(others) else pa.record_batch({})
     except (pa.ArrowException, ValueError, RecursionError) as error:

@@ -7,6 +7,7 @@ import json
 import numpy as np
 import pyarrow as pa
 import pytest
+from pyarrow import feather, parquet
 
 from alula.sources import open_source
 from alula.sources.json_values import DOCUMENT
@@ -109,7 +110,6 @@ def test_a_value_that_does_not_fit_leaves_the_rest_of_its_row(tmp_path):
 
 
 def test_views_are_read_as_plain_columns(tmp_path):
-
     ids = ["a", None, "b" * 40]
     vectors = [[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]]
     table = pa.table(
@@ -118,9 +118,9 @@ def test_views_are_read_as_plain_columns(tmp_path):
             "vector": pa.array(vectors, pa.list_view(pa.float32())),
         }
     )
-    pa.feather.write_feather(table, tmp_path / "x.arrow", compression="uncompressed")
+    feather.write_feather(table, tmp_path / "x.arrow", compression="uncompressed")
     plain = table.set_column(1, "vector", pa.array(vectors, pa.list_(pa.float32())))
-    pa.parquet.write_table(plain, tmp_path / "x.parquet")
+    parquet.write_table(plain, tmp_path / "x.parquet")
     for name in ("x.arrow", "x.parquet"):
         source = open_source(tmp_path / name)
         assert source.scalars == {"id": pa.string()}

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from alula.sources.json_values import DOCUMENT, json_text, parsed_documents, read_json, read_object, value_documents
+from alula.sources.json_values import DOCUMENT, json_text, parsed_documents, read_json, read_members, value_documents
 
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
 VALUES = st.recursive(
@@ -78,10 +78,40 @@ def test_values_without_a_form_in_json(value, reason):
         json_text(value)
 
 
-@pytest.mark.parametrize("line", [b"[1]", b"1", b"null", b'"a"', b'{"a": NaN}', b"{", b"\xff"])
+@given(st.dictionaries(TEXTS, VALUES, max_size=5), st.sets(TEXTS, max_size=3), st.integers(0, 2))
+def test_members_of_an_object(members, names, indent):
+    names |= set(list(members)[::2])
+    found = read_members(json.dumps(members, indent=indent or None).encode(), names)
+    assert json.loads(json_text(found)) == {name: value for name, value in members.items() if name in names}
+
+
+def test_an_object_around_which_is_space():
+    assert read_members(b' {\r\n "a" :\t1 , "b":[2], "a": 3 } \n', {"a"}) == {"a": "3"}
+    assert read_members(b" { } ", {"a"}) == {}
+
+
+WRONG = [
+    b"[1]",
+    b"1",
+    b"null",
+    b'"a"',
+    b"{",
+    b"\xff",
+    b"",
+    b"{}{}",
+    b"{} 1",
+    b"{1: 2}",
+    b'{"a" 1}',
+    b'{"a": }',
+    b'{"a": 1,}',
+]
+WRONG += [b'{"a": 1 "b": 2}', b'{"a": NaN}', b'{"b": Infinity}', b'{"a": 01}', b'{"a": 1]', b"{,}", b'{"a": "\n"}']
+
+
+@pytest.mark.parametrize("line", WRONG)
 def test_lines_that_are_no_object(line):
     with pytest.raises(ValueError, match=r"\S"):
-        read_object(line)
+        read_members(line, {"a"})
 
 
 def test_a_column_of_values():
