@@ -162,6 +162,13 @@ def _plain(hit: Hit) -> dict[str, Any]:
     return {"id": hit.id, "score": hit.score, "exact": hit.exact, "fields": dict(hit.fields)}
 
 
+def _cell(value: Any) -> str:
+    """A value in a table: documents and arrays as JSON, nothing for none."""
+    if isinstance(value, dict | list):
+        return json.dumps(value, ensure_ascii=False)
+    return "" if value is None else str(value)
+
+
 def _show(hits: Sequence[Hit], metric: str, fields: Sequence[str], title: str | None) -> None:
     if not hits:
         click.echo(f"{title or 'The search'}: no row matches.")
@@ -173,6 +180,6 @@ def _show(hits: Sequence[Hit], metric: str, fields: Sequence[str], title: str | 
     for name in fields:
         table.add_column(Text(name), overflow="fold")
     for rank, hit in enumerate(hits, 1):
-        values = [Text(str(hit.fields.get(name, ""))) for name in fields]
+        values = [Text(_cell(hit.fields.get(name))) for name in fields]
         table.add_row(str(rank), Text(str(hit.id)), f"{hit.score:.4f}", *values)
     console().print(table)

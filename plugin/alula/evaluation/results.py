@@ -8,11 +8,13 @@ import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
+from html import escape
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from alula.evaluation.measure import Point
+from alula.evaluation.settings import show_settings
 from alula.index_types import RowCost
 
 _PACKAGES = ("alula", "pymilvus", "milvus-lite", "numpy", "onnxruntime")
@@ -136,6 +138,30 @@ class Evaluation:
     date: str = field(default_factory=lambda: datetime.now(timezone.utc).isoformat(timespec="seconds"))
     machine: str = field(default_factory=machine)
     versions: Mapping[str, str] = field(default_factory=versions)
+
+    def _repr_html_(self) -> str:
+        """The measurements as a table, for notebooks."""
+        heads = ("index", "search options", f"recall@{self.k}", "p50 ms", "QPS", "bytes/row in memory", "on disk")
+        rows = [
+            (
+                subject.name,
+                show_settings(point.settings),
+                f"{point.recall.value:.3f} ({point.recall.low:.3f}-{point.recall.high:.3f})",
+                f"{point.p50:.2f}",
+                f"{point.qps:.0f}",
+                f"{subject.sizes.memory_bytes:.0f}",
+                f"{subject.sizes.disk_bytes:.0f}",
+            )
+            for subject in self.subjects
+            for point in sorted(subject.points, key=lambda point: point.p50)
+        ]
+        caption = f"{self.title}: {self.rows:,} rows, {self.dim} dimensions, {self.metric}; {self.server}"
+        lines = ["".join(f"<td>{escape(cell)}</td>" for cell in row) for row in rows]
+        return (
+            f"<table><caption>{escape(caption)}</caption>"
+            f"<tr>{''.join(f'<th>{escape(head)}</th>' for head in heads)}</tr>"
+            f"{''.join(f'<tr>{line}</tr>' for line in lines)}</table>"
+        )
 
     def as_json(self) -> dict[str, Any]:
         """As nested dictionaries and lists for JSON."""

@@ -30,7 +30,7 @@ from alula.sources import Source
 RETRY_TIMEOUT = 300.0  # seconds
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class LoadReport:
     """The result of a load.
 
@@ -63,6 +63,16 @@ class LoadReport:
     shares: dict[str, float]
     retries: int
     verification: Verification
+
+    def __repr__(self) -> str:
+        rejected = f", {self.bad:,} rejected" if self.bad else ""
+        rejected += f" ({self.dead_letters})" if self.dead_letters else ""
+        replaced = f", {self.replaced:,} of them replaced" if self.replaced else ""
+        problem = f"; {self.verification.problem}" if self.verification.problem else ""
+        return (
+            f"<LoadReport: {self.rows:,} rows loaded{replaced}{rejected} in {self.seconds:.1f} s; the collection "
+            f"contains {self.total:,}{problem}>"
+        )
 
     @property
     def rows_per_second(self) -> float:
