@@ -168,9 +168,10 @@ class Target:
 
     def ignored(self, source: Source) -> tuple[str, ...]:
         """Columns of a source that are not loaded, for want of a field."""
-        return () if self.dynamic else self._without_field(source.scalars)
+        return () if self.dynamic else self.without_field(source.scalars)
 
-    def _without_field(self, columns: Iterable[str]) -> tuple[str, ...]:
+    def without_field(self, columns: Iterable[str]) -> tuple[str, ...]:
+        """The columns among some that have no field."""
         known = {self.primary_key.name, *(field.name for field in self.fields)}
         return tuple(name for name in columns if name not in known)
 
@@ -202,7 +203,7 @@ class Target:
             else:  # nullable, see `check_source`
                 values[field.name] = [None] * len(batch)
         if self.dynamic:
-            rest = {name: batch.columns[name] for name in self._without_field(batch.columns)}
+            rest = {name: batch.columns[name] for name in self.without_field(batch.columns)}
             values[DYNAMIC], wrong = dynamic_values(rest, len(batch))
             for i, reason in wrong.items():
                 bad.setdefault(i, reason)
