@@ -142,7 +142,14 @@ def scalar_field(entry: Mapping[str, Any]) -> ScalarField:
         element_type=DataType(entry["element_type"]).name if "element_type" in entry else None,
         max_capacity=int(params.get("max_capacity", MAX_CAPACITY)),
         nullable=bool(entry.get("nullable")),
+        default=_default(entry.get("default_value")),
     )
+
+
+def _default(value: Any) -> Any:
+    """The value in a message of the protocol; None without one."""
+    slot = value.WhichOneof("data") if value is not None else None
+    return getattr(value, slot) if slot else None
 
 
 def partition_key_of(entries: Iterable[Mapping[str, Any]]) -> str | None:

@@ -40,6 +40,7 @@ class ScalarField:
         element_type: The type of an array's elements.
         max_capacity: The most elements of an array.
         nullable: True if rows may have no value.
+        default: The value of rows without one; None without a default.
     """
 
     name: str
@@ -48,6 +49,7 @@ class ScalarField:
     element_type: str | None = None
     max_capacity: int = MAX_CAPACITY
     nullable: bool = False
+    default: Any = None
 
     def __str__(self) -> str:
         kind = self.element_type or self.data_type
@@ -110,6 +112,11 @@ class ScalarField:
         return cls(name, data_type)
 
     @property
+    def optional(self) -> bool:
+        """True if a source may lack the value, or the column."""
+        return self.nullable or self.default is not None
+
+    @property
     def plain(self) -> bool:
         """True if each row has one number, boolean or text."""
         return self.data_type not in ("JSON", "ARRAY") and not self.nullable
@@ -129,17 +136,19 @@ class ScalarField:
             params |= {"element_type": self.element_type, "max_capacity": self.max_capacity}
         if self.nullable:
             params["nullable"] = True
+        if self.default is not None:
+            params["default_value"] = self.default
         return field_spec(self.name, self.data_type, **params)
 
     def convert(self, column: pa.Array) -> tuple[Values, dict[int, str]]:
         """Convert a source's column to the values that Milvus takes.
 
         Returns:
-            The values (n,), with placeholders for the bad ones and None for rows without a value in a nullable field,
-            and the reason of each bad one by position.
+            The values (n,), with placeholders for the bad ones and the default (None without one) for rows without a
+            value in an optional field, and the reason of each bad one by position.
         """
         missing = _positions(column.is_null()) if column.null_count else []
-        bad = {} if self.nullable else dict.fromkeys(missing, f"no value in {self.name!r}")
+        bad = {} if self.optional else dict.fromkeys(missing, f"no value in {self.name!r}")
         values: Values
         if self.data_type == "JSON":
             values = self._documents(column, bad)
@@ -147,10 +156,10 @@ class ScalarField:
             values = self._lists(column, bad)
         else:
             values = self._scalars(column, bad)
-        if self.nullable and missing:
+        if self.optional and missing:
             values = list(values)
             for i in missing:
-                values[i] = None
+                values[i] = self.default
         return values, bad
 
     def _scalars(self, column: pa.Array, bad: dict[int, str]) -> Values:

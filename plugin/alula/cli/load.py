@@ -199,10 +199,10 @@ def _show_dry_run(collection: Collection, source: Source, *, quiet: bool, json_l
         return
     for field in (collection.primary_key, *collection.fields):
         given = source.scalars.get(field.name)
-        without = "no column: no value" if field.nullable else "the row numbers"
+        without = "no column" if field.optional else "the row numbers"
         click.echo(f"{field}  from  {f'{field.name} ({given})' if given else without}")
     click.echo(f"{collection.lowering.field.name}  from  the {source.input} of {source.name}")
-    others = collection.target().without_field(source.scalars) if collection.spec.dynamic else ()
+    others = collection.target().dynamic_columns(source.scalars)
     if others:
         click.echo(f"Dynamic values  from  {', '.join(others)}")
     if found.ignored:

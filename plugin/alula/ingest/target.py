@@ -149,7 +149,7 @@ class Target:
                 f"{source.name} has no column {self.primary_key.name!r} for the string ids of {self.name!r}; its "
                 f"scalar columns: {', '.join(source.scalars) or 'none'}."
             )
-        missing = [field.name for field in self.fields if field.name not in source.scalars and not field.nullable]
+        missing = [field.name for field in self.fields if field.name not in source.scalars and not field.optional]
         if missing:
             raise DataError(
                 f"{source.name} lacks the column {', '.join(map(repr, missing))} that {self.name!r} has; add it, or "
@@ -167,13 +167,15 @@ class Target:
             )
 
     def ignored(self, source: Source) -> tuple[str, ...]:
-        """Columns of a source that are not loaded, for want of a field."""
-        return () if self.dynamic else self.without_field(source.scalars)
+        """Columns of a source that are not loaded."""
+        loaded = {self.primary_key.name, *(field.name for field in self.fields), *self.dynamic_columns(source.scalars)}
+        return tuple(name for name in source.scalars if name not in loaded)
 
-    def without_field(self, columns: Iterable[str]) -> tuple[str, ...]:
-        """The columns among some that have no field."""
-        known = {self.primary_key.name, *(field.name for field in self.fields)}
-        return tuple(name for name in columns if name not in known)
+    def dynamic_columns(self, columns: Iterable[str]) -> tuple[str, ...]:
+        """The columns that become dynamic values: those without a field of their name."""
+        fields = {self.primary_key.name, self.lowering.field.name}
+        fields |= {field.name for field in self.fields} | {field.name for field in self.lowering.fields}
+        return tuple(name for name in columns if self.dynamic and name not in fields)
 
     def check(self, batch: Batch, duplicates: Iterable[int] = ()) -> CheckedRows:
         """Find the rows of a batch that can be loaded, and convert their scalars.
@@ -200,10 +202,10 @@ class Target:
         for field in self.fields:
             if field.name in batch.columns:
                 values[field.name] = self._convert(field, batch, bad)
-            else:  # nullable, see `check_source`
-                values[field.name] = [None] * len(batch)
+            else:  # optional, see `check_source`
+                values[field.name] = [field.default] * len(batch)
         if self.dynamic:
-            rest = {name: batch.columns[name] for name in self.without_field(batch.columns)}
+            rest = {name: batch.columns[name] for name in self.dynamic_columns(batch.columns)}
             values[DYNAMIC], wrong = dynamic_values(rest, len(batch))
             for i, reason in wrong.items():
                 bad.setdefault(i, reason)

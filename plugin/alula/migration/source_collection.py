@@ -200,8 +200,6 @@ def _notes(server: Server, name: str, about: Mapping[str, Any], taken: Sequence[
             )
         if entry.get("is_partition_key") and entry["name"] not in taken:
             notes.append(f"The partition key {entry['name']} is left out; the new collection has none.")
-        if entry.get("default_value"):
-            notes.append(f"The default value of {entry['name']} is not carried over.")
     keyed = any(entry.get("is_partition_key") for entry in about["fields"])
     if server.dialect.partitions and not keyed:
         with milvus_errors(f"list the partitions of {name!r}"):

@@ -10,12 +10,15 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from pymilvus import DataType
 
 import alula
 from alula.errors import DataError, ServerError, UsageError
 from alula.ingest import target
 from alula.ingest.collection_source import CollectionSource
 from alula.ingest.journal import Journal
+from alula.migration.migrate import Migration
+from alula.migration.source_collection import read_source_collection
 from tests.tiny_encoders import random_vectors, write_drq
 
 DIM = 8
@@ -270,4 +273,46 @@ def test_a_document_that_the_server_refuses_is_not_tried_again(standalone, drq, 
     )
     with pytest.raises(ServerError, match="cannot unmarshal string"):
         made.insert(random_vectors(1, DIM), {"id": [0], "about": ["text"]})
+    made.drop()
+
+
+def test_a_column_with_the_name_of_an_own_field_is_no_dynamic_value(engine, drq, collection_name):
+    """Milvus refuses rows whose dynamic values are named like a field."""
+    made = alula.Collection.create(engine, collection_name, encoder=drq.path, index_type="DRQ", dynamic=True)
+    columns = {"id": [1], "embedding": ["text"], "embedding__drq_sign": [1], "colour": ["red"]}
+    report = made.insert(random_vectors(1, DIM), columns)
+    assert report.ignored == ("embedding", "embedding__drq_sign")
+    assert made.fetch([1], ["colour"]) == {1: {"colour": "red"}}
+    made.drop()
+
+
+def test_default_values(standalone, drq, collection_name):
+    """Milvus Lite 2.5 has none. What is created through the gateway or by other clients may have them."""
+    schema = standalone.client.create_schema()
+    schema.add_field("id", DataType.INT64, is_primary=True)
+    schema.add_field("vector", DataType.FLOAT_VECTOR, dim=DIM)
+    schema.add_field("year", DataType.INT64, default_value=7)
+    schema.add_field("word", DataType.VARCHAR, max_length=9, default_value="none")
+    index = standalone.client.prepare_index_params()
+    index.add_index("vector", index_type="FLAT", metric_type="COSINE")
+    standalone.client.create_collection(collection_name, schema=schema, index_params=index)
+    vectors = random_vectors(3, DIM).tolist()
+    # pymilvus 3 leaves default values out in a way that 2.3.5 does not understand
+    rows = [{"id": i, "vector": vectors[i], "year": i, "word": "a"} for i in (1, 2)]
+    standalone.client.insert(collection_name, rows)
+    new = f"{collection_name}_v2"
+    Migration(read_source_collection(standalone, collection_name), new, encoder=drq.path, index_type="DRQ").run(
+        queries=0
+    )
+    made = alula.Collection.open(standalone, new, encoder=drq.path)
+    assert [field.default for field in made.fields] == [7, "none"]
+    made.insert(vectors[:1], {"id": [3], "year": [None]})
+    assert made.fetch([1, 2, 3], ["year", "word"]) == {
+        1: {"year": 1, "word": "a"},
+        2: {"year": 2, "word": "a"},
+        3: {"year": 7, "word": "none"},
+    }
+    fields = {field["name"]: field for field in standalone.client.describe_collection(new)["fields"]}
+    assert fields["year"]["default_value"].long_data == 7
+    standalone.client.drop_collection(collection_name)
     made.drop()

@@ -32,7 +32,7 @@ def write_column(data: Any, column: Any, field: FieldSpec) -> None:
     field_type = TYPES.get(field.data_type)
     if field_type is None:
         raise ServerError(f"Alula cannot write fields of the type {field.data_type} ({field.name!r}).")
-    if field.params.get("nullable"):
+    if field.params.get("nullable") or "default_value" in field.params:
         data.valid_data.extend(value is not None for value in column)
         column = [value for value in column if value is not None]
     if field_type.layout == "scalar":
