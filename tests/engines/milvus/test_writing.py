@@ -155,5 +155,5 @@ def test_what_milvus_refuses_is_raised_once(engine, made, monkeypatch):
     request = write_request(f"{name}_missing", columns(), fields, 0, 5, partition="", upsert=False)
     with pytest.raises((MilvusException, grpc.RpcError)):
         send(engine, request, 10)
-    with pytest.raises(ServerError, match="cannot write fields of the type JSON"):
-        write_request(name, {"x": [1]}, [FieldSpec("x", "JSON", 8)], 0, 1, partition="", upsert=False)
+    with pytest.raises(ServerError, match="cannot write fields of the type GEOMETRY"):
+        write_request(name, {"x": [1]}, [FieldSpec("x", "GEOMETRY", 8)], 0, 1, partition="", upsert=False)
