@@ -111,10 +111,10 @@ def command(
     """Load the rows of SOURCE into the collection NAME.
 
     SOURCE is one or more files, globs, folders or URLs (s3://, gs://, https://) of one format, or - for standard input:
-    Parquet, JSON lines, CSV or Arrow tables, .npy, .npz or HDF5 arrays, images, or .txt files with a text per line. The
-    rows are the inputs of the encoder: vectors, images or texts. Rows that cannot be loaded are written to a Parquet
-    file, with their reasons. A journal records the rows that Milvus has acknowledged, so that a load resumes after any
-    crash; at the end the rows are counted, and a sample is encoded again and compared.
+    Parquet, JSON lines, CSV or Arrow tables, .npy, .npz, HDF5 or .fvecs arrays, images, or .txt files with a text per
+    line. The rows are the inputs of the encoder: vectors, images or texts. Rows that cannot be loaded are written to a
+    Parquet file, with their reasons. A journal records the rows that Milvus has acknowledged, so that a load resumes
+    after any crash; at the end the rows are counted, and a sample is encoded again and compared.
 
     \b
     alula load words words.parquet --uri ./words.db --encoder words-drq.onnx

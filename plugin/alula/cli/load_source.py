@@ -138,7 +138,9 @@ def source_options(command: Callable[..., Any]) -> Callable[..., Any]:
                 type=click.Path(path_type=Path, exists=True, dir_okay=False),
                 help='The same in a TOML file: vector = "..." or text = "...", and [columns] with field = "column".',
             ),
-            click.option("--metadata", help="For .npy, .npz and HDF5: a table whose row i belongs to vector i."),
+            click.option(
+                "--metadata", help="For arrays (.npy, HDF5, .fvecs, ...): a table whose row i belongs to vector i."
+            ),
             click.option(
                 "--stdin-format",
                 type=click.Choice(STDIN_FORMATS),

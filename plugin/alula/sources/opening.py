@@ -27,6 +27,7 @@ from alula.sources.metadata import WithMetadata
 from alula.sources.parquet import ParquetReader
 from alula.sources.reading import Reader, Wanted
 from alula.sources.text_lines import TextLinesReader
+from alula.sources.vecs_files import VecsReader
 
 Format = tuple[str, Callable[[File, Wanted], Reader]]
 
@@ -35,6 +36,7 @@ _JSON: Format = "JSON lines", JsonLinesReader
 _CSV: Format = "CSV", CsvReader
 _ARROW: Format = "Arrow IPC", ArrowReader
 _HDF5: Format = "HDF5", Hdf5Reader
+_VECS: Format = "a file of vectors with their lengths", VecsReader
 _TEXT: Format = "text", TextLinesReader
 TABLES: Mapping[str, Format] = {
     ".parquet": _PARQUET,
@@ -58,6 +60,9 @@ ARRAYS: Mapping[str, Format] = {
     ".npz": ("an .npz archive", NpzReader),
     ".hdf5": _HDF5,
     ".h5": _HDF5,
+    ".fvecs": _VECS,
+    ".ivecs": _VECS,
+    ".bvecs": _VECS,
 }
 FORMATS: Mapping[Input, Mapping[str, Format]] = {
     "vectors": {**ARRAYS, **TABLES},
@@ -81,8 +86,9 @@ def open_source(
 
     Args:
         path: A path, a glob, a folder or a URL, or several of them: tables (Parquet, JSON lines, CSV, Arrow) of vectors
-            or texts, arrays (``.npy``, ``.npz``, HDF5) of vectors or images, text files with a text per line, or image
-            files. Files of one format, which are read in the order of their names.
+            or texts, arrays (``.npy``, ``.npz``, HDF5) of vectors or images, ``.fvecs``, ``.ivecs`` and ``.bvecs``
+            files of vectors, text files with a text per line, or image files. Files of one format, which are read in
+            the order of their names.
         column: Name of the column, array or dataset that holds the rows; by default the only one that could.
         input: The kind of the rows.
         mapping: For fields of a collection, the column that they are read from, where that has another name.
