@@ -114,13 +114,14 @@ def _arrow(array: npt.NDArray[Any]) -> pa.Array:
     return pa.FixedSizeListArray.from_arrays(pa.array(flat), width)
 
 
-class _Mapped:
+class InMemory:
     """An array that numpy can slice: in memory, or mapped into it."""
 
     def __init__(self, array: npt.NDArray[Any]) -> None:
         self.shape, self.dtype, self._array = array.shape, array.dtype, array
 
     def slices(self, skip: int, size: int) -> Iterator[npt.NDArray[Any]]:
+        """See `Rows.slices`."""
         for start in range(skip, len(self._array), size):
             yield np.asarray(self._array[start : start + size])
 
@@ -142,7 +143,7 @@ class _Streamed:
         if self._by_columns:  # the numbers of one row lie far apart: the whole array is needed
             content = self._stream.read(math.prod(self.shape) * self.dtype.itemsize)
             whole = np.frombuffer(content, self.dtype).reshape(self.shape[::-1]).T
-            yield from _Mapped(whole).slices(skip, size)
+            yield from InMemory(whole).slices(skip, size)
             return
         width = math.prod(self.shape[1:]) * self.dtype.itemsize
         _discard(self._stream, skip * width)
@@ -181,7 +182,7 @@ class NpyReader(ArrayReader):
                 f"The file {self.file.name} holds {array.dtype} of shape (); vectors are numbers of shape (rows, d)."
             )
         if not array.flags.c_contiguous:
-            return {name: _Mapped(array)}
+            return {name: InMemory(array)}
         # not the mapped array, whose pages count as this process's memory once they were read
         return {name: _Streamed(opened.enter_context(self.file.open()))}
 

@@ -19,6 +19,7 @@ from alula.sources.arrow_ipc import ArrowReader
 from alula.sources.base import Batch
 from alula.sources.csv_files import CsvReader
 from alula.sources.declared_types import column_types
+from alula.sources.faiss_index import FaissReader
 from alula.sources.files import FileSource
 from alula.sources.image_folder import ImageFolderReader
 from alula.sources.json_lines import JsonLinesReader
@@ -37,6 +38,7 @@ _CSV: Format = "CSV", CsvReader
 _ARROW: Format = "Arrow IPC", ArrowReader
 _HDF5: Format = "HDF5", Hdf5Reader
 _VECS: Format = "a file of vectors with their lengths", VecsReader
+_FAISS: Format = "a faiss index", FaissReader
 _TEXT: Format = "text", TextLinesReader
 TABLES: Mapping[str, Format] = {
     ".parquet": _PARQUET,
@@ -63,6 +65,8 @@ ARRAYS: Mapping[str, Format] = {
     ".fvecs": _VECS,
     ".ivecs": _VECS,
     ".bvecs": _VECS,
+    ".faiss": _FAISS,
+    ".index": _FAISS,
 }
 FORMATS: Mapping[Input, Mapping[str, Format]] = {
     "vectors": {**ARRAYS, **TABLES},
@@ -87,8 +91,8 @@ def open_source(
     Args:
         path: A path, a glob, a folder or a URL, or several of them: tables (Parquet, JSON lines, CSV, Arrow) of vectors
             or texts, arrays (``.npy``, ``.npz``, HDF5) of vectors or images, ``.fvecs``, ``.ivecs`` and ``.bvecs``
-            files of vectors, text files with a text per line, or image files. Files of one format, which are read in
-            the order of their names.
+            files and faiss indexes of vectors, text files with a text per line, or image files. Files of one format,
+            which are read in the order of their names.
         column: Name of the column, array or dataset that holds the rows; by default the only one that could.
         input: The kind of the rows.
         mapping: For fields of a collection, the column that they are read from, where that has another name.
