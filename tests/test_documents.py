@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = sorted(
@@ -59,3 +60,13 @@ def test_python_versions_agree():
     assert oldest is not None
     for name in ("README.md", "CONTRIBUTING.md", "Makefile"):
         assert f"Python {oldest[1]} or" in (ROOT / name).read_text()
+
+
+def test_the_workflow_runs_what_is_there():
+    jobs = yaml.safe_load((ROOT / ".github" / "workflows" / "ci.yml").read_text())["jobs"]
+    commands = [step["run"] for job in jobs.values() for step in job["steps"] if "run" in step]
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    assert {target for command in commands for target in re.findall(r"make ([a-z-]+)", command)} <= targets
+    assert all((ROOT / script).exists() for command in commands for script in re.findall(r"bash (\S+)", command))
+    oldest = re.search(r'requires-python = ">=([\d.]+)"', (ROOT / "pyproject.toml").read_text())
+    assert jobs["check"]["strategy"]["matrix"]["python"][0] == oldest[1]
