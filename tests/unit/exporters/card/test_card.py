@@ -12,6 +12,7 @@ import onnx
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import yaml
 from click.testing import CliRunner
 
 from alula.cli import main
@@ -111,6 +112,19 @@ def test_the_card_says_what_the_file_says(made):
         kept = 1 - training["distortion"][3] / training["variance"]
         assert f"| 32 | {kept:.1%} |" in text
         assert "a code of 48 bits and 64 sign bits" in text
+
+
+def test_the_front_matter_is_that_of_a_model_hub(made):
+    """A hub shows and finds a model by the YAML at the beginning of its card."""
+    empty, front, text = made.with_suffix(".md").read_text().split("---\n", 2)
+    kind = {"drq": "binary-codes", "flops": "learned-sparse"}[load_encoder(made).info.kind]
+    assert (empty, text.lstrip()[:2]) == ("", "# ")
+    assert yaml.safe_load(front) == {
+        "library_name": "alula",
+        "pipeline_tag": "feature-extraction",
+        "tags": ["milvus", "onnx", "vector-search", kind],
+        "metrics": ["recall"],
+    }
 
 
 def test_the_card_counts_the_bytes_of_a_row(made):
