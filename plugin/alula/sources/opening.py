@@ -57,11 +57,14 @@ TABLES: Mapping[str, Format] = {
     ".csv.gz": _CSV,
     ".tsv.gz": _CSV,
 }
-ARRAYS: Mapping[str, Format] = {
+_OF_ANY_SHAPE: Mapping[str, Format] = {
     ".npy": ("a .npy array", NpyReader),
     ".npz": ("an .npz archive", NpzReader),
     ".hdf5": _HDF5,
     ".h5": _HDF5,
+}
+ARRAYS: Mapping[str, Format] = {
+    **_OF_ANY_SHAPE,
     ".fvecs": _VECS,
     ".ivecs": _VECS,
     ".bvecs": _VECS,
@@ -70,7 +73,7 @@ ARRAYS: Mapping[str, Format] = {
 }
 FORMATS: Mapping[Input, Mapping[str, Format]] = {
     "vectors": {**ARRAYS, **TABLES},
-    "images": ARRAYS,
+    "images": _OF_ANY_SHAPE,
     "text": {".txt": _TEXT, ".txt.gz": _TEXT, **TABLES},
 }
 
@@ -142,7 +145,7 @@ def _readers(files: Sequence[File], wanted: Wanted, formats: Mapping[str, Format
         chosen = kind, reader
         with file.reading(f"is not {kind}, or it is truncated"):
             readers.append(reader(file, wanted))
-        if wanted.like is None and formats is not ARRAYS:
+        if wanted.like is None:
             wanted = dataclasses.replace(wanted, like=readers[0].schema)
     return readers
 
