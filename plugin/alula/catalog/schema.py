@@ -180,15 +180,18 @@ class ScalarField:
         return numbers
 
     def _documents(self, column: pa.Array, bad: dict[int, str]) -> list[object]:
+        documents = self._parsed(column, bad)
+        for i, document in enumerate(documents):
+            if document is not None and len(document) > MAX_JSON:
+                size = f"{len(document)} bytes of JSON"
+                bad.setdefault(i, f"{size} in {self.name!r}, and Milvus takes at most {MAX_JSON}")
+        return [document or b"{}" for document in documents]
+
+    def _parsed(self, column: pa.Array, bad: dict[int, str]) -> list[bytes | None]:
         documents, wrong = parsed_documents(column)
         for i, reason in wrong.items():
             bad.setdefault(i, f"{reason} in {self.name!r}")
-        return [self._checked(document, i, bad) for i, document in enumerate(documents)]
-
-    def _checked(self, document: bytes | None, i: int, bad: dict[int, str]) -> bytes:
-        if document is not None and len(document) > MAX_JSON:
-            bad.setdefault(i, f"{len(document)} bytes of JSON in {self.name!r}, and Milvus takes at most {MAX_JSON}")
-        return document or b"{}"
+        return documents
 
     def _lists(self, column: pa.Array, bad: dict[int, str]) -> list[object]:
         """The lists of an ARRAY field; texts are read as JSON."""
@@ -210,11 +213,8 @@ class ScalarField:
         return lists
 
     def _read_each(self, column: pa.Array, bad: dict[int, str]) -> list[Any]:
-        documents, wrong = parsed_documents(column)
-        for i, reason in wrong.items():
-            bad.setdefault(i, f"{reason} in {self.name!r}")
         lists: list[Any] = []
-        for i, document in enumerate(documents):
+        for i, document in enumerate(self._parsed(column, bad)):
             found = None
             try:
                 found = None if document is None else json_value(read_json(document), self.arrow)
@@ -232,6 +232,12 @@ class ScalarField:
                 values.append(None)
                 bad.setdefault(i, f"{shown(repr(value.as_py()))} in {self.name!r}, which is {self.data_type}")
         return pa.array(values, self.arrow)
+
+
+def fields_text(fields: Iterable[ScalarField], partition_key: str | None = None, *, dynamic: bool) -> str:
+    """Fields with commas between; "" without any."""
+    shown = [f"{field} (partition key)" if field.name == partition_key else str(field) for field in fields]
+    return ", ".join([*shown, *(["any others (dynamic)"] if dynamic else [])])
 
 
 def _positions(mask: pa.Array) -> list[int]:

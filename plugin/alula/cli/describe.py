@@ -6,7 +6,8 @@ from dataclasses import asdict
 
 import click
 
-from alula.catalog.description import Description, describe
+from alula.catalog.description import describe
+from alula.catalog.schema import fields_text
 from alula.cli.options import connection_options, format_option, show_json, show_pairs
 from alula.cli.row_cost import compared_words, disk_words, key_words, memory_words
 from alula.milvus import Server
@@ -16,15 +17,6 @@ _VECTORS = {
     "column": "kept in an ARRAY column, for exact re-ranking (this server has one vector field per collection)",
     "dropped": "dropped; scores are estimates",
 }
-
-
-def _fields(description: Description) -> str:
-    shown = [
-        f"{field} (partition key)" if field.name == description.partition_key else str(field)
-        for field in description.fields
-    ]
-    shown += ["any others (dynamic)"] if description.dynamic else []
-    return ", ".join(shown) or "none"
 
 
 @click.command("describe")
@@ -50,7 +42,8 @@ def command(name: str, server: Server, output_format: str) -> None:
         "disk per row": disk_words(description.cost),
         "other index types": f"{compared_words(int(settings['dim']))} of memory per row",
         "primary key": str(description.primary_key),
-        "scalar fields": _fields(description),
+        "scalar fields": fields_text(description.fields, description.partition_key, dynamic=description.dynamic)
+        or "none",
         "added by Alula": ", ".join(f"{field} ({data_type})" for field, data_type in description.companions.items()),
     }
     if description.unindexed:

@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow as pa
 from pymilvus import DataType
 
-from alula.catalog.description import is_companion, read_schema
+from alula.catalog.description import is_companion, read_schema, scalar_field
 from alula.catalog.settings import read_settings
 from alula.encoders import Input
 from alula.errors import UsageError
@@ -144,11 +144,12 @@ def _schema(about: Mapping[str, Any], own: str | None) -> tuple[pa.Schema, dict[
         field_type = TYPES.get(kind)
         if field_type is None or not (field_type.is_float or field_type.layout in ("scalar", "array")):
             others[name] = kind
-        elif field_type.is_float and field.get("nullable"):
+        elif not field_type.is_float:
+            found.append(arrow_field(scalar_field(field).spec))
+        elif field.get("nullable"):
             others[name] = f"{kind}, nullable"
         else:
-            element = {"element_type": type_name(field["element_type"])} if "element_type" in field else {}
-            found.append(arrow_field(FieldSpec(name, kind, 0, {**field.get("params", {}), **element})))
+            found.append(arrow_field(FieldSpec(name, kind, 0, field.get("params", {}))))
     if about.get("enable_dynamic_field"):
         found.append(arrow_field(FieldSpec(DYNAMIC, "JSON", 0)))
     return pa.schema(found), others

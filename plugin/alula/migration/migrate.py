@@ -17,8 +17,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from alula.catalog.binding import check_fit
-from alula.catalog.collection_spec import CollectionSpec
 from alula.catalog.create import create, design
+from alula.catalog.schema import fields_text
 from alula.collection import Collection
 from alula.encoders import Encoder, load_encoder
 from alula.errors import AlulaError, DataError, LoadInterrupted, UsageError
@@ -149,7 +149,10 @@ class Migration:
             "index type": (new.lowering.settings["type"], index_type),
             "vector field": (new.lowering.field.name, old.vector_field),
             "primary key": (str(new.primary_key), str(old.primary_key)),
-            "fields": (_fields(new.spec), _fields(old)),
+            "fields": (
+                fields_text(new.fields, dynamic=new.spec.dynamic),
+                fields_text(old.fields, dynamic=old.dynamic),
+            ),
             "partition key": (new.spec.partition_key, old.partition_key),
         }
         for label, (there, wanted) in pairs.items():
@@ -355,10 +358,6 @@ class Migration:
             old = f", {self.old.name} has {done.old_recall.value:.3f}" if done.old_recall else ""
             unmoved = f"; the alias {self.alias} was not moved" if self.alias else ""
             raise AlulaError(f"The recall of {self.new.name} is {new}, less than min_recall={least}{old}{unmoved}.")
-
-
-def _fields(of: CollectionSpec | SourceCollection) -> str:
-    return ", ".join([*map(str, of.fields), *(["any others (dynamic)"] if of.dynamic else [])])
 
 
 def roll_back(server: Server, old: str, new: str, alias: str) -> None:

@@ -7,6 +7,7 @@ import os
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
+from importlib import import_module
 from typing import IO, Any, Protocol
 
 import numpy as np
@@ -60,6 +61,15 @@ class ArrayReader:
 
     def _open(self, opened: ExitStack, wanted: Wanted) -> Mapping[str, Rows]:
         raise NotImplementedError
+
+    def _library(self, name: str, install: str) -> Any:
+        """A library that only this format needs, by its name and what pip installs."""
+        try:
+            return import_module(name)
+        except ImportError:
+            raise UsageError(
+                f"Reading {self.file.name} needs {name}, which is not installed: pip install {install}."
+            ) from None
 
     def pieces(self, skip: int, size: int, columns: Sequence[str] | None = None) -> Iterator[Piece]:
         """See `Reader`."""
@@ -214,12 +224,7 @@ class Hdf5Reader(ArrayReader):
     default = "train"
 
     def _open(self, opened: ExitStack, wanted: Wanted) -> Mapping[str, Rows]:  # noqa: ARG002
-        try:
-            import h5py  # noqa: PLC0415
-        except ImportError:
-            raise UsageError(
-                f"Reading {self.file.name} needs h5py, which is not installed: pip install 'alula[hdf5]'."
-            ) from None
+        h5py = self._library("h5py", "'alula[hdf5]'")
         file = opened.enter_context(h5py.File(opened.enter_context(self.file.open()), "r"))
         return {
             name: _Dataset(dataset)

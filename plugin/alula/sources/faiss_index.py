@@ -23,12 +23,7 @@ class FaissReader(ArrayReader):
     default = "vectors"
 
     def _open(self, opened: ExitStack, wanted: Wanted) -> Mapping[str, Rows]:  # noqa: ARG002
-        try:
-            import faiss  # noqa: PLC0415
-        except ImportError:
-            raise UsageError(
-                f"Reading {self.file.name} needs faiss, which is not installed: pip install faiss-cpu."
-            ) from None
+        faiss = self._library("faiss", "faiss-cpu")
         if self.file.local is None:
             raise UsageError(f"{self.file.name} must be on this machine: faiss maps an index into memory.")
         try:

@@ -163,14 +163,19 @@ def _parts(
         yield from _parts(lines[half:], schema, types)
 
 
+def _undeclared(lines: Sequence[bytes], schema: pa.Schema, types: Mapping[str, pa.DataType]) -> pa.RecordBatch:
+    """The columns without a declared type, which Arrow parses."""
+    others = pa.schema([field for field in schema if field.name not in types])
+    return _parse(lines, others) if len(others) else pa.record_batch({})
+
+
 def _convert(lines: Sequence[bytes], schema: pa.Schema, types: Mapping[str, pa.DataType]) -> pa.RecordBatch:
     """Parse lines; the values of declared columns are converted one by one.
 
     Raises:
         pa.ArrowException, ValueError, RecursionError: If a line does not fit.
     """
-    others = pa.schema([field for field in schema if field.name not in types])
-    record = _parse(lines, others) if len(others) else pa.record_batch({})
+    record = _undeclared(lines, schema, types)
     objects = [read_members(line, types) for line in lines]
     arrays = [
         pa.array([json_value(one.get(field.name), field.type) for one in objects], field.type)
@@ -188,8 +193,7 @@ def _parse_exactly(
     try:
         check_depth(line)
         values = read_members(line, types)
-        others = pa.schema([field for field in schema if field.name not in types])
-        record = _parse([line], others) if len(others) else pa.record_batch({})
+        record = _undeclared([line], schema, types)
     except (pa.ArrowException, ValueError, RecursionError) as error:
         return None, _reason(error)
     arrays, why = [], None

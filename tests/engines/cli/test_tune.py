@@ -31,9 +31,10 @@ def hits(alula, place, *args):
 
 def test_the_choice_holds_for_searches_until_it_is_taken_back(alula, tune, place, tmp_path):
     before = hits(alula, place)
-    result = alula(*tune("--target", "recall=0.5", "--sample", "60", "--save", "choice.json", "--seconds", "20"))
-    assert result.code == 0, result
-    assert "Error" not in result.err  # on a slow machine, progress is there
+    # on a slow machine there would be progress
+    quiet = ("--sample", "60", "--save", "choice.json", "--seconds", "20", "--quiet")
+    result = alula(*tune("--target", "recall=0.5", *quiet))
+    assert (result.code, result.err) == (0, ""), result
     choice = json.loads((tmp_path / "choice.json").read_text())
     assert choice["kept"] == "stored"
     assert choice["held"]
