@@ -1,7 +1,7 @@
 # Every target makes the environment it needs in .venv: a fresh clone needs Python 3.10 or newer (with venv) and git.
 #
 #   make PYTHON3=python3.12 test     another Python for .venv
-#   make WORKERS=4 test              tests in four processes; WORKERS=0 runs them in one, for a debugger
+#   make WORKERS=8 test              tests in eight processes instead of four; WORKERS=0 runs them in one, for a debugger
 #   make TORCH_INDEX=URL test        another package index for torch alone, for instance PyTorch's own CPU index:
 #                                    https://download.pytorch.org/whl/cpu (without it, Linux gets the CUDA build)
 #   PIP_EXTRA_INDEX_URL, PIP_FIND_LINKS and pip's other variables and settings are honoured in every step.
@@ -30,7 +30,8 @@ env: $(STAMP)  ## Make .venv with everything that the other targets need
 demo: $(STAMP)  ## Train, load and search real vectors in a real Milvus, from nothing
 	$(PYTHON) -m examples.demo
 
-check: lint  ## Run lint, and the tests that need no server: some three minutes
+check: WORKERS = logical
+check: lint  ## Run lint, and the tests that need no server, in a process a core: some three minutes
 	$(PYTEST) -m "not server and not slow" $(ARGS)
 
 test: $(STAMP)  ## Run all tests but the slow ones, real engines included (ARGS="-k name" passes options to pytest)

@@ -36,16 +36,25 @@ def test_fields_are_counted_as_protobuf_does(tmp_path):
 
 
 @pytest.mark.parametrize("depth", [0, 1, 2])
-def test_many_empty_messages(tmp_path, depth):
+def test_many_empty_messages(depth):
     """In the graph, in a node of it, or in an attribute of a node."""
-    empty = b"\x0a\x00" if depth == 0 else b"\x2a\x00" if depth == 1 else b"\x52\x00"
-    content = empty * 1_100_000
-    for tag in (0x2A, 0x0A)[2 - depth :]:
-        content = bytes([tag]) + varint(len(content)) + content
+    with pytest.raises(EncoderError, match="it has more than 10,000 fields"):
+        check_fields(empty_messages(11_000, depth), MODEL, 10_000)
+
+
+def test_a_file_of_many_empty_messages(tmp_path):
     path = tmp_path / "many.onnx"
-    path.write_bytes(b"\x3a" + varint(len(content)) + content)
+    path.write_bytes(empty_messages(1_100_000, 0))
     with pytest.raises(EncoderError, match=r"many\.onnx: it has more than 1,000,000 fields"):
         load_encoder(path)
+
+
+def empty_messages(count, depth):
+    """A model with the messages in its graph, in a node of it, or in an attribute of a node."""
+    content = (b"\x0a\x00", b"\x2a\x00", b"\x52\x00")[depth] * count
+    for tag in (0x2A, 0x0A)[2 - depth :]:
+        content = bytes([tag]) + varint(len(content)) + content
+    return b"\x3a" + varint(len(content)) + content
 
 
 def varint(number):
