@@ -11,12 +11,12 @@ from typing import Any
 from google.protobuf.descriptor import FieldDescriptor
 
 from alula.errors import EncoderError
+from alula.wire_format import BYTES, FIXED32, FIXED64, VARINT, varint
 
 MAX_FIELDS = 1_000_000  # a transformer of 24 layers has some 50,000
 MAX_PACKED = 64 << 20  # bytes of whole numbers, each of one byte or more; weights are in raw bytes
 _FIELD = FieldDescriptor
 _WHOLE = (_FIELD.TYPE_INT64, _FIELD.TYPE_INT32, _FIELD.TYPE_UINT64, _FIELD.TYPE_UINT32, _FIELD.TYPE_ENUM)
-_VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 
 
 def check_fields(data: bytes, descriptor: Any, most: int = MAX_FIELDS) -> None:
@@ -42,9 +42,9 @@ def check_fields(data: bytes, descriptor: Any, most: int = MAX_FIELDS) -> None:
                 raise EncoderError(f"it has more than {most:,} fields, and would take too much memory")
             tag, at = _varint(data, at, end)
             kind = tag & 7
-            if kind == _VARINT:
+            if kind == VARINT:
                 _, at = _varint(data, at, end)
-            elif kind == _BYTES:
+            elif kind == BYTES:
                 length, at = _varint(data, at, end)
                 if tag >> 3 in inner:
                     todo.append((inner[tag >> 3], at, min(at + length, end)))
@@ -52,19 +52,17 @@ def check_fields(data: bytes, descriptor: Any, most: int = MAX_FIELDS) -> None:
                 if packed > MAX_PACKED:
                     raise EncoderError("it has too many whole numbers that are not in 'raw_data'; export it again")
                 at += length
-            elif kind in (_FIXED32, _FIXED64):
-                at += 4 if kind == _FIXED32 else 8
+            elif kind in (FIXED32, FIXED64):
+                at += 4 if kind == FIXED32 else 8
             else:
                 raise EncoderError("it is not an ONNX file, or it is truncated")
 
 
 def _varint(data: bytes, at: int, end: int) -> tuple[int, int]:
-    """A number and the place after it."""
-    value = shift = 0
-    while at < end and shift < 70:
-        byte = data[at]
-        value |= (byte & 0x7F) << shift
-        at, shift = at + 1, shift + 7
-        if byte < 0x80:
-            return value, at
-    raise EncoderError("it is not an ONNX file, or it is truncated")
+    try:
+        value, after = varint(data, at)
+    except IndexError:
+        after = end + 1
+    if after > end:
+        raise EncoderError("it is not an ONNX file, or it is truncated")
+    return value, after

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from alula.wire_format import BYTES, FIXED32, FIXED64, VARINT, varint
+
 MAX_FIELDS = 4096  # to pass over; more are left to a parser
-_VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 
 
 @dataclass(frozen=True)
@@ -42,15 +43,15 @@ def peek(request: bytes, fields: NameFields) -> tuple[str, str]:
                 break
             tag, offset = varint(request, offset)
             number, wire_type = tag >> 3, tag & 7
-            if wire_type == _BYTES:
+            if wire_type == BYTES:
                 length, offset = varint(request, offset)
                 if number in found:
                     found[number] = request[offset : offset + length].decode()
                 offset += length
-            elif wire_type == _VARINT:
+            elif wire_type == VARINT:
                 _, offset = varint(request, offset)
-            elif wire_type in (_FIXED64, _FIXED32):
-                offset += 8 if wire_type == _FIXED64 else 4
+            elif wire_type in (FIXED64, FIXED32):
+                offset += 8 if wire_type == FIXED64 else 4
             else:
                 return "", ""
         else:
@@ -58,19 +59,3 @@ def peek(request: bytes, fields: NameFields) -> tuple[str, str]:
     except (IndexError, UnicodeDecodeError):
         return "", ""
     return found[fields.database] if fields.database else "", found[fields.collection] if fields.collection else ""
-
-
-def varint(data: bytes, offset: int) -> tuple[int, int]:
-    """Read a varint of protobuf at an offset; returns it and the offset after it.
-
-    Raises:
-        IndexError: If the bytes end within the varint.
-    """
-    value, shift = 0, 0
-    while True:
-        byte = data[offset]
-        offset += 1
-        value |= (byte & 0x7F) << shift
-        if byte < 0x80 or shift > 63:
-            return value, offset
-        shift += 7

@@ -10,7 +10,7 @@ from typing import Literal
 from google.protobuf.message import DecodeError
 from pymilvus.grpc_gen import common_pb2, milvus_pb2
 
-from alula.gateway.peek import varint
+from alula.wire_format import varint
 
 _METHODS = milvus_pb2.DESCRIPTOR.services_by_name["MilvusService"].methods_by_name
 _STATUS = common_pb2.Status.DESCRIPTOR
