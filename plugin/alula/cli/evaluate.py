@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from alula.catalog.schema import ScalarField
+from alula.cli.evaluate_judged import check_options, open_judged, show_judged
 from alula.cli.evaluation_options import (
     build_timeout_option,
     encoders_option,
@@ -35,6 +36,7 @@ from alula.evaluation.evaluate import (
     index_type_of,
     samples,
 )
+from alula.evaluation.judged import JudgedEvaluation, JudgedFiles, evaluate_judged
 from alula.evaluation.native import BUILD_TIMEOUT
 from alula.evaluation.native_types import NATIVE, Params, parse_native
 from alula.evaluation.queries import QueryOptions, QuerySet, make_queries
@@ -80,10 +82,18 @@ def _values(option: Option, text: str) -> list[Any]:
 
 
 @click.command("evaluate")
-@click.argument("name", metavar="[COLLECTION]", required=False)
+@click.argument("names", metavar="[COLLECTION]...", nargs=-1)
 @connection_options(required=False)
-@encoders_option("The collection's encoder file; without a collection repeatable, to compare encoders.")
+@encoders_option(
+    "The collection's encoder file; repeatable for several collections, or to compare encoders without one."
+)
 @query_options
+@click.option(
+    "--qrels",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="Judgements of the queries, as lines of query id, row and relevance (BEIR, TREC): measure nDCG@10, MRR@10 and "
+    "recall@100 instead of the recall of true neighbours. Several collections are fused too, as hybrid searches do.",
+)
 @click.option("--sample", type=click.IntRange(2), default=200, show_default=True, help="Rows to draw as queries.")
 @click.option(
     "--compare",
@@ -110,7 +120,7 @@ def _values(option: Option, text: str) -> list[Any]:
 @format_option
 def command(
     *,
-    name: str | None,
+    names: tuple[str, ...],
     server: Server | None,
     encoders: tuple[Path, ...],
     queries: Path | None,
@@ -121,6 +131,7 @@ def command(
     k: int,
     seed: int,
     quiet: bool,
+    qrels: Path | None,
     sample: int,
     compare: tuple[str, ...],
     layouts: tuple[str, ...],
@@ -135,35 +146,42 @@ def command(
 ) -> None:
     """Measure recall, speed and size of a COLLECTION, or of index types on vectors.
 
-    The figures are recall, latency, throughput and bytes per row.
+    The figures are recall, latency, throughput and bytes per row; with judged queries (--qrels) measures of ranking
+    quality, for one collection or several, and beside them exact search and hybrid searches of two collections.
 
     \b
     alula evaluate words --uri http://localhost:19530 --encoder words-drq.onnx
     alula evaluate words --uri ... --encoder words-drq.onnx --candidates 100,500 --bits 64,128 --rerank all,0
     alula evaluate --vectors rows.npy --encoder drq.onnx --encoder flops.onnx --uri ... --report report.html
+    alula evaluate docs --uri ... --encoder docs-drq.onnx --queries queries.jsonl --qrels qrels/test.tsv
 
     With a collection nothing is written to the server, unless --compare is given. Without one, rows are loaded into
     collections that are dropped again; without --uri into an embedded database that is removed.
     """
     loaded = [load_encoder(path) for path in encoders]
-    render = None
-    if report is not None:
-        from alula.evaluation.report import write_report  # noqa: PLC0415 - it needs an extra
-
-        render = write_report
+    render = _report_writer(judged=qrels is not None) if report is not None else None
+    budget = Budget(seconds, clients, sweep, build_timeout)
     options = QueryOptions(queries, query_column, sample, seed, k, truth)
+    evaluation: Evaluation | JudgedEvaluation
     with progress_bar(quiet=quiet, one_line=True) as progress, temporary_server(server) as opened:
-        budget = Budget(seconds, clients, sweep, build_timeout)
-        if name is not None:
+        if qrels is not None:
+            single = vectors is not None or bool(compare)
+            at, asked = check_options(server, names, queries, single=single)
+            collections = [open_judged(at, name, loaded, vectors, vector_column) for name in names]
+            files, rivals = JudgedFiles(asked, query_column, qrels), _rivals(compare, "none")
+            evaluation = evaluate_judged(collections, files, budget, rivals=rivals, seed=seed, progress=progress)
+        elif names:
             if server is None:
                 raise UsageError("Say where the collection is, with --uri.")
+            if len(names) > 1:
+                raise UsageError("Several collections are compared by judged queries; give --queries and --qrels.")
             if metric is not None or layouts:
                 raise UsageError(
                     "A collection has its own metric and layout; leave --metric and --layout out, which are for "
                     "--vectors without a collection."
                 )
             run = EvaluateRun(opened, vectors, vector_column, _rivals(compare, "none"), budget, options, progress)
-            evaluation = _collection(run, name, loaded)
+            evaluation = _collection(run, names[0], loaded)
         else:
             if vectors is None:
                 raise UsageError("Give a collection to evaluate, or vectors to compare index types on with --vectors.")
@@ -176,9 +194,20 @@ def command(
     if output_format == "json":
         show_json(evaluation.as_json())
         return
-    _show(evaluation)
+    show_judged(evaluation) if isinstance(evaluation, JudgedEvaluation) else _show(evaluation)
     for path in filter(None, (output, report)):
         click.echo(f"Written: {path}")
+
+
+def _report_writer(*, judged: bool) -> Callable[[Mapping[str, Any], Path], None]:
+    """The function that writes the page; it needs an extra."""
+    if judged:
+        from alula.evaluation.judged_report import write_judged_report  # noqa: PLC0415
+
+        return write_judged_report
+    from alula.evaluation.report import write_report  # noqa: PLC0415
+
+    return write_report
 
 
 @contextmanager

@@ -42,14 +42,14 @@ class Dot:
     size: float = 8.0
 
 
-def speed_recall(series: Sequence[Sequence[Dot]], k: int, size: str) -> str:
-    """Plot latency over recall: one series per index, a line through its best points.
+def speed_recall(series: Sequence[Sequence[Dot]], measure: str, size: str) -> str:
+    """Plot latency over a measure: a line through the best points of each index.
 
     Only the points of that line are labelled; the tooltips name all of them.
     """
     figure, axes = _figure(size)
     axes.set_yscale("log")
-    axes.set_xlabel(f"recall@{k}  (better to the right)")
+    axes.set_xlabel(f"{measure}  (better to the right)")
     axes.set_ylabel("median latency, ms  (better below)")
     _plain_ticks(axes.yaxis, [dot.y for dots in series for dot in dots])
     for number, dots in enumerate(series):
@@ -59,9 +59,9 @@ def speed_recall(series: Sequence[Sequence[Dot]], k: int, size: str) -> str:
         for dot in dots:
             low, high = dot.spread or (dot.x, dot.x)
             axes.plot([low, high], [dot.y, dot.y], color=_colour(number), linewidth=1, alpha=0.3)
-    lowest = min(dot.x for dots in series for dot in dots)
-    axes.set_xlim(max(-0.02, lowest - 0.06), 1.025)
-    return _finish(figure, axes, series, f"speed-{size}", f"Median latency over recall@{k} of every setting")
+    places = [dot.x for dots in series for dot in dots]
+    axes.set_xlim(max(-0.02, min(places) - 0.06), min(1.025, max(places) + 0.06))
+    return _finish(figure, axes, series, f"speed-{size}", f"Median latency over {measure} of every setting")
 
 
 def recall_by_bits(series: Sequence[Sequence[Dot]], k: int, size: str) -> str:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,7 @@ from alula.evaluation.ground_truth import Queries
 from alula.evaluation.native_types import NATIVE
 from alula.evaluation.prospects import KEPT, PROSPECT, Prospect, drq_prospects
 from alula.evaluation.queries import QueryOptions
-from alula.evaluation.results import machine, versions
+from alula.evaluation.results import machine, now, versions
 from alula.evaluation.row_sample import RowSample, draw_sample
 from alula.evaluation.row_source import RowSource
 from alula.evaluation.tune import fastest_settings
@@ -104,7 +103,7 @@ class Recommendation:
     reason: str
     prospects: Sequence[Prospect] = ()
     refused: Mapping[str, str] = field(default_factory=dict)
-    date: str = field(default_factory=lambda: datetime.now(timezone.utc).isoformat(timespec="seconds"))
+    date: str = field(default_factory=now)
     machine: str = field(default_factory=machine)
     versions: Mapping[str, str] = field(default_factory=versions)
 

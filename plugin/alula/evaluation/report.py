@@ -45,7 +45,7 @@ def render_report(evaluation: Mapping[str, Any]) -> str:
         goals=GOALS,
         on_disk=any(subject["totals"]["disk"] for subject in subjects),
         heaviest=max(_total(subject, "memory") + _total(subject, "disk") for subject in subjects),
-        speed={size: markup(plots.speed_recall(speed, k, size)) for size in plots.SIZES},
+        speed={size: markup(plots.speed_recall(speed, f"recall@{k}", size)) for size in plots.SIZES},
         bits={size: markup(plots.recall_by_bits([dots for _, dots in bits], k, size)) for size in plots.SIZES}
         if bits
         else None,

@@ -31,6 +31,11 @@ def machine() -> str:
     return f"{os.cpu_count()} cores ({model}), {memory:.0f} GiB memory, Python {platform.python_version()}"
 
 
+def now() -> str:
+    """The time in UTC, ISO 8601."""
+    return datetime.now(timezone.utc).isoformat(timespec="seconds")
+
+
 def versions() -> dict[str, str]:
     """Versions of the packages that affect the figures."""
     found = {}
@@ -135,7 +140,7 @@ class Evaluation:
     subjects: Sequence[Subject]
     refused: Mapping[str, str] = field(default_factory=dict)
     samples: Sequence[Sample] = ()
-    date: str = field(default_factory=lambda: datetime.now(timezone.utc).isoformat(timespec="seconds"))
+    date: str = field(default_factory=now)
     machine: str = field(default_factory=machine)
     versions: Mapping[str, str] = field(default_factory=versions)
 

@@ -13,8 +13,8 @@ from pymilvus.grpc_gen import common_pb2, milvus_pb2
 import alula
 from alula.errors import UsageError
 from alula.gateway import fusion
-from alula.gateway.fusion import Fusion
 from alula.search import RankedIds
+from alula.search.fusion import Fusion
 
 METRICS = {"cosine": "COSINE", "ip": "IP", "l2": "L2", "sparse": "IP", "binary": "HAMMING"}
 ROWS, DIM, TAKEN = 120, 8, 25

@@ -1,0 +1,162 @@
+"""``alula evaluate --qrels``: the measures of judged queries, of collections of texts and of vectors."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from alula.evaluation.judgements import scores
+from tests.fixtures.command_line import ROWS
+from tests.small_collections import best
+from tests.small_collections import scores as true_scores
+from tests.tiny_encoders import VOCABULARY, TinyText, random_vectors, write_drq, write_flops
+
+WORDS = sorted(VOCABULARY)
+
+
+@pytest.fixture(scope="module")
+def texts():
+    """Sixty documents of three words."""
+    rng = np.random.default_rng(5)
+    return {f"d{i}": " ".join(rng.choice(WORDS, 3)) for i in range(60)}
+
+
+@pytest.fixture(scope="module")
+def encoders(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("judged")
+    return {
+        "drq": write_drq(folder / "drq.onnx", backbone=TinyText()),
+        "flops": write_flops(folder / "flops.onnx", backbone=TinyText()),
+    }
+
+
+@pytest.fixture(scope="module")
+def beir(texts, tmp_path_factory):
+    """A folder in BEIR's layout: the first word of a document as query for it; one query is not judged."""
+    folder = tmp_path_factory.mktemp("beir")
+    queries = [{"_id": f"q{i}", "text": text.split()[0], "metadata": {}} for i, text in enumerate(texts.values())]
+    (folder / "queries.jsonl").write_text("".join(json.dumps(query) + "\n" for query in queries))
+    judged = [f"q{i}\td{i}\t{1 + i % 2}" for i in range(len(texts) - 1)]
+    (folder / "test.tsv").write_text("\n".join(["query-id\tcorpus-id\tscore", *judged]) + "\n")
+    return folder
+
+
+@pytest.fixture
+def docs(alula, texts, encoders, lite_uri, tmp_path):
+    """Collections ``drq`` and ``flops`` of the documents, in Milvus Lite."""
+    pq.write_table(pa.table({"id": list(texts), "text": list(texts.values())}), tmp_path / "docs.parquet")
+    for name, tiny in encoders.items():
+        at = ["--uri", lite_uri, "--encoder", tiny.path]
+        if alula("describe", name, "--uri", lite_uri).code:
+            kind = {"drq": "DRQ", "flops": "FLOPS_SPARSE"}[name]
+            named = ["--text-column", "text"]
+            assert alula("create", name, "--index-type", kind, "--like", "docs.parquet", *named, *at).code == 0
+            loaded = alula("load", name, "docs.parquet", *named, *at)
+            assert loaded.code == 0, loaded
+    opened = ["--uri", lite_uri, *(word for tiny in encoders.values() for word in ("--encoder", tiny.path))]
+    return lambda *names: ["evaluate", *names, *opened]
+
+
+@pytest.fixture
+def judged(beir):
+    return ["--queries", beir / "queries.jsonl", "--qrels", beir / "test.tsv"]
+
+
+def expected(tiny, texts):
+    """nDCG@10, MRR@10 and recall@100 of numpy's cosines over all documents."""
+    rows, queries = (
+        tiny.backbone.embed(list(texts.values())),
+        tiny.backbone.embed([text.split()[0] for text in list(texts.values())[:-1]], queries=True),
+    )
+    found = []
+    for i, query in enumerate(queries):
+        order = best(true_scores(query, rows, "COSINE"), len(texts), "COSINE")
+        found.append(scores([f"d{place}" for place in order], {f"d{i}": 1 + i % 2}))
+    return np.mean(found, axis=0)
+
+
+def test_two_collections_of_texts_and_their_fusions(alula, docs, judged, encoders, texts, tmp_path):
+    given = [*docs("drq", "flops"), *judged]
+    result = alula(*given, "--output", "figures.json", "--report", "page.html")
+    assert (result.code, result.err) == (0, ""), result
+    figures = json.loads((tmp_path / "figures.json").read_text())
+    assert (figures["queries"], figures["rows"]) == (59, 60)
+    assert "1 further queries of queries.jsonl have no relevant row" in figures["notes"]
+    systems = {(system["name"], system["settings"].get("fusion")): system for system in figures["systems"]}
+    pair = "drq DRQ hamming + flops FLOPS_SPARSE"
+    exact = "drq, exact COSINE of every row"
+    named = [("drq DRQ hamming", None), ("flops FLOPS_SPARSE", None), (pair, "rrf"), (pair, "weighted")]
+    others = {(exact, None), ("flops, exact COSINE of every row", None)}
+    assert {*named, *others} == systems.keys()
+    truth = expected(encoders["drq"], texts)
+    for system in systems.values():
+        measures = system["measures"]
+        assert measures.keys() == {"nDCG@10", "MRR@10", "recall@100"}
+        assert all(one["low"] <= one["value"] <= one["high"] for one in measures.values())
+    for name in (exact, "drq DRQ hamming"):  # all 60 rows are candidates, so that both rank by the exact vectors
+        found = [one["value"] for one in systems[name, None]["measures"].values()]
+        np.testing.assert_allclose(found, truth, atol=0.02)
+    assert systems[pair, "rrf"]["memory"] == sum(systems[name]["memory"] for name in named[:2])
+    assert figures["systems"][0]["name"] == exact
+    assert figures["systems"][0]["differences"] == {}
+    for words in ("nDCG@10", "MRR@10", "recall@100", "fusion rrf", "embedding a query with drq.onnx takes"):
+        assert words in result.out
+    page = (tmp_path / "page.html").read_text()
+    for words in ("Ranking quality", pair, "59 judged queries", "paired"):
+        assert words in page
+
+
+def test_vectors_with_an_id_column(alula, in_lite, tmp_path):
+    vectors, queries = random_vectors(ROWS, 8), random_vectors(30, seed=4)
+    ranked = [best(true_scores(query, vectors, "COSINE"), 30, "COSINE").tolist() for query in queries]
+    pq.write_table(pa.table({"qid": range(100, 130), "v": list(queries)}), tmp_path / "q.parquet")
+    ordinary = [[i for i in order if i >= 10][1] for order in ranked]  # the second nearest with a plain key is relevant
+    lines = [f"{100 + i}\trow {row}\t1" for i, row in enumerate(ordinary)]
+    (tmp_path / "qrels.tsv").write_text("\n".join(lines) + "\n")
+    opened = ["evaluate", in_lite.name, *in_lite.opened, "--queries", "q.parquet", "--qrels"]
+    given = [*opened, "qrels.tsv", "--candidates", "100,200", "--compare", "FLAT,HNSW", "--format", "json"]
+    result = alula(*given)
+    assert (result.code, result.err) == (0, ""), result
+    (figures,) = result.json
+    exact, few, all_rows, flat = figures["systems"]
+    assert [few["settings"], all_rows["settings"]] == [{"candidates": 100}, {"candidates": 200}]
+    assert flat["name"] == "FLAT"
+    assert "local mode only" in figures["refused"]["HNSW"]
+    mrr = [1 / (order.index(row) + 1) for order, row in zip(ranked, ordinary, strict=True)]
+    for system in (exact, all_rows, flat):
+        assert system["measures"]["MRR@10"]["value"] == pytest.approx(np.mean(mrr))
+        assert system["measures"]["recall@100"]["value"] == 1
+    assert flat["differences"]["MRR@10"] == {"value": 0, "low": 0, "high": 0}
+
+
+def test_wrong_ways_to_ask(fails, docs, judged, beir, in_lite, encoders, tmp_path):
+    def refused(code, *args, words):
+        fails(code, args, *words)
+
+    one = docs("drq")
+    refused(2, *one, "--qrels", beir / "test.tsv", words=["--queries"])
+    refused(2, *docs("drq", "flops"), words=["--qrels"])
+    refused(2, *one, *judged, "--k", "5", "--sample", "9", words=["--sample, --k", "--qrels"])
+    refused(2, *docs("drq", "flops"), *judged, "--compare", "FLAT", words=["one collection"])
+    refused(2, *one, *judged, "--query-column", "title", words=["title", "_id, text"])
+    refused(2, *one, "--queries", beir / "queries.jsonl", "--qrels", "no.tsv", words=["no.tsv"])
+    (tmp_path / "other.tsv").write_text("a\tb\t1\n")
+    refused(
+        1, *one, "--queries", beir / "queries.jsonl", "--qrels", "other.tsv", words=["None of the 60 queries", "'a'"]
+    )
+    (tmp_path / "bare.jsonl").write_text('{"text": "cat"}\n')
+    refused(2, *one, "--queries", "bare.jsonl", "--qrels", "other.tsv", words=["no column of query ids", "'_id'"])
+    (tmp_path / "rows.tsv").write_text("q0\tx\t1\nq1\tx\t0\n")
+    refused(
+        1, *one, "--queries", beir / "queries.jsonl", "--qrels", "rows.tsv", words=["none of the 1 relevant", "'id'"]
+    )
+    (tmp_path / "twice.jsonl").write_text('{"_id": "a", "text": "cat"}\n' * 2)
+    refused(1, *one, "--queries", "twice.jsonl", "--qrels", "other.tsv", words=["the id of another"])
+    pair = [word for tiny in encoders.values() for word in ("--encoder", tiny.path)]
+    refused(1, "evaluate", in_lite.name, *in_lite.at, *pair, *judged, words=["created with the encoder"])
+    refused(2, "evaluate", in_lite.name, *in_lite.at, *judged, words=["--encoder"])
+    refused(2, "evaluate", *judged, words=["collection"])
