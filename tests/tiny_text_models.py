@@ -28,12 +28,12 @@ def tokenizer():
 
 
 def save_models(folder: Path) -> None:
-    """Save ``splade`` (dot product, a query prompt), ``csr`` (cosine) and ``dense`` below ``folder``."""
+    """Save ``splade`` (dot product, a query prompt), ``inference-free``, ``csr`` (cosine) and ``dense`` in a folder."""
     import torch
     from sentence_transformers import SentenceTransformer, SparseEncoder
-    from sentence_transformers.base.modules import Transformer
+    from sentence_transformers.base.modules import Router, Transformer
     from sentence_transformers.sentence_transformer.modules import Normalize, Pooling
-    from sentence_transformers.sparse_encoder.modules import SparseAutoEncoder, SpladePooling
+    from sentence_transformers.sparse_encoder.modules import SparseAutoEncoder, SparseStaticEmbedding, SpladePooling
     from transformers import BertConfig, BertForMaskedLM
 
     tokens = tokenizer()
@@ -56,6 +56,13 @@ def save_models(folder: Path) -> None:
     words = Transformer(str(folder / "bert"), transformer_task="fill-mask")
     splade = SparseEncoder(modules=[words, SpladePooling("max")], prompts={"query": "query: ", "document": ""})
     splade.save_pretrained(str(folder / "splade"))
+    router = Router.for_query_document(
+        query_modules=[
+            SparseStaticEmbedding(tokens, torch.rand(len(tokens), generator=torch.Generator().manual_seed(1)))
+        ],
+        document_modules=[words, SpladePooling("max")],
+    )
+    SparseEncoder(modules=[router], similarity_fn_name="dot").save_pretrained(str(folder / "inference-free"))
     vectors = Transformer(str(folder / "bert"))
     SparseEncoder(modules=[vectors, Pooling(32, "mean"), autoencoder], similarity_fn_name="cosine").save_pretrained(
         str(folder / "csr")

@@ -29,8 +29,8 @@ def sentence_transformers(folder: Path, out: Path, *, max_nnz: int | None, force
     """Export a SPLADE or CSR text encoder.
 
     MODEL_DIR is what sentence-transformers' SparseEncoder saved. The file takes texts: tokenizer, prompts and model are
-    inside, and its collections need neither torch nor sentence-transformers. Rows and queries are compared with the
-    model's before the file is kept.
+    inside, and its collections need neither torch nor sentence-transformers. Of an inference-free model the query side
+    is a table of token weights. Rows and queries are compared with the model's before the file is kept.
 
     \b
     alula export sentence-transformers ./my-splade --out docs-splade.onnx
@@ -42,6 +42,7 @@ def sentence_transformers(folder: Path, out: Path, *, max_nnz: int | None, force
     table = [
         ("sparse rows", f"{info.max_nnz} non-zeros at most, in {info.dim:,} dimensions"),
         ("texts", f"{info.max_tokens} tokens at most"),
+        *([("queries", "a table of token weights; no network runs")] if info.query_max_tokens else []),
         ("prompts", f"{info.row_prompt!r} for rows, {info.query_prompt!r} for queries"),
         ("ONNX against torch", parity_line(info)),
     ]

@@ -2,23 +2,27 @@
 
 SPLADE (Formal et al., SIGIR 2021, arXiv:2107.05720 and 2109.10086): a masked language model's logits w_ij for token i
 and vocabulary entry j become one weight per entry, max_i (or sum_i) log(1 + ReLU(w_ij)); these are ``vectors``, and a
-row keeps the heaviest. CSR (Wen et al., ICML 2025, arXiv:2503.01776): a sparse autoencoder's top k of
-W (x - b_pre) + b, where x is the text's embedding; that embedding is ``vectors``.
+row keeps the heaviest. Inference-free SPLADE (Geng et al., arXiv:2411.04403) takes the weights of queries from a table,
+one for each token; they are ``query_vectors``. CSR (Wen et al., ICML 2025, arXiv:2503.01776): a sparse autoencoder's
+top k of W (x - b_pre) + b, where x is the text's embedding; that embedding is ``vectors``.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from onnx import TensorProto
 from torch import Tensor, nn
 
 from alula.encoders import DrqEncoder, EncoderInfo, FlopsEncoder, Metric
+from alula.encoders.contract import QUERY_VECTORS, QUERY_VECTORS_VERSION
 from alula.errors import EncoderError, UsageError
-from alula_exporters.backbones.text import open_checkpoint, text_backbone
+from alula_exporters.backbones.text import check_modules, open_checkpoint, text_backbone, tokenizer_json
 from alula_exporters.flops.export import add_sparse_rows
 from alula_exporters.flops.model import FLOOR
 from alula_exporters.onnx_export import GraphBuilder, export_encoder, versions
@@ -57,8 +61,9 @@ def export_checkpoint(
     The file includes its parity figures.
 
     Args:
-        folder: Output of ``SparseEncoder.save_pretrained``: SPLADE (a masked language model and ``SpladePooling``) or
-            CSR (a transformer, pooling and ``SparseAutoEncoder``).
+        folder: Output of ``SparseEncoder.save_pretrained``: SPLADE (a masked language model and ``SpladePooling``),
+            the same with queries by ``SparseStaticEmbedding`` (a ``Router``), or CSR (a transformer, pooling and
+            ``SparseAutoEncoder``).
         path: The file to write.
         max_nnz: Most non-zeros in a row, the heaviest; None for the model's own limit, or 256.
         texts: Texts to compare file and model on, as rows and as queries.
@@ -76,7 +81,9 @@ def export_checkpoint(
     model = open_checkpoint(folder, "SparseEncoder")
     from sentence_transformers.sparse_encoder import modules as kinds  # noqa: PLC0415 (seconds)
 
-    *others, last = model.children()
+    modules, static = _routes(list(model.children()))
+    check_modules(modules)
+    *others, last = modules
     metric = _METRICS.get(model.similarity_fn_name)
     if metric is None:
         raise UsageError(
@@ -89,12 +96,17 @@ def export_checkpoint(
             "can be exported."
         )
     csr = isinstance(last, kinds.SparseAutoEncoder)
+    if csr and static is not None:
+        raise UsageError("The model's queries are a table of token weights, and its rows are latents of a CSR model.")
     front = text_backbone(model, others if csr else [*others, _Pooling(last)]).front()
     dim = last.hidden_dim if csr else front.dim
     nnz = min(max_nnz or model.max_active_dims or MAX_NNZ, model.max_active_dims or dim, dim)
     graph = GraphBuilder("csr" if csr else "splade", front.dim, front)
     latents = _add_autoencoder(graph, last) if csr else graph.vectors
     _add_rows(graph, latents, nnz, unit=metric == "COSINE")
+    if static is not None:
+        _check_static(static, modules[0].tokenizer, dim)
+        _add_static_queries(graph, static.weight.detach().numpy())
     info = EncoderInfo(
         kind="flops",
         metric=metric,
@@ -108,6 +120,7 @@ def export_checkpoint(
             "similarity": model.similarity_fn_name,
         },
         versions=versions("sentence-transformers", "transformers"),
+        **_query_fields(static),
     )
 
     def check(encoder: FlopsEncoder | DrqEncoder) -> dict[str, Any]:
@@ -138,6 +151,51 @@ class _Pooling(nn.Module):
         for _ in range(self.logarithms):
             x = x.log1p()
         return {"sentence_embedding": x if self.largest else x.sum(dim=1)}
+
+
+def _routes(modules: list[Any]) -> tuple[list[Any], Any | None]:
+    """The modules of rows, and the ``SparseStaticEmbedding`` of queries, if any."""
+    from sentence_transformers.base.modules import Router  # noqa: PLC0415 (seconds)
+    from sentence_transformers.sparse_encoder.modules import SparseStaticEmbedding  # noqa: PLC0415
+
+    if len(modules) != 1 or not isinstance(modules[0], Router):
+        return modules, None
+    routes: Any = modules[0].sub_modules
+    if set(routes) != {"query", "document"} or [type(part) for part in routes["query"]] != [SparseStaticEmbedding]:
+        return modules, None
+    return list(routes["document"]), routes["query"][0]
+
+
+def _query_fields(static: Any | None) -> dict[str, Any]:
+    """Fields of `EncoderInfo` for queries that are a table of token weights."""
+    if static is None:
+        return {}
+    most = min(static.tokenizer.model_max_length, 2**20)  # a tokenizer without a limit says 10^30
+    return {"query_max_tokens": int(most), "format_version": QUERY_VECTORS_VERSION}
+
+
+def _check_static(static: Any, tokenizer: Any, dim: int) -> None:
+    """Raise a `UsageError` if queries have other tokens or dimensions than rows."""
+    ways = [json.loads(tokenizer_json(one)) for one in (static.tokenizer, tokenizer)]
+    parts = ("normalizer", "pre_tokenizer", "model", "added_tokens")
+    if [ways[0].get(part) for part in parts] != [ways[1].get(part) for part in parts]:
+        raise UsageError("The model splits queries into other tokens than rows, and an encoder file has one tokenizer.")
+    if len(static.weight) != dim:
+        raise UsageError(
+            f"The model has weights for {len(static.weight):,} tokens of queries, and its rows have {dim:,} "
+            "dimensions; a model whose vocabulary differs between them cannot be exported."
+        )
+
+
+def _add_static_queries(graph: GraphBuilder, weights: npt.NDArray[np.float32]) -> None:
+    """Output ``query_vectors`` (n, V): the weight of each token of a query."""
+    rows = graph.node("Shape", "input_ids", start=0, end=1)
+    shape = graph.node("Concat", rows, graph.constant(np.array([len(weights)], np.int64)), axis=0)
+    mask = graph.node("Cast", "attention_mask", to=TensorProto.FLOAT)
+    nothing = graph.node("ConstantOfShape", shape)
+    present = graph.node("ScatterElements", nothing, "input_ids", mask, axis=1, reduction="max")
+    vectors = graph.node("Mul", present, graph.constant(weights.astype(np.float32), "query_weights"))
+    graph.output(QUERY_VECTORS, vectors, np.float32, ["n", len(weights)])
 
 
 def _add_autoencoder(graph: GraphBuilder, autoencoder: nn.Module) -> str:

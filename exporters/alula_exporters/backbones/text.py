@@ -142,17 +142,17 @@ def open_checkpoint(folder: Path, kind: str) -> Any:
     except Exception as error:  # whatever two large packages and the folder's files may run into
         reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
         raise UsageError(f"sentence-transformers cannot open the model in {folder}: {reason}") from None
-    _check_modules(list(model.children()))
     return model.float().eval()
 
 
-def _check_modules(modules: Sequence[nn.Module]) -> None:
+def check_modules(modules: Sequence[nn.Module]) -> None:
+    """Raise a `UsageError` for modules that cannot be a backbone of text."""
     from sentence_transformers.base.modules import Router, Transformer  # noqa: PLC0415 (seconds)
 
     if isinstance(modules[0], Router):
         raise UsageError(
-            "The model has one way for queries and another for rows (a Router), and an encoder file has one for both; "
-            "export a model without a Router."
+            "The model has one way for queries and another for rows (a Router); of such models only sparse ones whose "
+            "queries are a table of token weights (SparseStaticEmbedding) can be exported."
         )
     if not isinstance(modules[0], Transformer):
         raise UsageError(f"The model begins with {type(modules[0]).__name__}, and only a Transformer can be exported.")
@@ -179,21 +179,29 @@ def text_backbone(model: Any, modules: Sequence[nn.Module]) -> TextBackbone:
     Raises:
         UsageError: If its tokenizer cannot be put into a file.
     """
+    check_modules(modules)
     transformer: Any = modules[0]
     prompts = model.prompts
     default = prompts.get(model.default_prompt_name, "")
     return TextBackbone(
         modules,
         token_types="token_type_ids" in transformer.tokenizer.model_input_names,
-        tokenizer=_tokenizer_json(transformer.tokenizer),
+        tokenizer=tokenizer_json(transformer.tokenizer),
         max_tokens=_max_tokens(transformer),
         row_prompt=next((prompts[name] for name in _ROW_PROMPTS if name in prompts), default),
         query_prompt=prompts.get("query", default),
     )
 
 
-def _tokenizer_json(tokenizer: Any) -> str:
-    """The tokenizer's JSON with its padding token, which can affect positions."""
+def tokenizer_json(tokenizer: Any) -> str:
+    """The tokenizer's JSON with its padding token, which can affect positions.
+
+    Args:
+        tokenizer: A tokenizer of the package ``transformers``.
+
+    Raises:
+        UsageError: If it is not one of the package ``tokenizers``.
+    """
     fast = getattr(tokenizer, "backend_tokenizer", None)
     if fast is None:
         raise UsageError(

@@ -64,8 +64,13 @@ def _input(info: EncoderInfo) -> dict[str, str]:
     return {
         "input": f"text, at most {info.max_tokens} tokens",
         "embedding": vectors,
+        **({"queries": _own_queries(info)} if info.query_max_tokens else {}),
         **{name: repr(prompt) for name, prompt in prompts.items() if prompt},
     }
+
+
+def _own_queries(info: EncoderInfo) -> str:
+    return f"embedded by an output of their own, at most {info.query_max_tokens:,} tokens"
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:

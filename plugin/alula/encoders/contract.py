@@ -31,8 +31,10 @@ from alula.errors import EncoderError
 METADATA_KEY = "alula"
 TOKENIZER_KEY = "alula.tokenizer"
 FORMAT_VERSION = 2  # since 2, the sign bits of a ``drq`` encoder rank rows
-READ_VERSIONS = (1, FORMAT_VERSION)
+QUERY_VECTORS_VERSION = 3  # queries may have an output of their own; other files stay readable to older versions
+READ_VERSIONS = (1, FORMAT_VERSION, QUERY_VECTORS_VERSION)
 VECTORS = "vectors"
+QUERY_VECTORS = "query_vectors"
 MAX_FILE_BYTES = 2 << 30  # protobuf's own limit; a larger file cannot be one message
 MAX_DIM = 32768  # Milvus's longest FLOAT_VECTOR
 MAX_EMBEDDING_DIM = 1_000_000  # an embedding is not kept in Milvus; one weight per word of a vocabulary is long
@@ -71,6 +73,9 @@ class EncoderInfo:
         max_tokens: ``text``: the most tokens of a text, special ones included; longer texts are cut. Otherwise 0.
         row_prompt: ``text``: prefix of the texts of rows.
         query_prompt: ``text``: prefix of the texts of queries.
+        query_max_tokens: ``text``: the most tokens of a query, without special ones, if queries have an output of their
+            own, ``query_vectors`` float32 (n, d), for instance a table of token weights (since format 3). 0 if they are
+            embedded as rows are.
         precision: The number format of its weights.
         training: Training summary: rows, data fingerprint, recipe, seed, loss, achieved FLOPs / nnz / distortion.
         versions: Versions of the packages that wrote the file.
@@ -91,6 +96,7 @@ class EncoderInfo:
     max_tokens: int = 0
     row_prompt: str = ""
     query_prompt: str = ""
+    query_max_tokens: int = 0
     precision: Precision = "fp32"
     training: Mapping[str, Any] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
@@ -147,7 +153,7 @@ class EncoderInfo:
         version = data.get("format_version")
         if type(version) is not int or version not in READ_VERSIONS:
             raise EncoderError(
-                f"it has encoder format {version!r} and this Alula reads up to format {FORMAT_VERSION}; "
+                f"it has encoder format {version!r} and this Alula reads up to format {READ_VERSIONS[-1]}; "
                 "export it again or update Alula"
             )
         known = {name: data[name] for name in cls.__dataclass_fields__ if name in data}
@@ -164,7 +170,7 @@ class EncoderInfo:
     def _check(self) -> None:
         _require(self.kind in get_args(Kind), f"kind is {self.kind!r}, not one of {', '.join(get_args(Kind))}")
         _require(self.metric in METRICS, f"metric is {self.metric!r}, not one of {', '.join(METRICS)}")
-        for name in ("input_dim", "dim", "max_nnz", "levels", "sign_bits", "max_tokens"):
+        for name in ("input_dim", "dim", "max_nnz", "levels", "sign_bits", "max_tokens", "query_max_tokens"):
             value = getattr(self, name)
             _require(type(value) is int and 0 <= value < 2**31, f"{name} is {value!r}, not a count")
         _require(
@@ -198,6 +204,12 @@ class EncoderInfo:
             _require(0 < self.max_tokens <= 2**20, f"max_tokens is {self.max_tokens}, not between 1 and {2**20}")
         else:
             _require(self.max_tokens == 0, f"max_tokens is {self.max_tokens}, and the encoder takes {self.input}")
+        own = self.query_max_tokens
+        _require(own <= 2**20, f"query_max_tokens is {own}, more than {2**20}")
+        _require(
+            own == 0 or (self.input == "text" and self.format_version >= QUERY_VECTORS_VERSION),
+            f"query_max_tokens is {own}, and the encoder takes {self.input} in format {self.format_version}",
+        )
         for name in ("row_prompt", "query_prompt"):
             prompt = getattr(self, name)
             _require(isinstance(prompt, str), f"{name} is {prompt!r}, not a text")
@@ -278,8 +290,9 @@ def _check_ends(model: onnx.ModelProto, info: EncoderInfo) -> None:
         raise EncoderError(f"it lacks the output {', '.join(sorted(wanted - outputs))} of a '{info.kind}' encoder")
     if info.input == "vectors":
         return
-    if VECTORS not in outputs:
-        raise EncoderError(f"it takes {info.input} and lacks the output '{VECTORS}', the embedding")
+    for name in (VECTORS, *([QUERY_VECTORS] if info.query_max_tokens else [])):
+        if name not in outputs:
+            raise EncoderError(f"it takes {info.input} and lacks the output '{name}', the embedding")
     for output in sorted(wanted):
         _, read = trace(model, {VECTORS}, {output})
         if not read.isdisjoint(expected):

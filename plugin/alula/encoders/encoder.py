@@ -16,7 +16,7 @@ import numpy.typing as npt
 import onnx
 import onnxruntime
 
-from alula.encoders.contract import TOKENIZER_KEY, VECTORS, EncoderInfo, Kind
+from alula.encoders.contract import QUERY_VECTORS, TOKENIZER_KEY, VECTORS, EncoderInfo, Kind
 from alula.encoders.graph import cut
 from alula.encoders.preprocessing import Feed, Tokenizer, check_images, check_texts, image_feeds
 from alula.encoders.session import RUN_SECONDS, Session
@@ -74,7 +74,7 @@ class Encoder(ABC):
         self.threads = threads
         self.run_seconds = run_seconds
         self._sessions: dict[tuple[str, ...], Session] = {}
-        self._tokenizer: Tokenizer | None = None
+        self._tokenizers: dict[bool, Tokenizer] = {}
 
     @property
     @abstractmethod
@@ -144,9 +144,10 @@ class Encoder(ABC):
             return cast(F32, given)
         vectors = np.empty((len(given), self.info.input_dim), np.float32)
         done = 0
-        for places, feed in self._feeds(given, self.info.query_prompt if queries else self.info.row_prompt):
-            (part,) = self._run((VECTORS,), feed)
-            self._check_output(VECTORS, part, (len(places), self.info.input_dim), np.float32)
+        output = QUERY_VECTORS if queries and self.info.query_max_tokens else VECTORS
+        for places, feed in self._feeds(given, queries=queries):
+            (part,) = self._run((output,), feed)
+            self._check_output(output, part, (len(places), self.info.input_dim), np.float32)
             vectors[places] = part
             done += len(places)
             if progress:
@@ -173,13 +174,16 @@ class Encoder(ABC):
             return check_texts(inputs, what=what or "texts", encoder=self.path.name)
         return self.check_vectors(inputs, what=what or "vectors")
 
-    def _feeds(self, inputs: Any, prompt: str) -> Iterator[Feed]:
+    def _feeds(self, inputs: Any, *, queries: bool) -> Iterator[Feed]:
         if self.info.input == "images":
             return image_feeds(inputs)
-        if self._tokenizer is None:
+        own = queries and self.info.query_max_tokens > 0
+        if own not in self._tokenizers:
             json = next(entry.value for entry in self.model.metadata_props if entry.key == TOKENIZER_KEY)
-            self._tokenizer = Tokenizer(json, self.info.max_tokens, encoder=str(self.path))
-        return self._tokenizer.feeds([prompt + text for text in inputs], self.info.input_dim)
+            most = self.info.query_max_tokens if own else self.info.max_tokens
+            self._tokenizers[own] = Tokenizer(json, most, special=not own, encoder=str(self.path))
+        prompt = self.info.query_prompt if queries else self.info.row_prompt
+        return self._tokenizers[own].feeds([prompt + text for text in inputs], self.info.input_dim)
 
     def check_vectors(self, vectors: npt.ArrayLike, *, what: str = "vectors") -> F32:
         """Convert vectors to a finite, contiguous float32 (n, d) array.

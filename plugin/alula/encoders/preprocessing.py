@@ -99,6 +99,7 @@ class Tokenizer:
     Args:
         json: JSON of the package ``tokenizers``.
         max_tokens: The most tokens of a text, special ones included.
+        special: False to add no special tokens.
         encoder: The name of the encoder in errors.
 
     Raises:
@@ -106,9 +107,10 @@ class Tokenizer:
         EncoderError: If it cannot read the JSON.
     """
 
-    def __init__(self, json: str, max_tokens: int, *, encoder: str) -> None:
+    def __init__(self, json: str, max_tokens: int, *, special: bool = True, encoder: str) -> None:
         self._encoder = encoder
         self._max_tokens = max_tokens
+        self._special = special
         try:
             import tokenizers  # noqa: PLC0415  encoders of vectors and images do without
         except ImportError:
@@ -122,7 +124,7 @@ class Tokenizer:
             self._pad = padding["pad_id"] if padding else next((id_ for id_ in known if id_ is not None), 0)
             self._tokenizer.no_padding()
             self._tokenizer.enable_truncation(max_tokens)
-            added = self._tokenizer.num_special_tokens_to_add(is_pair=False)
+            added = self._tokenizer.num_special_tokens_to_add(is_pair=False) if special else 0
             if added > max_tokens:  # it would not truncate then
                 raise ValueError(f"it adds {added} special tokens, and max_tokens is {max_tokens}")
 
@@ -151,7 +153,9 @@ class Tokenizer:
 
     def _piece(self, texts: Sequence[str], places: Sequence[int], width: int) -> Iterator[Feed]:
         with self._errors("failed"):
-            tokens = [encoding.ids for encoding in self._tokenizer.encode_batch_fast([texts[i] for i in places])]
+            piece = [texts[i] for i in places]
+            encoded = self._tokenizer.encode_batch_fast(piece, add_special_tokens=self._special)
+            tokens = [encoding.ids for encoding in encoded]
             longest = max(map(len, tokens), default=0)
             if longest > self._max_tokens:
                 raise ValueError(f"it gives {longest} tokens, and max_tokens is {self._max_tokens}")

@@ -97,7 +97,8 @@ class Interval:
     def of(cls, values: F64, seed: int) -> Interval:
         """The mean of one value per query; the interval by the bootstrap.
 
-        Its ends are percentiles of 2,000 resamples. Of the differences of two systems on the same queries it is that of the paired bootstrap (Sakai, SIGIR 2006).
+        Its ends are percentiles of 2,000 resamples. Of the differences of two systems on the same queries it is that of
+        the paired bootstrap (Sakai, SIGIR 2006).
         """
         mean = float(values.mean())
         if len(values) < 2 or np.ptp(values) == 0:

@@ -199,6 +199,9 @@ def test_info_survives_json(info):
         (TEXT, "max_tokens", 0),
         (TEXT, "max_tokens", 6.0),
         (TEXT, "max_tokens", 2**21),
+        (TEXT, "query_max_tokens", 6),
+        (replace(TEXT, format_version=3), "query_max_tokens", 2**21),
+        (replace(TEXT, format_version=3), "query_max_tokens", "6"),
         (TEXT, "image_shape", [4, 5, 3]),
         (TEXT, "row_prompt", None),
         (TEXT, "query_prompt", 3),
@@ -213,6 +216,7 @@ def test_info_survives_json(info):
         (IMAGES, "query_prompt", "row: "),
         (replace(IMAGES, input="vectors", image_shape=()), "input_dim", 32_769),
         (replace(IMAGES, input="vectors", image_shape=()), "max_tokens", 1),
+        (replace(IMAGES, input="vectors", image_shape=(), format_version=3), "query_max_tokens", 1),
         (replace(IMAGES, input="vectors", image_shape=()), "image_shape", [4, 5, 3]),
     ],
 )
@@ -230,6 +234,11 @@ def test_a_text_encoder_without_its_embedding(text_model, refused):
     del text_model.graph.output[:]
     text_model.graph.output.extend(kept)
     assert "takes text and lacks the output 'vectors', the embedding" in refused(text_model)
+
+
+def test_queries_without_the_output_of_their_own(text, text_model, refused):
+    write_info(text_model, replace(text.info, query_max_tokens=6, format_version=3))
+    assert "takes text and lacks the output 'query_vectors', the embedding" in refused(text_model)
 
 
 def test_a_text_encoder_without_a_tokenizer(text, text_model, refused):

@@ -11,13 +11,13 @@ from alula.encoders import load_encoder
 from alula.errors import EncoderError, UsageError
 from alula_exporters.backbones.text import open_checkpoint
 from alula_exporters.cli_export import export
-from alula_exporters.sparse_checkpoints import _parity, _Pooling, _weight_error, export_checkpoint
+from alula_exporters.sparse_checkpoints import _check_static, _parity, _Pooling, _weight_error, export_checkpoint
 from tests.tiny_text_models import MAX_TOKENS, TEXTS
 
-NNZ = {"splade": 20, "csr": 8}
+NNZ = {"splade": 20, "csr": 8, "inference-free": 20}
 
 
-@pytest.fixture(scope="module", params=["splade", "csr"])
+@pytest.fixture(scope="module", params=["splade", "csr", "inference-free"])
 def exported(request, text_models, tmp_path_factory):
     """Name, model, encoder and what the command said."""
     name = request.param
@@ -37,7 +37,8 @@ def test_texts_become_the_rows_that_sentence_transformers_makes(exported, querie
     if name == "csr":  # cosine: the inner product of unit rows
         expected /= np.linalg.norm(expected, axis=1, keepdims=True)
     rows = encoder.encode_rows(encoder.embed(TEXTS, queries=queries))
-    assert np.diff(rows.indptr).max() == NNZ[name]
+    table = queries and name == "inference-free"  # a query has as many weights as distinct tokens
+    assert np.diff(rows.indptr).max() == ((expected > 0).sum(axis=1).max() if table else NNZ[name])
     assert len(np.unique(expected > 0, axis=0)) > 4  # so that it matters which text is which
     np.testing.assert_allclose(rows.toarray(), expected, atol=1e-5)
 
@@ -54,14 +55,18 @@ def test_the_file_says_what_it_is(exported):
     name, _, encoder, output = exported
     info = encoder.info
     assert (info.kind, info.input, info.max_tokens, info.max_nnz) == ("flops", "text", MAX_TOKENS, NNZ[name])
-    assert info.metric == {"splade": "IP", "csr": "COSINE"}[name]
-    assert info.query_prompt == {"splade": "query: ", "csr": ""}[name]
-    assert info.training["modules"].endswith({"splade": "SpladePooling", "csr": "SparseAutoEncoder"}[name])
+    assert info.metric == {"csr": "COSINE"}.get(name, "IP")
+    assert info.query_prompt == {"splade": "query: "}.get(name, "")
+    assert info.training["modules"].endswith({"csr": "SparseAutoEncoder"}.get(name, "SpladePooling"))
+    assert (info.query_max_tokens, info.format_version) == {"inference-free": (MAX_TOKENS, 3)}.get(name, (0, 2))
     assert {"sentence-transformers", "transformers"} <= info.versions.keys()
     assert max(info.parity["max_row_weight_error"], info.parity["max_query_weight_error"]) < 1e-5
     assert f"metric {info.metric}" in output
     assert f"Next: alula inspect {encoder.path}" in output
-    assert len(output.splitlines()) == 6  # nothing of what the packages below say to each other
+    assert ("a table of token weights" in output) == (name == "inference-free")
+    assert len(output.splitlines()) == 6 + (
+        name == "inference-free"
+    )  # nothing of what the packages below say to each other
 
 
 def test_one_file_without_a_trace_of_where_it_was_made(exported, text_models):
@@ -73,8 +78,8 @@ def test_one_file_without_a_trace_of_where_it_was_made(exported, text_models):
 
 def test_another_model_is_noticed(exported):
     name, model, encoder, _ = exported
-    last = model[-1]
-    changed = {"splade": ("pooling_strategy", "sum"), "csr": ("normalize", False)}[name]
+    last = model[-1] if name != "inference-free" else model[0].sub_modules["document"][-1]
+    changed = {"csr": ("normalize", False)}.get(name, ("pooling_strategy", "sum"))
     before = getattr(last, changed[0])
     setattr(last, *changed)
     try:
@@ -130,14 +135,18 @@ def test_models_that_no_inverted_index_holds(text_models, tmp_path):
     from sentence_transformers.base.modules import Router, Transformer
     from sentence_transformers.sentence_transformer.modules import Normalize
     from sentence_transformers.sparse_encoder.modules import SparseStaticEmbedding, SpladePooling
+    from transformers import BertTokenizerFast
 
     transformer = Transformer(str(text_models / "bert"), transformer_task="fill-mask")
     static = SparseStaticEmbedding(transformer.tokenizer)
     model = [transformer, SpladePooling()]
-    router = Router.for_query_document([static], model)
+    router = Router.for_query_document(model, model)
+    other = BertTokenizerFast(vocab={"[PAD]": 0, "[UNK]": 1, "[CLS]": 2, "[SEP]": 3, "[MASK]": 4, "kite": 5})
+    strange = Router.for_query_document([SparseStaticEmbedding(other)], model)
     out = tmp_path / "e.onnx"
     for modules, arguments, words in (
         ([router], {}, "one way for queries and another for rows"),
+        ([strange], {}, "other tokens than rows"),
         ([static], {}, "begins with SparseStaticEmbedding"),
         (model, {"similarity_fn_name": "euclidean"}, "compares by 'euclidean'"),
         ([*model, Normalize()], {}, "ends with Normalize"),
@@ -146,6 +155,8 @@ def test_models_that_no_inverted_index_holds(text_models, tmp_path):
         with pytest.raises(UsageError, match=words):
             export_checkpoint(folder, out)
     assert not out.exists()
+    with pytest.raises(UsageError, match="rows have 1,000 dimensions"):
+        _check_static(static, transformer.tokenizer, 1000)
 
 
 def test_a_search_in_milvus_finds_what_the_model_finds(exported, lite, collection_name):
