@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from alula import encoder_store
-from alula.cli.options import confirmed, connection_options, console, format_option, show_json
+from alula.cli.options import EncoderFile, confirmed, connection_options, console, format_option, show_json
 from alula.encoder_store import Entry
 from alula.encoders import ENCODERS
 from alula.errors import AlulaError
@@ -33,7 +33,7 @@ def command() -> None:
 
 
 @command.command("push")
-@click.argument("file", type=click.Path(path_type=Path, exists=True, dir_okay=False))
+@click.argument("file", type=EncoderFile())
 @connection_options(must_exist=False)
 @click.option("--name", help="Its name in the database; by default the file name without the ending.")
 @click.option(

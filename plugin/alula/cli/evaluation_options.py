@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from alula.cli.options import OutputFile, RenamedOption
+from alula.cli.options import EncoderFile, OutputFile, RenamedOption
 from alula.encoders import METRICS
 from alula.errors import UsageError
 
@@ -67,8 +67,7 @@ def encoders_option(note: str) -> Callable[[Command], Command]:
     Args:
         note: Its help.
     """
-    kind = click.Path(path_type=Path, exists=True, dir_okay=False)
-    return click.option("--encoder", "encoders", multiple=True, envvar="ALULA_ENCODER", type=kind, help=note)
+    return click.option("--encoder", "encoders", multiple=True, envvar="ALULA_ENCODER", type=EncoderFile(), help=note)
 
 
 def build_timeout_option(seconds: float) -> Callable[[Command], Command]:

@@ -9,13 +9,13 @@ from typing import Any
 
 import click
 
-from alula.cli.options import format_option, show_json, show_pairs
+from alula.cli.options import EncoderFile, format_option, show_json, show_pairs
 from alula.encoders import EncoderInfo, load_encoder
 from alula.index_types import index_types
 
 
 @click.command("inspect")
-@click.argument("file", type=click.Path(path_type=Path, exists=True, dir_okay=False))
+@click.argument("file", type=EncoderFile())
 @format_option
 def command(file: Path, output_format: str) -> None:
     """Check the encoder FILE against the contract and show its metadata.

@@ -21,7 +21,14 @@ from alula.cli.load_options import (
     trouble_options,
 )
 from alula.cli.load_progress import json_line, load_progress
-from alula.cli.options import RenamedOption, connection_options, console, encoder_options, index_type_options
+from alula.cli.options import (
+    EncoderFile,
+    RenamedOption,
+    connection_options,
+    console,
+    encoder_options,
+    index_type_options,
+)
 from alula.encoders import load_encoder
 from alula.errors import UsageError
 from alula.ingest.journal import Journal
@@ -70,7 +77,7 @@ from alula.milvus import Server
 )
 @click.option(
     "--from-encoder",
-    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    type=EncoderFile(),
     help="The encoder of --from, if that is Alula's, to measure its recall.",
 )
 @journal_options

@@ -141,6 +141,21 @@ class OutputFile(click.Path):
         return path
 
 
+class EncoderFile(click.Path):
+    """An existing encoder file, as a path; one at a URL is copied into a cache."""
+
+    def __init__(self) -> None:
+        super().__init__(path_type=Path, exists=True, dir_okay=False)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """See `click.Path`."""
+        if isinstance(value, str) and "://" in value:
+            from alula.encoders.remote import local_copy  # noqa: PLC0415 (help texts load no encoder)
+
+            value = str(local_copy(value))
+        return super().convert(value, param, ctx)
+
+
 def encoder_options(*, required: bool = True) -> Callable[[Command], Command]:
     """Add ``--encoder``.
 
@@ -151,8 +166,8 @@ def encoder_options(*, required: bool = True) -> Callable[[Command], Command]:
         "--encoder",
         required=required,
         envvar="ALULA_ENCODER",
-        type=click.Path(path_type=Path, exists=True, dir_okay=False),
-        help="The encoder file (.onnx) that 'alula train' wrote.",
+        type=EncoderFile(),
+        help="The encoder file (.onnx) that 'alula train' wrote: a path or a URL (hf://, s3://, https://).",
     )
 
 

@@ -53,3 +53,13 @@ def test_control_characters_in_a_file_do_nothing_to_a_terminal(alula, drq, tmp_p
         assert result.out.replace("\n", "").isprintable()
         assert "[red]b" in result.out
     assert result.json[0]["training"] == {f"a{evil}": evil}
+
+
+def test_a_file_at_a_url(alula, drq, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    result = alula("inspect", f"file://{drq}")
+    assert (result.code, result.err) == (0, "")
+    assert "drq.onnx" in result.out
+    gone = alula("inspect", f"file://{tmp_path}/gone.onnx")
+    assert (gone.code, gone.err.count("\n")) == (1, 1)
+    assert "there is no such file" in gone.err
