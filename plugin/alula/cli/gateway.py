@@ -54,6 +54,12 @@ PEM = click.Path(path_type=Path)  # checked when it is read, where the error can
 @click.option(
     "--cache-dir", type=click.Path(path_type=Path, file_okay=False), help="Cache encoder files in this folder."
 )
+@click.option(
+    "--policy",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="File (TOML) with rules by which AUTOINDEX or a named native index type becomes an index type of Alula, for "
+    "clients that cannot name one; default: none.",
+)
 @click.option("--slow-seconds", type=click.FloatRange(min=0), default=1.0, help="Log calls that take longer.")
 @click.option(
     "--log-format", type=click.Choice(["auto", "json", "text"]), default="auto", help="auto: text on a terminal."

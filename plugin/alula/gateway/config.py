@@ -50,6 +50,7 @@ class Options:
         health_seconds: Seconds between two health checks of the upstream.
         slow_seconds: Duration from which a call is logged.
         cache_dir: Folder for encoder files from Milvus; None for a temporary folder.
+        policy: File with rules by which native index types become ones of Alula; see `alula.gateway.policy`.
     """
 
     upstream: str
@@ -65,6 +66,7 @@ class Options:
     health_seconds: float = 2.0
     slow_seconds: float = 1.0
     cache_dir: Path | None = None
+    policy: Path | None = None
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"https?://[^/\s:@]+(:\d+)?/?|https?://\[[\da-fA-F:.]+\](:\d+)?/?", self.upstream):

@@ -15,14 +15,15 @@ from alula.catalog.binding import check_fit, check_index_type
 from alula.catalog.create import native_indexes
 from alula.catalog.settings import DEFAULTS_INDEX, SETTINGS_PREFIX
 from alula.errors import UsageError
-from alula.gateway.declaration import Declaration, flat, in_index, lowered, lowering_for
+from alula.gateway.declaration import Declaration, dim_of, flat, in_index, lowered, lowering_for
+from alula.gateway.ops.logs import LOGGER
+from alula.gateway.policy import AUTOMATIC
 from alula.gateway.schemas import send_described
 from alula.gateway.session import Session
 from alula.gateway.upstream import MilvusError, pairs, refill
 from alula.gateway.views import View, describe_indexes
-from alula.index_types import NativeIndex
+from alula.index_types import NativeIndex, index_type
 
-_AUTOMATIC = ("", "AUTOINDEX")
 RATE_LIMITED = 8  # Milvus's code
 FLUSH_SECONDS, FLUSH_POLL = 15.0, 0.5
 _VECTORS = "vectors"  # suffix of the name of the index on kept vectors
@@ -36,7 +37,7 @@ def create(session: Session, request: milvus_pb2.CreateIndexRequest) -> Any:
     elif view is not None:
         return None
     else:
-        declared = in_index(request.field_name, request.extra_params)
+        declared = in_index(request.field_name, request.extra_params) or _by_policy(session, request)
         if declared is None:
             return None
         _recreate(session, request, declared)
@@ -48,11 +49,38 @@ def create(session: Session, request: milvus_pb2.CreateIndexRequest) -> Any:
     return response
 
 
+def _by_policy(session: Session, request: milvus_pb2.CreateIndexRequest) -> Declaration | None:
+    """The index type that the gateway's policy puts in the place of a native one."""
+    given = flat(request.extra_params)
+    asked, metric = str(given.get("index_type") or AUTOMATIC), str(given.get("metric_type") or "").upper() or None
+    database, name, field = session.database(request), request.collection_name, request.field_name
+    rules = session.policy.naming(database, name, field, asked)
+    if not rules:
+        return None
+    describe = milvus_pb2.DescribeCollectionRequest(db_name=database, collection_name=name)
+    fields = session.caller.send("DescribeCollection", describe).schema.fields
+    dim = next((dim_of(one) for one in fields if one.name == field), 0)
+    encoders = (session.encoders.named(session.caller, database, rule.encoder) for rule in rules)
+    rule = next((rule for rule, encoder in zip(rules, encoders, strict=True) if rule.fits(encoder, dim, metric)), None)
+    if rule is None:
+        return None
+    kind, shown = index_type(rule.index_type), f"Policy: {asked} on {name}.{field}"
+    declared = Declaration(kind, rule.encoder, rule.options, field, metric, keep_vectors=rule.keep_vectors)
+    try:
+        _check_empty(session, database, name, declared, certainly=False)
+    except UsageError:
+        LOGGER.warning(f"{shown} stays, since the collection has rows; 'alula migrate' copies them to {kind.name}.")
+        return None
+    LOGGER.info(f"{shown} becomes {kind.name} with the encoder {rule.encoder!r}.")
+    return declared
+
+
 def _check_same(session: Session, request: milvus_pb2.CreateIndexRequest, view: View) -> None:
     """Raise `UsageError` if the requested index is not the collection's own."""
     given = flat(request.extra_params)
     subject, own, asked = f"The field {view.field!r}", view.settings["type"], given.get("index_type", "")
-    if asked not in _AUTOMATIC:
+    where = (session.database(request), view.collection, view.field)
+    if asked not in ("", AUTOMATIC) and not session.policy.covers(*where, asked, own):
         check_index_type(subject, own, asked)
     named = given.get("encoder") or given.get(f"{SETTINGS_PREFIX}encoder")
     encoder = view.lowering.encoder

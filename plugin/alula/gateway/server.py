@@ -22,6 +22,7 @@ from alula.gateway.ops.health import Health
 from alula.gateway.ops.http import HttpServer
 from alula.gateway.ops.tls import channel_credentials, server_credentials
 from alula.gateway.peek import NameFields, peek
+from alula.gateway.policy import Policy, read_policy
 from alula.gateway.session import Session
 from alula.gateway.status import refused, status_of
 from alula.gateway.upstream import PREFIX, RPCS, Caller, Metadata, Upstream, database_of, forwarded
@@ -45,7 +46,7 @@ class Gateway:
         logins: The logins that Milvus accepted lately.
 
     Raises:
-        UsageError: If a TLS file cannot be used.
+        UsageError: If a TLS file or the policy cannot be used.
     """
 
     def __init__(self, options: Options) -> None:
@@ -56,6 +57,7 @@ class Gateway:
         self._credentials = server_credentials(options.tls) if options.tls else None
         self.logins = Logins(self.upstream)
         self._capabilities = CapabilityCache(options)
+        self._policy = read_policy(options.policy) if options.policy else Policy()
         self._workers = Workers(options.workers, options.queue)
         self._requests = ByteBudget(options.max_bytes)
         self._http: HttpServer | None = None
@@ -146,7 +148,8 @@ class Gateway:
                 return response
             # the collection may have changed since its description was cached
         caller = Caller(self.upstream, metadata, call.context.time_remaining())
-        session = Session(caller, self.views, self.encoders, self._capabilities, fresh=response is not None)
+        caches = (self.views, self.encoders, self._capabilities)
+        session = Session(caller, *caches, self._policy, fresh=response is not None)
         call.route = "rewritten"
         try:
             work = functools.partial(answer, name, session, request)

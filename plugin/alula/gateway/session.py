@@ -8,6 +8,7 @@ from typing import Any
 from alula.gateway.capability_cache import CapabilityCache
 from alula.gateway.encoder_cache import Encoders
 from alula.gateway.functions import EncoderOf
+from alula.gateway.policy import Policy
 from alula.gateway.upstream import Caller
 from alula.gateway.views import CollectionInfo, View, Views
 
@@ -21,6 +22,7 @@ class Session:
         views: The cache of collection descriptions.
         encoders: The cache of encoders.
         capabilities: The cache of the upstream's capabilities.
+        policy: The gateway's policy.
         fresh: True to read every collection from Milvus instead of from the cache.
     """
 
@@ -28,6 +30,7 @@ class Session:
     views: Views
     encoders: Encoders
     capabilities: CapabilityCache
+    policy: Policy
     fresh: bool = False
 
     def database(self, request: Any) -> str:
