@@ -24,6 +24,7 @@ from alula.evaluation.judgements import DEPTH, F64, MEASURES, Interval, Relevanc
 from alula.evaluation.measure import WARM_UP
 from alula.evaluation.native import native_collection
 from alula.evaluation.native_types import NATIVE, Params
+from alula.evaluation.notebook import html_table
 from alula.evaluation.results import machine, now, versions
 from alula.evaluation.row_source import F32, RowSource
 from alula.evaluation.settings import Settings, given_sweep, show_settings
@@ -115,6 +116,21 @@ class JudgedEvaluation:
     date: str = field(default_factory=now)
     machine: str = field(default_factory=machine)
     versions: Mapping[str, str] = field(default_factory=versions)
+
+    def _repr_html_(self) -> str:
+        """The figures as a table, for notebooks."""
+        heads = ("searched by", "search options", *MEASURES, "p50 ms", "bytes/row in memory")
+        rows = [
+            (
+                system.name,
+                show_settings(system.settings) if system.settings else "",
+                *(str(system.measures[name]) for name in MEASURES),
+                "" if system.p50 is None else f"{system.p50:.2f}",
+                "" if system.memory is None else f"{system.memory:.0f}",
+            )
+            for system in self.systems
+        ]
+        return html_table(f"{self.title}: {self.rows:,} rows, {self.queries:,} queries; {self.server}", heads, rows)
 
     def as_json(self) -> dict[str, Any]:
         """As nested dictionaries and lists for JSON."""

@@ -19,11 +19,13 @@ from alula.evaluation.choice import Contender, choose, reason
 from alula.evaluation.evaluate import Budget, IndexComparison, common_metric, index_type_of
 from alula.evaluation.ground_truth import Queries
 from alula.evaluation.native_types import NATIVE
+from alula.evaluation.notebook import html_table
 from alula.evaluation.prospects import KEPT, PROSPECT, Prospect, drq_prospects
 from alula.evaluation.queries import QueryOptions
 from alula.evaluation.results import machine, now, versions
 from alula.evaluation.row_sample import RowSample, draw_sample
 from alula.evaluation.row_source import RowSource
+from alula.evaluation.settings import show_settings
 from alula.evaluation.tune import fastest_settings
 from alula.index_types import IndexType, lowering_cost, native_cost
 from alula.milvus import Server, version
@@ -126,6 +128,23 @@ class Recommendation:
             f"time; memory and disk are formulas, for {self.rows:,} rows. With more rows the same setting finds less "
             "and takes longer: measure the choice on all rows with alula evaluate."
         )
+
+    def _repr_html_(self) -> str:
+        """The index types as a table, for notebooks."""
+        heads = ("index", "search options", f"recall@{self.k}", "p50 ms", "bytes/row in memory", "on disk")
+        rows = [
+            (
+                f"{one.name} (take this)" if one.name == self.taken else one.name,
+                show_settings(one.best.settings),
+                f"{one.best.recall.value:.3f} ({one.best.recall.low:.3f}-{one.best.recall.high:.3f})",
+                f"{one.p50:.2f}",
+                f"{one.sizes.memory_bytes:.0f}",
+                f"{one.sizes.disk_bytes:.0f}",
+            )
+            for one in self.contenders
+        ]
+        caption = f"{self.title}: recall {self.target:g} of {self.sample_rows:,} sample rows; {self.server}"
+        return html_table(f"{caption}. {self.reason}", heads, rows)
 
     def as_json(self) -> dict[str, Any]:
         """As nested dictionaries and lists for JSON."""

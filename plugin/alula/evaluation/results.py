@@ -8,12 +8,12 @@ import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
-from html import escape
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from alula.evaluation.measure import Point
+from alula.evaluation.notebook import html_table
 from alula.evaluation.settings import show_settings
 from alula.index_types import RowCost
 
@@ -161,12 +161,7 @@ class Evaluation:
             for point in sorted(subject.points, key=lambda point: point.p50)
         ]
         caption = f"{self.title}: {self.rows:,} rows, {self.dim} dimensions, {self.metric}; {self.server}"
-        lines = ["".join(f"<td>{escape(cell)}</td>" for cell in row) for row in rows]
-        return (
-            f"<table><caption>{escape(caption)}</caption>"
-            f"<tr>{''.join(f'<th>{escape(head)}</th>' for head in heads)}</tr>"
-            f"{''.join(f'<tr>{line}</tr>' for line in lines)}</table>"
-        )
+        return html_table(caption, heads, rows)
 
     def as_json(self) -> dict[str, Any]:
         """As nested dictionaries and lists for JSON."""
