@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import grpc
 from pymilvus.grpc_gen import common_pb2, milvus_pb2
 
 from alula import encoder_store
@@ -20,6 +21,7 @@ from alula.encoders.session import memory_limit
 from alula.errors import EncoderError, UsageError
 from alula.gateway.ops import logs, metrics
 from alula.gateway.upstream import Caller, MilvusError, pairs
+from alula.milvus.failures import is_denied
 from alula.milvus.wire.field_data import column
 
 RUN_SECONDS = 120.0  # of one batch
@@ -170,6 +172,13 @@ def _query(caller: Caller, database: str, *, strong: bool = True) -> Query:
         )
         try:
             answer = caller.send("Query", request)
+        except grpc.RpcError as error:
+            if is_denied(error):
+                raise UsageError(
+                    f"This login may not query the collection {encoder_store.COLLECTION!r}, which holds the encoders; "
+                    "grant it the privilege Query there, as to everyone who searches or writes."
+                ) from None
+            raise
         except MilvusError as error:
             if "not loaded" not in error.status.reason:
                 if error.status.code == NO_COLLECTION or "find collection" in error.status.reason:

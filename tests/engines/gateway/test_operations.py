@@ -12,11 +12,13 @@ import grpc
 import pytest
 import trustme
 from pymilvus import DataType, MilvusClient
+from pymilvus.exceptions import MilvusException
 from pymilvus.grpc_gen import common_pb2, milvus_pb2
 
 import alula
-from alula.encoder_store import push
+from alula.encoder_store import push, remove
 from alula.gateway.config import TlsFiles
+from alula.milvus.privileges import ROLES
 from tests.engines.gateway.running import LOOPBACK, RunningGateway, stub, values
 from tests.tiny_encoders import random_vectors, write_drq
 from tests.waiting import wait_until
@@ -126,6 +128,35 @@ class TestLogins:
                         ]
                         assert ends[0] == ends[1]
                         assert ends[0][0] == "UNAUTHENTICATED"
+
+    def test_a_login_that_may_not_read_encoders(self, milvus_server_with_auth, collection_name, tmp_path):
+        server = milvus_server_with_auth
+        encoder = write_drq(tmp_path / "denied.onnx", input_dim=8).path
+        login = {"user": server.user, "password": server.password}
+        with alula.connect(server.uri, **login, ca_file=str(server.ca_file)) as root:
+            push(root, encoder, name=collection_name)
+            collection = alula.Collection.create(root, collection_name, encoder=encoder, index_type="DRQ")
+            collection.insert(random_vectors(20), {"id": range(20)})
+            root.client.create_user(collection_name[:30], "Secret-1")
+            root.client.create_role(collection_name)
+            root.client.grant_role(collection_name[:30], collection_name)
+            for privilege in ROLES["reader"].privileges["Collection"]:
+                root.client.grant_privilege(collection_name, "Collection", privilege, collection_name)
+            through = {"ca_file": server.ca_file, "server_name": "localhost"}
+            with RunningGateway(server.uri, **through) as gateway:
+                client = MilvusClient(gateway.uri, user=collection_name[:30], password="Secret-1")
+                for _ in range(2):
+                    with pytest.raises(
+                        MilvusException, match="may not query the collection '_alula_encoders'"
+                    ) as refused:
+                        client.search(collection_name, data=random_vectors(1).tolist(), limit=2)
+                    assert refused.value.code == 1100
+                client.close()
+                allowed = MilvusClient(gateway.uri, **login)
+                assert len(allowed.search(collection_name, data=random_vectors(1).tolist(), limit=2)[0]) == 2
+                allowed.close()
+            collection.drop()
+            remove(root, collection_name)
 
     def test_tls_on_both_sides_and_clients_with_certificates(self, milvus_server_with_auth, tmp_path):
         server, own, clients = milvus_server_with_auth, trustme.CA(), trustme.CA()
