@@ -20,7 +20,7 @@ export QUICK
 unexport PYTHONDONTWRITEBYTECODE  # many tests start a Python: what it compiles is kept
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo check test test-all lint lint-style lint-format lint-types format bench bench-papers bench-load bench-speed bench-gateway clean
+.PHONY: help env demo check test test-all lint lint-style lint-format lint-types format docs bench bench-papers bench-load bench-speed bench-gateway clean
 
 help:  ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' Makefile | awk 'BEGIN {FS = ":.*## "} {printf "  make %-13s %s\n", $$1, $$2}'
@@ -54,6 +54,9 @@ lint-types: $(STAMP)  ## Check the types of plugin/ and exporters/ (mypy, strict
 format: $(STAMP)  ## Repair style and format where ruff can
 	$(PYTHON) -m ruff check --fix .
 	$(PYTHON) -m ruff format .
+
+docs: $(STAMP)  ## Build the documentation as a site in build/site (Python 3.11 or newer)
+	NO_MKDOCS_2_WARNING=1 $(PYTHON) -m mkdocs build --strict --quiet
 
 bench: $(STAMP)  ## Measure the main job in Milvus, beside Milvus's own index types (QUICK=1, PARTS="job memory")
 	$(PYTHON) -m benchmarks milvus $(PARTS)

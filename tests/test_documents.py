@@ -5,7 +5,9 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from html.parser import HTMLParser
 from pathlib import Path
+from urllib.parse import unquote
 
 import pytest
 import yaml
@@ -70,3 +72,38 @@ def test_the_workflow_runs_what_is_there():
     assert all((ROOT / script).exists() for command in commands for script in re.findall(r"bash (\S+)", command))
     oldest = re.search(r'requires-python = ">=([\d.]+)"', (ROOT / "pyproject.toml").read_text())
     assert jobs["check"]["strategy"]["matrix"]["python"][0] == oldest[1]
+
+
+class Links(HTMLParser):
+    """The links of a page of the site, and what a browser fetches for it."""
+
+    def __init__(self, page: Path) -> None:
+        super().__init__()
+        self.links: list[str] = []
+        self.fetched: list[str] = []
+        self.feed(page.read_text())
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        found = self.links if tag == "a" else self.fetched
+        found += [value for name, value in attrs if name in ("href", "src") and value]
+
+
+def test_the_site_is_whole(tmp_path):
+    pytest.importorskip("mkdocs", reason="mkdocs-material needs Python 3.11 or newer")
+    build = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(tmp_path)]
+    done = subprocess.run(build, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    pages = [page for page in tmp_path.rglob("*.html") if page.name != "404.html"]
+    assert len(pages) == len([path for path in DOCUMENTS if path.is_relative_to(ROOT / "docs")]) + 1  # and deployment
+    broken = []
+    for page in pages:
+        links = Links(page)
+        for link in (*links.links, *links.fetched):
+            place = link.partition("#")[0].partition("?")[0]
+            elsewhere = re.match(r"https?:", link)
+            if (elsewhere and link in links.fetched) or (
+                place and not elsewhere and not (page.parent / unquote(place)).exists()
+            ):
+                broken.append(f"{page.relative_to(tmp_path)}: {link}")
+    assert not broken
+    assert (tmp_path / "files/examples/train.toml").read_bytes() == (ROOT / "examples/train.toml").read_bytes()
