@@ -19,7 +19,7 @@ from alula.collection import Collection
 from alula.errors import ServerError
 from alula.evaluation.evaluate import Budget, without_defaults
 from alula.evaluation.ground_truth import Searcher, find_ground_truth
-from alula.evaluation.judged_queries import embedded, missing_rows, read_judged_queries
+from alula.evaluation.judged_queries import JudgedQueries, embedded, missing_rows, read_judged_queries
 from alula.evaluation.judgements import DEPTH, F64, MEASURES, Interval, Relevance, read_qrels, scores
 from alula.evaluation.measure import WARM_UP
 from alula.evaluation.native import native_collection
@@ -278,17 +278,8 @@ def evaluate_judged(
     for collection, rows in collections:
         encoder = collection.lowering.encoder
         queries = read_judged_queries(files.queries, files.column, encoder, judged)
-        wanted = queries.relevant_rows
-        missing = missing_rows(collection, wanted)
-        if missing:
-            notes.append(
-                f"{collection.name} lacks {missing:,} of {len(wanted):,} relevant rows, which nothing can find"
-            )
         vectors, milliseconds = embedded(encoder, queries)
-        if milliseconds:
-            notes.append(f"embedding a query with {encoder.path.name} takes {milliseconds:.1f} ms, not included")
-        if rows is None:
-            notes.append(f"{collection.name} keeps no vectors, so its rows were not scored exactly")
+        notes += _notes(collection, rows, queries, milliseconds)
         searches = JudgedSearches(collection, vectors, rows, budget, progress)
         learned.append(list(searches.learned()))
         exact += searches.exact()
@@ -314,6 +305,20 @@ def evaluate_judged(
         notes=notes,
         refused=refused,
     )
+
+
+def _notes(
+    collection: Collection, rows: RowSource | None, queries: JudgedQueries, milliseconds: float
+) -> Iterator[str]:
+    wanted = queries.relevant_rows
+    missing = missing_rows(collection, wanted)
+    if missing:
+        yield f"{collection.name} lacks {missing:,} of {len(wanted):,} relevant rows, which nothing can find"
+    if milliseconds:
+        encoder = collection.lowering.encoder.path.name
+        yield f"embedding a query with {encoder} takes {milliseconds:.1f} ms, not included"
+    if rows is None:
+        yield f"{collection.name} keeps no vectors, so its rows were not scored exactly"
 
 
 def fuse(first: Run, second: Run, strategy: Literal["rrf", "weighted"]) -> Run:
