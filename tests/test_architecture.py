@@ -27,6 +27,7 @@ LAYERS = (
     "errors",
     "progress",
     "wire_format",
+    "tracing",
     "encoders",
     "kernels",
     "index_types",

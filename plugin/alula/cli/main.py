@@ -14,8 +14,9 @@ from typing import Any
 
 import click
 
-from alula.cli.wording import as_options, command_of
+from alula.cli.wording import as_options, commands_of
 from alula.errors import AlulaError
+from alula.tracing import traced_command
 
 GROUP = "alula.commands"
 # imported when called, so that 'alula --help' does not wait for onnxruntime and pymilvus
@@ -122,7 +123,8 @@ def main(args: list[str] | None = None) -> None:
     args = [arg for arg in args if arg != "--debug"]
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # its lines on stderr say less than our sentence
     try:
-        code: Any = cli.main(args, prog_name="alula", standalone_mode=False)
+        with traced_command(lambda: " ".join(["alula", *(str(one.name) for one in commands_of(args, cli)[1:])])):
+            code: Any = cli.main(args, prog_name="alula", standalone_mode=False)
         if sys.stdout:  # None when it is closed
             sys.stdout.flush()  # write errors are raised here instead of at exit
     except click.exceptions.NoArgsIsHelpError as error:
@@ -142,7 +144,7 @@ def main(args: list[str] | None = None) -> None:
     except Exception as error:
         if debug:
             traceback.print_exception(error)
-        text, code = _explain(error, command_of(args, cli))
+        text, code = _explain(error, commands_of(args, cli)[-1])
         click.echo(f"Error: {_one_line(text)}", err=True)
         sys.exit(code)
     sys.exit(code if isinstance(code, int) else 0)

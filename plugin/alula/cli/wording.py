@@ -32,15 +32,16 @@ def as_options(message: str, command: click.Command) -> str:
     return f"{spelled}." if spelled != message and message.endswith("=...") else spelled
 
 
-def command_of(args: list[str], group: click.Command) -> click.Command:
-    """The command that a command line runs; the group if the name is unknown."""
-    command = group
+def commands_of(args: list[str], group: click.Command) -> list[click.Command]:
+    """The group, and the commands that a command line names, the one that runs last."""
+    commands = [group]
     for arg in args:
+        command = commands[-1]
         found = command.get_command(click.Context(command), arg) if isinstance(command, click.Group) else None
         if found is None:
             break
-        command = found
-    return command
+        commands.append(found)
+    return commands
 
 
 def _argument(option: str) -> str:

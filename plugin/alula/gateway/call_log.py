@@ -14,6 +14,8 @@ import grpc
 from alula.gateway.ops import logs, metrics
 from alula.gateway.ops.metrics import Route
 from alula.gateway.status import Outcome, outcome_of, status_of
+from alula.gateway.upstream import SERVICE
+from alula.tracing import server_span
 
 _REQUEST_IDS = ("client-request-id", "client_request_id")  # pymilvus and Node, Go
 
@@ -55,7 +57,13 @@ class CallLog:
 
     @asynccontextmanager
     async def record(self, call: Call) -> Any:
-        """Count and time the call inside; log it if it fails, is rejected or is slow."""
+        """Count, time and trace the call inside; log a failed, rejected or slow one."""
+        with server_span(SERVICE.full_name, logs.printable(call.method), call.context.invocation_metadata) as end:
+            async with self._recorded(call, end):
+                yield
+
+    @asynccontextmanager
+    async def _recorded(self, call: Call, end: Callable[..., None]) -> Any:
         began = perf_counter()
         code, reason = "UNKNOWN", ""
         outcome: Outcome = "failed"
@@ -82,6 +90,7 @@ class CallLog:
         finally:
             seconds = perf_counter() - began
             metrics.answered(call.method, call.route, outcome, seconds)
+            end(failed=outcome == "failed", outcome=outcome, route=call.route, code=code)
             if outcome != "ok" or seconds > self._slow_seconds:
                 named = {"collection": call.collection(), "request_id": call.request_id}
                 logs.request(call.method, outcome, seconds, code=code, reason=reason, **named)

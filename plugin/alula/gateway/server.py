@@ -28,6 +28,7 @@ from alula.gateway.status import refused, status_of
 from alula.gateway.upstream import PREFIX, RPCS, Caller, Metadata, Upstream, database_of, forwarded
 from alula.gateway.views import Views
 from alula.gateway.workers import ByteBudget, OverloadedError, Workers
+from alula.tracing import with_context
 
 _NAMES = {name: NameFields.of(rpc.request.DESCRIPTOR) for name, rpc in RPCS.items()}
 SMALL = 16 << 10  # bytes of a request that is not counted: at most one for each of the calls at a time
@@ -124,7 +125,7 @@ class Gateway:
 
     async def passed(self, call: Call, request: bytes, metadata: Metadata | None = None) -> bytes:
         """Forward a call, and return Milvus's response."""
-        metadata = forwarded(call.context.invocation_metadata()) if metadata is None else metadata
+        metadata = with_context(forwarded(call.context.invocation_metadata())) if metadata is None else metadata
         forward = self.upstream.passing(PREFIX + call.method)
         try:
             response = await forward(request, metadata=metadata, timeout=call.context.time_remaining())
@@ -138,7 +139,7 @@ class Gateway:
     async def rewritten(self, call: Call, request: bytes) -> bytes:
         """Answer a call of a method in `REWRITES`, or forward it."""
         name = call.method
-        metadata = forwarded(call.context.invocation_metadata())
+        metadata = with_context(forwarded(call.context.invocation_metadata()))
         database, collection = peek(request, _NAMES[name])
         info = None if name in ALWAYS else self.views.cached(database or database_of(metadata), collection)
         response = None

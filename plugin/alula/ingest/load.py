@@ -26,6 +26,7 @@ from alula.ingest.verify import Verification, verify
 from alula.milvus.retrying import RateLimiter, StoppedError
 from alula.progress import NO_FIGURES, Figures
 from alula.sources import Source
+from alula.tracing import span
 
 RETRY_TIMEOUT = 300.0  # seconds
 
@@ -148,11 +149,13 @@ def load(
     with _explained(plan, journal, status, dead_letters):
         monitor.enter("loading")
         started = time.perf_counter()
-        pipeline.run()
-        delivery.finish(monitor)
+        with span("alula.load.write", collection=target.name, via=plan.via, source=source.name):
+            pipeline.run()
+            delivery.finish(monitor)
         seconds = time.perf_counter() - started
         monitor.enter("verifying")
-        verification = _finish(plan, task, sink)
+        with span("alula.load.verify", collection=target.name, rows=journal.done_rows, rejected=journal.dead_count):
+            verification = _finish(plan, task, sink)
     letters = write_dead_letters(journal.dead_letters(), dead_letters, plan.id) if dead_letters is not None else None
     return LoadReport(
         rows=journal.done_rows - journal.dead_count,

@@ -12,7 +12,7 @@ import click
 import pytest
 
 from alula.cli.main import cli
-from alula.cli.wording import as_options, command_of
+from alula.cli.wording import as_options, commands_of
 
 ROOT = Path(__file__).parents[3]
 CODE = sorted([*(ROOT / "plugin" / "alula").rglob("*.py"), *(ROOT / "exporters" / "alula_exporters").rglob("*.py")])
@@ -177,4 +177,4 @@ def test_the_library_names_no_options(package):
     ],
 )
 def test_python_arguments_become_options(command, message, spelled):
-    assert as_options(message, command_of(command.split(), cli)) == spelled
+    assert as_options(message, commands_of(command.split(), cli)[-1]) == spelled
