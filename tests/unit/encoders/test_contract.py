@@ -129,10 +129,10 @@ def test_metadata_that_is_no_description(flops_model, refused, text, words):
     assert words in refused(flops_model)
 
 
-@pytest.mark.parametrize("version", [0, 3, "1", None, True, 1.0])
+@pytest.mark.parametrize("version", [0, 4, "1", None, True, 1.0])
 def test_another_format_version_says_what_to_do(flops_model, refused, version):
     set_metadata(flops_model, json.dumps({**asdict(FLOPS), "format_version": version}))
-    assert f"encoder format {version!r} and this Alula reads up to format 2; export it again" in refused(flops_model)
+    assert f"encoder format {version!r} and this Alula reads up to format 3; export it again" in refused(flops_model)
 
 
 @pytest.mark.parametrize("name", ["kind", "metric", "input_dim", "normalized"])
