@@ -16,6 +16,7 @@ from alula.errors import DataError, UsageError
 from alula.evaluation.judgements import Relevance
 from alula.evaluation.row_source import F32, Key
 from alula.sources import check_finite, open_source
+from alula.sources.opening import TABLES
 
 _ID_COLUMNS = ("_id", "id", "query_id", "query-id", "qid")
 
@@ -58,7 +59,7 @@ def read_judged_queries(
         UsageError, DataError: If the file cannot be used, or none of its queries has a relevant row.
     """
     takes = encoder.info.input
-    table = path.suffix not in (".txt", ".npy", ".npz", ".h5", ".hdf5")
+    table = path.name.lower().endswith(tuple(TABLES))
     source = open_source(path, column or ("text" if takes == "text" and table else None), takes)
     name = next((name for name in _ID_COLUMNS if name in source.scalars), None)
     if table and name is None:

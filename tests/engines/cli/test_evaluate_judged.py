@@ -16,6 +16,7 @@ from tests.small_collections import scores as true_scores
 from tests.tiny_encoders import VOCABULARY, TinyText, random_vectors, write_drq, write_flops
 
 WORDS = sorted(VOCABULARY)
+WANTED = ((0, 20), (2, 30))  # query and row
 
 
 @pytest.fixture(scope="module")
@@ -131,6 +132,28 @@ def test_vectors_with_an_id_column(alula, in_lite, tmp_path):
         assert system["measures"]["MRR@10"]["value"] == pytest.approx(np.mean(mrr))
         assert system["measures"]["recall@100"]["value"] == 1
     assert flat["differences"]["MRR@10"] == {"value": 0, "low": 0, "high": 0}
+
+
+@pytest.mark.parametrize("ending", [".npy", ".fvecs"])
+def test_queries_of_an_array_are_numbered(alula, in_lite, tmp_path, ending):
+    queries = random_vectors(3, seed=4)
+    if ending == ".npy":
+        np.save(tmp_path / "q.npy", queries)
+    else:
+        numbers = np.column_stack([np.full((3, 1), 8, "<i4").view("<f4"), queries.astype("<f4")])
+        (tmp_path / "q.fvecs").write_bytes(numbers.tobytes())
+    (tmp_path / "qrels.tsv").write_text("".join(f"{i}\trow {row}\t1\n" for i, row in WANTED))
+    given = ["--queries", f"q{ending}", "--qrels", "qrels.tsv", "--format", "json"]
+    result = alula("evaluate", in_lite.name, *in_lite.opened, *given)
+    assert (result.code, result.err) == (0, ""), result
+    (figures,) = result.json
+    assert figures["queries"] == 2
+    rows = random_vectors(ROWS, 8)
+    ranks = [best(true_scores(queries[i], rows, "COSINE"), ROWS, "COSINE").tolist().index(row) for i, row in WANTED]
+    reciprocal = [1 / (rank + 1) if rank < 10 else 0 for rank in ranks]
+    measures = figures["systems"][0]["measures"]
+    assert measures["recall@100"]["value"] == np.mean([rank < 100 for rank in ranks])
+    assert measures["MRR@10"]["value"] == pytest.approx(np.mean(reciprocal))
 
 
 def test_wrong_ways_to_ask(fails, docs, judged, beir, in_lite, encoders, tmp_path):
