@@ -22,7 +22,7 @@ from alula.evaluation.native import (
     native_collection,
     wait_until_indexed,
 )
-from alula.evaluation.native_types import NATIVE, Params
+from alula.evaluation.native_types import NATIVE, Params, native_name
 from alula.evaluation.results import Neighbour, Sample, Subject
 from alula.evaluation.row_source import F32, Key, RowSource
 from alula.evaluation.settings import Settings, default_sweep, given_sweep, show_settings
@@ -177,7 +177,7 @@ class IndexComparison:
         given: Any = {"metric": self.metric, "dim": self.dim, "count": self.count, "progress": self.progress}
         given["build_timeout"] = self.budget.build_timeout
         with native_collection(self.server, self.rows, self.key, name, params, **given) as collection:
-            shown = " ".join((name, *(f"{key}={value}" for key, value in params.items())))
+            shown = native_name(name, params)
             settings = NATIVE[name].sweep(collection.params, queries.limit)
             tries = {show_settings(given): (given, collection.searcher(given)) for given in settings}
             points, found = _sweep(shown, tries, queries, self.budget, self.progress)

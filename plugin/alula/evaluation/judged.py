@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,9 +20,9 @@ from alula.evaluation.evaluate import Budget, without_defaults
 from alula.evaluation.ground_truth import Searcher, find_ground_truth
 from alula.evaluation.judged_queries import JudgedQueries, embedded, missing_rows, read_judged_queries
 from alula.evaluation.judgements import DEPTH, F64, MEASURES, Interval, Relevance, read_qrels, scores
-from alula.evaluation.measure import WARM_UP
+from alula.evaluation.measure import send_each
 from alula.evaluation.native import native_collection
-from alula.evaluation.native_types import NATIVE, Params
+from alula.evaluation.native_types import NATIVE, Params, native_name
 from alula.evaluation.notebook import html_table
 from alula.evaluation.results import machine, now, versions
 from alula.evaluation.row_source import F32, RowSource
@@ -145,6 +144,7 @@ class JudgedSearches:
         collection: The collection.
         vectors: float32 (q, d): the queries.
         rows: The rows' vectors; None if they cannot be read.
+        count: The number of rows.
         budget: The sweep of search options, and the seconds to wait for the build of an index.
         progress: Called with each stage and its progress.
     """
@@ -152,6 +152,7 @@ class JudgedSearches:
     collection: Collection
     vectors: F32
     rows: RowSource | None
+    count: int
     budget: Budget
     progress: Progress = silent
 
@@ -184,7 +185,7 @@ class JudgedSearches:
         """
         if self.rows is None:
             return
-        metric, k = self.collection.lowering.field.metric, min(DEPTH, self.collection.count())
+        metric, k = self.collection.lowering.field.metric, min(DEPTH, self.count)
         nearest = find_ground_truth(self.rows, self.vectors, k, metric, progress=self.progress)
         rankings = [RankedIds(one.keys[:DEPTH], one.scores[:DEPTH], exact=True) for one in nearest]
         yield Run(f"{self.collection.name}, exact {metric} of every row", {}, rankings, metric=metric)
@@ -195,12 +196,12 @@ class JudgedSearches:
         Raises:
             ServerError: If the server rejects it, or does not build it in time.
         """
-        collection, field, count = self.collection, self.collection.lowering.field, self.collection.count()
+        collection, field, count = self.collection, self.collection.lowering.field, self.count
         if self.rows is None:
             return
         given: Any = {"metric": field.metric, "dim": field.dim, "count": count, "progress": self.progress}
         given["build_timeout"] = self.budget.build_timeout
-        name = " ".join((index_type, *(f"{key}={value}" for key, value in params.items())))
+        name = native_name(index_type, params)
         where = (collection.server, self.rows, collection.primary_key)
         with native_collection(*where, index_type, params, **given) as native:
             sizes = native_cost(index_type, field.dim, native.params, count)
@@ -212,15 +213,9 @@ class JudgedSearches:
 
     def _time(self, search: Callable[[F32, int], RankedIds], stage: str) -> tuple[list[RankedIds], list[float]]:
         """Send each query alone; returns also the milliseconds of each."""
-        for i in range(min(WARM_UP, len(self.vectors))):
-            search(self.vectors[i : i + 1], DEPTH)
-        rankings, times = [], []
-        for i in range(len(self.vectors)):
-            started = time.perf_counter()
-            rankings.append(search(self.vectors[i : i + 1], DEPTH))
-            times.append((time.perf_counter() - started) * 1e3)
-            self.progress(stage, i + 1, len(self.vectors))
-        return rankings, times
+        total = len(self.vectors)
+        rankings, seconds = send_each(search, self.vectors, DEPTH, lambda done: self.progress(stage, done, total))
+        return rankings, [1e3 * one for one in seconds]
 
 
 def _keys_only(search: Searcher) -> Callable[[F32, int], RankedIds]:
@@ -280,7 +275,7 @@ def evaluate_judged(
         queries = read_judged_queries(files.queries, files.column, encoder, judged)
         vectors, milliseconds = embedded(encoder, queries)
         notes += _notes(collection, rows, queries, milliseconds)
-        searches = JudgedSearches(collection, vectors, rows, budget, progress)
+        searches = JudgedSearches(collection, vectors, rows, collection.count(), budget, progress)
         learned.append(list(searches.learned()))
         exact += searches.exact()
         for rival, params in rivals:

@@ -5,17 +5,18 @@ from __future__ import annotations
 import itertools
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from alula.evaluation.ground_truth import Queries, Searcher
 from alula.evaluation.recall import RecallEstimate, estimate_recall
-from alula.evaluation.row_source import Key
+from alula.evaluation.row_source import F32, Key
 
+Answer = TypeVar("Answer")
 WARM_UP = 3  # queries that are not timed: the first ones load and connect
 
 
@@ -44,6 +45,32 @@ class Point:
     qps_clients: float | None = None
 
 
+def send_each(
+    search: Callable[[F32, int], Answer], vectors: F32, limit: int, progress: Callable[[int], None] | None = None
+) -> tuple[list[Answer], list[float]]:
+    """Send each query alone, after some that are not timed.
+
+    Args:
+        search: Searches with a query, float32 (1, d), and a limit.
+        vectors: float32 (q, d).
+        limit: Results per query.
+        progress: Called with the number of queries sent.
+
+    Returns:
+        The answer to each query, and its seconds.
+    """
+    for i in range(min(WARM_UP, len(vectors))):
+        search(vectors[i : i + 1], limit)
+    answers, times = [], []
+    for i in range(len(vectors)):
+        started = time.perf_counter()
+        answers.append(search(vectors[i : i + 1], limit))
+        times.append(time.perf_counter() - started)
+        if progress:
+            progress(i + 1)
+    return answers, times
+
+
 def measure(
     search: Searcher,
     queries: Queries,
@@ -63,15 +90,8 @@ def measure(
         seconds: Duration of the throughput test.
         clients: Concurrent clients of the throughput test; 1 to skip it.
     """
-    for i in range(min(WARM_UP, len(queries))):
-        search(queries.vectors[i : i + 1], queries.limit)
-    found: list[list[Key]] = []
-    times: list[float] = []
-    for i in range(len(queries)):
-        started = time.perf_counter()
-        answer = search(queries.vectors[i : i + 1], queries.limit)
-        times.append(time.perf_counter() - started)
-        found += queries.without_own(i, answer)
+    answers, times = send_each(search, queries.vectors, queries.limit)
+    found = [keys for i, answer in enumerate(answers) for keys in queries.without_own(i, answer)]
     p50, p95, p99 = np.percentile(times, [50, 95, 99]) * 1e3
     together = _together(search, queries, clients, seconds) if clients > 1 else None
     recall = estimate_recall(found, queries.ground_truth, queries.ties)

@@ -112,6 +112,11 @@ NATIVE: Mapping[str, NativeType] = {
 }
 
 
+def native_name(index_type: str, params: Params) -> str:
+    """An index type with its build parameters, in words."""
+    return " ".join((index_type, *(f"{key}={value}" for key, value in params.items())))
+
+
 def parse_native(text: str) -> tuple[str, Params]:
     """Read ``HNSW`` or, with build parameters, ``HNSW_SQ:M=32:sq_type=SQ4U``.
 
