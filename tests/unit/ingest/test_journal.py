@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import random
-import resource
 import signal
 import subprocess
 import sys
@@ -143,14 +142,19 @@ def test_what_was_confirmed_survives_a_kill(tmp_path):
     assert not journal.in_doubt((journal.done + 2, journal.done + 2))
 
 
+SMALL_DISK = """
+import resource
+resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, 1_000_000))
+"""
+
+
 def test_a_full_disk_is_said_and_loses_nothing(tmp_path):
     done = subprocess.run(
-        [sys.executable, "-c", WRITER],
+        [sys.executable, "-c", SMALL_DISK + WRITER],
         cwd=tmp_path,
         capture_output=True,
         text=True,
         check=False,
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, 1_000_000)),
     )
     assert "JournalError" in done.stderr
     assert "cannot be written" in done.stderr
