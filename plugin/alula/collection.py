@@ -63,6 +63,7 @@ class Collection:
         columns: Sequence[str] = (),
         metric: str | None = None,
         keep_vectors: bool = True,
+        vector_type: str = "FLOAT_VECTOR",
         description: str = "",
         consistency_level: str | None = None,
         partition_key: str | None = None,
@@ -82,6 +83,8 @@ class Collection:
                 ``about:JSON``, ``year:INT64:nullable``.
             metric: The metric, to be checked; only the encoder's is possible.
             keep_vectors: True to keep the vectors for exact re-ranking.
+            vector_type: The type of the field that keeps them: ``FLOAT_VECTOR``, or ``FLOAT16_VECTOR`` for half the
+                disk, whose numbers have 11 significant bits and are at most 65,504.
             description: A text for people.
             consistency_level: The collection's default consistency, as in Milvus.
             partition_key: A scalar field by whose values Milvus spreads the rows over partitions.
@@ -104,6 +107,7 @@ class Collection:
             columns=columns,
             metric=metric,
             keep_vectors=keep_vectors,
+            vector_type=vector_type,
             partition_key=partition_key,
             dynamic=dynamic,
             options=options,

@@ -88,4 +88,6 @@ def lowering_of(owner: str, settings: Mapping[str, str], encoder: Encoder) -> Lo
 
 def field_of(settings: Mapping[str, str]) -> VectorField:
     """A collection's vector field out of its stored settings."""
-    return VectorField(settings["field"], int(settings["dim"]), settings["metric"], settings["vectors"])  # type: ignore[arg-type]
+    name, dim, metric, storage = (settings[key] for key in ("field", "dim", "metric", "vectors"))
+    vector_type = settings.get("vector_type", "FLOAT_VECTOR")
+    return VectorField(name, int(dim), metric, storage, vector_type)  # type: ignore[arg-type]

@@ -13,7 +13,7 @@ from alula.catalog.binding import check_fit
 from alula.catalog.collection_spec import CollectionSpec
 from alula.catalog.description import connected
 from alula.catalog.schema import ScalarField, check_distinct, check_name
-from alula.catalog.settings import MAX_DESCRIPTION, SETTINGS_FORMAT, as_index_params, with_settings
+from alula.catalog.settings import MAX_DESCRIPTION, as_index_params, with_settings
 from alula.encoders import MAX_DIM, Encoder, load_encoder
 from alula.errors import EncoderError, UnsupportedError, UsageError
 from alula.index_types import (
@@ -25,6 +25,7 @@ from alula.index_types import (
     Storage,
     VectorField,
     check_options,
+    check_vector_type,
     choose_storage,
     vector_index,
     vector_spec,
@@ -52,6 +53,7 @@ def design(
     columns: Sequence[str | ScalarField] = (),
     metric: str | None = None,
     keep_vectors: bool = True,
+    vector_type: str = "FLOAT_VECTOR",
     partition_key: str | None = None,
     dynamic: bool = False,
     options: Mapping[str, Any] | None = None,
@@ -72,7 +74,9 @@ def design(
     key, fields = _fields(name, field, primary_key, columns)
     if server.has_collection(name):
         raise UsageError(f"The collection {name!r} exists at {server.uri}; drop it with 'alula drop {name}' first.")
-    lowering = new_lowering(kind, encoder, field, probe(server), keep_vectors=keep_vectors, options=checked)
+    lowering = new_lowering(
+        kind, encoder, field, probe(server), keep_vectors=keep_vectors, vector_type=vector_type, options=checked
+    )
     check_distinct([key.name, field, *(f.name for f in fields), *(f.name for f in lowering.fields)])
     if partition_key is not None:
         _check_partition_key(server, fields, partition_key)
@@ -151,6 +155,7 @@ def new_lowering(
     capabilities: Capabilities,
     *,
     keep_vectors: bool,
+    vector_type: str,
     options: Mapping[str, Any],
 ) -> Lowering:
     """Lower an index type onto a new field of one server.
@@ -161,11 +166,12 @@ def new_lowering(
         field: Name of the vector field.
         capabilities: The server's capabilities.
         keep_vectors: True to keep the vectors for exact re-ranking.
+        vector_type: The type of the field that keeps them.
         options: Checked create options of the index type, each present.
 
     Raises:
         UnsupportedError: If the server lacks a capability that the index type needs.
-        UsageError: If the vectors have too many dimensions to be kept.
+        UsageError: If the vectors have too many dimensions to be kept, or cannot be kept in that type.
     """
     chosen = kind.choose(capabilities, options)
     storage = choose_storage(keep_vectors, capabilities)
@@ -174,9 +180,10 @@ def new_lowering(
             f"Vectors of {encoder.info.input_dim:,} dimensions cannot be kept: {capabilities.server} keeps at most "
             f"{MAX_KEPT_DIM[storage]:,}; create the collection without them (keep_vectors=False)."
         )
-    vector_field = VectorField(field, encoder.info.input_dim, encoder.info.metric, storage)
+    check_vector_type(vector_type, storage, capabilities)
+    vector_field = VectorField(field, encoder.info.input_dim, encoder.info.metric, storage, vector_type)
     settings = {
-        "format": SETTINGS_FORMAT,
+        "format": "1",
         "type": kind.name,
         "field": field,
         "dim": str(vector_field.dim),
@@ -185,6 +192,8 @@ def new_lowering(
         "encoder": encoder.sha256,
         **chosen,
     }
+    if vector_type != "FLOAT_VECTOR":  # earlier versions would read the field as FLOAT_VECTOR
+        settings |= {"format": "2", "vector_type": vector_type}
     lowering = kind.lowering(vector_field, encoder, settings)
     lowering.settings["bytes_per_row"] = str(sum(spec.bytes_per_row for spec in lowering.fields))
     return lowering

@@ -13,7 +13,7 @@ from typing import Any
 
 from alula.errors import AlulaError
 
-SETTINGS_FORMAT = "1"
+SETTINGS_FORMATS = ("1", "2")  # 2: with `vector_type`, and written only with it
 SETTINGS_PREFIX = "alula."
 # Not below SETTINGS_PREFIX: versions without default options must not take them for settings.
 DEFAULTS_PREFIX = "alula_search."
@@ -45,10 +45,10 @@ def read_settings(indexes: Iterable[Mapping[str, Any]], description: str) -> tup
 
 def check_format(name: str, settings: Mapping[str, str]) -> None:
     """Raise an `AlulaError` for settings in a format that this version cannot read."""
-    if settings.get("format") != SETTINGS_FORMAT:
+    if settings.get("format") not in SETTINGS_FORMATS:
         raise AlulaError(
             f"The collection {name!r} has Alula's collection format {settings.get('format')}, and this version of "
-            f"Alula reads format {SETTINGS_FORMAT}; update Alula."
+            f"Alula reads the formats {' and '.join(SETTINGS_FORMATS)}; update Alula."
         )
 
 

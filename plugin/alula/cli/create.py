@@ -12,7 +12,7 @@ import click
 from alula.catalog.binding import check_fit
 from alula.catalog.create import DEFAULT_FIELD, DEFAULT_KEY, create, design
 from alula.catalog.schema import ScalarField
-from alula.cli.options import RenamedOption, connection_options, encoder_option, index_type_options
+from alula.cli.options import RenamedOption, connection_options, encoder_option, index_type_options, vector_type_option
 from alula.cli.row_cost import show_cost
 from alula.encoders import METRICS, load_encoder
 from alula.errors import UsageError
@@ -55,6 +55,7 @@ from alula.sources.encoder_inputs import open_rows
     is_flag=True,
     help="Do not keep the vectors: least memory, scores become estimates and results are not re-ranked exactly.",
 )
+@vector_type_option
 @click.option(
     "--partition-key", metavar="FIELD", help="A scalar field by whose values Milvus spreads the rows over partitions."
 )
@@ -85,6 +86,7 @@ def command(
     text_column: str | None,
     metric: str | None,
     drop_vectors: bool,
+    vector_type: str,
     partition_key: str | None,
     dynamic: bool,
     description: str,
@@ -111,6 +113,7 @@ def command(
         columns=columns,
         metric=metric,
         keep_vectors=not drop_vectors,
+        vector_type=vector_type,
         partition_key=partition_key,
         dynamic=dynamic,
         options=options,

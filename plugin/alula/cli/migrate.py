@@ -28,6 +28,7 @@ from alula.cli.options import (
     console,
     encoder_options,
     index_type_options,
+    vector_type_option,
 )
 from alula.encoders import load_encoder
 from alula.errors import UsageError
@@ -63,6 +64,7 @@ from alula.milvus import Server
     help="A field to migrate without; repeatable.",
 )
 @click.option("--drop-vectors", is_flag=True, help="Do not keep the vectors; see 'alula create'.")
+@vector_type_option
 @click.option(
     "--queries",
     type=click.IntRange(min=0),
@@ -101,6 +103,7 @@ def command(
     vector_field: str | None,
     exclude_fields: tuple[str, ...],
     drop_vectors: bool,
+    vector_type: str,
     queries: int,
     min_recall: float | None,
     from_encoder: Path | None,
@@ -141,6 +144,7 @@ def command(
         "index_type": index_type,
         "options": options,
         "keep_vectors": not drop_vectors,
+        "vector_type": vector_type,
         "changed_field": changed_field,
         "alias": alias,
         "old_encoder": from_encoder,

@@ -29,7 +29,7 @@ from alula.gateway.session import Session
 from alula.gateway.upstream import pairs
 from alula.index_types import FieldSpec, IndexType, Lowering, check_options, index_type, index_types
 
-_INDEX_TYPE, _ENCODER, _FIELD, _KEEP = "index_type", "encoder", "field", "keep_vectors"
+_INDEX_TYPE, _ENCODER, _FIELD, _KEEP, _TYPE = "index_type", "encoder", "field", "keep_vectors", "vector_type"
 MAPPED = "mmap_enabled"
 _NATIVE = ("index_type", "metric_type", "params", "mmap.enabled", "index_name")
 
@@ -45,6 +45,7 @@ class Declaration:
         field: The vector field; None for the only one.
         metric: The metric that the client named, if any.
         keep_vectors: True to keep the vectors for exact re-ranking.
+        vector_type: The type of the field that keeps them.
     """
 
     index_type: IndexType
@@ -53,6 +54,7 @@ class Declaration:
     field: str | None = None
     metric: str | None = None
     keep_vectors: bool = True
+    vector_type: str = "FLOAT_VECTOR"
 
 
 def in_properties(properties: Iterable[Any]) -> Declaration | None:
@@ -115,10 +117,11 @@ def _declaration(
     keep = str(mine.pop(_KEEP, "true")).lower()
     if keep not in ("true", "false"):
         raise UsageError(f"{_KEEP} is {keep!r}; it must be true or false.")
+    vector_type = str(mine.pop(_TYPE, "FLOAT_VECTOR"))
     numbers = {option.name for option in declared.create_options if option.value_type is int}
     options = {k: int(v) if k in numbers and str(v).isdigit() else v for k, v in mine.items()}
     checked = check_options(declared.create_options, options, name)
-    return Declaration(declared, str(encoder), checked, field, metric, keep_vectors=keep == "true")
+    return Declaration(declared, str(encoder), checked, field, metric, keep == "true", vector_type)
 
 
 def lowering_for(
@@ -148,6 +151,7 @@ def lowering_for(
         field.name,
         capabilities,
         keep_vectors=declared.keep_vectors,
+        vector_type=declared.vector_type,
         options=declared.options,
     )
     for spec in lowering.fields:
@@ -186,7 +190,7 @@ def _replacement(field: schema_pb2.FieldSchema, lowering: Lowering) -> list[sche
     for kept in stored:
         if kept.name == field.name:
             kept.description = field.description
-            if kept.data_type == field.data_type:
+            if lowering.field.storage == "field":
                 params = {pair.key: pair.value for pair in (*kept.type_params, *field.type_params)}
                 del kept.type_params[:]
                 kept.type_params.extend(pairs(params.items()))

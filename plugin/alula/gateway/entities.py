@@ -143,12 +143,12 @@ def show(results: Any, view: View) -> None:
 
 
 def shown(columns: Any, view: View) -> list[Any]:
-    """Columns without companions; vectors in an array column as float vectors."""
+    """Columns without companions; the vectors as float vectors, whatever keeps them."""
     found = []
     for data in columns:
         if data.field_name in view.companions:
             continue
-        if data.field_name == view.field and view.vector.storage == "column":
+        if data.field_name == view.field and data.type != DataType.FLOAT_VECTOR:
             matrix = column(data).reshape(-1, view.vector.dim)
             found.append(float_vectors(view.field, matrix, data.field_id))
         else:

@@ -65,7 +65,7 @@ def _by_policy(session: Session, request: milvus_pb2.CreateIndexRequest) -> Decl
     if rule is None:
         return None
     kind, shown = index_type(rule.index_type), f"Policy: {asked} on {name}.{field}"
-    declared = Declaration(kind, rule.encoder, rule.options, field, metric, keep_vectors=rule.keep_vectors)
+    declared = Declaration(kind, rule.encoder, rule.options, field, metric, rule.keep_vectors, rule.vector_type)
     try:
         _check_empty(session, database, name, declared, certainly=False)
     except UsageError:

@@ -22,7 +22,7 @@ from typing import Any
 
 from alula.encoders import Encoder
 from alula.errors import UsageError
-from alula.index_types import check_options, index_type
+from alula.index_types import VECTOR_TYPES, check_options, index_type
 
 AUTOMATIC = "AUTOINDEX"
 
@@ -41,6 +41,7 @@ class Rule:
         metric: The metric that a client asks for; None for the encoder's.
         instead_of: The native index types that the rule replaces.
         keep_vectors: False to drop the vectors.
+        vector_type: The type of the fields that keep them.
         options: Create options of the index type.
     """
 
@@ -53,6 +54,7 @@ class Rule:
     metric: str | None = None
     instead_of: Sequence[str] = (AUTOMATIC,)
     keep_vectors: bool = True
+    vector_type: str = "FLOAT_VECTOR"
     options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     def names(self, database: str, collection: str, vector_field: str, asked: str) -> bool:
@@ -114,6 +116,7 @@ _TYPES: Mapping[str, type | tuple[type, ...]] = {
     "metric": str,
     "instead_of": (str, list),
     "keep_vectors": bool,
+    "vector_type": str,
     "options": dict,
 }
 
@@ -133,6 +136,10 @@ def _rule(given: Mapping[str, Any], subject: str) -> Rule:
         options = check_options(declared.create_options, given.get("options", {}), declared.name)
     except UsageError as error:
         raise UsageError(f"{subject} is wrong: {error}") from None
+    kept = given.get("vector_type", "FLOAT_VECTOR")
+    if kept not in VECTOR_TYPES:
+        choices = " or ".join(VECTOR_TYPES)
+        raise UsageError(f"{subject} has a wrong value for vector_type: {kept!r}; choose {choices}.")
     types = given.get("instead_of", [AUTOMATIC])
     types = [types] if isinstance(types, str) else types
     if not types or not all(isinstance(one, str) for one in types):

@@ -109,7 +109,7 @@ class RequestCalls:
         request = milvus_pb2.SearchRequest()
         request.CopyFrom(self._template)
         request.nq = len(native.queries)
-        request.placeholder_group = placeholders.write(native.queries)
+        request.placeholder_group = placeholders.write(native.queries, native.query_type)
         request.output_fields.extend(native.columns)
         params = {
             "anns_field": native.field,

@@ -1,6 +1,7 @@
 """Index types: recipes to store, search and rank encoded vectors in Milvus."""
 
 from alula.index_types.base import (
+    VECTOR_TYPES,
     Candidates,
     Column,
     IndexType,
@@ -8,6 +9,7 @@ from alula.index_types.base import (
     SearchPlan,
     Storage,
     VectorField,
+    check_vector_type,
     choose_storage,
     vector_index,
     vector_spec,
@@ -43,6 +45,7 @@ __all__ = [
     "FREED",
     "KEPT",
     "MAX_RESULTS",
+    "VECTOR_TYPES",
     "Candidates",
     "Capabilities",
     "Column",
@@ -63,6 +66,7 @@ __all__ = [
     "candidate_counts",
     "candidate_options",
     "check_options",
+    "check_vector_type",
     "choose_storage",
     "encoder_cost",
     "fields_cost",

@@ -19,7 +19,7 @@ import numpy.typing as npt
 import scipy.sparse as sp
 
 from alula.encoders import Encoder, Metric, NativeQuery
-from alula.errors import UnsupportedError
+from alula.errors import UnsupportedError, UsageError
 from alula.index_types.capabilities import Capabilities, Probe
 from alula.index_types.native import FieldSpec, NativeIndex
 from alula.index_types.options import COMMON_SEARCH_OPTIONS, Option
@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 F32 = npt.NDArray[np.float32]
 Column: TypeAlias = "npt.NDArray[Any] | sp.csr_array"
 Storage = Literal["field", "column", "dropped"]
+# Types of the field of kept vectors, with the bytes of a number. Milvus's BFLOAT16_VECTOR takes as many as the second
+# and rounds eight times as coarsely.
+VECTOR_TYPES: Mapping[str, int] = MappingProxyType({"FLOAT_VECTOR": 4, "FLOAT16_VECTOR": 2})
 
 NO_SETTINGS: Mapping[str, str] = MappingProxyType({})  # of rows that are in no collection
 
@@ -42,14 +45,21 @@ class VectorField:
         name: The field's name.
         dim: Its dimension d.
         metric: The user's metric.
-        storage: Where the vectors themselves are: a FLOAT_VECTOR ``field``, an ARRAY ``column`` (servers with one
+        storage: Where the vectors themselves are: a ``field`` of vectors, an ARRAY ``column`` (servers with one
             vector field per collection), or ``dropped``.
+        vector_type: The type of the field, one of `VECTOR_TYPES`.
     """
 
     name: str
     dim: int
     metric: Metric
     storage: Storage
+    vector_type: str = "FLOAT_VECTOR"
+
+    @property
+    def vector_bytes(self) -> int:
+        """Bytes of a kept vector."""
+        return VECTOR_TYPES[self.vector_type] * self.dim
 
     def companion(self, suffix: str) -> str:
         """The name of a companion field."""
@@ -283,13 +293,35 @@ def choose_storage(keep_vectors: bool, capabilities: Capabilities) -> Storage:
     )
 
 
+def check_vector_type(vector_type: str, storage: Storage, capabilities: Capabilities) -> None:
+    """Raise an error unless a server can keep vectors in a type.
+
+    Raises:
+        UsageError: If it is not one of `VECTOR_TYPES`, or the vectors are dropped.
+        UnsupportedError: If the server has no such fields.
+    """
+    if vector_type not in VECTOR_TYPES:
+        raise UsageError(f"vector_type is {vector_type!r}; choose {' or '.join(VECTOR_TYPES)}.")
+    if vector_type == "FLOAT_VECTOR":
+        return
+    if storage == "dropped":
+        raise UsageError(
+            f'vector_type="{vector_type}" is the type of kept vectors, and the collection drops them; leave it out.'
+        )
+    if storage != "field" or not capabilities.half_vectors:
+        raise UnsupportedError(
+            f'{capabilities.server} has no vectors of half precision, so vector_type="{vector_type}" is not possible; '
+            "leave it out."
+        )
+
+
 def vector_spec(field: VectorField) -> FieldSpec | None:
     """The field of the kept vectors; None if they are dropped."""
     if field.storage == "field":
-        return FieldSpec(field.name, "FLOAT_VECTOR", 4 * field.dim, {"dim": field.dim, "mmap_enabled": True})
+        return FieldSpec(field.name, field.vector_type, field.vector_bytes, {"dim": field.dim, "mmap_enabled": True})
     if field.storage == "column":
         params = {"element_type": "FLOAT", "max_capacity": field.dim}
-        return FieldSpec(field.name, "ARRAY", 4 * field.dim, params)
+        return FieldSpec(field.name, "ARRAY", field.vector_bytes, params)
     return None
 
 

@@ -83,6 +83,11 @@ class Capabilities:
         return "several_vector_fields" in self.supported
 
     @property
+    def half_vectors(self) -> bool:
+        """True if FLOAT16_VECTOR fields can be indexed."""
+        return "half_vectors" in self.supported
+
+    @property
     def array_field(self) -> bool:
         """True if ARRAY fields exist."""
         return "array_field" in self.supported
@@ -91,6 +96,7 @@ class Capabilities:
 _FLOAT = FieldSpec("float", "FLOAT_VECTOR", 16, {"dim": 4})
 _OTHER_FLOAT = FieldSpec("other", "FLOAT_VECTOR", 16, {"dim": 4})
 _ARRAY = FieldSpec("array", "ARRAY", 16, {"element_type": "FLOAT", "max_capacity": 4})
+_HALF = FieldSpec("half", "FLOAT16_VECTOR", 8, {"dim": 4})
 _FLAT = NativeIndex("float", "FLAT", "COSINE")
 
 STORAGE_PROBES = (  # of `choose_storage`
@@ -104,6 +110,15 @@ STORAGE_PROBES = (  # of `choose_storage`
         since="2.4",
     ),
     Probe("array_field", "ARRAY fields", (_FLOAT, _ARRAY), _FLAT, since="2.3"),
+    Probe(
+        "half_vectors",
+        "vectors of half precision",
+        (_HALF,),
+        NativeIndex("half", "FLAT", "COSINE"),
+        "kept vectors may take half the disk",
+        "kept vectors are float32",
+        since="2.4",
+    ),
 )
 
 

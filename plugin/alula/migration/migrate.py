@@ -50,6 +50,7 @@ class Migration:
         index_type: Its index type.
         options: Create options of the index type.
         keep_vectors: Keep the vectors in the new collection.
+        vector_type: The type of the field that keeps them.
         changed_field: An integer field of the source that grows with every change of any row.
         alias: The alias to move to the new collection at the end.
         old_encoder: The encoder of the source, if that is Alula's, to measure its recall.
@@ -70,6 +71,7 @@ class Migration:
         index_type: str,
         options: Mapping[str, Any] | None = None,
         keep_vectors: bool = True,
+        vector_type: str = "FLOAT_VECTOR",
         changed_field: str | None = None,
         alias: str | None = None,
         old_encoder: Encoder | str | Path | None = None,
@@ -83,7 +85,7 @@ class Migration:
         self._exists = resume and self._server.has_collection(name)
         if self._exists:
             self.new = Collection.open(self._server, name, encoder=self._encoder)
-            self._check_same(index_type)
+            self._check_same(index_type, vector_type)
         else:
             spec = design(
                 self._server,
@@ -94,6 +96,7 @@ class Migration:
                 primary_key=old.primary_key,
                 columns=old.fields,
                 keep_vectors=keep_vectors,
+                vector_type=vector_type,
                 partition_key=old.partition_key,
                 dynamic=old.dynamic,
                 options=options,
@@ -136,7 +139,7 @@ class Migration:
             return Collection.open(self._server, old.name, encoder=self._encoder)
         return None
 
-    def _check_same(self, index_type: str) -> None:
+    def _check_same(self, index_type: str, vector_type: str) -> None:
         """Raise unless this migration could have created the existing collection."""
         old, new = self.old, self.new
         aliases = aliases_of(self._server, new.name) if self._server.dialect.aliases else []
@@ -147,6 +150,7 @@ class Migration:
             )
         pairs = {
             "index type": (new.lowering.settings["type"], index_type),
+            "vector type": (new.lowering.field.vector_type, vector_type),
             "vector field": (new.lowering.field.name, old.vector_field),
             "primary key": (str(new.primary_key), str(old.primary_key)),
             "fields": (

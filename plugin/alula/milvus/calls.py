@@ -17,6 +17,7 @@ from alula.milvus.dialect import LITE, Dialect
 from alula.milvus.pymilvus_internals import has_clock
 from alula.milvus.row_set import ClientRows, Id, RowSet
 from alula.milvus.wire.query_results import hit_columns
+from alula.milvus.wire.types import TYPES
 
 F32 = npt.NDArray[np.float32]
 
@@ -59,6 +60,7 @@ class NativeSearch:
         ids: The only rows to search among; None for all.
         params: Native search parameters.
         columns: Fields to answer with.
+        query_type: The type of a searched field of float vectors: Milvus takes queries of the field's own type only.
     """
 
     field: str
@@ -68,6 +70,7 @@ class NativeSearch:
     ids: Sequence[Id] | None = None
     params: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     columns: Sequence[str] = ()
+    query_type: str = "FLOAT_VECTOR"
 
 
 @dataclass(frozen=True)
@@ -130,10 +133,15 @@ class ClientCalls:
         if scope.partitions:
             self._server.check_partitions("search without")
 
+        queries: Any = list(native.queries)
+        if isinstance(native.queries, np.ndarray):  # pymilvus knows the type of queries by their dtype
+            kind = TYPES[native.query_type]
+            queries = [np.frombuffer(kind.encode(query), kind.dtype) for query in native.queries]
+
         def send(expression: str, values: Mapping[str, Sequence[Id]]) -> Any:
             return self._server.client.search(
                 self._name,
-                data=list(native.queries),
+                data=queries,
                 anns_field=native.field,
                 limit=native.limit,
                 filter=expression,

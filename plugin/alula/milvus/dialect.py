@@ -26,6 +26,7 @@ class Dialect:
         longest_retry: Seconds for which retrying a failed call is of any use.
         vector_bytes: Most bytes of float vectors in one answer.
         returns_searched: A search can return the binary field that it searches.
+        returns_half: A search can return vectors of half precision.
         upserts: Upserts replace rows; else rows are deleted and inserted.
         partitions: Collections have partitions.
         aliases: Collections have aliases.
@@ -43,6 +44,7 @@ class Dialect:
     longest_retry: float
     vector_bytes: int
     returns_searched: bool
+    returns_half: bool
     upserts: bool
     partitions: bool
     aliases: bool
@@ -65,6 +67,7 @@ MILVUS = Dialect(
     longest_retry=math.inf,
     vector_bytes=8 << 20,
     returns_searched=True,
+    returns_half=True,
     upserts=True,
     partitions=True,
     aliases=True,
@@ -84,6 +87,7 @@ LITE = Dialect(
     # take 2 s in pages of 400 kB, and 47 s in pages of 6 MB
     vector_bytes=200_000,
     returns_searched=False,  # 2.5 returns it in a query
+    returns_half=False,  # 2.5 returns them in a query; a search for them fails, and pymilvus repeats it for minutes
     upserts=False,  # 2.5's upsert is a delete that fails on some ids without an error
     partitions=False,  # and it would use all rows without an error
     aliases=False,

@@ -9,6 +9,8 @@ from typing import Any, Protocol, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from alula.milvus.wire.query_results import to_float32
+
 F32 = npt.NDArray[np.float32]
 U8 = npt.NDArray[np.uint8]
 Id: TypeAlias = "int | str"
@@ -60,7 +62,7 @@ class ClientRows:
 
     def vectors(self, name: str) -> F32:
         """See `RowSet.vectors`."""
-        return np.array(self.values(name), np.float32).reshape(len(self.rows), -1)
+        return to_float32(self.values(name), "FLOAT16_VECTOR").reshape(len(self.rows), -1)
 
     def binary(self, name: str) -> U8:
         """See `RowSet.binary`."""

@@ -141,7 +141,7 @@ class Searcher:
         ids = list(dict.fromkeys(all_ids(ranked)))
         if not fields or not ids:
             return ranked, None
-        name, small = self._field.name, len(ids) * 4 * self._field.dim <= FETCH_BYTES
+        name, small = self._field.name, len(ids) * self._field.vector_bytes <= FETCH_BYTES
         again = queries is not None and small and all(one.exact for one in ranked)
         rows = self.read_rows(ids, [*fields, name] if again else fields, scope, filtered=True)
         places = {id_: place for place, id_ in enumerate(rows.ids)}
@@ -178,7 +178,9 @@ class Searcher:
             rows = self.read_rows(ids, [field.name], scope, filtered=True)
             vectors = rows.vectors(field.name) if rows.ids else np.empty((0, field.dim), np.float32)
             return rows.ids, exact_scores(query, vectors, field.metric)
-        (found,) = self._calls.search(NativeSearch(field.name, query[np.newaxis], field.metric, len(ids), ids), scope)
+        queries = query[np.newaxis]
+        native = NativeSearch(field.name, queries, field.metric, len(ids), ids, query_type=field.vector_type)
+        (found,) = self._calls.search(native, scope)
         return found.ids, found.scores
 
     def fetch(self, ids: Sequence[Id], fields: Sequence[str], scope: Scope) -> dict[Id, dict[str, Any]]:
@@ -204,9 +206,11 @@ class Searcher:
         """
         field = self._field
         all_exact = exact == plan.candidates
-        fetch = all_exact and (field.storage == "column" or exact * 4 * field.dim <= FETCH_BYTES)
+        returned = field.vector_type == "FLOAT_VECTOR" or self._calls.dialect.returns_half
+        few = returned and exact * field.vector_bytes <= FETCH_BYTES
+        fetch = all_exact and (field.storage == "column" or few)
         columns = (field.name,) if fetch else () if all_exact else plan.columns
-        width = 4 * field.dim if fetch else 16 + sum(self._bytes[name] for name in columns)
+        width = field.vector_bytes if fetch else 16 + sum(self._bytes[name] for name in columns)
         most = min(RESPONSE_BYTES, self._calls.dialect.vector_bytes) if fetch else RESPONSE_BYTES
         step = max(1, min(QUERIES_PER_CALL, CANDIDATES_PER_CALL // plan.candidates, most // (plan.candidates * width)))
         for start in range(0, len(numbers), step):

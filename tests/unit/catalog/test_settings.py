@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 
-from alula.catalog.settings import SETTINGS_FORMAT, as_index_params, read_settings, with_settings
+from alula.catalog.settings import SETTINGS_FORMATS, as_index_params, read_settings, with_settings
 
-SETTINGS = {"type": "DRQ", "format": SETTINGS_FORMAT}
+SETTINGS = {"type": "DRQ", "format": SETTINGS_FORMATS[0]}
 
 
 def test_flat_parameters_are_read():

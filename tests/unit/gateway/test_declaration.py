@@ -38,6 +38,7 @@ def lowering(tmp_path):
         "embedding",
         Capabilities("Milvus 9", frozenset({"BIN_FLAT", "several_vector_fields"})),
         keep_vectors=True,
+        vector_type="FLOAT_VECTOR",
         options=check_options(drq.create_options, {"layout": "hamming"}, "DRQ"),
     )
 

@@ -96,6 +96,7 @@ def test_which_vectors_a_rule_takes(tmp_path, rule, dim, metric, fits):
         ("[[rules]]\nindex_type='DRQ'\nencoder='e'\ndim='8'\n", "wrong value for dim: '8'"),
         ("[[rules]]\nindex_type='DRQ'\nencoder='e'\ndim=true\n", "wrong value for dim: True"),
         ("[[rules]]\nindex_type='DRQ'\nencoder='e'\ninstead_of=[]\n", "wrong value for instead_of"),
+        ("[[rules]]\nindex_type='DRQ'\nencoder='e'\nvector_type='HALF'\n", "FLOAT_VECTOR or FLOAT16_VECTOR"),
         ("[[rules]]\nindex_type='DRQ'\nencoder='e'\ninstead_of=[1]\n", "wrong value for instead_of"),
         ("[[rules]]\nindex_type='DRQ'\nencoder='e'\noptions={layout='round'}\n", "layout"),
         ("[[rules]]\nindex_type='DRQ'\nencoder='e'\noptions={lay='round'}\n", "no option lay"),

@@ -36,7 +36,8 @@ def with_half(monkeypatch):
 
 def test_the_union_names_each_probe_once():
     names = [probe.name for probe in probes()]
-    assert sorted(names) == ["BIN_FLAT", "BIN_IVF_FLAT", "HNSW", "array_field", "several_vector_fields", "sparse_index"]
+    storage = ["array_field", "half_vectors", "several_vector_fields"]
+    assert sorted(names) == ["BIN_FLAT", "BIN_IVF_FLAT", "HNSW", *storage, "sparse_index"]
     sparse = next(probe for probe in probes() if probe.name == "sparse_index")
     assert sparse.yes == "DRQ's layout adc works; FLOPS_SPARSE works"
     assert sparse.no == "no layout adc; no FLOPS_SPARSE"
@@ -59,4 +60,4 @@ def test_capabilities_by_name():
     server = Capabilities("Milvus 9", frozenset({"BIN_FLAT", "array_field", "float16"}), {"sparse_index": "why"})
     assert (server.sparse_index, server.several_vector_fields, server.array_field) == (False, False, True)
     assert server.binary_indexes == {"BIN_FLAT"}
-    assert {probe.name for probe in STORAGE_PROBES} == {"several_vector_fields", "array_field"}
+    assert {probe.name for probe in STORAGE_PROBES} == {"several_vector_fields", "array_field", "half_vectors"}

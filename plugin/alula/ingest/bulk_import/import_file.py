@@ -23,7 +23,7 @@ import scipy.sparse as sp
 from alula.errors import UnsupportedError
 from alula.index_types import Column, FieldSpec
 from alula.milvus import Columns
-from alula.milvus.wire.types import TYPES
+from alula.milvus.wire.types import BYTES, TYPES
 from alula.sources.base import Cursor
 
 
@@ -116,6 +116,9 @@ def _to_arrow(column: Sequence[Any] | Column, field: FieldSpec) -> pa.Array:
         return pa.array(column, _parquet_type(field))
     if field_type.layout == "sparse":
         return pa.array(_sparse_json(cast("sp.csr_array", column)), pa.string())
+    if field_type.parquet == BYTES:
+        content = field_type.encode(np.asarray(column))
+        return _lists(np.frombuffer(content, np.uint8).reshape(len(content) // field.bytes_per_row, -1))
     return _lists(np.asarray(column, field_type.dtype))
 
 

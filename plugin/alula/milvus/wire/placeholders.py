@@ -16,7 +16,7 @@ from pymilvus.grpc_gen import common_pb2
 
 from alula.errors import DataError, UsageError
 from alula.index_types import MAX_RESULTS
-from alula.milvus.wire.types import FieldType, type_of
+from alula.milvus.wire.types import TYPES, FieldType, type_of
 from alula.milvus.wire.vectors import F32, sparse_row
 
 Queries: TypeAlias = "F32 | list[str]"
@@ -58,18 +58,20 @@ def are_native(group: bytes) -> bool:
     return _placeholder(group).type in _NATIVE
 
 
-def write(queries: NativeQueries) -> bytes:
+def write(queries: NativeQueries, query_type: str = "FLOAT_VECTOR") -> bytes:
     """Serialise queries.
 
     Args:
         queries: float32 (n, d); packed bits of binary vectors; or sparse vectors, weights by dimension.
+        query_type: The type of queries (n, d).
 
     Returns:
         A serialised `PlaceholderGroup`.
     """
     values: list[bytes]
     if isinstance(queries, np.ndarray):
-        type_, values = DataType.FLOAT_VECTOR, [row.tobytes() for row in queries.astype("<f4")]
+        field_type = TYPES[query_type]
+        type_, values = field_type.number, [field_type.encode(row) for row in queries]
     elif isinstance(queries[0], Mapping):
         sparse = cast("Sequence[Mapping[int, float]]", queries)
         type_, values = DataType.SPARSE_FLOAT_VECTOR, [sparse_row(dict(sorted(query.items()))) for query in sparse]

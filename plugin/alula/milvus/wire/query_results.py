@@ -11,7 +11,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import scipy.sparse as sp
 
-from alula.milvus.wire.types import MILVUS_TYPE, TYPES
+from alula.milvus.wire.types import DENSE_SLOTS, MILVUS_TYPE, TYPES
 from alula.milvus.wire.vectors import F32, sparse_row
 from alula.sources.declared_types import DYNAMIC
 from alula.sources.json_values import json_text
@@ -122,8 +122,13 @@ def hit_columns(hits: Any, names: Sequence[str]) -> dict[str, Any]:
             columns[name] = np.frombuffer(content, np.uint8).reshape(len(hits), width)
         elif flat is not None:
             dim, start = flat.vectors.dim, hits.start
-            values = flat.vectors.float_vector.data[start * dim : (start + len(hits)) * dim]
-            columns[name] = np.array(values, np.float32).reshape(len(hits), dim)
+            slot = flat.vectors.WhichOneof("data")
+            if slot == "float_vector":
+                numbers = np.array(flat.vectors.float_vector.data[start * dim : (start + len(hits)) * dim], np.float32)
+            else:
+                half, width = DENSE_SLOTS[slot], DENSE_SLOTS[slot].bytes_per_row(dim)
+                numbers = half.decode(getattr(flat.vectors, slot)[start * width : (start + len(hits)) * width])
+            columns[name] = numbers.reshape(len(hits), dim)
         else:
             columns[name] = np.array([hit["entity"][name] for hit in hits])
     return columns

@@ -10,8 +10,9 @@ import numpy.typing as npt
 import pyarrow as pa
 from pymilvus import DataType
 
+from alula.errors import DataError
 from alula.index_types import FieldSpec
-from alula.milvus.wire.vectors import F32, from_bfloat16, to_bfloat16
+from alula.milvus.wire.vectors import F32, MAX_HALF, beyond_half, from_bfloat16, to_bfloat16
 from alula.sources.json_values import DOCUMENT
 
 MILVUS_TYPE = b"milvus"  # key of the Milvus type in the metadata of an Arrow field
@@ -85,9 +86,15 @@ class FieldType:
         return numbers.astype(np.float32, copy=False) if self.is_float else numbers
 
     def encode(self, vectors: F32 | npt.NDArray[np.uint8]) -> bytes:
-        """Encode dense vectors, rounded to the bits of the type; the inverse of `decode`."""
+        """Encode dense vectors, rounded to the bits of the type; the inverse of `decode`.
+
+        Raises:
+            DataError: If a number is too large for the type.
+        """
         if self.name == "BFLOAT16_VECTOR":
             return to_bfloat16(np.asarray(vectors, np.float32)).tobytes()
+        if self.name == "FLOAT16_VECTOR" and beyond_half(np.atleast_2d(vectors)):
+            raise DataError(f"A vector has a number beyond {MAX_HALF:,}, the largest of {self.name}.")
         return np.ascontiguousarray(vectors, self.dtype).tobytes()
 
 
@@ -102,6 +109,7 @@ def _dense(name: str, bits: int, dtype: str, parquet: pa.DataType | None = None)
 
 
 _FLOATS = pa.list_(pa.float32())
+BYTES = pa.list_(pa.uint8())  # in Parquet, of vectors that Arrow has no type for
 TYPES: dict[str, FieldType] = {
     field_type.name: field_type
     for field_type in (
@@ -116,10 +124,10 @@ TYPES: dict[str, FieldType] = {
         _scalar("JSON", "json_data", 0, DOCUMENT, pa.string(), distinct=False),
         FieldType("ARRAY", "array", "array_data", 32, np.dtype("<f4"), parquet=_FLOATS),
         _dense("FLOAT_VECTOR", 32, "<f4", _FLOATS),
-        _dense("FLOAT16_VECTOR", 16, "<f2"),
+        _dense("FLOAT16_VECTOR", 16, "<f2", BYTES),
         _dense("BFLOAT16_VECTOR", 16, "<u2"),
         _dense("INT8_VECTOR", 8, "i1"),
-        _dense("BINARY_VECTOR", 1, "u1", pa.list_(pa.uint8())),
+        _dense("BINARY_VECTOR", 1, "u1", BYTES),
         # in Parquet as JSON: {"dimension": weight}
         FieldType("SPARSE_FLOAT_VECTOR", "sparse", "sparse_float_vector", 0, parquet=pa.string()),
     )

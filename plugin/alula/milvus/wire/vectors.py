@@ -24,6 +24,16 @@ def to_bfloat16(values: F32) -> npt.NDArray[np.uint16]:
     return ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype(np.uint16)
 
 
+MAX_HALF = 65504  # the largest float16
+
+
+def beyond_half(vectors: F32) -> list[int]:
+    """Numbers of the finite vectors (n, d) that are infinite as float16."""
+    if not vectors.size or max(vectors.max(), -vectors.min()) <= MAX_HALF:
+        return []
+    return [int(row) for row in np.flatnonzero((np.abs(vectors) > MAX_HALF).any(axis=1))]
+
+
 def sparse_rows(rows: Any) -> Iterator[bytes]:
     """Encode each row of a CSR matrix as `SPARSE_PAIR`s, in their order."""
     pairs = np.empty(rows.nnz, SPARSE_PAIR)

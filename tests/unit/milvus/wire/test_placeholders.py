@@ -49,6 +49,8 @@ def test_reads_the_texts_that_pymilvus_sends():
 def test_writes_the_bytes_that_pymilvus_writes():
     vectors = random_vectors(3)
     assert placeholders.write(vectors) == Prepare._prepare_placeholder_str(list(vectors))
+    halves = Prepare._prepare_placeholder_str(list(vectors.astype(np.float16)))
+    assert placeholders.write(vectors, "FLOAT16_VECTOR") == halves
     binary = [bytes([1, 2, 255]), bytes([0, 0, 7])]
     assert placeholders.write(binary) == Prepare._prepare_placeholder_str(binary)
     sparse = [{7: 0.5, 2: 1.25, 2**32 - 2: 3.0}, {0: 1e-6}]

@@ -7,6 +7,7 @@ import pytest
 from pymilvus import DataType
 from pymilvus.grpc_gen import schema_pb2
 
+from alula.errors import DataError
 from alula.milvus.wire.field_data import column, write_column
 from alula.milvus.wire.types import TYPES, field_spec, type_of
 from alula.milvus.wire.vectors import from_bfloat16, to_bfloat16
@@ -47,6 +48,14 @@ def test_vectors_are_read_as_they_were_written(name):
     if name != "ARRAY":
         assert data.vectors.dim == DIM
         assert field_spec("f", name, **params).bytes_per_row == len(TYPES[name].encode(values)) // len(values)
+
+
+def test_half_precision_takes_no_number_beyond_its_largest():
+    largest = np.full((1, DIM), 65504, np.float32)
+    assert np.array_equal(TYPES["FLOAT16_VECTOR"].decode(TYPES["FLOAT16_VECTOR"].encode(largest)), largest[0])
+    for beyond in (largest * 1.01, -largest * 1.01):
+        with pytest.raises(DataError, match="beyond 65,504"):
+            TYPES["FLOAT16_VECTOR"].encode(beyond)
 
 
 def test_bfloat16_rounds_to_the_nearest_ties_to_even():
