@@ -24,7 +24,7 @@ def login(on_lite, collection_name):
 def test_a_server_that_may_not_be_tried_is_known_by_its_version(login, profile):
     with login("CreateCollection") as reader:
         found = probe(reader)
-    expected = {"BIN_FLAT", "BIN_IVF_FLAT", "array_field", "several_vector_fields", "sparse_index"}
+    expected = {"BIN_FLAT", "BIN_IVF_FLAT", "array_field", "half_vectors", "several_vector_fields", "sparse_index"}
     assert found.supported == expected | ({"HNSW"} if profile in {"2.6", "3.0"} else set())
 
 
