@@ -74,7 +74,7 @@ GROUPS = {
             "bench-gateway",
             "PARTS",
             "Gateway: ",
-            {**_same("latency", "throughput", "abuse", "soak"), "soak-lite": "soak_lite"},
+            {**_same("latency", "throughput", "vectordbbench", "abuse", "soak"), "soak-lite": "soak_lite"},
         ),
     )
 }
