@@ -62,6 +62,7 @@ class ClientRows:
 
     def vectors(self, name: str) -> F32:
         """See `RowSet.vectors`."""
+        # kept vectors that pymilvus returns as bytes are of half precision
         return to_float32(self.values(name), "FLOAT16_VECTOR").reshape(len(self.rows), -1)
 
     def binary(self, name: str) -> U8:

@@ -116,19 +116,15 @@ def hit_columns(hits: Any, names: Sequence[str]) -> dict[str, Any]:
     columns: dict[str, npt.NDArray[Any]] = {}
     for name in names:
         flat = next((d for d in getattr(hits, "lazy_field_data", ()) if d.field_name == name and d.vectors.dim), None)
-        if flat is not None and flat.vectors.WhichOneof("data") == "binary_vector":
-            width, start = flat.vectors.dim // 8, hits.start
-            content = flat.vectors.binary_vector[start * width : (start + len(hits)) * width]
-            columns[name] = np.frombuffer(content, np.uint8).reshape(len(hits), width)
-        elif flat is not None:
-            dim, start = flat.vectors.dim, hits.start
-            slot = flat.vectors.WhichOneof("data")
+        if flat is not None:
+            slot, start, end = flat.vectors.WhichOneof("data"), hits.start, hits.start + len(hits)
+            dim, field_type = flat.vectors.dim, DENSE_SLOTS[slot]
+            width = field_type.bytes_per_row(dim)
             if slot == "float_vector":
-                numbers = np.array(flat.vectors.float_vector.data[start * dim : (start + len(hits)) * dim], np.float32)
+                numbers = np.array(flat.vectors.float_vector.data[start * dim : end * dim], np.float32)
             else:
-                half, width = DENSE_SLOTS[slot], DENSE_SLOTS[slot].bytes_per_row(dim)
-                numbers = half.decode(getattr(flat.vectors, slot)[start * width : (start + len(hits)) * width])
-            columns[name] = numbers.reshape(len(hits), dim)
+                numbers = field_type.decode(getattr(flat.vectors, slot)[start * width : end * width])
+            columns[name] = numbers.reshape(len(hits), dim if field_type.is_float else width)
         else:
             columns[name] = np.array([hit["entity"][name] for hit in hits])
     return columns

@@ -8,6 +8,7 @@ from pymilvus import DataType
 from pymilvus.grpc_gen import schema_pb2
 
 from alula.errors import DataError
+from alula.index_types import VECTOR_TYPES
 from alula.milvus.wire.field_data import column, write_column
 from alula.milvus.wire.types import TYPES, field_spec, type_of
 from alula.milvus.wire.vectors import from_bfloat16, to_bfloat16
@@ -48,6 +49,11 @@ def test_vectors_are_read_as_they_were_written(name):
     if name != "ARRAY":
         assert data.vectors.dim == DIM
         assert field_spec("f", name, **params).bytes_per_row == len(TYPES[name].encode(values)) // len(values)
+
+
+@pytest.mark.parametrize("name", VECTOR_TYPES)
+def test_kept_vectors_have_the_bytes_of_their_type(name):
+    assert VECTOR_TYPES[name] * DIM == TYPES[name].bytes_per_row(DIM)
 
 
 def test_half_precision_takes_no_number_beyond_its_largest():
