@@ -84,16 +84,18 @@ def test_a_replica_holds_the_rounded_vectors(filled):
         assert [hit.id for hit in hits] == [ROWS_HELD.ids[i] for i in best(true, 10, "COSINE")]
 
 
-def test_a_load_rejects_numbers_that_half_precision_cannot_hold(lite, drq, collection_name, tmp_path):
+def test_a_load_rejects_vectors_that_half_precision_cannot_hold(lite, drq, collection_name, tmp_path):
     collection = alula.Collection.create(lite, collection_name, encoder=drq.path, index_type="DRQ", vector_type=HALF)
     vectors = random_vectors(50, DIM, seed=3)
     vectors[7] *= 1e5 / np.abs(vectors[7]).max()
     vectors[8] *= 65504 / np.abs(vectors[8]).max()  # the largest that fits
+    vectors[9] *= 1e-8  # kept as zeros, were it kept
     pq.write_table(pa.table({"id": np.arange(50), "embedding": list(vectors)}), tmp_path / "rows.parquet")
-    report = collection.load(tmp_path / "rows.parquet", max_errors=1, dead_letters=tmp_path / "dead.parquet")
-    assert (report.rows, report.bad) == (49, 1)
+    report = collection.load(tmp_path / "rows.parquet", max_errors=2, dead_letters=tmp_path / "dead.parquet")
+    assert (report.rows, report.bad) == (48, 2)
     dead = pq.read_table(tmp_path / "dead.parquet").to_pylist()
     assert "beyond 65,504" in str(dead[0])
+    assert "no number as large as" in str(dead[1])
     assert report.verification.problem == ""
     with pytest.raises(DataError, match="beyond 65,504"):
         collection.insert(vectors[7:8], {"id": [1000]})

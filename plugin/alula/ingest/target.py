@@ -20,7 +20,7 @@ from alula.index_types import FieldSpec, Lowering, index_type, vector_spec
 from alula.milvus import ClientCalls, Id, Server, milvus_errors
 from alula.milvus.reading import count_rows
 from alula.milvus.wire.types import field_spec
-from alula.milvus.wire.vectors import MAX_HALF, beyond_half
+from alula.milvus.wire.vectors import unfit_for_half
 from alula.search import Searcher, SearchRequest
 from alula.sources import Batch, Source
 from alula.sources.declared_types import DYNAMIC
@@ -221,8 +221,8 @@ class Target:
             for i in range(len(vectors)):
                 bad.setdefault(i, f"{vectors.shape[1]} dimensions, and the collection takes {self.lowering.field.dim}")
         elif self.lowering.field.vector_type == "FLOAT16_VECTOR":
-            for i in beyond_half(vectors):
-                bad.setdefault(i, f"a number beyond {MAX_HALF:,}, the largest of the FLOAT16_VECTOR that keeps it")
+            for i, reason in unfit_for_half(vectors).items():
+                bad.setdefault(i, reason)
 
     @staticmethod
     def _convert(field: ScalarField, batch: Batch, bad: dict[int, str]) -> Any:

@@ -12,7 +12,7 @@ from pymilvus import DataType
 
 from alula.errors import DataError
 from alula.index_types import FieldSpec
-from alula.milvus.wire.vectors import F32, MAX_HALF, beyond_half, from_bfloat16, to_bfloat16
+from alula.milvus.wire.vectors import F32, from_bfloat16, to_bfloat16, unfit_for_half
 from alula.sources.json_values import DOCUMENT
 
 MILVUS_TYPE = b"milvus"  # key of the Milvus type in the metadata of an Arrow field
@@ -89,12 +89,12 @@ class FieldType:
         """Encode dense vectors, rounded to the bits of the type; the inverse of `decode`.
 
         Raises:
-            DataError: If a number is too large for the type.
+            DataError: If the type cannot hold a vector, see `unfit_for_half`.
         """
         if self.name == "BFLOAT16_VECTOR":
             return to_bfloat16(np.asarray(vectors, np.float32)).tobytes()
-        if self.name == "FLOAT16_VECTOR" and beyond_half(np.atleast_2d(vectors)):
-            raise DataError(f"A vector has a number beyond {MAX_HALF:,}, the largest of {self.name}.")
+        if self.name == "FLOAT16_VECTOR" and (unfit := unfit_for_half(np.atleast_2d(vectors))):
+            raise DataError(f"A vector has {next(iter(unfit.values()))}.")
         return np.ascontiguousarray(vectors, self.dtype).tobytes()
 
 

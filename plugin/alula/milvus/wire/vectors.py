@@ -24,14 +24,31 @@ def to_bfloat16(values: F32) -> npt.NDArray[np.uint16]:
     return ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype(np.uint16)
 
 
-MAX_HALF = 65504  # the largest float16
+_HALF = np.finfo(np.float16)
+TOO_LARGE = f"a number beyond {float(_HALF.max):,.0f}, the largest of a FLOAT16_VECTOR"
+TOO_SMALL = f"no number as large as {float(_HALF.tiny):.8f}, below which a FLOAT16_VECTOR loses bits"
 
 
-def beyond_half(vectors: F32) -> list[int]:
-    """Numbers of the finite vectors (n, d) that are infinite as float16."""
-    if not vectors.size or max(vectors.max(), -vectors.min()) <= MAX_HALF:
-        return []
-    return [int(row) for row in np.flatnonzero((np.abs(vectors) > MAX_HALF).any(axis=1))]
+def unfit_for_half(vectors: F32) -> dict[int, str]:
+    """Find vectors that float16 cannot hold to its relative precision of 1 / 2,048.
+
+    A small number beside larger ones is rounded by little of the vector's length. A vector of small numbers alone is
+    not: float16 keeps fewer bits of numbers below .00006, and none below .00000003.
+
+    Args:
+        vectors: float32 (n, d), finite.
+
+    Returns:
+        What such a vector has, by its row. Zero vectors are exact.
+    """
+    if not vectors.size:
+        return {}
+    largest = np.maximum(vectors.max(axis=1), -vectors.min(axis=1))
+    small = (largest > 0) & (largest < _HALF.tiny)
+    return {
+        int(row): TOO_LARGE if largest[row] > _HALF.max else TOO_SMALL
+        for row in np.flatnonzero(small | (largest > _HALF.max))
+    }
 
 
 def sparse_rows(rows: Any) -> Iterator[bytes]:

@@ -11,7 +11,7 @@ from alula.errors import DataError
 from alula.index_types import VECTOR_TYPES
 from alula.milvus.wire.field_data import column, write_column
 from alula.milvus.wire.types import TYPES, field_spec, type_of
-from alula.milvus.wire.vectors import from_bfloat16, to_bfloat16
+from alula.milvus.wire.vectors import from_bfloat16, to_bfloat16, unfit_for_half
 
 RNG = np.random.default_rng(0)
 DIM = 16
@@ -62,6 +62,16 @@ def test_half_precision_takes_no_number_beyond_its_largest():
     for beyond in (largest * 1.01, -largest * 1.01):
         with pytest.raises(DataError, match="beyond 65,504"):
             TYPES["FLOAT16_VECTOR"].encode(beyond)
+
+
+def test_half_precision_takes_no_vector_that_it_would_make_zero():
+    kept = np.array([[0, 0, 0], [2e-9, 0, 1], [6.2e-5, 0, -1e-9], [0, -7e-5, 0]], np.float32)
+    lost = np.array([[2e-8, 0, 0], [6e-5, 0, 1e-9], [0, -5e-5, 0]], np.float32)
+    assert list(unfit_for_half(np.concatenate([kept, lost]))) == [4, 5, 6]
+    # what a float16 holds in full: its relative error is at most 2^-11
+    np.testing.assert_allclose(kept.astype(np.float16).max(axis=1), kept.max(axis=1), rtol=2**-11)
+    with pytest.raises(DataError, match="no number as large as"):
+        TYPES["FLOAT16_VECTOR"].encode(lost[0])
 
 
 def test_bfloat16_rounds_to_the_nearest_ties_to_even():
