@@ -83,7 +83,7 @@ class CallLog:
             outcome = "refused" if code == grpc.StatusCode.UNIMPLEMENTED.name else "failed"
             raise
         except Exception as error:
-            logs.LOGGER.exception(f"{logs.printable(call.method)} failed unexpectedly")
+            logs.unexpected(call.method, error)
             reason = f"The gateway failed unexpectedly ({type(error).__name__}); see its log."
             code = grpc.StatusCode.INTERNAL.name
             await call.context.abort(grpc.StatusCode.INTERNAL, reason)

@@ -90,7 +90,7 @@ def answer(method: str, session: Session, request: bytes) -> bytes | None:
     except grpc.RpcError:
         raise
     except Exception as error:  # SDKs would repeat a gRPC error for minutes
-        logs.LOGGER.exception(f"{method} failed unexpectedly")
+        logs.unexpected(method, error)
         response = _refused(rpc.response, _failure(error))
     return None if response is None else response.SerializeToString()
 

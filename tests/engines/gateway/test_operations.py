@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import logging
 import socket
 import struct
 import threading
@@ -20,6 +21,7 @@ from alula.encoder_store import push, remove
 from alula.gateway.config import TlsFiles
 from alula.milvus.privileges import ROLES
 from tests.engines.gateway.running import LOOPBACK, RunningGateway, stub, values
+from tests.engines.gateway.test_abuse import fill
 from tests.tiny_encoders import random_vectors, write_drq
 from tests.waiting import wait_until
 
@@ -106,6 +108,34 @@ class TestMetrics:
 
     def test_the_processs_own_are_there(self, gateway):
         assert values(gateway)["process_resident_memory_bytes",] > 10e6
+
+
+class TestLog:
+    def test_no_filter_or_value_is_logged_by_default(self, gateway, collection_name, tmp_path, caplog):
+        """Neither what clients send nor what Milvus and the gateway answer to it."""
+        with alula.connect(gateway.uri) as server:
+            fill(server, collection_name, tmp_path)
+        client = MilvusClient(gateway.uri)
+        row, vector = {"id": 77123, "embedding": [float("nan")] * 8}, [0.25] * 8
+        calls = {
+            "Query": lambda: client.query(collection_name, filter="secret_word =="),
+            "Search": lambda: client.search(collection_name, [vector], filter="secret_word > 77123"),
+            "Search by a short vector": lambda: client.search(collection_name, [[77123.0] * 7]),
+            "Insert": lambda: client.insert(collection_name, [row]),
+            "Delete": lambda: client.delete(collection_name, filter="secret_word in [77123"),
+        }
+        with caplog.at_level(logging.INFO, "alula.gateway"):
+            for call in calls.values():
+                with pytest.raises(MilvusException):
+                    call()
+        lines = [str(vars(record)) for record in caplog.records if record.name == "alula.gateway"]
+        assert sum("was refused" in line for line in lines) >= len(calls)
+        assert not [line for line in lines if "secret" in line or "77123" in line]
+        with caplog.at_level(logging.DEBUG, "alula.gateway"), pytest.raises(MilvusException):
+            calls["Query"]()
+        assert "secret_word ==" in caplog.text
+        client.drop_collection(collection_name)
+        client.close()
 
 
 class TestLogins:

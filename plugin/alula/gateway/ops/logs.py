@@ -1,6 +1,7 @@
 """The gateway's log: one line of JSON or text per call that failed or was slow.
 
-A line contains only the fields below: no metadata, which carry logins, and no message bodies.
+A line contains only the fields below: no metadata, which carry logins, no addresses of clients, and no message bodies.
+Answers and errors can quote filters and values, so they are logged for debugging only.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import os
 import queue
 import sys
 import threading
+import traceback
 from collections.abc import Callable
 from logging.handlers import QueueHandler
 from typing import Literal
@@ -25,6 +27,7 @@ QUEUED_LINES = 10_000
 STDERR = 2
 FLUSH_SECONDS = 2.0  # for the last lines
 MAX_TEXT = 300  # characters of a name or a reason from outside
+UNAVAILABLE = "UNAVAILABLE"  # Milvus was not reached, so the reason quotes no request
 
 
 def configure(log_format: LogFormat, level: str) -> Callable[[], None]:
@@ -105,17 +108,18 @@ def request(
         outcome: Outcome of the call; a failure is logged as a warning, others as information.
         seconds: Duration.
         code: Milvus's code, or the name of the gRPC code.
-        reason: Error message that the client received.
+        reason: Error message that the client received; logged if Milvus was not reached, and for debugging.
         collection: Collection that the call named.
         request_id: The client's identifier of the call (metadata ``client-request-id``).
     """
     level = logging.WARNING if outcome == "failed" else logging.INFO
     if not LOGGER.isEnabledFor(level):
         return
+    shown = printable(reason) if code == UNAVAILABLE or LOGGER.isEnabledFor(logging.DEBUG) else ""
     words = {"ok": "was slow", "refused": "was refused", "failed": "failed"}[outcome]
     LOGGER.log(
         level,
-        f"{printable(method)} {words}" + (f": {printable(reason)}" if reason else ""),
+        f"{printable(method)} {words}" + (f": {shown}" if shown else ""),
         extra={
             "method": printable(method),
             "outcome": outcome,
@@ -124,6 +128,17 @@ def request(
             "collection": printable(collection),
             "request_id": printable(request_id),
         },
+    )
+
+
+def unexpected(method: str, error: Exception) -> None:
+    """Log a fault of the gateway: its class and place, for debugging its message."""
+    lines = traceback.format_tb(error.__traceback__)
+    if LOGGER.isEnabledFor(logging.DEBUG):
+        lines = traceback.format_exception(error)[1:]
+    LOGGER.error(
+        f"{printable(method)} failed unexpectedly ({type(error).__name__})\n"
+        f"Traceback (most recent call last):\n{''.join(lines).rstrip()}"
     )
 
 

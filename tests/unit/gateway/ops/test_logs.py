@@ -36,7 +36,7 @@ def test_a_line_of_json_has_its_fields(capfd):
     assert line == {
         "level": "INFO",
         "logger": "alula.gateway",
-        "message": "Search was refused: no",
+        "message": "Search was refused",
         "method": "Search",
         "outcome": "refused",
         "code": "1100",
@@ -48,7 +48,7 @@ def test_a_line_of_json_has_its_fields(capfd):
 
 def test_a_line_of_text_has_them_too(capfd):
     with written("text", "info"):
-        logs.request("Search", "failed", 1.5, code="UNAVAILABLE", reason="gone", collection="words")
+        logs.request("Search", "failed", 1.5, code="UNAVAILABLE", reason="gone", collection="words")  # Milvus is away
     line = capfd.readouterr().err
     assert line.count("\n") == 1
     assert line.endswith("WARNING Search failed: gone [collection=words code=UNAVAILABLE seconds=1.5]\n")
@@ -57,7 +57,7 @@ def test_a_line_of_text_has_them_too(capfd):
 @pytest.mark.parametrize("log_format", ["json", "text"])
 def test_what_clients_send_cannot_make_lines_of_its_own(capfd, log_format):
     nasty = 'a\nWARNING forged\r\x1b[31m"}' + "x" * 10_000
-    with written(log_format, "info"):
+    with written(log_format, "debug"):
         logs.request(nasty, "failed", 0, code="INTERNAL", reason=nasty, collection=nasty, request_id=nasty)
     line = capfd.readouterr().err
     assert line.count("\n") == 1
@@ -74,15 +74,32 @@ def test_levels(capfd):
     assert json.loads(capfd.readouterr().err)["outcome"] == "failed"
 
 
-def test_an_error_of_the_program_keeps_its_traceback_in_its_line(capfd):
-    with written("json", "info"):
+@pytest.mark.parametrize(("level", "shown"), [("info", False), ("debug", True)])
+def test_answers_which_may_quote_a_filter_are_for_debugging(capfd, level, shown):
+    with written("json", level):
+        logs.request("Query", "refused", 0, code="1100", reason="cannot parse name == 'Ada'")
+        logs.request("Query", "failed", 0, code="INTERNAL", reason="cannot parse name == 'Ada'")
+    lines = [json.loads(line)["message"] for line in capfd.readouterr().err.splitlines()]
+    reason = ": cannot parse name == 'Ada'" if shown else ""
+    assert lines == [f"Query was refused{reason}", f"Query failed{reason}"]
+
+
+@pytest.mark.parametrize("level", ["info", "debug"])
+def test_a_fault_has_its_place_in_its_line_and_its_message_for_debugging(capfd, level):
+    name = "Ada"
+
+    def convert(text):
+        int(text)
+
+    with written("json", level):
         try:
-            raise ValueError("no such thing")
-        except ValueError:
-            logs.LOGGER.exception("Search failed unexpectedly")
-    line = json.loads(capfd.readouterr().err)
-    assert line["message"].startswith("Search failed unexpectedly\nTraceback")
-    assert line["message"].endswith("ValueError: no such thing")
+            convert(name)
+        except ValueError as error:
+            logs.unexpected("Search", error)
+    message = json.loads(capfd.readouterr().err)["message"]
+    assert message.startswith("Search failed unexpectedly (ValueError)\nTraceback (most recent call last):\n  File")
+    assert "in convert\n    int(text)" in message
+    assert ("Ada" in message) == (level == "debug")
 
 
 def test_auto_is_json_where_nobody_watches(capfd, monkeypatch):
