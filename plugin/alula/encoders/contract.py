@@ -253,6 +253,8 @@ def read_file(path: Path) -> tuple[onnx.ModelProto, EncoderInfo, str]:
         return model, check_model(model), hashlib.sha256(data).hexdigest()
     except EncoderError as error:
         raise EncoderError(f"Cannot use the encoder {path}: {error}.") from None
+    except MemoryError:
+        raise EncoderError(f"Cannot use the encoder {path}: there is too little memory to read it.") from None
     except Exception as error:  # protobuf's decode errors have no common base that is public
         raise EncoderError(
             f"Cannot use the encoder {path}: it is not an ONNX file, or it is truncated ({type(error).__name__})."

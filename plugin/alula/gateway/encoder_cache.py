@@ -6,6 +6,7 @@ import hashlib
 import re
 import tempfile
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from pymilvus.grpc_gen import common_pb2, milvus_pb2
 from alula import encoder_store
 from alula.encoders import Encoder, load_encoder
 from alula.encoders.session import memory_limit
+from alula.encoders.trial import open_in_child
 from alula.errors import EncoderError, UsageError
 from alula.gateway.ops import logs, metrics
 from alula.gateway.upstream import Caller, MilvusError, pairs
@@ -25,7 +27,9 @@ from alula.milvus.failures import is_denied
 from alula.milvus.wire.field_data import column
 
 RUN_SECONDS = 120.0  # of one batch
-LOAD_SECONDS = 60.0  # to wait for another call that loads the same encoder
+LOAD_SECONDS = 60.0  # to wait for another call that loads the same encoder, or tries another one
+REFUSED_SECONDS = 600.0  # until a file is tried again that was refused
+MAX_REFUSED = 4096
 MEMORY_FOLDER = Path("/dev/shm")  # noqa: S108  a file system in memory
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 NO_COLLECTION, NO_INDEX = 100, 700  # Milvus's error codes
@@ -47,9 +51,11 @@ class _Loaded:
 class Encoders:
     """Encoders by fingerprint; the least recently used leave the memory first.
 
+    A file from Milvus, which anyone may have written, is first opened in a child process, one file at a time.
+
     Args:
-        folder: Folder for files from Milvus; None for a temporary folder. Files that do not fit in it are kept in
-            memory only.
+        folder: Folder for files from Milvus that a child process could open; None for a temporary folder. Files that do
+            not fit in it are kept in memory only.
         max_bytes: Bytes of the files of loaded encoders, by default a quarter of what encoders may take in memory; one
             encoder may have twice as many.
     """
@@ -61,6 +67,8 @@ class Encoders:
         self._max_bytes = memory_limit() // 4 if max_bytes is None else max_bytes
         self._loaded: OrderedDict[str, _Loaded] = OrderedDict()
         self._loading: dict[str, threading.Lock] = {}
+        self._refused: dict[str, tuple[float, str]] = {}
+        self._trial = threading.Lock()
         self._lock = threading.Lock()
 
     def __len__(self) -> int:
@@ -113,6 +121,9 @@ class Encoders:
             return found.encoder
 
     def _load(self, caller: Caller, database: str, sha256: str) -> Encoder:
+        until, reason = self._refused.get(sha256, (0.0, ""))
+        if until > time.monotonic():
+            raise EncoderError(reason)
         path = self._folder / f"{sha256}.onnx"
         if not path.is_file() or hashlib.sha256(path.read_bytes()).hexdigest() != sha256:
             try:
@@ -125,7 +136,7 @@ class Encoders:
                     f"{2 * self._max_bytes / 1e6:,.0f}; give it more memory."
                 )
             # rows that a Strong query returned are visible to all later queries, which are faster
-            path = self._kept(path, encoder_store.read(_query(caller, database, strong=False), entry))
+            path = self._fetched(path, encoder_store.read(_query(caller, database, strong=False), entry))
         size = path.stat().st_size
         # searches and inserts run concurrently, one thread each
         encoder = load_encoder(path, threads=1, run_seconds=RUN_SECONDS)
@@ -140,15 +151,42 @@ class Encoders:
             metrics.encoders_loaded.set(len(self._loaded))
         return encoder
 
-    def _kept(self, path: Path, data: bytes) -> Path:
-        """Write a file into the folder, or elsewhere if the folder is full."""
+    def _fetched(self, path: Path, data: bytes) -> Path:
+        """Write a file into the folder, or elsewhere if it is full, and try to open it."""
+        partial = self._written(path.stem, data)
+        try:
+            self._try(path.stem, partial)
+        except EncoderError:
+            partial.unlink(missing_ok=True)
+            raise
+        return partial.replace(path) if partial.parent == self._folder else partial
+
+    def _try(self, sha256: str, path: Path) -> None:
+        """Open a file in a child process, and remember for a while that it was refused."""
+        if not self._trial.acquire(timeout=LOAD_SECONDS):
+            raise EncoderError(f"The encoder {sha256[:16]} waits for others to be opened; try again.")
+        try:
+            open_in_child(path)
+        except EncoderError as error:
+            if len(self._refused) >= MAX_REFUSED:
+                self._refused.clear()
+            self._refused[sha256] = (time.monotonic() + REFUSED_SECONDS, str(error))
+            raise
+        except OSError as error:
+            raise EncoderError(f"No process can be started to open an encoder ({error.strerror}).") from None
+        finally:
+            self._trial.release()
+
+    def _written(self, sha256: str, data: bytes) -> Path:
+        """Write a file under a name of its own."""
+        prefix = f"{sha256[:16]}-"
         for folder in (self._folder, MEMORY_FOLDER, Path(tempfile.gettempdir())):
             partial = None
             try:
-                with tempfile.NamedTemporaryFile(dir=folder, suffix=".onnx", delete=False) as file:
+                with tempfile.NamedTemporaryFile(prefix=prefix, suffix=".onnx", dir=folder, delete=False) as file:
                     partial = Path(file.name)
                     file.write(data)
-                return partial.replace(path) if folder == self._folder else partial
+                return partial
             except OSError as error:
                 if partial:
                     partial.unlink(missing_ok=True)

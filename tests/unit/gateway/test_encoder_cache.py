@@ -6,12 +6,14 @@ import hashlib
 import shutil
 import tempfile
 import threading
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
 import pytest
 
 from alula import encoder_store
+from alula.encoders import trial
 from alula.errors import EncoderError
 from alula.gateway import encoder_cache
 from alula.gateway.encoder_cache import Encoders, NoEncoderError
@@ -94,6 +96,88 @@ def test_one_that_hangs_holds_up_no_other(folder, files, monkeypatch):
         gate.set()
         assert first.result().sha256 == hanging
     assert encoders.get(None, "", hanging) is first.result()
+
+
+@pytest.fixture
+def stored(files, monkeypatch):
+    """Let a query of Milvus return these files; counts the reads and the children."""
+    counts = Counter()
+
+    def read(query, entry):
+        counts["reads"] += 1
+        return entry.path.read_bytes()
+
+    def open_in_child(path):
+        counts["children"] += 1
+        trial.open_in_child(path)
+
+    def find(query, sha256):
+        return SimpleNamespace(size=1000, path=files[sha256])
+
+    monkeypatch.setattr(encoder_store, "find", find)
+    monkeypatch.setattr(encoder_store, "read", read)
+    monkeypatch.setattr(encoder_cache, "open_in_child", open_in_child)
+    return counts
+
+
+def test_a_file_is_opened_in_a_child_once(files, tmp_path, stored):
+    sha256, *_ = files
+    for _ in range(2):  # the second gateway finds it in the folder
+        encoders = Encoders(tmp_path)
+        assert encoders.get(None, "", sha256).sha256 == sha256
+        encoders._loaded.clear()
+        assert encoders.get(None, "", sha256).sha256 == sha256
+    assert stored == {"reads": 1, "children": 1}
+
+
+def test_a_file_that_a_child_refuses(files, tmp_path, stored, monkeypatch):
+    """It is not tried again for a while, does not stay in the folder, and other files are opened."""
+    hostile, other, _ = files
+    monkeypatch.setitem(files, hostile, tmp_path / "hostile")
+    (tmp_path / "hostile").write_bytes(files[other].read_bytes()[:-100])
+    cache = tmp_path / "cache"
+    encoders = Encoders(cache)
+    for _ in range(3):
+        with pytest.raises(EncoderError, match=f"Cannot use the encoder .*{hostile[:16]}"):
+            encoders.get(None, "", hostile)
+    assert stored == {"reads": 1, "children": 1}
+    assert list(cache.iterdir()) == []
+    assert encoders.get(None, "", other).sha256 == other
+    monkeypatch.setattr(encoder_cache, "REFUSED_SECONDS", -1.0)
+    encoders._refused.clear()
+    for _ in range(2):
+        with pytest.raises(EncoderError):
+            encoders.get(None, "", hostile)
+    assert stored["children"] == 3 + 1
+
+
+def test_one_file_at_a_time_is_opened_in_a_child(files, tmp_path, stored, monkeypatch):
+    hanging, other, _ = files
+    gate, loaded = threading.Event(), Encoders(tmp_path)
+    monkeypatch.setattr(encoder_cache, "open_in_child", lambda path: gate.wait(30))
+    with ThreadPoolExecutor(1) as pool:
+        first = pool.submit(loaded.get, None, "", hanging)
+        while not loaded._trial.locked():
+            assert not first.done()
+        monkeypatch.setattr(encoder_cache, "LOAD_SECONDS", 0.05)
+        with pytest.raises(EncoderError, match="waits for others to be opened"):
+            loaded.get(None, "", other)
+        gate.set()
+        assert first.result().sha256 == hanging
+    assert loaded.get(None, "", other).sha256 == other
+
+
+def test_no_child_can_be_started(files, tmp_path, stored, monkeypatch):
+    def fail(path):
+        raise OSError(11, "Resource temporarily unavailable")
+
+    sha256, *_ = files
+    monkeypatch.setattr(encoder_cache, "open_in_child", fail)
+    encoders = Encoders(tmp_path)
+    with pytest.raises(EncoderError, match=r"No process can be started .* \(Resource temporarily unavailable\)"):
+        encoders.get(None, "", sha256)
+    monkeypatch.setattr(encoder_cache, "open_in_child", trial.open_in_child)
+    assert encoders.get(None, "", sha256).sha256 == sha256, "it is tried again at once"
 
 
 def test_a_full_folder_is_done_without(files, tmp_path, monkeypatch):
