@@ -72,6 +72,7 @@ def design(
         kind.choose(probe(server), checked)  # no encoder helps where the server lacks the index type
         raise
     key, fields = _fields(name, field, primary_key, columns)
+    _check_defaults(server, fields)
     if server.has_collection(name):
         raise UsageError(f"The collection {name!r} exists at {server.uri}; drop it with 'alula drop {name}' first.")
     lowering = new_lowering(
@@ -134,6 +135,16 @@ def _check_nullable(spec: CollectionSpec) -> None:
     if wanted:
         raise UnsupportedError(
             f"This server has no nullable fields ({', '.join(sorted(wanted))}); Milvus has them since 2.5."
+        )
+
+
+def _check_defaults(server: Server, fields: Sequence[ScalarField]) -> None:
+    """Raise an `UnsupportedError` for defaults on a server that cannot have them."""
+    given = [str(field) for field in fields if field.default is not None]
+    if given and not server.dialect.defaults:
+        raise UnsupportedError(
+            f"{server.dialect.name} cannot have defaults ({', '.join(given)}): it ends when a client leaves such a "
+            "value out. Leave ':default=...' out, and give each row its values."
         )
 
 
@@ -233,6 +244,6 @@ def _fields(
     key, *fields = (f if isinstance(f, ScalarField) else ScalarField.parse(f) for f in (primary_key, *columns))
     if key.data_type not in ("INT64", "VARCHAR"):
         raise UsageError(f"The primary key is {key}; Milvus takes INT64 or VARCHAR.")
-    if key.nullable:
+    if key.optional:
         raise UsageError(f"The primary key is {key}; every row has a key.")
     return key, tuple(fields)

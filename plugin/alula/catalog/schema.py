@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -26,6 +27,7 @@ MAX_JSON = 65536  # Milvus's longest JSON document, in bytes of UTF-8
 MAX_CAPACITY = 4096  # of Milvus's longest ARRAY, in elements
 NULLABLE = "nullable"
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,254}")
+_FIELD = re.compile(rf"[^:]*:([^:]*)(:\s*{NULLABLE}\s*)?(?::\s*default=(.*))?", re.IGNORECASE | re.DOTALL)
 _TYPE = re.compile(r"ARRAY<([A-Z0-9]+)(?:\((\d+)\))?>(?:\((\d+)\))?|([A-Z0-9]+)(?:\((\d+)\))?")
 
 
@@ -55,27 +57,28 @@ class ScalarField:
         kind = self.element_type or self.data_type
         kind += f"({self.max_length})" if kind == "VARCHAR" else ""
         kind = f"ARRAY<{kind}>({self.max_capacity})" if self.element_type else kind
-        return f"{self.name}:{kind}" + (f":{NULLABLE}" if self.nullable else "")
+        default = "" if self.default is None else f":default={self._default_text}"
+        return f"{self.name}:{kind}" + (f":{NULLABLE}" if self.nullable else "") + default
 
     @classmethod
     def parse(cls, text: str) -> ScalarField:
-        """Read ``name:TYPE`` or ``name:TYPE:nullable``.
+        """Read ``name:TYPE``; ``:nullable`` and ``:default=VALUE`` may follow.
 
         Types with numbers are ``VARCHAR(64)`` and ``ARRAY<VARCHAR(64)>(16)``: at most 16 texts of at most 64 bytes.
 
         Raises:
-            UsageError: If the name is no field name or there is no such type.
+            UsageError: If the name is no field name, there is no such type, or the default is no value of it.
         """
-        name, _, type_text = text.partition(":")
+        name = text.partition(":")[0]
         check_name(name, "field")
-        type_text, _, mark = type_text.partition(":")
-        match = _TYPE.fullmatch(type_text.strip().upper())
+        parts = _FIELD.fullmatch(text)
+        match = _TYPE.fullmatch(parts[1].strip().upper()) if parts else None
         kinds = ", ".join(kind for kind in ARROW_TYPES if kind != "VARCHAR")
         wrong = UsageError(
-            f"{text!r} is not NAME:TYPE with one of the types {kinds}, VARCHAR(n), ARRAY<TYPE>(n); ':{NULLABLE}' may "
-            "follow."
+            f"{text!r} is not NAME:TYPE with one of the types {kinds}, VARCHAR(n), ARRAY<TYPE>(n); ':{NULLABLE}' and "
+            "':default=VALUE' may follow."
         )
-        if match is None or mark.strip().lower() not in ("", NULLABLE):
+        if parts is None or match is None:
             raise wrong
         element, element_length, capacity, kind, length = match.groups()
         scalar = element or kind
@@ -90,7 +93,8 @@ class ScalarField:
             )
         if not 1 <= max_capacity <= MAX_CAPACITY:
             raise UsageError(f"{text!r} has {max_capacity} elements; Milvus takes 1 to {MAX_CAPACITY}.")
-        return cls(name, kind or "ARRAY", max_length, element, max_capacity, nullable=bool(mark))
+        field = cls(name, kind or "ARRAY", max_length, element, max_capacity, nullable=bool(parts[2]))
+        return field if parts[3] is None else replace(field, default=field._parsed_default(parts[3]))
 
     @classmethod
     def infer(cls, name: str, arrow_type: pa.DataType) -> ScalarField | None:
@@ -110,6 +114,28 @@ class ScalarField:
             return None
         check_name(name, "field")
         return cls(name, data_type)
+
+    @property
+    def _default_text(self) -> str:
+        return str(self.default).lower() if self.data_type == "BOOL" else str(self.default)
+
+    def _parsed_default(self, text: str) -> Any:
+        if self.data_type not in ARROW_TYPES or self.data_type == "JSON":
+            raise UsageError(f"{self} can have no default; Milvus has them for numbers, booleans and VARCHAR.")
+        try:
+            value: Any = pa.scalar(text).cast(self.arrow).as_py()
+        except pa.ArrowInvalid:
+            value = None
+        if value is None or (isinstance(value, float) and not math.isfinite(value)):
+            raise UsageError(f"{self} cannot have the default {text!r}, which is no {self.data_type}.")
+        if len(text.encode()) > self.max_length:
+            raise UsageError(f"{self} cannot have a default of {len(text.encode())} bytes.")
+        return value
+
+    @property
+    def writable(self) -> bool:
+        """True if Alula can write and read its values."""
+        return (self.element_type or self.data_type) in (ELEMENT_TYPES if self.element_type else ARROW_TYPES)
 
     @property
     def optional(self) -> bool:

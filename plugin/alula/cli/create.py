@@ -40,7 +40,7 @@ from alula.sources.encoder_inputs import open_rows
     "columns",
     multiple=True,
     help="A scalar field, NAME:TYPE, e.g. word:VARCHAR(64), 'tags:ARRAY<VARCHAR(64)>(16)', about:JSON, "
-    "year:INT64:nullable; repeatable.",
+    "year:INT64:nullable, lang:VARCHAR(8):default=en; repeatable.",
 )
 @click.option("--field", default=DEFAULT_FIELD, show_default=True, help="Name of the vector field.")
 @click.option("--vector-column", help="With --schema-from: the column of the vectors.")

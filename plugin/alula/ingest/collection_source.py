@@ -18,7 +18,7 @@ from alula.errors import UsageError
 from alula.index_types import FieldSpec
 from alula.milvus import Server, ensure_loaded
 from alula.milvus.reading import count_rows, read_pages
-from alula.milvus.wire.types import MILVUS_TYPE, TYPES, arrow_field
+from alula.milvus.wire.types import ELEMENT_TYPES, MILVUS_TYPE, TYPES, arrow_field
 from alula.sources.base import Batch, Cursor
 from alula.sources.columns import find_column, to_texts, to_vectors
 from alula.sources.declared_types import DYNAMIC
@@ -142,7 +142,9 @@ def _schema(about: Mapping[str, Any], own: str | None) -> tuple[pa.Schema, dict[
         if own is not None and is_companion(name, own):
             continue
         field_type = TYPES.get(kind)
-        if field_type is None or not (field_type.is_float or field_type.layout in ("scalar", "array")):
+        if "element_type" in field and type_name(field["element_type"]) not in ELEMENT_TYPES:
+            others[name] = f"{kind} of {type_name(field['element_type'])}"
+        elif field_type is None or not (field_type.is_float or field_type.layout in ("scalar", "array")):
             others[name] = kind
         elif not field_type.is_float:
             found.append(arrow_field(scalar_field(field).spec))

@@ -86,7 +86,17 @@ class Target:
 
     @classmethod
     def of(cls, spec: CollectionSpec) -> Target:
-        """The collection that a specification describes."""
+        """The collection that a specification describes.
+
+        Raises:
+            UsageError: If it has fields that Alula cannot write.
+        """
+        others = [str(field) for field in spec.fields if not field.writable]
+        if others:
+            raise UsageError(
+                f"Alula cannot write into {spec.name!r}, which has fields of other types: {', '.join(others)}. Clients "
+                "can write into it through 'alula gateway'."
+            )
         return cls(spec.server, spec.name, spec.primary_key, spec.fields, spec.lowering, spec.dynamic)
 
     def count(self) -> int:

@@ -33,6 +33,7 @@ class Dialect:
         bulk_import: The server may have bulk import.
         maps: Vector fields are mapped from disk where their parameters ask for it.
         templates: Filters may be templates with values beside them.
+        defaults: Rows may leave out values that have a default.
         flushes: Rows wait in a log until a flush, and indexes are built in the background.
         line_breaks_in_keys: String keys with line breaks can be found.
         quotes_in_keys: Rows whose string key has a single quote can be deleted.
@@ -51,6 +52,7 @@ class Dialect:
     bulk_import: bool
     maps: bool
     templates: bool
+    defaults: bool
     flushes: bool
     line_breaks_in_keys: bool
     quotes_in_keys: bool
@@ -74,6 +76,7 @@ MILVUS = Dialect(
     bulk_import=True,
     maps=True,
     templates=True,  # from 2.4.17 on: `IdTemplates` finds out
+    defaults=True,
     flushes=True,
     line_breaks_in_keys=True,
     quotes_in_keys=True,
@@ -94,6 +97,7 @@ LITE = Dialect(
     bulk_import=False,
     maps=False,  # its resident memory grows by more than the vectors
     templates=False,  # 2.5 takes a placeholder for a field
+    defaults=False,  # 2.5's engine ends when a row leaves such a value out
     flushes=False,
     line_breaks_in_keys=False,
     # 2.5 puts ids unescaped between single quotes into SQL: a delete of an id with a quote fails or, worse, deletes

@@ -74,8 +74,8 @@ class BlockReader:
         self._vectors = vector_spec(collection.lowering.field) if vectors else None
         key = collection.primary_key
         self._key = key.name
-        types = {field.name: field.arrow for field in (key, *collection.fields)}
-        held = [(name, types[name]) for name in (key.name, *columns)]
+        fields = {field.name: field for field in (key, *collection.fields)}
+        held = [(name, fields[name].arrow) for name in (key.name, *columns)]
         # one array of 32-bit offsets ends at 2 GB of text
         self.held = pa.schema([(name, pa.large_string() if kind == pa.string() else kind) for name, kind in held])
         specs = [*self._companions, *([self._vectors] if self._vectors else [])]

@@ -13,7 +13,7 @@ import pytest
 from pymilvus import DataType
 
 import alula
-from alula.errors import DataError, ServerError, UsageError
+from alula.errors import DataError, ServerError, UnsupportedError, UsageError
 from alula.ingest import target
 from alula.ingest.collection_source import CollectionSource
 from alula.ingest.journal import Journal
@@ -215,16 +215,18 @@ def test_documents_arrays_and_dynamic_values(engine, drq, collection_name, tmp_p
     made = alula.Collection.create(
         engine, collection_name, encoder=drq.path, index_type="DRQ", columns=FIELDS[1:], dynamic=True
     )
-    bad = {"about": {}, "tags": ["a", "b", "c"], "sizes": [1]}
+    bad = [{"about": {}, "tags": tags, "sizes": sizes} for tags, sizes in ((["a", "b", "c"], [1]), (["a"], [1, None]))]
     report = made.load(
-        in_format(kind, tmp_path, [*ROWS, bad]),
+        in_format(kind, tmp_path, [*ROWS, *bad]),
         vector_column="vector",
-        max_errors=1,
+        max_errors=2,
         dead_letters=tmp_path / "dead.parquet",
     )
-    assert (report.rows, report.bad, report.verification.different) == (3, 1, ())
-    (letter,) = pq.read_table(tmp_path / "dead.parquet").to_pylist()
-    assert letter["alula_reason"] == "3 elements in 'tags', which takes at most 2"
+    assert (report.rows, report.bad, report.verification.different) == (3, 2, ())
+    assert [letter["alula_reason"] for letter in pq.read_table(tmp_path / "dead.parquet").to_pylist()] == [
+        "3 elements in 'tags', which takes at most 2",
+        "a missing element in 'sizes'",
+    ]
     found = engine.client.query(collection_name, filter="id >= 0", output_fields=["*"], consistency_level="Strong")
     known = {field.partition(":")[0] for field in FIELDS} | {"embedding", "embedding__drq_sign"}
     for row in found:
@@ -316,3 +318,32 @@ def test_default_values(standalone, drq, collection_name):
     assert fields["year"]["default_value"].long_data == 7
     standalone.client.drop_collection(collection_name)
     made.drop()
+
+
+@pytest.mark.parametrize("engine", ["standalone"], indirect=True)
+def test_columns_with_defaults(create):
+    columns = ["year:INT64:default=7", "word:VARCHAR(9):default=none", "good:BOOL:default=true", "x:FLOAT:default=0.1"]
+    made = create("id:INT64", *columns)
+    report = made.insert(random_vectors(2, DIM), {"id": [1, 2], "year": [None, 5], "good": [False, None]})
+    assert (report.rows, report.verification.different) == (2, ())
+    names = ["year", "word", "good", "x"]
+    found = made.fetch([1, 2], names)
+    assert [list(found[i].values()) for i in (1, 2)] == [
+        [7, "none", False, pytest.approx(0.1)],
+        [5, "none", True, pytest.approx(0.1)],
+    ]
+    # a client that leaves the values out
+    signs = bytes(made.lowering.fields[0].bytes_per_row)
+    row = {"id": 3, "embedding": [0.5] * DIM, "embedding__drq_sign": signs}
+    made.server.client.insert(made.name, [row])
+    assert stored(made, "year", "word", "good")[-1] == (7, "none", True)
+    described = alula.describe(made.server, made.name).fields
+    assert [field.default for field in described] == [7, "none", True, pytest.approx(0.1)]
+
+
+def test_an_engine_without_defaults_says_so_and_creates_nothing(lite, drq, collection_name):
+    with pytest.raises(UnsupportedError, match=r"Milvus Lite cannot have defaults \(year:INT64:default=7\)"):
+        alula.Collection.create(
+            lite, collection_name, encoder=drq.path, index_type="DRQ", columns=["n:INT64", "year:INT64:default=7"]
+        )
+    assert not lite.has_collection(collection_name)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import json
+import re
 
 import numpy as np
 import pyarrow as pa
@@ -62,6 +63,59 @@ def test_an_array_has_a_type_and_a_capacity():
 def test_what_is_no_type(text):
     with pytest.raises(UsageError, match=r"is not NAME:TYPE with one of the types BOOL, INT8, .*VARCHAR\(n\), ARRAY<"):
         ScalarField.parse(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "default"),
+    [
+        ("x:INT8:default=-128", -128),
+        ("x:int64: default=9223372036854775807", 2**63 - 1),
+        ("x:DOUBLE:default=0.1", 0.1),
+        ("x:FLOAT:default=1e3", 1000.0),
+        ("x:BOOL:default=true", True),
+        ("x:BOOL:default=False", False),
+        ("x:VARCHAR(8):default=", ""),
+        ("x:VARCHAR(8):default=a:b = c", "a:b = c"),
+        ("x:VARCHAR(8):default=äöüß", "äöüß"),
+    ],
+)
+@pytest.mark.parametrize("nullable", [False, True])
+def test_a_field_has_a_default(text, default, nullable):
+    text = re.sub(": ?default", ":nullable:default", text) if nullable else text
+    field = ScalarField.parse(text)
+    assert (field.default, type(field.default), field.nullable) == (default, type(default), nullable)
+    assert field.optional
+    assert field.spec.params["default_value"] == default
+    assert ScalarField.parse(str(field)) == field
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("x:INT8:default=128", "x:INT8 cannot have the default '128', which is no INT8"),
+        ("x:INT64:default=1.5", "'1.5', which is no INT64"),
+        ("x:INT64:default=", "'', which is no INT64"),
+        ("x:BOOL:default=maybe", "'maybe', which is no BOOL"),
+        ("x:FLOAT:default=nan", "'nan', which is no FLOAT"),
+        ("x:DOUBLE:default=1e999", "'1e999', which is no DOUBLE"),
+        ("x:VARCHAR(7):default=äöüß", r"x:VARCHAR\(7\) cannot have a default of 8 bytes"),
+        ("x:JSON:default={}", "x:JSON can have no default; Milvus has them for numbers, booleans and VARCHAR"),
+        ("x:ARRAY<INT8>(4):default=[1]", "can have no default"),
+        ("x:INT8:defaults=1", "':nullable' and ':default=VALUE' may follow"),
+        ("x:INT8:default=1:nullable", "'1:nullable', which is no INT8"),
+    ],
+)
+def test_what_is_no_default(text, says):
+    with pytest.raises(UsageError, match=says):
+        ScalarField.parse(text)
+
+
+def test_what_can_be_written():
+    fields = [ScalarField.parse(text) for text in ("x:INT8", "x:JSON", "x:ARRAY<VARCHAR(9)>(3)")]
+    assert all(field.writable for field in fields)
+    others = [ScalarField("x", "ARRAY", element_type="STRUCT"), ScalarField("x", "GEOMETRY")]
+    others.append(ScalarField("x", "FLOAT_VECTOR"))
+    assert not any(field.writable for field in others)
 
 
 @pytest.mark.parametrize("length", [0, 65536, 10**30])
