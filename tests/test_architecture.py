@@ -26,6 +26,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 LAYERS = (
     "errors",
     "progress",
+    "notebook",
     "wire_format",
     "tracing",
     "encoders",

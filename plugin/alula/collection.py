@@ -19,7 +19,7 @@ from alula.index_types import MAX_RESULTS, check_options
 from alula.ingest.load import LoadReport, load
 from alula.ingest.target import Target
 from alula.milvus import ClientCalls, Id, Scope, Server, delete_rows, milvus_errors
-from alula.search import Hit, Searcher, SearchRequest, check_limit, check_rerank
+from alula.search import Hits, Results, Searcher, SearchRequest, check_limit, check_rerank
 from alula.sources import ArraySource, Source
 from alula.sources.encoder_inputs import open_rows
 
@@ -80,7 +80,7 @@ class Collection:
             field: Name of the vector field.
             primary_key: ``name:INT64`` or ``name:VARCHAR(n)``.
             columns: Scalar fields, each ``name:TYPE``, e.g. ``word:VARCHAR(64)``, ``tags:ARRAY<VARCHAR(64)>(16)``,
-                ``about:JSON``, ``year:INT64:nullable``.
+                ``about:JSON``, ``year:INT64:nullable``, ``lang:VARCHAR(8):default=en``.
             metric: The metric, to be checked; only the encoder's is possible.
             keep_vectors: True to keep the vectors for exact re-ranking.
             vector_type: The type of the field that keeps them: ``FLOAT_VECTOR``, or ``FLOAT16_VECTOR`` for half the
@@ -199,7 +199,7 @@ class Collection:
         rerank: int | None = None,
         timeout: float | None = None,
         **options: Any,
-    ) -> list[list[Hit]]:
+    ) -> Results:
         """Search for the best rows for each query.
 
         Args:
@@ -282,7 +282,7 @@ class Collection:
             if name not in known and name not in (spec.name for spec in self.lowering.fields):
                 raise UsageError(f"The collection {self.name!r} has no field {name!r}; it has: {', '.join(known)}.")
 
-    def search_like(self, id_: Id, *, limit: int = 10, offset: int = 0, **arguments: Any) -> list[Hit]:
+    def search_like(self, id_: Id, *, limit: int = 10, offset: int = 0, **arguments: Any) -> Hits:
         """Search for the rows most like a stored one, which is left out.
 
         Args:
@@ -297,7 +297,7 @@ class Collection:
         check_limit(limit, offset, most=MAX_RESULTS - 1)
         vector = self.searcher.vector_of(id_, Scope(consistency_level=arguments.get("consistency_level")))
         (hits,) = self.search(vector, limit=limit + offset + 1, **arguments)
-        return [hit for hit in hits if hit.id != id_][offset : offset + limit]
+        return Hits([hit for hit in hits if hit.id != id_][offset : offset + limit])
 
     def count(self) -> int:
         """The number of rows, every acknowledged one included."""

@@ -43,6 +43,9 @@ def test_a_collection_is_found_again_with_all_it_was_created_with(engine, drq, c
     assert str(about.primary_key) == "id:VARCHAR(100)"
     assert [str(field) for field in about.fields] == ["year:INT64", "word:VARCHAR(16)"]
     opened = alula.Collection.open(engine, collection_name, encoder=drq.path)
+    assert repr(opened) == (
+        f"<Collection {collection_name!r} at {engine.uri}: DRQ on 'embedding', {DIM} dimensions, COSINE, vectors kept>"
+    )
     query = random_vectors(1, DIM, seed=5)
     assert opened.search(query) == made.search(query)
     made.drop()

@@ -9,13 +9,20 @@ from typing import Any
 from pymilvus import DataType
 
 from alula.catalog.binding import field_of
-from alula.catalog.schema import MAX_CAPACITY, MAX_VARCHAR, ScalarField
+from alula.catalog.schema import MAX_CAPACITY, MAX_VARCHAR, ScalarField, fields_text
 from alula.catalog.settings import check_format, read_settings, stored_defaults
 from alula.errors import UsageError
 from alula.index_types import RowCost, fields_cost, index_types
 from alula.milvus import Server, connect, ensure_loaded, milvus_errors
 from alula.milvus.reading import count_rows
 from alula.milvus.wire.types import field_spec
+from alula.notebook import html_table
+
+_VECTORS = {
+    "field": "kept in a vector field, for exact re-ranking",
+    "column": "kept in an ARRAY column, for exact re-ranking (this server has one vector field per collection)",
+    "dropped": "dropped; scores are estimates",
+}
 
 
 @dataclass(frozen=True)
@@ -54,6 +61,33 @@ class Description:
     partition_key: str | None = None
     dynamic: bool = False
     identity: str = ""
+
+    @property
+    def facts(self) -> dict[str, str]:
+        """Its properties in words, by their names."""
+        settings, fields = self.settings, fields_text(self.fields, self.partition_key, dynamic=self.dynamic)
+        return {
+            "collection": self.name,
+            "server": self.server,
+            "rows": "not counted" if self.rows is None else f"{self.rows:,}",
+            "index type": settings["type"] + (f", layout {settings['layout']}" if "layout" in settings else ""),
+            "vector field": f"{settings['field']}, {settings['dim']} dimensions, {settings['metric']}",
+            "vectors": _VECTORS[settings["vectors"]],
+            "encoder (sha256)": settings["encoder"],
+            "primary key": str(self.primary_key),
+            "scalar fields": fields or "none",
+            "added by Alula": ", ".join(f"{field} ({data_type})" for field, data_type in self.companions.items()),
+        }
+
+    def _repr_html_(self) -> str:
+        """Its properties as a table, for notebooks."""
+        facts = self.facts
+        caption = f"{facts.pop('collection')} at {facts.pop('server')}"
+        facts["memory per row"] = f"{self.cost.memory_bytes:,.0f} bytes"
+        facts["disk per row"] = f"{self.cost.disk_bytes:,.0f} bytes"
+        facts["search options"] = ", ".join(f"{option} {value}" for option, value in self.defaults.items())
+        facts["description"] = self.text
+        return html_table(caption, ("property", "value"), [pair for pair in facts.items() if pair[1]])
 
 
 def describe(server: Server | str, name: str, *, count: bool = True) -> Description:

@@ -26,7 +26,8 @@ from alula.collection import Collection
 from alula.encoders import Input
 from alula.errors import UsageError
 from alula.milvus import Id, Server
-from alula.search import Hit
+from alula.search import Hit, Results
+from alula.search.hits import value_text
 from alula.sources import read_inputs
 
 
@@ -106,7 +107,7 @@ def command(
     arguments = {**arguments, "filter": expression, "consistency_level": consistency, **options}
     collection = Collection.open(server, name, encoder=encoder)
     if like is not None:
-        results = [collection.search_like(_key(collection, like), **arguments)]
+        results = Results([collection.search_like(_key(collection, like), **arguments)])
     elif vector is not None:
         results = collection.search(_parse(vector), **arguments)
     elif texts:
@@ -162,13 +163,6 @@ def _plain(hit: Hit) -> dict[str, Any]:
     return {"id": hit.id, "score": hit.score, "exact": hit.exact, "fields": dict(hit.fields)}
 
 
-def _cell(value: Any) -> str:
-    """A value in a table: documents and arrays as JSON, nothing for none."""
-    if isinstance(value, dict | list):
-        return json.dumps(value, ensure_ascii=False)
-    return "" if value is None else str(value)
-
-
 def _show(hits: Sequence[Hit], metric: str, fields: Sequence[str], title: str | None) -> None:
     if not hits:
         click.echo(f"{title or 'The search'}: no row matches.")
@@ -180,6 +174,6 @@ def _show(hits: Sequence[Hit], metric: str, fields: Sequence[str], title: str | 
     for name in fields:
         table.add_column(Text(name), overflow="fold")
     for rank, hit in enumerate(hits, 1):
-        values = [Text(_cell(hit.fields.get(name))) for name in fields]
+        values = [Text(value_text(hit.fields.get(name))) for name in fields]
         table.add_row(str(rank), Text(str(hit.id)), f"{hit.score:.4f}", *values)
     console().print(table)

@@ -23,12 +23,12 @@ from alula.evaluation.judgements import DEPTH, F64, MEASURES, Interval, Relevanc
 from alula.evaluation.measure import send_each
 from alula.evaluation.native import native_collection
 from alula.evaluation.native_types import NATIVE, Params, native_name
-from alula.evaluation.notebook import html_table
 from alula.evaluation.results import machine, now, versions
 from alula.evaluation.row_source import F32, RowSource
 from alula.evaluation.settings import Settings, given_sweep, show_settings
 from alula.index_types import RowCost, native_cost
 from alula.milvus import version
+from alula.notebook import html_table
 from alula.progress import Progress, silent
 from alula.search import RankedIds
 from alula.search.fusion import Fusion

@@ -19,7 +19,6 @@ from alula.evaluation.choice import Contender, choose, reason
 from alula.evaluation.evaluate import Budget, IndexComparison, common_metric, index_type_of
 from alula.evaluation.ground_truth import Queries
 from alula.evaluation.native_types import NATIVE
-from alula.evaluation.notebook import html_table
 from alula.evaluation.prospects import KEPT, PROSPECT, Prospect, drq_prospects
 from alula.evaluation.queries import QueryOptions
 from alula.evaluation.results import machine, now, versions
@@ -29,6 +28,7 @@ from alula.evaluation.settings import show_settings
 from alula.evaluation.tune import fastest_settings
 from alula.index_types import IndexType, lowering_cost, native_cost
 from alula.milvus import Server, version
+from alula.notebook import html_table
 from alula.progress import Progress, silent
 
 SAMPLE_ROWS = 20_000

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from alula.evaluation.measure import Point
-from alula.evaluation.notebook import html_table
 from alula.evaluation.settings import show_settings
 from alula.index_types import RowCost
+from alula.notebook import html_table
 
 _PACKAGES = ("alula", "pymilvus", "milvus-lite", "numpy", "onnxruntime")
 

@@ -17,9 +17,10 @@ from alula.kernels import TopK
 from alula.milvus import Id
 from alula.replica.replica_rows import ReplicaRows
 from alula.replica.row_filter import Mask
-from alula.search import Hit, RankedIds, Searcher, SearchRequest
+from alula.search import RankedIds, Results, Searcher, SearchRequest
+from alula.search.hits import to_results
 from alula.search.ranking import all_ids, best_first, rank_in_stages, stage_depths
-from alula.search.searcher import scored_exactly, to_hits
+from alula.search.searcher import scored_exactly
 
 F32 = npt.NDArray[np.float32]
 DEFAULT_CANDIDATES = 1000  # of index types without such an option
@@ -78,7 +79,7 @@ class LocalSearch:
             found[depth] = rows.index.search(request.queries, count, options, rerank=rerank, valid=valid)
         return found
 
-    def hits(self, rows: ReplicaRows, found: Mapping[int, TopK], searcher: Searcher | None) -> list[list[Hit]]:
+    def hits(self, rows: ReplicaRows, found: Mapping[int, TopK], searcher: Searcher | None) -> Results:
         """The page of results.
 
         Args:
@@ -116,7 +117,7 @@ class LocalSearch:
         columns |= (
             rows.columns.select([name for name in held if name in request.output_fields]).take(positions).to_pydict()
         )
-        return to_hits(ranked, {name: columns[name] for name in request.output_fields if name in columns})
+        return to_results(ranked, {name: columns[name] for name in request.output_fields if name in columns})
 
     def _rescored(self, ranked: RankedIds, number: int, depth: int, searcher: Searcher) -> RankedIds:
         """The candidates of one stage for one query by exact scores from Milvus."""

@@ -31,7 +31,7 @@ from alula.replica.refresh import Difference, Refreshed, compare, really_gone
 from alula.replica.replica_rows import I64, ReplicaRows
 from alula.replica.row_filter import FilterNotSupported, Predicate, parse_filter
 from alula.replica.snapshot import Origin
-from alula.search import Hit, SearchRequest
+from alula.search import Results, SearchRequest
 
 _MAX_WARNINGS = 20  # for different reasons, per replica
 
@@ -180,7 +180,7 @@ class Replica:
         rerank: int | None = None,
         timeout: float | None = None,
         **options: Any,
-    ) -> list[list[Hit]]:
+    ) -> Results:
         """The best rows for each query, as `Collection.search` finds them.
 
         Candidates are found in this process. Milvus is used for:

@@ -1,7 +1,8 @@
 """Search Alula collections: candidates, exact scores, pages, fields."""
 
+from alula.search.hits import Hit, Hits, Results
 from alula.search.ranking import RankedIds
 from alula.search.request import SearchRequest, check_limit, check_rerank
-from alula.search.searcher import Hit, Searcher
+from alula.search.searcher import Searcher
 
-__all__ = ["Hit", "RankedIds", "SearchRequest", "Searcher", "check_limit", "check_rerank"]
+__all__ = ["Hit", "Hits", "RankedIds", "Results", "SearchRequest", "Searcher", "check_limit", "check_rerank"]

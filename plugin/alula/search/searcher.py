@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from alula.index_types import MAX_RESULTS, Candidates, IndexType, Lowering, Sear
 from alula.kernels import exact_scores
 from alula.milvus import Calls, Id, NativeHits, NativeSearch, RowSet, Scope
 from alula.milvus.dialect import CANDIDATES_PER_CALL, QUERIES_PER_CALL
+from alula.search.hits import Results, to_results
 from alula.search.ranking import RankedIds, all_ids, best_first, rank_in_stages, stage_depths
 from alula.search.request import SearchRequest
 
@@ -26,24 +27,6 @@ FETCH_BYTES = 600_000
 # Most bytes in the response to one native search: far below gRPC's limit on both ends.
 RESPONSE_BYTES = 16 << 20
 FETCH_ROWS = 1_000  # keeps the expression that names them far below the server's limit
-
-
-@dataclass(frozen=True)
-class Hit:
-    """One result.
-
-    Args:
-        id: The row's primary key.
-        score: In the user's metric as Milvus reports it: cosine, inner product, or squared Euclidean distance.
-        exact: False when no exact vector was scored: ``score`` is then an estimate from the codes, or the inner
-            product of the sparse vectors.
-        fields: The output fields.
-    """
-
-    id: Id
-    score: float
-    exact: bool
-    fields: Mapping[str, Any] = field(default_factory=dict)
 
 
 class Searcher:
@@ -66,7 +49,7 @@ class Searcher:
         self._field = lowering.field
         self._bytes = {spec.name: spec.bytes_per_row for spec in lowering.fields}
 
-    def search(self, request: SearchRequest) -> list[list[Hit]]:
+    def search(self, request: SearchRequest) -> Results:
         """The best rows for each query; see `rank` and `read_fields`.
 
         Raises:
@@ -75,7 +58,7 @@ class Searcher:
         """
         ranked, rows = self.read_fields(self.rank(request), request.output_fields, request.scope, request.queries)
         fields = {name: rows.values(name) for name in request.output_fields} if rows else {}
-        return to_hits(ranked, fields)
+        return to_results(ranked, fields)
 
     def rank(
         self,
@@ -261,24 +244,6 @@ class Searcher:
             columns[name] = content[[places[hits.ids[i]] for i in kept]]
             completed.append(NativeHits([hits.ids[i] for i in kept], hits.scores[kept], columns))
         return completed
-
-
-def to_hits(ranked: Sequence[RankedIds], fields: Mapping[str, Sequence[Any]]) -> list[list[Hit]]:
-    """Ranked rows as results.
-
-    Args:
-        ranked: The rows of each query.
-        fields: Values by the name of their field, one per row, one query behind another.
-    """
-    start, found = 0, []
-    columns = list(fields.values())
-    for one in ranked:
-        rows = zip(*(column[start : start + len(one.ids)] for column in columns), strict=True) if columns else ()
-        shown = [dict(zip(fields, row, strict=True)) for row in rows] or [{} for _ in one.ids]
-        scored = zip(one.ids, one.scores.tolist(), shown, strict=True)
-        found.append([Hit(id_, score, one.exact, row) for id_, score, row in scored])
-        start += len(one.ids)
-    return found
 
 
 def scored_exactly(rerank: int | None, candidates: int, depth: int, field: VectorField) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from xml.etree import ElementTree
 
-from alula.evaluation.notebook import html_table
+from alula.notebook import html_table
 from tests.unit.evaluation.test_judged_report import AWKWARD, evaluation
 from tests.unit.evaluation.test_recommend_report import found
 
