@@ -27,7 +27,7 @@ from alula.index_types import VectorField, index_type, key_cost, lowering_cost, 
 from alula.ingest.duplicates import duplicate_rows
 from alula.ingest.journal import Acknowledgement, Journal
 from alula.ingest.target import BATCH_ROWS
-from alula_exporters.drq.export import build_graph as drq_graph
+from alula_exporters.drq.graph import build_graph as drq_graph
 from alula_exporters.drq.variants import QUANTIZERS
 from alula_exporters.flops.export import build_graph as flops_graph
 from alula_exporters.flops.model import SparseEncoder

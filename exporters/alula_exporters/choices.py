@@ -10,5 +10,5 @@ Activation = Literal["top-k", "relu", "soft-threshold"]
 Regulariser = Literal["flops", "l1", "none"]
 FlopsLoss = Literal["distillation", LabelLoss]
 
-Mode = Literal["default", "linear", "paper", "separate"]
+Mode = Literal["default", "shared", "paper", "separate"]
 DrqLoss = Literal["distortion", LabelLoss]

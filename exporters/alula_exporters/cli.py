@@ -130,10 +130,10 @@ def flops(common: TrainOptions, *, loss: str | None, **options: Any) -> None:
     type=click.Choice(get_args(Mode)),
     default="default",
     show_default=True,
-    help="Parameters that the levels of a code share. default: few codebooks (two for vectors of up to 64 numbers), "
-    "which later levels rotate and scale. linear: the same, but mapped by any matrix. paper: one codebook, scaled "
-    "only, as published (Song et al., IJCAI 2019): the smallest file, more quantisation error. separate: one codebook "
-    "per level, the usual residual quantisation (RQ).",
+    help="Parameters that the levels of a code share. default: at most half as many codebooks as levels, which later "
+    "levels rotate and scale. shared: one codebook, scaled only (Song et al., IJCAI 2019): the smallest file, more "
+    "quantisation error. paper: the same, with the paper's losses and stages. separate: one codebook per level, the "
+    "usual residual quantisation (RQ).",
 )
 @click.option("--levels", type=int, show_default="16 bytes", help="Bytes of the longest code.")
 @click.option("--bits", type=int, show_default="128 bits", help="The same in bits, a multiple of 8.")

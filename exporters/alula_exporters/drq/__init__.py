@@ -2,17 +2,16 @@
 
 from alula_exporters.drq.config import DrqConfig
 from alula_exporters.drq.export import export_drq
-from alula_exporters.drq.model import LinearQuantizer, Quantizer, RecurrentQuantizer
+from alula_exporters.drq.model import Quantizer, RecurrentQuantizer
 from alula_exporters.drq.trainer import train_drq
-from alula_exporters.drq.variants import PaperQuantizer, SeparateQuantizer
+from alula_exporters.drq.variants import SeparateQuantizer, SharedQuantizer
 
 __all__ = [
     "DrqConfig",
-    "LinearQuantizer",
-    "PaperQuantizer",
     "Quantizer",
     "RecurrentQuantizer",
     "SeparateQuantizer",
+    "SharedQuantizer",
     "export_drq",
     "train_drq",
 ]

@@ -14,9 +14,9 @@ from alula_exporters.choices import DrqLoss, Mode
 class DrqConfig:
     """Options of a quantiser's training.
 
-    The ``mode`` chooses the parameters that levels share. ``default``: codebooks, as many as a third of the numbers of
-    one for each level allows (two, for short vectors); later levels rotate and scale one of them. ``linear``: the
-    same, but later levels map it by any matrix. ``paper``: one codebook and a scale per level, trained as published
+    The ``mode`` chooses the parameters that levels share. ``default``: codebooks, at most half as many as levels, which
+    later levels rotate and scale (`alula_exporters.drq.model.RecurrentQuantizer`). ``shared``: one codebook and a scale
+    per level, the structure of the paper. ``paper``: the same, trained as published
     (`alula_exporters.drq.paper.PaperStages`). ``separate``: nothing, a codebook per level (residual quantisation, RQ).
 
     Args:
@@ -26,11 +26,10 @@ class DrqConfig:
         beam: Prefixes kept while encoding a row; 1 is greedy, fast and worse.
         epochs: Passes over the training rows; None for those of `passes`.
         batch: Most rows per step (fewer where rows are few, and for long vectors with many levels, to bound memory).
-        learning_rate: Highest of the one-cycle schedule; None for 1e-2 where rotations or maps are learned (it gained
-            most on long vectors), 5e-3 otherwise (separate codebooks got worse with more).
+        learning_rate: Highest of the one-cycle schedule; None for 5e-3 in mode ``paper``, 1e-2 in the others.
         clip: Largest norm of the gradient.
         seed: Seed of everything random.
-        mode: ``default``, ``linear``, ``paper`` or ``separate``.
+        mode: ``default``, ``shared``, ``paper`` or ``separate``.
         loss: ``distortion`` stays near the vectors and needs no labels. ``contrastive``, ``triplet``, ``arcface`` and
             ``adaptive-margin`` (the paper's) beside it bring rows of one label near each other, by training a backbone.
         frozen: Leave a backbone as it is; without labels it always is.
@@ -79,7 +78,7 @@ class DrqConfig:
         """The learning rate, where none was given the mode's own."""
         if self.learning_rate is not None:
             return self.learning_rate
-        return 1e-2 if self.mode in ("default", "linear") else 5e-3
+        return 5e-3 if self.mode == "paper" else 1e-2
 
     def passes(self, rows: int) -> int:
         """The passes over a number of training rows.

@@ -16,8 +16,8 @@ from alula_exporters.inputs import TINY, unit_rows
 
 CODEWORDS = 256  # one byte per level
 WHOLE = 64  # longest vectors that are quantised along all axes and turned as a whole
-AXES_PER_LEVEL = 12  # three for two bits of the longest code; what lies along the others is hardly worth a bit
-BLOCK = 32  # most principal axes of longer vectors that a rotation mixes
+AXES_PER_LEVEL = (12, 24)  # fewest and most principal axes of longer vectors
+BLOCK = 32  # most of these axes that a turn mixes
 _CHUNK = 1_024  # rows whose prefixes stay in the cache
 
 
@@ -89,17 +89,16 @@ class Quantizer(nn.Module, ABC):
 
 
 class RecurrentQuantizer(Quantizer):
-    """c_t = C_t E for t <= K, then c_t = (C_k R_t) E (Song et al., IJCAI 2019).
+    """c_t = s_t C_t E for t <= K, then s_t C_k R_t E: later levels turn a codebook.
 
-    Few codebooks, which later levels rotate.
-
-    The paper's recurrent quantization block shares one codebook among all levels and learns one scalar for each. Three
-    things differ here, and none costs anything at search, for look-up tables stay as they are. There are as many
-    codebooks as fit in a third of the numbers that one for every level would take (and two at least): the first levels
-    see the clusters of the rows, what is left for the others looks much alike. The others turn a codebook of the first
-    K levels by an orthogonal matrix of their own; they take the second half of these codebooks in turn. And long
-    vectors are quantised without their mean m, along their first r principal axes E alone, and turned in blocks of axes
-    of like variance, each with its own scale: R_t is block-diagonal. Vectors of at most 64 numbers are taken whole.
+    The paper's recurrent quantization block shares one codebook among all levels and learns one scalar for each (Song
+    et al., IJCAI 2019). Three things differ here, and none costs anything at search, for look-up tables stay as they
+    are. There are as many codebooks as fit in a third of the numbers that one for every level would take, but at most
+    half as many as levels, and two at least: the first levels see the clusters of the rows, what is left for the others
+    looks much alike. Each of the others turns a codebook of the first K levels by an orthogonal matrix of its own
+    beside scaling it; a run of them has one of the second half of these codebooks. And long vectors are quantised
+    without their mean m, along their first r principal axes E alone, in blocks of axes of like variance, each with its
+    own turn and scale: R_t and s_t are block-diagonal. Vectors of at most 64 numbers are taken whole.
 
     Args:
         input_dim: Length d of a vector.
@@ -109,10 +108,12 @@ class RecurrentQuantizer(Quantizer):
         scale: Root mean square norm of the training rows (1 for COSINE).
 
     Attributes:
-        codebooks: float32 (K, 256, r), C, without their scales; 2 <= K <= M where M is not 1.
-        log_scales: float32 (M, g): logarithms of the scales of the g blocks.
-        maps: float32 (M - K, g, r / g, r / g): blocks of R_t, from level K + 1 on; a row vector c is turned as c @ R_t.
-        turned: Number of the codebook, counted from 0, that each of the last M - K levels turns.
+        books: Numbers of the codebooks of all levels, M, counted from 0.
+        codebooks: float32 (K, 256, r), C, without their scales.
+        log_scales: float32 (M, g): logarithms of the scales s_t of the g blocks. Codebooks of all levels are of like
+            size beside them, and so learn alike.
+        turns: float32 (M - K, g, r / g, r / g): blocks of R_t, from level K + 1 on; a row vector c is turned as
+            c @ R_t.
         axes: float32 (r, d), E: orthonormal rows, found before training; None where d <= 64.
         offset: float32 (d,), m.
     """
@@ -124,22 +125,14 @@ class RecurrentQuantizer(Quantizer):
         self, input_dim: int, levels: int, sign_bits: int, metric: Metric = "COSINE", scale: float = 1.0
     ) -> None:
         super().__init__(input_dim, sign_bits, metric, scale)
-        whole = input_dim <= WHOLE
-        rank = input_dim if whole else min(input_dim, max(WHOLE, AXES_PER_LEVEL * levels))
-        blocks = 1 if whole else math.ceil(rank / BLOCK)
-        rank -= rank % blocks
-        block = rank // blocks
+        rank, blocks, books = sizes(input_dim, levels)
+        self.books = [*range(books), *turned_books(books, levels - books)]
         # parameters, though not trained: they come from the data and count as the others do
-        axes = None if whole else nn.Parameter(torch.eye(input_dim)[:rank], requires_grad=False)
+        axes = None if input_dim <= WHOLE else nn.Parameter(torch.eye(input_dim)[:rank], requires_grad=False)
         self.register_parameter("axes", axes)
-        third = levels * CODEWORDS * input_dim // 3
-        room = third - (0 if axes is None else axes.numel()) - levels * blocks * (1 + block * block)
-        # a codebook takes 256 r numbers and saves the map of a level
-        books = max(min(2, levels), min(levels, room // (rank * (CODEWORDS - block))))
-        self.turned = [books // 2 + number % (books - books // 2) for number in range(levels - books)]
         self.codebooks = nn.Parameter(torch.zeros(books, CODEWORDS, rank))
         self.log_scales = nn.Parameter(torch.zeros(levels, blocks))
-        self.maps = nn.Parameter(torch.eye(block).repeat(levels - books, blocks, 1, 1))
+        self.turns = nn.Parameter(torch.eye(rank // blocks).repeat(levels - books, blocks, 1, 1))
         self.register_buffer("offset", torch.zeros(input_dim))
 
     @property
@@ -160,28 +153,46 @@ class RecurrentQuantizer(Quantizer):
 
     def inner_codewords(self) -> Tensor:
         """Every level's scaled and turned codewords, float32 (M, 256, r)."""
-        blocks, own, scales = self.maps.shape[1:3], len(self.codebooks), self.log_scales.exp()
-        scaled = (self.codebooks.view(own, CODEWORDS, *blocks) * scales[:own, None, :, None]).flatten(2)
+        blocks, scales = self.turns.shape[1:3], self.log_scales.exp()
         # unbind, not indexing: its gradient adds up in a fixed order
-        books = [book.view(CODEWORDS, *blocks).transpose(0, 1) for book in self.codebooks.unbind()]
-        turns = (self.maps * scales[own:, :, None, None]).unbind()
-        turned = [
-            (books[number] @ turn).transpose(0, 1).flatten(1) for number, turn in zip(self.turned, turns, strict=True)
-        ]
-        return torch.stack([*scaled, *turned])
+        parts = [book.view(CODEWORDS, *blocks).transpose(0, 1) for book in self.codebooks.unbind()]
+        turned = [parts[book] @ turn for book, turn in zip(self.books[len(parts) :], self.turns.unbind(), strict=True)]
+        return (torch.stack([*parts, *turned]) * scales[:, :, None, None]).transpose(1, 2).flatten(2)
 
     @torch.no_grad()
     def constrain(self) -> None:
         """Take one Newton-Schulz step towards the nearest orthogonal matrices."""
-        turns = self.maps
+        turns = self.turns
         turns.copy_(1.5 * turns - 0.5 * turns @ turns.transpose(-1, -2) @ turns)
 
 
-class LinearQuantizer(RecurrentQuantizer):
-    """A `RecurrentQuantizer` whose blocks of R_t may be any matrices."""
+def sizes(dim: int, levels: int) -> tuple[int, int, int]:
+    """Axes r, blocks g and codebooks K of a `RecurrentQuantizer`.
 
-    def constrain(self) -> None:
-        """Nothing: a linear map may be any."""
+    Args:
+        dim: Length d of a vector.
+        levels: Number of levels M.
+    """
+    most = max(1, levels // 2)
+    third = levels * CODEWORDS * dim // 3
+    rank, blocks = dim, 1
+    if dim > WHOLE:
+        # numbers for each axis: itself, of the most codebooks, and of turns
+        each = dim + most * CODEWORDS + (levels - most) * BLOCK
+        fewest, largest = (max(WHOLE, count * levels) for count in AXES_PER_LEVEL)
+        rank = min(dim, max(fewest, min(largest, third // each)))
+        blocks = math.ceil(rank / BLOCK)
+        rank -= rank % blocks
+    turn = rank * (rank // blocks)
+    room = third - (rank * dim if dim > WHOLE else 0) - levels * (blocks + turn)
+    # a codebook takes 256 r numbers and saves the turn of a level
+    return rank, blocks, max(min(2, levels), min(most, room // (rank * CODEWORDS - turn)))
+
+
+def turned_books(books: int, levels: int) -> list[int]:
+    """Numbers of the codebooks that later levels turn: of the second half, in runs."""
+    serving = books - books // 2
+    return [books // 2 + number * serving // levels for number in range(levels)]
 
 
 def nearest(residual: Tensor, codewords: Tensor) -> Tensor:

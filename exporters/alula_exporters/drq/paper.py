@@ -9,6 +9,7 @@ from torch.nn import functional
 from alula_exporters.drq.losses import joint_central_loss, prefix_distortions
 
 _JOINT_WEIGHT = 0.1
+TEMPERATURE = 0.05  # of rows of length 1
 
 
 class PaperStages:
@@ -20,13 +21,15 @@ class PaperStages:
     2. In the second half every other step takes the longer codes instead, codebook and scalars:
        sum_{t >= 2} (E_t^H + E_t^S) + 0.1 |soft_M - hard_M|^2.
 
-    A level's hard code is the codeword of the highest cosine with the residual that the hard codes before left; its
-    soft code is the mean of all codewords, weighted by the softmax of these cosines (temperature 1). Their first stage,
-    features alone, is `alula_exporters.dense.train_backbone` with the loss ``adaptive-margin``; features go on being
-    trained by their labels beside, and the losses here never reach them.
+    A level's hard code is the nearest codeword to the residual that the hard codes before left, as the paper's
+    equations have it (the published code takes the highest cosine, which collapses with many levels); its soft code is
+    the mean of all codewords, weighted by the softmax of minus these squared distances. Their first stage, features
+    alone, is `alula_exporters.dense.train_backbone` with the loss ``adaptive-margin``; features go on being trained by
+    their labels beside, and the losses here never reach them.
 
-    Three things are not theirs. Codebook and scalars start from the data and not from noise, without which a few epochs
-    do not suffice; Adam's rate follows one cycle; and rows are encoded in the end by beam search and L2.
+    Four things are not theirs. Codebook and scalars start from the data and not from noise, without which a few epochs
+    do not suffice; the softmax has a temperature, as rows have length 1 here and theirs were longer; Adam's rate
+    follows one cycle; and rows are encoded in the end by beam search.
 
     Args:
         steps: Steps of the whole run.
@@ -61,8 +64,9 @@ def hard_and_soft_parts(rows: Tensor, codewords: Tensor) -> tuple[list[Tensor], 
     """
     residual, hard, soft = rows, [], []
     for level in codewords:
-        cosines = functional.normalize(residual, dim=1) @ functional.normalize(level, dim=1).T
-        hard.append(functional.embedding(cosines.detach().argmax(1), level))
-        soft.append(torch.softmax(cosines, dim=1) @ level)
+        # |r - c|^2 without |r|^2, which all codewords share
+        distances = torch.addmm(level.square().sum(1), residual, level.T, alpha=-2)
+        hard.append(functional.embedding(distances.detach().argmin(1), level))
+        soft.append(torch.softmax(-distances / TEMPERATURE, dim=1) @ level)
         residual = residual - hard[-1]
     return hard, soft

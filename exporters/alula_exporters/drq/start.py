@@ -9,7 +9,7 @@ from torch import Tensor
 
 from alula.progress import Progress, silent
 from alula_exporters.drq.model import CODEWORDS, Quantizer, RecurrentQuantizer, nearest, safe_scale
-from alula_exporters.drq.variants import PaperQuantizer, SeparateQuantizer
+from alula_exporters.drq.variants import SeparateQuantizer, SharedQuantizer
 from alula_exporters.inputs import TINY
 
 _ROWS = 32_768
@@ -38,8 +38,8 @@ def start_from_data(
     if isinstance(model, RecurrentQuantizer):
         model.offset.copy_(prepared.mean(0))
         _start_recurrent(model, rows, generator, progress)
-    elif isinstance(model, PaperQuantizer):
-        _start_paper(model, rows, generator, progress)
+    elif isinstance(model, SharedQuantizer):
+        _start_shared(model, rows, generator, progress)
     elif isinstance(model, SeparateQuantizer):
         _start_separate(model, rows, generator, progress)
 
@@ -58,11 +58,11 @@ def _start_recurrent(model: RecurrentQuantizer, rows: Tensor, generator: torch.G
         if level < books:
             pools[level].append(parts)
         else:
-            turn = model.maps[level - books]
+            turn = model.turns[level - books]
             for block in turn:
                 block.copy_(random_orthogonal(len(block), generator))
             blocks = parts.view(len(rows), *turn.shape[:2]).transpose(0, 1)
-            pools[model.turned[level - books]].append((blocks @ turn.mT).transpose(0, 1).flatten(1))
+            pools[model.books[level]].append((blocks @ turn.mT).transpose(0, 1).flatten(1))
         progress("starting", level + 1, model.levels + books, {})
     for number, pool in enumerate(pools):
         model.codebooks[number] = _shared_codebook(pool, generator)
@@ -97,7 +97,7 @@ def _fit_scales(model: RecurrentQuantizer, residual: Tensor) -> None:
         model.log_scales[level] = scales.log()
 
 
-def _start_paper(model: PaperQuantizer, rows: Tensor, generator: torch.Generator, progress: Progress) -> None:
+def _start_shared(model: SharedQuantizer, rows: Tensor, generator: torch.Generator, progress: Progress) -> None:
     """Codebook and scales, in the same axes at every level and without a mean."""
     total = model.levels + _ROUNDS + 1
     pool, scales = [], torch.ones(model.levels)
@@ -128,8 +128,10 @@ def _start_paper(model: PaperQuantizer, rows: Tensor, generator: torch.Generator
 
 def _start_separate(model: SeparateQuantizer, rows: Tensor, generator: torch.Generator, progress: Progress) -> None:
     """The codebooks of the plain residual quantiser."""
-    for level, (_, words) in enumerate(_residual_quantizer(rows, model.levels, generator)):
-        model.codebooks[level] = words
+    for level, (residual, words) in enumerate(_residual_quantizer(rows, model.levels, generator)):
+        scale = safe_scale(residual)
+        model.codebooks[level] = words / scale
+        model.log_scales[level] = scale.log()
         progress("starting", level + 1, model.levels, {})
 
 

@@ -9,10 +9,10 @@ from torch import Tensor, nn
 
 from alula.encoders import Metric
 from alula_exporters.choices import Mode
-from alula_exporters.drq.model import CODEWORDS, LinearQuantizer, Quantizer, RecurrentQuantizer
+from alula_exporters.drq.model import CODEWORDS, Quantizer, RecurrentQuantizer
 
 
-class PaperQuantizer(Quantizer):
+class SharedQuantizer(Quantizer):
     """c_t = v_t C: one codebook and one scalar per level (Song et al., IJCAI 2019).
 
     Args:
@@ -50,7 +50,7 @@ class PaperQuantizer(Quantizer):
 
 
 class SeparateQuantizer(Quantizer):
-    """c_t = C_t: one codebook per level, residual quantisation (the paper's baseline).
+    """c_t = s_t C_t: a codebook per level, residual quantisation (paper's baseline).
 
     Args:
         input_dim: Length d of a vector.
@@ -60,7 +60,8 @@ class SeparateQuantizer(Quantizer):
         scale: Root mean square norm of the training rows (1 for COSINE).
 
     Attributes:
-        codebooks: float32 (M, 256, d), C_t.
+        codebooks: float32 (M, 256, d), C_t without their scales.
+        log_scales: float32 (M,): logarithms of the scales. Codebooks are of like size beside them, and so learn alike.
     """
 
     def __init__(
@@ -68,6 +69,7 @@ class SeparateQuantizer(Quantizer):
     ) -> None:
         super().__init__(input_dim, sign_bits, metric, scale)
         self.codebooks = nn.Parameter(torch.zeros(levels, CODEWORDS, input_dim))
+        self.log_scales = nn.Parameter(torch.zeros(levels))
 
     @property
     def levels(self) -> int:
@@ -75,15 +77,13 @@ class SeparateQuantizer(Quantizer):
         return self.codebooks.shape[0]
 
     def codewords(self) -> Tensor:
-        """The codebooks themselves, float32 (M, 256, d)."""
-        return self.codebooks
+        """The scaled codebooks, float32 (M, 256, d)."""
+        return self.log_scales.exp()[:, None, None] * self.codebooks
 
 
-QUANTIZERS: Mapping[
-    Mode, type[RecurrentQuantizer] | type[LinearQuantizer] | type[PaperQuantizer] | type[SeparateQuantizer]
-] = {
+QUANTIZERS: Mapping[Mode, type[RecurrentQuantizer] | type[SharedQuantizer] | type[SeparateQuantizer]] = {
     "default": RecurrentQuantizer,
-    "linear": LinearQuantizer,
-    "paper": PaperQuantizer,
+    "shared": SharedQuantizer,
+    "paper": SharedQuantizer,
     "separate": SeparateQuantizer,
 }

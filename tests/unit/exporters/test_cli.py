@@ -60,7 +60,12 @@ def test_sparse_variants_train_and_are_named(files, options, words):
 
 @pytest.mark.parametrize(
     ("mode", "parameters"),
-    [("default", 2 * 256 * 24 + 4 + 2 * 24**2), ("paper", 256 * 24 + 3), ("separate", 4 * 256 * 24)],
+    [
+        ("default", 2 * 256 * 24 + 4 + 2 * 24**2),
+        ("shared", 256 * 24 + 3),
+        ("paper", 256 * 24 + 3),
+        ("separate", 4 * 256 * 24 + 4),
+    ],
 )
 def test_code_variants_train_and_say_how_many_parameters(files, mode, parameters):
     source, out = files

@@ -39,7 +39,7 @@ def unfit_for_half(vectors: F32) -> dict[int, str]:
         vectors: float32 (n, d), finite.
 
     Returns:
-        What such a vector has, by its row. Zero vectors are exact.
+        Reasons by row: what such a vector has. Zero vectors are exact.
     """
     if not vectors.size:
         return {}

@@ -9,7 +9,9 @@ import pytest
 import torch
 
 from alula.encoders import load_encoder
+from alula.encoders.graph import cut
 from alula.errors import EncoderError
+from alula_exporters.data import make_training_data
 from alula_exporters.drq import DrqConfig, export_drq, train_drq
 from alula_exporters.drq import export as export_module
 
@@ -102,11 +104,33 @@ def test_whole_file_runs_at_any_batch_with_zero_rows(exported, rows):
     assert np.isfinite(lut).all()
 
 
-def test_codewords_are_stored_once(exported):
-    model = onnx.load(exported[0], load_external_data=False)
-    sizes = [np.prod(tensor.dims) for tensor in model.graph.initializer]
-    assert sum(size >= 6 * 256 * 24 for size in sizes) == 1
-    assert {opset.domain for opset in model.opset_import} == {""}
+def _code_numbers(path):
+    """How many numbers of a file its codes and look-up tables need."""
+    model = cut(onnx.load(path, load_external_data=False), ["vectors"], ["codes", "norms", "lut"])
+    return sum(int(np.prod(tensor.dims)) for tensor in model.graph.initializer)
+
+
+def test_the_file_holds_the_parameters_and_not_the_codewords(exported):
+    path, _, trained = exported
+    numbers = trained.model.parameter_count + trained.model.offset.numel()
+    assert numbers <= _code_numbers(path) < numbers + 200
+    assert {opset.domain for opset in onnx.load(path).opset_import} == {""}
+
+
+@pytest.mark.parametrize("levels", [1, 2, 4])
+def test_long_vectors_are_exported_along_their_axes(levels, tmp_path):
+    rng = np.random.default_rng(0)
+    vectors = (rng.standard_normal((2_000, 100)) * np.linspace(2, 0.1, 100) + 0.3).astype(np.float32)
+    config = DrqConfig(metric="L2", **{**SMALL_DRQ, "levels": levels, "epochs": 1})
+    trained = train_drq(make_training_data(vectors), config)
+    model, path = trained.model, tmp_path / "e.onnx"
+    assert len(model.axes) < 100
+    info = export_drq(trained, path)
+    rows, queries = (getattr(load_encoder(path), f"encode_{what}")(vectors[:200]) for what in ("rows", "queries"))
+    words, prepared = model.codewords().numpy().astype(np.float64), _prepared(info, vectors[:200])
+    x_hat = np.cumsum([words[t][rows.codes[:, t]] for t in range(levels)], axis=0)
+    np.testing.assert_allclose(rows.norms, np.linalg.norm(x_hat, axis=2).T, atol=1e-5)
+    np.testing.assert_allclose(queries.lut, np.einsum("nd,mkd->nmk", prepared, words), atol=1e-5)
 
 
 def test_same_seed_same_file(data, tmp_path):
@@ -128,7 +152,7 @@ def test_disagreement_is_refused(exported, tmp_path, monkeypatch):
 
 
 # a metric each: it decides how vectors are prepared, which is the same for all modes
-@pytest.fixture(scope="module", params=[("linear", "COSINE"), ("paper", "IP"), ("separate", "L2")])
+@pytest.fixture(scope="module", params=[("shared", "COSINE"), ("paper", "IP"), ("separate", "L2")])
 def variant(request, data, tmp_path_factory):
     mode, metric = request.param
     trained = train_drq(data, DrqConfig(metric=metric, mode=mode, **{**SMALL_DRQ, "epochs": 1}))
@@ -154,4 +178,4 @@ def test_variants_keep_the_contract(variant):
 def test_a_shared_codebook_is_stored_once(variant):
     path, info, _ = variant
     sizes = [np.prod(tensor.dims) for tensor in onnx.load(path, load_external_data=False).graph.initializer]
-    assert max(sizes) == (1 if info.training["recipe"]["mode"] == "paper" else 6) * 256 * 24
+    assert max(sizes) == (6 if info.training["recipe"]["mode"] == "separate" else 1) * 256 * 24

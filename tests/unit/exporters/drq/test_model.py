@@ -6,7 +6,7 @@ import scipy.linalg
 import torch
 
 from alula_exporters.drq import model as model_module
-from alula_exporters.drq.model import RecurrentQuantizer, find_codes, reconstruct
+from alula_exporters.drq.model import RecurrentQuantizer, find_codes, reconstruct, turned_books
 from alula_exporters.drq.start import random_orthogonal
 
 
@@ -16,16 +16,15 @@ def model(request):
     generator = torch.Generator().manual_seed(0)
     with pytest.MonkeyPatch.context() as patch:
         if request.param == "axes":
+            patch.setattr(model_module, "sizes", lambda dim, levels: (6, 2, 2))
             patch.setattr(model_module, "WHOLE", 6)
-            patch.setattr(model_module, "AXES_PER_LEVEL", 1)
-            patch.setattr(model_module, "BLOCK", 3)
         model = RecurrentQuantizer(7, 4, 16).requires_grad_(False)
     rank, blocks = (6, 2) if request.param == "axes" else (7, 1)
-    assert model.maps.shape == (2, blocks, rank // blocks, rank // blocks)
+    assert model.turns.shape == (2, blocks, rank // blocks, rank // blocks)
     model.codebooks.copy_(torch.randn(2, 256, rank, generator=generator))
     model.log_scales.copy_(torch.tensor([[0.0, 0.2], [-0.5, -0.3], [-1.2, -0.9], [-1.5, -1.6]])[:, :blocks])
     model.offset.copy_(torch.randn(7, generator=generator))
-    for block in model.maps.flatten(0, 1):
+    for block in model.turns.flatten(0, 1):
         block.copy_(random_orthogonal(len(block), generator))
     if model.axes is not None:
         model.axes.copy_(random_orthogonal(7, generator)[:rank])
@@ -34,10 +33,10 @@ def model(request):
 
 def _numpy_codewords(model):
     first, second = model.codebooks.numpy().astype(np.float64)
-    eye = np.eye(model.maps.shape[-1])[None].repeat(model.maps.shape[1], axis=0)
+    eye = np.eye(model.turns.shape[-1])[None].repeat(model.turns.shape[1], axis=0)
     words = []
     # two codebooks for four levels: the third and the fourth turn the second's
-    turns = [eye, eye, *model.maps.numpy()]
+    turns = [eye, eye, *model.turns.numpy()]
     for book, blocks, log_scales in zip([first, *[second] * 3], turns, model.log_scales.numpy(), strict=True):
         scaled = [np.exp(log_scale) * block for block, log_scale in zip(blocks, log_scales, strict=True)]
         words.append(book @ scipy.linalg.block_diag(*scaled))
@@ -46,24 +45,34 @@ def _numpy_codewords(model):
     return words
 
 
-def test_last_levels_codewords_are_scaled_turned_copies_of_an_earlier_codebook(model):
+def test_later_levels_scale_and_turn_the_codebook_of_an_earlier_one(model):
     np.testing.assert_allclose(model.codewords().numpy(), _numpy_codewords(model), atol=1e-5)
 
 
-def test_levels_without_a_codebook_take_the_second_half_of_them_in_turn():
+def test_levels_without_a_codebook_turn_the_second_half_of_them_in_runs():
     model = RecurrentQuantizer(384, 16, 16).requires_grad_(False)
     books = torch.randn(model.codebooks.shape, generator=torch.Generator().manual_seed(0))
     model.codebooks.copy_(books)
-    # scales are 1 and maps the identity until they are set
-    expected = books[[0, 1, 2, 3, 4, 5, 6, 7, 4, 5, 6, 7, 4, 5, 6, 7]]
-    assert torch.equal(model.inner_codewords(), expected)
+    # scales are 1 and turns the identity until they are set
+    assert torch.equal(model.inner_codewords(), books[[0, 1, 2, 3, 4, 5, 6, 7, 4, 4, 5, 5, 6, 6, 7, 7]])
 
 
 @pytest.mark.parametrize(
-    ("dim", "levels", "books"), [(50, 1, 1), (50, 16, 2), (384, 4, 4), (384, 16, 8), (768, 16, 16)]
+    ("books", "levels", "turned"), [(1, 0, []), (2, 3, [1, 1, 1]), (3, 5, [1, 1, 1, 2, 2]), (5, 4, [2, 2, 3, 4])]
 )
-def test_number_of_codebooks(dim, levels, books):
-    assert len(RecurrentQuantizer(dim, levels, 16).codebooks) == books
+def test_runs_of_levels_turn_one_codebook(books, levels, turned):
+    assert turned_books(books, levels) == turned
+
+
+@pytest.mark.parametrize("levels", [8, 16, 64])
+@pytest.mark.parametrize("dim", [50, 384, 768, 1536])
+def test_half_of_the_levels_share_and_the_file_has_a_third_of_the_numbers_of_separate_codebooks(dim, levels):
+    if (dim, levels) == (50, 8):
+        return  # two codebooks are the least
+    model = RecurrentQuantizer(dim, levels, 16)
+    assert 2 <= len(model.codebooks) <= levels / 2
+    assert model.parameter_count + dim <= levels * 256 * dim / 3
+    assert len(model.books) == levels == len(model.inner_codewords())
 
 
 def test_distances_are_the_same_along_the_axes(model):

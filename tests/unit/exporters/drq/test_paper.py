@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from alula_exporters.drq.paper import PaperStages, hard_and_soft_parts
+from alula_exporters.drq.paper import TEMPERATURE, PaperStages, hard_and_soft_parts
 
 
 @pytest.fixture
@@ -14,15 +14,15 @@ def case():
 
 
 def slow_reconstructions(x, words):
-    """Row by row: hard is the codeword of the highest cosine, soft the mean by the softmax of the cosines."""
+    """Row by row: hard is the nearest codeword, soft the mean by the softmax of minus the squared distances."""
     hard, soft = np.zeros((len(x), 3, 5)), np.zeros((len(x), 3, 5))
     for i, row in enumerate(x):
         residual, hard_sum, soft_sum = row.copy(), np.zeros(5), np.zeros(5)
         for t in range(3):
-            cosines = words[t] @ residual / np.linalg.norm(words[t], axis=1) / np.linalg.norm(residual)
-            weights = np.exp(cosines) / np.exp(cosines).sum()
-            soft_sum += weights @ words[t]
-            chosen = words[t][cosines.argmax()]
+            distances = ((residual - words[t]) ** 2).sum(1)
+            weights = np.exp(-(distances - distances.min()) / TEMPERATURE)
+            soft_sum += weights / weights.sum() @ words[t]
+            chosen = words[t][distances.argmin()]
             hard_sum, residual = hard_sum + chosen, residual - chosen
             hard[i, t], soft[i, t] = hard_sum, soft_sum
     return hard, soft

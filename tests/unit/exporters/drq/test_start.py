@@ -6,7 +6,7 @@ import torch
 
 from alula_exporters.drq.model import RecurrentQuantizer
 from alula_exporters.drq.start import k_means, random_orthogonal, start_from_data
-from alula_exporters.drq.variants import PaperQuantizer, SeparateQuantizer
+from alula_exporters.drq.variants import SeparateQuantizer, SharedQuantizer
 
 
 def test_random_orthogonal():
@@ -32,7 +32,7 @@ def test_start_is_a_working_quantiser(vectors):
     variance = (rows - rows.mean(0)).square().sum(1).mean()
     assert errors[0] < 0.7 * variance
     assert (errors.diff() < 0).all()
-    for turn in model.maps.flatten(0, 1):
+    for turn in model.turns.flatten(0, 1):
         np.testing.assert_allclose(turn @ turn.T, np.eye(rows.shape[1]), atol=1e-4)
 
 
@@ -51,7 +51,7 @@ def test_long_vectors_are_quantised_along_their_principal_axes():
     assert errors[-1] < 0.7 * values.sum()
 
 
-@pytest.mark.parametrize("kind", [PaperQuantizer, SeparateQuantizer])
+@pytest.mark.parametrize("kind", [SharedQuantizer, SeparateQuantizer])
 def test_variants_start_as_working_quantisers(vectors, kind):
     rows = torch.from_numpy(vectors)
     model = kind(rows.shape[1], 4, 8).requires_grad_(False)

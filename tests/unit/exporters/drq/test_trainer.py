@@ -26,7 +26,7 @@ def test_training_improves_on_its_start(data, trained_drq, monkeypatch):
 
 
 def test_rotations_stay_orthogonal(trained_drq):
-    for turn in trained_drq.model.maps.flatten(0, 1):
+    for turn in trained_drq.model.turns.flatten(0, 1):
         np.testing.assert_allclose(turn @ turn.T, np.eye(turn.shape[0]), atol=1e-4)
 
 
@@ -63,13 +63,14 @@ def test_too_few_different_rows_are_refused(vectors):
 @pytest.fixture(scope="module")
 def modes(data):
     """The summary of a training in every mode."""
-    names = ("default", "linear", "paper", "separate")
-    return {mode: train_drq(data, DrqConfig(mode=mode, **SMALL_DRQ)).training for mode in names}
+    names = ("default", "shared", "paper", "separate")
+    return {mode: train_drq(data, DrqConfig(mode=mode, learning_rate=3e-3, **SMALL_DRQ)).training for mode in names}
 
 
-@pytest.mark.parametrize("mode", ["linear", "paper", "separate"])
+@pytest.mark.parametrize("mode", ["shared", "paper", "separate"])
 def test_modes_train_repeatably_and_improve_on_their_start(data, modes, mode, monkeypatch):
-    config, trained = DrqConfig(mode=mode, **SMALL_DRQ), modes[mode]
+    # few rows start near their optimum: a lower rate does not leave it
+    config, trained = DrqConfig(mode=mode, learning_rate=3e-3, **SMALL_DRQ), modes[mode]
     assert trained == train_drq(data, config).training
     assert (np.diff(trained["distortion"]) < 0).all()
     assert trained["recipe"]["mode"] == mode
@@ -82,9 +83,9 @@ def test_modes_train_repeatably_and_improve_on_their_start(data, modes, mode, mo
 def test_modes_differ_in_what_they_share(modes):
     parameters = {mode: training["parameters"] for mode, training in modes.items()}
     last = {mode: training["distortion"][-1] for mode, training in modes.items()}
-    assert parameters["paper"] == 256 * 24 + 5
-    assert parameters["paper"] < parameters["default"] == parameters["linear"] < parameters["separate"]
-    assert last["paper"] > last["default"] > last["separate"]
+    assert parameters["paper"] == parameters["shared"] == 256 * 24 + 5
+    assert parameters["shared"] < parameters["default"] < parameters["separate"]
+    assert last["paper"] > last["shared"] > last["default"] > last["separate"]
 
 
 @pytest.mark.parametrize(
@@ -94,7 +95,7 @@ def test_modes_differ_in_what_they_share(modes):
         ({"levels": 257}, "between 1 and 256"),
         ({"sign_bits": 12}, "multiple of 8"),
         ({"beam": 0}, "beam is 0"),
-        ({"mode": "rq"}, "one of default, linear, paper, separate"),
+        ({"mode": "rq"}, "one of default, shared, paper, separate"),
     ],
 )
 def test_sizes_out_of_range(options, words):
