@@ -25,6 +25,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from pymilvus.grpc_gen import milvus_pb2, milvus_pb2_grpc
 
 from alula.cli.main import cli
+from tests.deploy.chart import of_kind
 from tests.deploy.test_files import (
     DEPLOY,
     MANIFESTS,
@@ -32,7 +33,6 @@ from tests.deploy.test_files import (
     beside_python,
     documents,
     needs,
-    of_kind,
     settings,
 )
 from tests.engines.gateway.running import LOOPBACK, RunningGateway

@@ -16,6 +16,7 @@ from packaging.requirements import Requirement
 
 from alula.cli.gateway import command
 from alula.gateway.config import split_address
+from tests.deploy.chart import of_kind, render
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
 MANIFESTS = sorted(DEPLOY.glob("kubernetes/*.yaml"))
@@ -26,10 +27,6 @@ PREFIX = "ALULA_GATEWAY_"
 
 def documents(path: Path) -> list[dict]:
     return [document for document in yaml.safe_load_all(path.read_text()) if document]
-
-
-def of_kind(kind: str) -> dict:
-    return next(document for document in documents(DEPLOY / "kubernetes/gateway.yaml") if document["kind"] == kind)
 
 
 def compose() -> dict:
@@ -85,11 +82,12 @@ def test_files_that_compose_mounts_exist():
 
 @pytest.mark.parametrize("kind", ["Deployment", "Job"])
 def test_pods_have_no_rights_that_they_do_not_need(kind):
-    every = [document for path in MANIFESTS for document in documents(path)]
+    every = [*render(), *(document for path in MANIFESTS for document in documents(path))]
     (workload,) = (document for document in every if document["kind"] == kind)
     pod = workload["spec"]["template"]["spec"]
     assert pod["securityContext"]["runAsNonRoot"]
     assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+    assert pod["automountServiceAccountToken"] is False
     (container,) = pod["containers"]
     assert container["securityContext"] == {
         "allowPrivilegeEscalation": False,
@@ -104,23 +102,23 @@ def test_images_have_versions():
     images = [service.get("image") for service in compose()["services"].values()]
     images += re.findall(r"^FROM (\S+:\S+)", (DEPLOY / "Dockerfile").read_text(), re.MULTILINE)
     images += re.findall(r"^ +image: (\S+)", "".join(path.read_text() for path in MANIFESTS), re.MULTILINE)
+    images.append(of_kind("Deployment")["spec"]["template"]["spec"]["containers"][0]["image"])
     assert len(images) > 5
     for image in filter(None, images):
-        assert re.fullmatch(r"[\w./-]+:v?\d[\w.-]*", image), image
+        assert re.fullmatch(r"[\w./-]+:v?\d+\.\d+\.\d+[\w.-]*", image), image
 
 
 def settings() -> dict[str, dict[str, str]]:
-    """The gateway's environment in each file, commented-out settings included."""
+    """The gateway's environment in each file."""
     dockerfile = re.findall(rf"({PREFIX}\w+)=(\S+)", (DEPLOY / "Dockerfile").read_text())
-    manifest = (DEPLOY / "kubernetes/gateway.yaml").read_text()
     return {
         "Dockerfile": dict(dockerfile),
         "compose.yaml": compose()["services"]["gateway"]["environment"],
-        "gateway.yaml": of_kind("ConfigMap")["data"] | dict(re.findall(rf"# ({PREFIX}\w+): (\S+)", manifest)),
+        "chart": of_kind("ConfigMap")["data"],
     }
 
 
-@pytest.mark.parametrize("name", ["Dockerfile", "compose.yaml", "gateway.yaml"])
+@pytest.mark.parametrize("name", ["Dockerfile", "compose.yaml", "chart"])
 def test_settings_are_options_with_values_that_they_take(name):
     options = {PREFIX + option.name.upper(): option for option in command.params}
     given = settings()[name]
@@ -151,29 +149,10 @@ def test_ports_agree():
 def test_a_pod_may_live_as_long_as_its_drain():
     pod = of_kind("Deployment")["spec"]["template"]["spec"]
     pause = int(pod["containers"][0]["lifecycle"]["preStop"]["exec"]["command"][1])
-    drain = float(settings()["gateway.yaml"][f"{PREFIX}DRAIN_SECONDS"])
+    drain = float(settings()["chart"][f"{PREFIX}DRAIN_SECONDS"])
     assert pod["terminationGracePeriodSeconds"] > pause + drain
     stop = compose()["services"]["gateway"]["stop_grace_period"]
     assert int(stop.removesuffix("s")) > float(settings()["compose.yaml"][f"{PREFIX}DRAIN_SECONDS"])
-
-
-def test_what_selects_pods_finds_them():
-    labels = of_kind("Deployment")["spec"]["template"]["metadata"]["labels"]
-    assert of_kind("Deployment")["spec"]["selector"]["matchLabels"].items() <= labels.items()
-    assert of_kind("Service")["spec"]["selector"].items() <= labels.items()
-    assert of_kind("PodDisruptionBudget")["spec"]["selector"]["matchLabels"].items() <= labels.items()
-    assert of_kind("NetworkPolicy")["spec"]["podSelector"]["matchLabels"].items() <= labels.items()
-    assert (
-        of_kind("HorizontalPodAutoscaler")["spec"]["scaleTargetRef"]["name"]
-        == of_kind("Deployment")["metadata"]["name"]
-    )
-
-
-def test_mounted_secret_is_where_the_settings_look():
-    pod = of_kind("Deployment")["spec"]["template"]["spec"]
-    mounts = [mount["mountPath"] for mount in pod["containers"][0]["volumeMounts"]]
-    for variable in ("TLS_CERT", "TLS_KEY", "TLS_CLIENT_CA", "CACHE_DIR"):
-        assert any(settings()["gateway.yaml"][PREFIX + variable].startswith(f"{mount}/") for mount in mounts)
 
 
 def test_the_image_installs_what_the_gateway_needs_and_no_torch():
