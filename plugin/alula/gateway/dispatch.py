@@ -42,6 +42,8 @@ REWRITES: Mapping[str, Rewrite] = {
 }
 # These never use a cached description: they create or change the collection, or clients keep the answer.
 ALWAYS = frozenset({"CreateCollection", "AlterCollection", "CreateIndex", "DescribeCollection"})
+# These may take long, the longer the request is.
+READING = frozenset({"Query", "Search", "HybridSearch"})
 # After these a cached description may be wrong.
 CHANGING = frozenset(
     [

@@ -7,13 +7,22 @@ import threading
 from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Hashable
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from alula.errors import AlulaError
 from alula.gateway.ops import metrics
 
 T = TypeVar("T")
-Work = tuple["Future[Any]", Callable[[], Any]]
+
+
+@dataclass(frozen=True, eq=False)
+class _Work:
+    """A call that waits for a thread."""
+
+    future: Future[Any]
+    function: Callable[[], Any]
+    heavy: bool
 
 
 class OverloadedError(AlulaError):
@@ -23,7 +32,8 @@ class OverloadedError(AlulaError):
 class Workers:
     """A bounded thread pool that takes the calls of clients in turn.
 
-    One client has at most three quarters of the threads and of the queue, so that others find room.
+    One client has at most three quarters of the threads and of the queue, so that others find room. Its heavy calls
+    have a sixteenth of the threads: several at once would keep Python and Milvus from everyone's light ones.
 
     Args:
         threads: Number of threads.
@@ -32,85 +42,94 @@ class Workers:
 
     def __init__(self, threads: int, queue: int) -> None:
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="alula")
-        self._threads, self._share = threads, share(threads)
+        self._threads, self._share, self._heavy_share = threads, share(threads), max(1, threads // 16)
         self._capacity, self._queue_share = threads + queue, share(queue)
-        self._waiting: OrderedDict[Hashable, deque[Work]] = OrderedDict()
+        self._waiting: OrderedDict[Hashable, deque[_Work]] = OrderedDict()
         self._running: Counter[Hashable] = Counter()
+        self._heavy: Counter[Hashable] = Counter()
         self._lock = threading.Lock()
 
-    async def run(self, client: Hashable, work: Callable[[], T]) -> T:
+    async def run(self, client: Hashable, function: Callable[[], T], *, heavy: bool = False) -> T:
         """Run a function in a thread; cancelling it while it waits frees its slot.
 
         Args:
             client: The client whose share it takes.
-            work: The function.
+            function: The function.
+            heavy: True if it may take long.
 
         Raises:
             OverloadedError: If the queue or the client's share of it is full.
         """
-        future: Future[T] = Future()
+        work = _Work(Future(), function, heavy)
         with self._lock:
             self._forget_cancelled()
             waiting = self._waiting.setdefault(client, deque())
             total = self._running.total() + sum(map(len, self._waiting.values()))
-            has_thread = self._running.total() < self._threads and self._running[client] < self._share
+            has_thread = self._running.total() < self._threads and self._may_start(client, work)
             if total >= self._capacity or (not has_thread and len(waiting) >= self._queue_share):
                 if not waiting:
                     del self._waiting[client]
                 raise OverloadedError("The gateway is overloaded; try again, or run more gateways.")
-            waiting.append((future, work))
+            waiting.append(work)
             metrics.waiting.inc()
             self._start_next()
-        return await asyncio.wrap_future(future)
+        result: T = await asyncio.wrap_future(work.future)
+        return result
 
     def close(self) -> None:
         """Stop the threads after their current calls."""
         with self._lock:
             for waiting in self._waiting.values():
-                for future, _ in waiting:
-                    future.cancel()
+                for work in waiting:
+                    work.future.cancel()
             self._forget_cancelled()
         self._pool.shutdown(wait=False, cancel_futures=True)
+
+    def _may_start(self, client: Hashable, work: _Work) -> bool:
+        """True if the client's share of threads allows it."""
+        return self._running[client] < self._share and not (work.heavy and self._heavy[client] >= self._heavy_share)
 
     def _start_next(self) -> None:
         """Start waiting calls, of one client after another, while there are threads."""
         while self._running.total() < self._threads:
-            ready = (client for client in self._waiting if self._running[client] < self._share)
-            client = next(ready, None)
-            if client is None:
+            each = ((client, work) for client, waiting in self._waiting.items() for work in waiting)
+            client, work = next((one for one in each if self._may_start(*one)), (None, None))
+            if work is None:
                 return
             waiting = self._waiting.pop(client)
-            future, work = waiting.popleft()
+            waiting.remove(work)
             if waiting:
                 self._waiting[client] = waiting  # at the end, behind the other clients
             metrics.waiting.dec()
-            if future.set_running_or_notify_cancel():
+            if work.future.set_running_or_notify_cancel():
                 self._running[client] += 1
-                self._pool.submit(self._work, client, future, work)
+                self._heavy[client] += work.heavy
+                self._pool.submit(self._work, client, work)
 
-    def _work(self, client: Hashable, future: Future[T], work: Callable[[], T]) -> None:
+    def _work(self, client: Hashable, work: _Work) -> None:
         try:
             with metrics.running.track_inprogress():
-                result = work()
+                result = work.function()
         except BaseException as error:
-            self._ended(client)
-            future.set_exception(error)
+            self._ended(client, work)
+            work.future.set_exception(error)
         else:
-            self._ended(client)
-            future.set_result(result)
+            self._ended(client, work)
+            work.future.set_result(result)
 
-    def _ended(self, client: Hashable) -> None:
+    def _ended(self, client: Hashable, work: _Work) -> None:
         # not when the client disconnects: the thread is busy until the work is done
         with self._lock:
             self._running[client] -= 1
+            self._heavy[client] -= work.heavy
             if not self._running[client]:
-                del self._running[client]
+                del self._running[client], self._heavy[client]
             self._forget_cancelled()
             self._start_next()
 
     def _forget_cancelled(self) -> None:
         for client, waiting in list(self._waiting.items()):
-            kept = deque(one for one in waiting if not one[0].cancelled())
+            kept = deque(one for one in waiting if not one.future.cancelled())
             metrics.waiting.dec(len(waiting) - len(kept))
             if kept:
                 self._waiting[client] = kept

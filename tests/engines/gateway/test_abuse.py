@@ -118,6 +118,28 @@ def test_a_cancelled_search_ends_at_its_next_call(milvus_server, filled, monkeyp
     assert len(sent) < 5, "of 30 or more"
 
 
+def test_large_searches_of_a_client_take_turns_and_small_ones_do_not_wait(milvus_server, filled, monkeypatch):
+    sent, goes_on, send = [], threading.Event(), Caller.send
+
+    def watched(self, method, request):
+        if method == "Search" and request.nq > 1:
+            sent.append(id(self))
+            assert goes_on.wait(30)
+        return send(self, method, request)
+
+    monkeypatch.setattr(Caller, "send", watched)
+    with RunningGateway(milvus_server.uri) as gateway, gateway.channel() as channel:
+        search = stub(channel).Search
+        large = [search.future(searches(filled, random_vectors(3000))) for _ in range(3)]
+        wait_until(lambda: len(sent) == 1, "the first large search")
+        wait_until(lambda: values(gateway)["alula_gateway_waiting",] == 2, "the others to wait")
+        assert list(search(searches(filled, random_vectors(1))).results.topks) == [10]
+        assert len(sent) == 1
+        goes_on.set()
+        assert all(list(call.result().results.topks) == [10] * 3000 for call in large)
+        assert len(set(sent)) == 3
+
+
 def test_a_search_of_too_many_candidates_is_refused(milvus_server, filled):
     with RunningGateway(milvus_server.uri) as gateway, gateway.channel() as channel:
         search = stub(channel).Search

@@ -60,6 +60,33 @@ def test_clients_that_wait_take_turns():
     running(scene())
 
 
+def test_light_calls_do_not_wait_for_heavy_ones():
+    """Of 32 threads a client's heavy calls have 2; its light calls start at once, and so do another's heavy ones."""
+
+    async def scene():
+        workers, gate, order = Workers(32, 100), threading.Event(), []
+
+        def hold(number):
+            order.append(number)
+            assert gate.wait(30)
+
+        heavy = [asyncio.ensure_future(workers.run("a", lambda i=i: hold(i), heavy=True)) for i in range(6)]
+        await asyncio.to_thread(wait_until, lambda: len(order) == 2, "the first heavy calls")
+        assert await workers.run("a", lambda: "light") == "light"
+        assert await workers.run("b", lambda: "other", heavy=True) == "other"
+        assert order == [0, 1]
+        heavy[2].cancel()
+        await asyncio.sleep(0)
+        gate.set()
+        await asyncio.gather(*heavy[:2], *heavy[3:])
+        assert order == [0, 1, 3, 4, 5], "in their order, without the cancelled one"
+        assert not workers._running
+        assert not workers._heavy
+        workers.close()
+
+    running(scene())
+
+
 def test_a_cancelled_call_frees_its_place_and_errors_are_raised():
     async def scene():
         workers, gate = Workers(1, 1), threading.Event()
