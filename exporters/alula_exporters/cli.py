@@ -1,4 +1,4 @@
-"""The commands ``alula train flops``, ``alula train drq`` and ``alula card``.
+"""The commands ``alula train`` and ``alula card``.
 
 Torch takes seconds to import and is an extra, so nothing here imports it (or onnx) before a training command runs.
 """
@@ -13,6 +13,7 @@ import click
 
 from alula.errors import UsageError
 from alula_exporters.choices import Activation, DrqLoss, FlopsLoss, Mode, Regulariser
+from alula_exporters.cli_splade import splade
 from alula_exporters.extras import needs_extra
 from alula_exporters.train_job import Trainer, run_training
 from alula_exporters.train_options import FILE, TrainOptions, train_options
@@ -26,13 +27,17 @@ def train() -> None:
     any size. With labels it can train a network for images or texts too (--backbone).
 
     \b
-    flops  sparse rows; you set the search cost as a number. Best recall per millisecond with your vectors kept.
-    drq    compact codes; one file serves every code length. Best recall per byte of memory.
+    flops   sparse rows; you set the search cost as a number. Best recall per millisecond with your vectors kept.
+    drq     compact codes; one file serves every code length. Best recall per byte of memory.
+    splade  sparse rows of texts: fine-tunes a SPLADE model on pairs of texts, at the search cost that you set.
 
-    Options can be read from a TOML file with --config, from a table named like the command: dim = 4096 under
-    [flops] is --dim 4096. DATA is a key too (data = "words.npy"); paths are relative to the file's folder. The command
-    line overrides the file.
+    Options of flops and drq can be read from a TOML file with --config, from a table named like the command:
+    dim = 4096 under [flops] is --dim 4096. DATA is a key too (data = "words.npy"); paths are relative to the file's
+    folder. The command line overrides the file.
     """
+
+
+train.add_command(splade)
 
 
 @train.command()

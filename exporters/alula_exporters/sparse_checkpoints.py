@@ -10,8 +10,10 @@ top k of W (x - b_pre) + b, where x is the text's embedding; that embedding is `
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -22,7 +24,13 @@ from torch import Tensor, nn
 from alula.encoders import DrqEncoder, EncoderInfo, FlopsEncoder, Metric
 from alula.encoders.contract import QUERY_VECTORS, QUERY_VECTORS_VERSION
 from alula.errors import EncoderError, UsageError
-from alula_exporters.backbones.text import check_modules, open_checkpoint, text_backbone, tokenizer_json
+from alula_exporters.backbones.text import (
+    TextBackbone,
+    check_modules,
+    open_checkpoint,
+    text_backbone,
+    tokenizer_json,
+)
 from alula_exporters.flops.export import add_sparse_rows
 from alula_exporters.flops.model import FLOOR
 from alula_exporters.onnx_export import GraphBuilder, export_encoder, versions
@@ -53,6 +61,38 @@ SAMPLE_TEXTS = (
 )
 
 
+@dataclass(frozen=True)
+class SparseModel:
+    """A sparse text encoder that can be exported.
+
+    Args:
+        model: The ``SparseEncoder``.
+        modules: Its modules for rows, a ``Transformer`` first.
+        static: The ``SparseStaticEmbedding`` of queries; None where queries pass through ``modules``.
+        metric: IP or COSINE.
+    """
+
+    model: Any
+    modules: Sequence[Any]
+    static: Any | None
+    metric: Metric
+
+    @property
+    def csr(self) -> bool:
+        """True if the model is CSR, whose autoencoder is the head of the file."""
+        return type(self.modules[-1]).__name__ == "SparseAutoEncoder"
+
+    def backbone(self) -> TextBackbone:
+        """From tokens to the file's vectors: vocabulary weights, or CSR's embedding."""
+        *others, last = self.modules
+        return text_backbone(self.model, others if self.csr else [*others, _Pooling(last)])
+
+    def max_nnz(self, wanted: int | None, dim: int) -> int:
+        """Most non-zeros in a row: the wanted ones, within the model's own limit."""
+        own = self.model.max_active_dims
+        return min(wanted or own or MAX_NNZ, own or dim, dim)
+
+
 def export_checkpoint(
     folder: Path, path: Path, *, max_nnz: int | None = None, texts: Sequence[str] = SAMPLE_TEXTS, force: bool = False
 ) -> EncoderInfo:
@@ -61,9 +101,7 @@ def export_checkpoint(
     The file includes its parity figures.
 
     Args:
-        folder: Output of ``SparseEncoder.save_pretrained``: SPLADE (a masked language model and ``SpladePooling``),
-            the same with queries by ``SparseStaticEmbedding`` (a ``Router``), or CSR (a transformer, pooling and
-            ``SparseAutoEncoder``).
+        folder: See `open_sparse_model`.
         path: The file to write.
         max_nnz: Most non-zeros in a row, the heaviest; None for the model's own limit, or 256.
         texts: Texts to compare file and model on, as rows and as queries.
@@ -78,49 +116,87 @@ def export_checkpoint(
         EncoderError: If the file and the model disagree.
     """
     check_out_path(path, force=force)
+    return export_sparse_model(open_sparse_model(folder), path, max_nnz=max_nnz, texts=texts, force=force)
+
+
+def open_sparse_model(folder: Path) -> SparseModel:
+    """Open a sentence-transformers SparseEncoder that can be exported.
+
+    Args:
+        folder: Output of ``SparseEncoder.save_pretrained``: SPLADE (a masked language model and ``SpladePooling``),
+            the same with queries by ``SparseStaticEmbedding`` (a ``Router``), or CSR (a transformer, pooling and
+            ``SparseAutoEncoder``).
+
+    Raises:
+        UsageError: If the model is of another kind.
+        AlulaError: If the package sentence-transformers is missing.
+    """
     model = open_checkpoint(folder, "SparseEncoder")
     from sentence_transformers.sparse_encoder import modules as kinds  # noqa: PLC0415 (seconds)
 
     modules, static = _routes(list(model.children()))
     check_modules(modules)
-    *others, last = modules
     metric = _METRICS.get(model.similarity_fn_name)
     if metric is None:
         raise UsageError(
             f"The model compares by '{model.similarity_fn_name}', and an inverted index only by the inner product; set "
             "its similarity_fn_name to 'dot' or 'cosine'."
         )
-    if not isinstance(last, kinds.SpladePooling | kinds.SparseAutoEncoder):
+    if not isinstance(modules[-1], kinds.SpladePooling | kinds.SparseAutoEncoder):
         raise UsageError(
-            f"The model ends with {type(last).__name__}, and only SPLADE (SpladePooling) and CSR (SparseAutoEncoder) "
-            "can be exported."
+            f"The model ends with {type(modules[-1]).__name__}, and only SPLADE (SpladePooling) and CSR "
+            "(SparseAutoEncoder) can be exported."
         )
-    csr = isinstance(last, kinds.SparseAutoEncoder)
-    if csr and static is not None:
+    found = SparseModel(model, modules, static, metric)
+    if found.csr and static is not None:
         raise UsageError("The model's queries are a table of token weights, and its rows are latents of a CSR model.")
-    front = text_backbone(model, others if csr else [*others, _Pooling(last)]).front()
+    return found
+
+
+def export_sparse_model(
+    sparse: SparseModel,
+    path: Path,
+    *,
+    max_nnz: int | None = None,
+    training: Mapping[str, Any] = MappingProxyType({}),
+    texts: Sequence[str] = SAMPLE_TEXTS,
+    force: bool = False,
+) -> EncoderInfo:
+    """Write an open model as an ``.onnx`` file; see `export_checkpoint`.
+
+    Args:
+        sparse: The model.
+        path: The file to write.
+        max_nnz: Most non-zeros in a row.
+        training: Summary of a training by Alula.
+        texts: Texts to compare file and model on.
+        force: Replace an existing file.
+    """
+    model, csr, last = sparse.model, sparse.csr, sparse.modules[-1]
+    front = sparse.backbone().front()
     dim = last.hidden_dim if csr else front.dim
-    nnz = min(max_nnz or model.max_active_dims or MAX_NNZ, model.max_active_dims or dim, dim)
+    nnz = sparse.max_nnz(max_nnz, dim)
     graph = GraphBuilder("csr" if csr else "splade", front.dim, front)
     latents = _add_autoencoder(graph, last) if csr else graph.vectors
-    _add_rows(graph, latents, nnz, unit=metric == "COSINE")
-    if static is not None:
-        _check_static(static, modules[0].tokenizer, dim)
-        _add_static_queries(graph, static.weight.detach().numpy())
+    _add_rows(graph, latents, nnz, unit=sparse.metric == "COSINE")
+    if sparse.static is not None:
+        _check_static(sparse.static, sparse.modules[0].tokenizer, dim)
+        _add_static_queries(graph, sparse.static.weight.detach().numpy())
     info = EncoderInfo(
         kind="flops",
-        metric=metric,
+        metric=sparse.metric,
         input_dim=front.dim,
-        normalized=metric == "COSINE",
+        normalized=sparse.metric == "COSINE",
         dim=dim,
         max_nnz=nnz,
         training={
             "exported_from": "sentence-transformers SparseEncoder",
-            "modules": ", ".join(type(module).__name__ for module in (*others, last)),
+            "modules": ", ".join(type(module).__name__ for module in sparse.modules),
             "similarity": model.similarity_fn_name,
+            **training,
         },
         versions=versions("sentence-transformers", "transformers"),
-        **_query_fields(static),
+        **_query_fields(sparse.static),
     )
 
     def check(encoder: FlopsEncoder | DrqEncoder) -> dict[str, Any]:

@@ -47,7 +47,7 @@ class TextBackbone(Backbone):
         super().__init__()
         self.parts = nn.ModuleList(modules)
         self.token_types = token_types
-        self.tokenizer = tokenizer
+        self.tokenizer: str = tokenizer
         self.contract = {
             "input": "text",
             "max_tokens": max_tokens,
@@ -84,6 +84,18 @@ class TextBackbone(Backbone):
         for part in self.parts:
             features = part(features)
         return features["sentence_embedding"]
+
+    def of_queries(self) -> TextBackbone:
+        """The same network, weights shared, behind the prompt of queries."""
+        prompt = self.contract["query_prompt"]
+        return TextBackbone(
+            list(self.parts),
+            token_types=self.token_types,
+            tokenizer=self.tokenizer,
+            max_tokens=self.contract["max_tokens"],
+            row_prompt=prompt,
+            query_prompt=prompt,
+        )
 
     def _example(self) -> dict[str, Tensor]:
         tokens = min(8, self.contract["max_tokens"] // 2)
