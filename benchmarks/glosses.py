@@ -32,26 +32,31 @@ def load_glosses(most: int | None = None, *, model: str = "minilm") -> F32:
         return np.load(whole, mmap_mode="r")[picked]
     path = whole if most is None else cache() / f"{model}_glosses-{most}.npy"
     if not path.exists():
-        texts = _read_glosses()
+        texts = _texts(read_wordnet())
         with new_file(path) as partial, partial.open("wb") as file:
             np.save(file, MODELS[model]([texts[i] for i in picked]))
     return np.load(path)
 
 
-def _read_glosses() -> list[str]:
-    """The text after the bar on each line of WordNet's data files."""
+def read_wordnet() -> list[str]:
+    """The lines of WordNet's data files, a synset each, in the order of the glosses."""
+    lines = []
     with debian_package("wordnet-base") as folder:
-        texts = []
         for part in PARTS:
-            lines = (folder / "usr/share/wordnet" / f"data.{part}").read_text(encoding="utf-8").splitlines()
+            text = (folder / "usr/share/wordnet" / f"data.{part}").read_text(encoding="utf-8")
             # the licence stands first, indented
-            texts += [line.split("|", 1)[1].strip() for line in lines if not line.startswith(" ")]
-    if hashlib.sha256("\n".join(texts).encode()).hexdigest() != GLOSSES_SHA256:
+            lines += [line for line in text.splitlines() if not line.startswith(" ")]
+    if hashlib.sha256("\n".join(_texts(lines)).encode()).hexdigest() != GLOSSES_SHA256:
         raise SystemExit(
-            f"This system's wordnet-base holds {len(texts):,} glosses that are not WordNet 3.0's {GLOSSES:,}; the "
+            f"This system's wordnet-base holds {len(lines):,} glosses that are not WordNet 3.0's {GLOSSES:,}; the "
             "benchmarks' figures would not compare. Use Debian 12's package."
         )
-    return texts
+    return lines
+
+
+def _texts(lines: list[str]) -> list[str]:
+    """The text after the bar on each line."""
+    return [line.split("|", 1)[1].strip() for line in lines]
 
 
 if __name__ == "__main__":

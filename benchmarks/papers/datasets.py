@@ -15,6 +15,7 @@ from benchmarks.glove import load_words
 SPLIT = 0
 K = 10
 F32 = npt.NDArray[np.float32]
+F64 = npt.NDArray[np.float64]
 I64 = npt.NDArray[np.int64]
 
 

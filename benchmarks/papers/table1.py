@@ -1,157 +1,143 @@
-"""Table 1: recall per unit of search cost, with and without the FLOPs regulariser."""
+"""Table 1: recall per search cost of sparse rows trained without labels."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
-import faiss
 import numpy as np
+import scipy.sparse as sp
 import torch
-from scipy import sparse
 
+from alula.kernels import InvertedIndex, LinearQueries, warm_up
+from alula.kernels.vectors import Vectors as ExactVectors
 from alula_exporters import FlopsConfig, make_training_data, train_flops
 from alula_exporters.flops import SparseEncoder
 from alula_exporters.flops.cost import count_dims, expected_flops
+from alula_exporters.flops.model import FLOOR
+from benchmarks.papers.curves import Curve, least_gain, mean_gain
 from benchmarks.papers.datasets import F32, I64, K, Vectors, found, load_vectors, spread
-from benchmarks.papers.inverted import InvertedIndex
+from benchmarks.papers.rivals import SEARCH_EFFORT, Recipe, Rival, build_rivals
+from benchmarks.papers.sparse_rows import Cost, count_cost, encode, posting_bytes, split_queries
+from benchmarks.papers.timing import milliseconds
 from benchmarks.report import Report, say
 
 TITLE = "the FLOPs regulariser against other ways to make rows sparse, and against faiss"
 ANSWERS = """\
-The question: at the same search cost, how many of the ten true neighbours does each method hand to exact re-ranking?
-R=100, 500 and 1000 are the shares of the true top 10 among the R best rows by the method's own scores, so recall@10
-after these R were re-ranked exactly; FLOPs are the multiplications per pair of rows, R_sub is how much more they are
-than if all dimensions were used alike (1 is the best), and bytes are the index's own, without the vectors that
-re-ranking reads.
+The question: at the same search cost, how many of the ten true neighbours does each method find? R=100, 500 and 1,000
+are recall@10 after the R best rows by the method's own scores were re-ranked by the exact vectors. FLOPs are the
+multiplications per pair of rows, R_sub is how much more they are than if all dimensions were used alike (1 is the
+best), and bytes are the index's own, without the vectors that re-ranking reads.
 
-"Untrained" is what training starts from, random rows as prototypes, with as many non-zeros as its FLOPs allow; the ReLU
-rows are trained to the same FLOPs; the top-k encoder without a regulariser costs what it costs.
+Like is compared with like. "ReLU + FLOPs" and "ReLU + L1" differ in the regulariser only, and both are trained to the
+same FLOPs: the paper's comparison (Paria et al., ICLR 2020). "Top-k + FLOPs" and "top-k, no regulariser" have rows of
+the same length, and the second costs what it costs: where the two are compared, it is along their lines over several
+lengths, at equal FLOPs and at equal time. "Untrained" is what training starts from, random rows as prototypes, with as
+many non-zeros as its FLOPs allow. Figures with ± are means and standard deviations over seeds of training. Queries are
+neither among the rows nor trained on.
 
-"ms" is the median for one query in one thread, search and exact re-ranking of 500 together; a sparse query's encoding
-is shown apart. The sparse rows are searched term at a time in a plain inverted index, by the benchmark's own numba
-loop. HNSW keeps the vectors in its index and needs no re-ranking. Figures with ± are means and standard deviations
-over several seeds of training; the others are of one seed. Queries are neither among the rows nor trained on. Where the
-± of a time is a large part of it, other work shared the machine: such a time says little.
+"ms" is the processor's time for one query in one thread, search and exact re-ranking of 500 together, in the index that
+Alula searches with (`alula.kernels.InvertedIndex`, of the first seed's encoders); encoding a query is shown apart.
+faiss's indexes hand their 500 best to the same re-ranking; HNSW keeps the vectors in its index and needs none. PQ with
+"fs" is faiss's fast scan of 4-bit codes. All searches of a data set take turns, until no figure falls by more than 2 %
+any more; the least time of each 20 queries counts. Where a target compares at equal time, recall between two points of
+a line is linear in the logarithm of the time; a rival that is faster than all points of ours counts as if ours found
+nothing.
+
+The last picture of each data set searches parts of the rows: the time of a search is fitted by a constant, a time per
+row, and a time per multiplication of n x FLOPs.
 """
 SEEDS = (0, 1, 2)
 
 DIM = 1_024
 FLOPS = 1.1
 NNZ = 32
+SIZES = (8, 16, 32, 64)
 DEPTHS = (100, 500, 1_000)
 RERANKED = 500
-TIMED = 300
+TIMED = 200  # queries
+PARTS = (8, 4, 2)  # what the rows are divided by to see how time grows with them
 MINILM_AT_LEAST = 0.98
-
-
-@dataclass(frozen=True)
-class Targets:
-    """The targets of the regularised top-k encoder.
-
-    Args:
-        over_untrained: Points of recall (of 1) at R=500 on GloVe that it must be ahead of the untrained one ...
-        over_l1: ... and of ReLU + L1.
-        r_sub: Its largest R_sub.
-    """
-
-    over_untrained: float
-    over_l1: float
-    r_sub: float
-
-
-# a quick run has fewer rows, so that 500 re-ranked are many and less is to gain, and it trains for fewer steps
-FULL = Targets(over_untrained=0.09, over_l1=0.30, r_sub=1.15)
-QUICK = Targets(over_untrained=0.01, over_l1=0.02, r_sub=1.5)
+R_SUB_AT_MOST = {False: 1.15, True: 1.5}  # by quick: fewer steps
+SIMILAR = 0.01  # recall that the abstract's "similar or better" may be behind
 
 TOP_K = "top-k + FLOPs"
 NO_REGULARISER = "top-k, no regulariser"
 UNTRAINED = "top-k, untrained"
+WIDE = "k = 64 of 4,096"  # a setting
 RELU_L1 = "ReLU + L1"
 RELU_FLOPS = "ReLU + FLOPs"
-VARIANTS = (TOP_K, NO_REGULARISER, UNTRAINED, RELU_L1, RELU_FLOPS)
+
+Key = tuple[str, str]  # method, setting
 
 
-@dataclass(frozen=True)
+@dataclass
 class Point:
-    """One encoder's figures."""
+    """Figures of a method, by seed where it is trained.
 
-    flops: float
-    nnz: float
-    r_sub: float
-    recalls: tuple[float, ...]
-    ms: float
-    encode_ms: float
+    Args:
+        bytes_per_row: Of the index.
+        recalls: Recall@10 after re-ranking by depth, one dictionary for each seed; the depth 0 is without re-ranking.
+        costs: Of sparse rows, for each seed.
+        ms: Of the first seed.
+        encode_ms: The same, for a query's encoding.
+    """
+
     bytes_per_row: float
+    recalls: list[dict[int, float]] = field(default_factory=list)
+    costs: list[Cost] = field(default_factory=list)
+    ms: float = np.nan
+    encode_ms: float = np.nan
+
+    @property
+    def recall(self) -> float:
+        """The compared recall: with 500 re-ranked where the method needs it."""
+        return float(np.mean([recalls.get(RERANKED, recalls.get(0)) for recalls in self.recalls]))
+
+    @property
+    def flops(self) -> float:
+        """Mean over seeds."""
+        return float(np.mean([cost.flops for cost in self.costs]))
 
 
 def measure(report: Report, *, quick: bool) -> None:
-    """Both data sets; the square law once for both."""
-    targets = QUICK if quick else FULL
-    squares: dict[str, list[tuple[float, float]]] = {}
+    """Both data sets."""
+    warm_up()
     for vectors in load_vectors(quick, 20_000 if quick else 100_000):
         say(f"\n{vectors.name}: {len(vectors.queries):,} queries, trained on {len(vectors.training):,} rows")
-        points = _sparse(report, vectors, quick)
-        rivals = _rivals(report, vectors)
-        _pictures(report, vectors, points, rivals)
-        _targets(report, vectors, points, targets)
-        name = vectors.name.split()[0]
-        for variant in (TOP_K, NO_REGULARISER):
-            measured = [(seeds[0].nnz, seeds[0].flops) for (of, _), seeds in sorted(points.items()) if of == variant]
-            if len(measured) > 1:
-                slope = np.polyfit(*np.log(np.array(measured)).T, 1)[0]
-                report.figures[f"{name}, {variant}: slope of log FLOPs over log non-zeros"] = slope
-                squares[f"{name}, {variant} (slope {slope:.2f})"] = measured
-    sizes = (8, 16, 32, 64)
-    squares["all dimensions used alike: nnz² / d"] = [(size, size**2 / DIM) for size in sizes]
-    report.picture(
-        "table1-square", f"FLOPs fall with the square of the non-zeros (d = {DIM:,})", "non-zeros in a row", "FLOPs",
-        squares, log="xy",
-    )  # fmt: skip
+        exact = ExactVectors.over(vectors.rows, "COSINE")
+        searches: dict[Any, Callable[[int], Any]] = {}
+        points = _sparse(report, vectors, exact, searches, quick) | _rivals(report, vectors, exact, searches)
+        parts = [key for key in searches if isinstance(key[-1], int)]
+        with report.part(f"{vectors.name}, times"):
+            times, unstable = milliseconds(searches, TIMED // 4 if quick else TIMED)
+        if unstable:
+            report.figures[f"{vectors.name}: times that had not settled"] = ", ".join(map(str, unstable))
+        for key, point in points.items():
+            point.ms, point.encode_ms = times[key], times.get((*key, "encode"), np.nan)
+            _row(report, vectors, key, point)
+        _pictures(report, vectors, points)
+        _growth(report, vectors, points, {key: times[key] for key in parts})
+        _targets(report, vectors, points, quick)
 
 
-def _sparse(report: Report, vectors: Vectors, quick: bool) -> dict[tuple[str, int], list[Point]]:
-    """Points of each variant and size, by seed; ReLU variants get the FLOPs of top-k."""
-    seeds = SEEDS[:1] if quick else SEEDS
-    points: dict[tuple[str, int], list[Point]] = {}
-    for variant, nnz, runs in _grid(quick, seeds):
-        with report.part(f"{vectors.name}, {variant}, size {nnz}, {len(runs)} seeds"):
-            points[variant, nnz] = [_point(vectors, _encoder(vectors, variant, nnz, seed, quick)) for seed in runs]
-        _sparse_row(report, vectors, variant, f"d = {DIM:,}", points[variant, nnz])
+def _grid(vectors: Vectors, quick: bool) -> Iterator[tuple[Key, int]]:
+    """Methods with their settings, and numbers of non-zeros."""
+    for nnz in (8, NNZ) if quick else SIZES:
+        yield (TOP_K, f"k = {nnz}"), nnz
+        yield (NO_REGULARISER, f"k = {nnz}"), nnz
+    for nnz in (NNZ,) if quick else (16, NNZ, 64):
+        for method in (RELU_FLOPS, RELU_L1):
+            yield (method, f"F = {_budget(nnz):.3g}"), nnz
+    yield (UNTRAINED, f"F = {FLOPS}"), NNZ
     if "MiniLM" in vectors.name and not quick:
-        with report.part(f"{vectors.name}, top-64 of 4,096"):
-            config = FlopsConfig(dim=4_096, nnz=64, seed=seeds[0])
-            wide = _point(vectors, train_flops(make_training_data(vectors.training, seed=seeds[0]), config).model)
-        _sparse_row(report, vectors, TOP_K, "d = 4,096", [wide])
-        what = f"MiniLM, top-64 of 4,096 with FLOPs, R={RERANKED}"
-        report.at_least(what, wide.recalls[DEPTHS.index(RERANKED)], MINILM_AT_LEAST)
-    return points
+        yield (TOP_K, WIDE), 64
 
 
-def _grid(quick: bool, seeds: tuple[int, ...]) -> Iterator[tuple[str, int, tuple[int, ...]]]:
-    for variant in VARIANTS:
-        # several seeds where a target compares
-        yield variant, NNZ, seeds if variant in (TOP_K, UNTRAINED, RELU_L1) else seeds[:1]
-    for nnz in (8,) if quick else (8, 16, 64):
-        for variant in (TOP_K,) if quick or nnz == 16 else (TOP_K, NO_REGULARISER) if nnz == 8 else VARIANTS[:4]:
-            yield variant, nnz, seeds[:1]
-
-
-def _encoder(vectors: Vectors, variant: str, nnz: int, seed: int, quick: bool) -> SparseEncoder:
-    data = make_training_data(vectors.training, seed=seed)
-    flops = FLOPS * (nnz / NNZ) ** 2
-    if variant == UNTRAINED:
-        return _untrained(data.train, nnz, flops, seed)
-    options: dict[str, Any] = {"dim": DIM, "seed": seed, "steps": 300 if quick else 800}
-    chosen = {
-        TOP_K: FlopsConfig(nnz=nnz, flops=flops, **options),
-        NO_REGULARISER: FlopsConfig(nnz=nnz, regulariser="none", **options),
-        RELU_L1: FlopsConfig(activation="relu", regulariser="l1", flops=flops, **options),
-        RELU_FLOPS: FlopsConfig(activation="relu", regulariser="flops", flops=flops, **options),
-    }
-    return train_flops(data, chosen[variant]).model
+def _budget(nnz: int) -> float:
+    return FLOPS * (nnz / NNZ) ** 2
 
 
 @torch.no_grad()
@@ -176,192 +162,197 @@ def _untrained(training: F32, nnz: int, flops: float, seed: int) -> SparseEncode
     return model
 
 
-@torch.no_grad()
-def _point(vectors: Vectors, model: SparseEncoder) -> Point:
-    parts = [model(chunk) for chunk in torch.split(torch.from_numpy(vectors.rows), 4_096)]
-    weights, dims = (torch.cat(part).numpy() for part in zip(*parts, strict=True))
-    kept = weights > 0
-    starts = np.concatenate([[0], np.cumsum(kept.sum(1))])
-    n = len(weights)
-    rows = sparse.csr_matrix((weights[kept], dims[kept], starts), shape=(n, model.dim))
-    flops = expected_flops(torch.from_numpy(np.bincount(rows.indices, minlength=model.dim)), n)
-    nnz = rows.nnz / n
-    index = InvertedIndex(rows)
-    encoded = [_one(model, query) for query in vectors.queries]
-    ranked = np.full((len(vectors.queries), max(DEPTHS)), -1, np.int64)
-    for i, (its_dims, its_weights) in enumerate(encoded):
-        ids = index.search(its_dims, its_weights, max(DEPTHS), ordered=True)
-        ranked[i, : len(ids)] = ids
-
-    def search(i: int) -> I64:
-        return rerank(vectors, i, index.search(*encoded[i], RERANKED))
-
-    return Point(
-        flops,
-        nnz,
-        flops * model.dim / nnz**2,
-        tuple(found(ranked[:, :depth], vectors.truth) for depth in DEPTHS),
-        median_ms(search),
-        median_ms(lambda i: _one(model, vectors.queries[i])),
-        index.bytes_per_row,
-    )
-
-
-def _one(model: SparseEncoder, query: F32) -> tuple[I64, F32]:
-    weights, dims = (part[0].numpy() for part in model(torch.from_numpy(query[None])))
-    kept = weights > 0
-    return dims[kept], weights[kept]
-
-
-def rerank(vectors: Vectors, query: int, ids: I64) -> I64:
-    """The 10 nearest, by cosine, of the rows with these numbers."""
-    scores = vectors.rows[ids] @ vectors.queries[query]
-    return ids[np.argsort(-scores)[:K]]
-
-
-def median_ms(search: Callable[[int], Any]) -> float:
-    """Median milliseconds of a search that takes a query's number, in one thread."""
-    threads = torch.get_num_threads(), faiss.omp_get_max_threads()
-    torch.set_num_threads(1)
-    faiss.omp_set_num_threads(1)
-    try:
-        times = []
-        for i in range(5 + TIMED):
-            started = time.perf_counter()
-            search(i)
-            times.append(time.perf_counter() - started)
-        return float(np.median(times[5:]) * 1e3)
-    finally:
-        torch.set_num_threads(threads[0])
-        faiss.omp_set_num_threads(threads[1])
-
-
-def _sparse_row(report: Report, vectors: Vectors, variant: str, setting: str, points: list[Point]) -> None:
-    report.row(
-        vectors.name,
-        **{
-            "method": variant,
-            "setting": setting,
-            "seeds": len(points),
-            "non-zeros": spread([point.nnz for point in points], 1),
-            "FLOPs": spread([point.flops for point in points]),
-            "R_sub": spread([point.r_sub for point in points], 2),
-            **{
-                f"R={depth:,}": spread([point.recalls[i] for point in points])
-                for i, depth in enumerate(DEPTHS)
-            },
-            "ms": spread([point.ms for point in points], 2),
-            "ms to encode": spread([point.encode_ms for point in points], 2),
-            "bytes/row": round(float(np.mean([point.bytes_per_row for point in points]))),
-        },
-    )  # fmt: skip
-
-
-def _rivals(report: Report, vectors: Vectors) -> dict[str, list[tuple[float, float]]]:
-    """Table rows of faiss's indexes, and their points (ms, recall@10, 500 re-ranked)."""
-    points: dict[str, list[tuple[float, float]]] = {}
-    dim = vectors.rows.shape[1]
-    long = dim > 100
-    bits, code, kept, lists = (512, 48, 64, 512) if long else (256, 25, 25, 1_024)
-    lists = min(lists, len(vectors.training) // 50)  # fewer rows than 39 a list are too few to train it
-    for name, setting, make, bytes_per_row, sweep in (
-        ("faiss LSH", f"{bits} bits", lambda: faiss.IndexLSH(dim, bits, True, True), bits / 8, [{}]),
-        ("faiss PQ", f"{code} x 8 bits", lambda: faiss.IndexPQ(dim, code, 8), code, [{}]),
-        (
-            "faiss IVF-PQ",
-            f"{lists} lists, {code} x 8 bits",
-            lambda: faiss.index_factory(dim, f"IVF{lists},PQ{code}x8"),
-            code + 8,  # and the row's number
-            [{"nprobe": 8}, {"nprobe": 32}, {"nprobe": 128}],
-        ),
-        ("faiss PCA + flat", f"{kept} dimensions", lambda: faiss.index_factory(dim, f"PCA{kept},Flat"), 4 * kept, [{}]),
-        (
-            "faiss HNSW",
-            "M = 16",
-            lambda: faiss.IndexHNSWFlat(dim, 16),
-            4 * dim + 4 * 2 * 16,
-            [{"efSearch": ef} for ef in (32, 128, 512)],
-        ),
-    ):
-        with report.part(f"{vectors.name}, {name}"):
-            index = make()
-            index.train(vectors.training)
-            index.add(vectors.rows)
-        for parameters in sweep:
-            for parameter, value in parameters.items():
-                setattr(index.hnsw if parameter == "efSearch" else index, parameter, value)
-            points.setdefault(name, []).append(
-                _rival_row(report, vectors, index, name, setting, parameters, bytes_per_row)
-            )
+def _sparse(
+    report: Report, vectors: Vectors, exact: ExactVectors, searches: dict[Any, Callable[[int], Any]], quick: bool
+) -> dict[Key, Point]:
+    """Points of the sparse encoders; adds the searches of each one's first seed."""
+    points: dict[Key, Point] = {}
+    for key, nnz in _grid(vectors, quick):
+        seeds = SEEDS[:1] if quick or key[1] == WIDE else SEEDS
+        with report.part(f"{vectors.name}, {', '.join(key)}, {len(seeds)} seeds"):
+            for seed in seeds:
+                model = _encoder(vectors, key, nnz, seed, quick)
+                rows = encode(model, vectors.rows)
+                index = _index(rows, exact)
+                queries = split_queries(encode(model, vectors.queries))
+                point = points.setdefault(key, Point(posting_bytes(index)))
+                point.recalls.append({depth: _recall(vectors, index, queries, depth) for depth in (0, *DEPTHS)})
+                point.costs.append(count_cost(rows))
+                if seed != seeds[0]:
+                    continue
+                searches[key] = partial(_search, vectors, index, queries)
+                head = LinearQueries(model.weight.numpy(), model.bias.numpy(), nnz=model.nnz, floor=FLOOR, scale=None)
+                searches[(*key, "encode")] = partial(_encode_one, head, vectors)
+                if key[0] == TOP_K and key[1] != WIDE:
+                    for part in PARTS:
+                        some = _index(rows[::part], ExactVectors.over(vectors.rows[::part], "COSINE"))
+                        searches[(*key, len(some))] = partial(_search, vectors, some, queries)
+        say(f"  recall@10 {point.recall:.3f}, {point.costs[0]}")
     return points
 
 
-def _rival_row(
-    report: Report,
-    vectors: Vectors,
-    index: Any,
-    name: str,
-    setting: str,
-    parameters: dict[str, int],
-    bytes_per_row: float,
-) -> tuple[float, float]:
-    direct = isinstance(index, faiss.IndexHNSWFlat)
-    ids = index.search(vectors.queries, K if direct else max(DEPTHS))[1]
-
-    def search(i: int) -> I64:
-        best = index.search(vectors.queries[i : i + 1], K if direct else RERANKED)[1][0]
-        return best if direct else rerank(vectors, i, best[best >= 0])
-
-    ms = median_ms(search)
-    recalls = {"recall@10": f"{found(ids, vectors.truth):.3f}"}
-    if not direct:
-        recalls = {f"R={depth:,}": f"{found(ids[:, :depth], vectors.truth):.3f}" for depth in DEPTHS}
-    report.row(
-        vectors.name,
-        **{
-            "method": name,
-            "setting": ", ".join([setting, *(f"{key} {value}" for key, value in parameters.items())]),
-            "seeds": 1,
-            **recalls,
-            "ms": f"{ms:.2f}",
-            "bytes/row": round(bytes_per_row),
-        },
-    )
-    return ms, float(recalls.get(f"R={RERANKED:,}") or recalls["recall@10"])
+def _encoder(vectors: Vectors, key: Key, nnz: int, seed: int, quick: bool) -> SparseEncoder:
+    data = make_training_data(vectors.training, seed=seed)
+    method, setting = key
+    if method == UNTRAINED:
+        return _untrained(data.train, nnz, FLOPS, seed)
+    options: dict[str, Any] = {"dim": DIM, "seed": seed, "steps": 300 if quick else 800}
+    if setting == WIDE:
+        options |= {"dim": 4 * DIM, "nnz": nnz}
+    elif method == TOP_K:
+        options |= {"nnz": nnz, "flops": _budget(nnz)}
+    elif method == NO_REGULARISER:
+        options |= {"nnz": nnz, "regulariser": "none"}
+    else:
+        options |= {"activation": "relu", "regulariser": "l1" if method == RELU_L1 else "flops", "flops": _budget(nnz)}
+    return train_flops(data, FlopsConfig(**options)).model
 
 
-def _pictures(
-    report: Report,
-    vectors: Vectors,
-    points: dict[tuple[str, int], list[Point]],
-    rivals: dict[str, list[tuple[float, float]]],
-) -> None:
+def _index(rows: sp.csr_array, exact: ExactVectors) -> InvertedIndex:
+    index = InvertedIndex(rows.shape[1], "COSINE")
+    index.add(rows)
+    index.vectors = exact
+    return index
+
+
+def _search(
+    vectors: Vectors, index: InvertedIndex, queries: list[list[tuple[I64, F32]]], query: int, depth: int = RERANKED
+) -> I64:
+    """The 10 best rows of one query with `depth` re-ranked, int64 (10,)."""
+    exact = vectors.queries[query : query + 1]
+    found = index.search(queries[query], K, vectors=exact, candidates=max(depth, K), rerank=depth)
+    return found.positions[0]
+
+
+def _recall(vectors: Vectors, index: InvertedIndex, queries: list[list[tuple[I64, F32]]], depth: int) -> float:
+    ranked = np.stack([_search(vectors, index, queries, query, depth) for query in range(len(queries))])
+    return found(ranked, vectors.truth)
+
+
+def _encode_one(head: LinearQueries, vectors: Vectors, query: int) -> Any:
+    return head.encode(vectors.queries[query])
+
+
+def _recipes(vectors: Vectors) -> Iterator[Recipe]:
+    dim = vectors.rows.shape[1]
+    long = dim > 100
+    code, kept, lists = (48, (32, 64), 512) if long else (25, (16, 25), 1_024)
+    lists = min(lists, len(vectors.training) // 50)  # fewer rows than 39 a list are too few to train it
+    probes = ("nprobe", (4, 16, 64))
+    number = 8  # bytes of a row's number in an inverted list
+    for bits in (256, 512):
+        yield Recipe("LSH", f"LSH{bits}rt", bits / 8)
+    for dims in kept:
+        yield Recipe("PCA", f"PCA{dims},Flat", 4 * dims)
+    yield Recipe("PQ", f"PQ{code}x8", code)
+    yield Recipe("PQ", f"PQ{2 * code}x4fs", code)
+    yield Recipe("IVF-PQ", f"IVF{lists},PQ{code}x8", code + number, probes)
+    yield Recipe("IVF-PQ, fast scan", f"IVF{lists},PQ{2 * code}x4fs", code + number, probes)
+    yield Recipe("HNSW", "HNSW16", 4 * dim + 4 * 2 * 16, (SEARCH_EFFORT, (16, 32, 64, 128, 512)))
+
+
+def _rivals(
+    report: Report, vectors: Vectors, exact: ExactVectors, searches: dict[Any, Callable[[int], Any]]
+) -> dict[Key, Point]:
+    """Points of faiss's indexes; adds their searches."""
+    points: dict[Key, Point] = {}
+    with report.part(f"{vectors.name}, faiss's indexes"):
+        for rival in build_rivals(list(_recipes(vectors)), vectors.training, vectors.rows):
+            depths = (0,) if rival.exact else (0, *DEPTHS)
+            candidates = rival.find(vectors.queries, max(*depths, K))
+            recalls = {0: found(candidates[:, :K], vectors.truth)}
+            recalls |= {depth: found(candidates[:, :depth], vectors.truth) for depth in depths[1:]}
+            key = rival.name, rival.setting
+            points[key] = Point(rival.bytes_per_row, [recalls])
+            searches[key] = partial(_search_rival, vectors, exact, rival)
+    return points
+
+
+def _search_rival(vectors: Vectors, exact: ExactVectors, rival: Rival, query: int) -> I64:
+    ids = rival.find(vectors.queries[query : query + 1], K if rival.exact else RERANKED)[0]
+    return ids if rival.exact else exact.best(vectors.queries[query], ids[ids >= 0], K)[0]
+
+
+def _row(report: Report, vectors: Vectors, key: Key, point: Point) -> None:
+    cells: dict[str, Any] = {"method": key[0], "setting": key[1]}
+    if point.costs:
+        cells |= {
+            "non-zeros": spread([cost.nnz for cost in point.costs], 1),
+            "FLOPs": spread([cost.flops for cost in point.costs]),
+            "R_sub": spread([cost.r_sub for cost in point.costs], 2),
+        }
+    for depth in (0, *DEPTHS):
+        if depth in point.recalls[0]:
+            title = f"R={depth:,}" if depth else "not re-ranked"
+            cells[title] = spread([recalls[depth] for recalls in point.recalls])
+    cells["ms"] = f"{point.ms:.3f}"
+    if point.costs:
+        cells["ms to encode"] = f"{point.encode_ms:.3f}"
+    report.row(vectors.name, **cells, **{"bytes/row": round(point.bytes_per_row)})
+
+
+def _curves(points: dict[Key, Point], cost: Callable[[Point], float]) -> dict[str, Curve]:
+    """Cost and recall of each method's points, by rising cost."""
+    curves: dict[str, list[tuple[float, float]]] = {}
+    for (method, setting), point in points.items():
+        if setting != WIDE:
+            curves.setdefault(method, []).append((cost(point), point.recall))
+    return {method: sorted(curve) for method, curve in curves.items()}
+
+
+def _pictures(report: Report, vectors: Vectors, points: dict[Key, Point]) -> None:
+    name, y = vectors.name.split()[0].lower(), f"recall@10, {RERANKED} re-ranked"
+    sparse = {key: point for key, point in points.items() if point.costs}
+    curves = _curves(sparse, lambda point: point.flops)
+    x = "FLOPs: multiplications for a pair of rows"
+    report.picture(f"table1-{name}-flops", vectors.name, x, y, curves, log="x")
+    curves = _curves(points, lambda point: point.ms)
+    report.picture(f"table1-{name}-ms", vectors.name, "ms for a query, one thread", y, curves, log="x")
+
+
+def _growth(report: Report, vectors: Vectors, points: dict[Key, Point], parts: dict[Any, float]) -> None:
+    """Fit the time of a search to the rows and to n F, and draw it."""
+    lines: dict[str, list[tuple[float, float]]] = {}
+    measured = []
+    for key, point in points.items():
+        if key[0] != TOP_K or key[1] == WIDE:
+            continue
+        times = {part[-1]: ms for part, ms in parts.items() if part[:-1] == key} | {len(vectors.rows): point.ms}
+        flops = point.costs[0].flops
+        measured += [(n, n * flops, ms) for n, ms in times.items()]
+        lines[f"F = {flops:.2f}"] = sorted((n * flops, ms) for n, ms in times.items())
+    rows, products, times = np.array(measured).T
+    terms = np.stack([np.ones_like(rows), rows, products], axis=1)
+    # relative errors: the fastest count as much as the slowest
+    constant, by_row, by_product = np.linalg.lstsq(terms / times[:, None], np.ones_like(times), rcond=None)[0]
+    off = np.abs(terms @ [constant, by_row, by_product] / times - 1).max()
     name = vectors.name.split()[0]
-    by_cost: dict[str, list[tuple[float, float]]] = {}
-    by_time: dict[str, list[tuple[float, float]]] = {}
-    for (variant, _), seeds in points.items():
-        reached = float(np.mean([point.recalls[DEPTHS.index(RERANKED)] for point in seeds]))
-        by_cost.setdefault(variant, []).append((float(np.mean([point.flops for point in seeds])), reached))
-        by_time.setdefault(variant, []).append((float(np.mean([point.ms for point in seeds])), reached))
-    y = f"recall@10, {RERANKED} re-ranked"
-    for what, x, lines in (
-        ("flops", "FLOPs: multiplications for a pair of rows", by_cost),
-        ("ms", "ms for a query, one thread", {**by_time, **rivals}),
-    ):
-        ordered = {label: sorted(line) for label, line in lines.items()}
-        report.picture(f"table1-{name.lower()}-{what}", vectors.name, x, y, ordered, log="x")
-
-
-def _targets(report: Report, vectors: Vectors, points: dict[tuple[str, int], list[Point]], targets: Targets) -> None:
-    def mean(variant: str) -> float:
-        return float(np.mean([point.recalls[DEPTHS.index(RERANKED)] for point in points[variant, NNZ]]))
-
-    name = vectors.name.split()[0]
-    if name == "GloVe":
-        where = f"{name}, FLOPs {FLOPS}, recall with {RERANKED} re-ranked: {TOP_K} over"
-        report.at_least(f"{where} {UNTRAINED}", mean(TOP_K) - mean(UNTRAINED), targets.over_untrained)
-        report.at_least(f"{where} {RELU_L1}", mean(TOP_K) - mean(RELU_L1), targets.over_l1)
-    worst = max(point.r_sub for point in points[TOP_K, NNZ])
-    report.target(
-        f"{name}, {TOP_K}, FLOPs {FLOPS}: largest R_sub", worst, f"<= {targets.r_sub}", worst <= targets.r_sub
+    report.figures[f"{name}, {TOP_K}, ms of a search among n rows"] = (
+        f"{constant:.3f} + {1e6 * by_row:.3f} per million rows + {1e6 * by_product:.3f} per million of n x FLOPs, "
+        f"at most {off:.0%} off"
     )
+    title = f"{vectors.name}, and 1/2, 1/4, 1/8 of its rows"
+    report.picture(f"table1-{name.lower()}-growth", title, "n x FLOPs", "ms for a query, one thread", lines, log="xy")
+
+
+def _targets(report: Report, vectors: Vectors, points: dict[Key, Point], quick: bool) -> None:
+    name = vectors.name.split()[0]
+    sparse = {key: point for key, point in points.items() if point.costs}
+    by_flops, by_time = _curves(sparse, lambda point: point.flops), _curves(points, lambda point: point.ms)
+    recall = f"recall@10 with {RERANKED} re-ranked"
+    for key, point in points.items():
+        if key[0] == RELU_FLOPS:
+            gain = point.recall - points[RELU_L1, key[1]].recall
+            report.at_least(f"{name}, {key[1]}: {RELU_FLOPS} over {RELU_L1}, {recall}", gain, 0)
+    gain = mean_gain(by_flops[TOP_K], by_flops[NO_REGULARISER])
+    report.at_least(f"{name}: {TOP_K} over {NO_REGULARISER} at equal FLOPs, {recall}, mean", gain, 0)
+    gain = mean_gain(by_time[TOP_K], by_time[NO_REGULARISER])
+    report.at_least(f"{name}: {TOP_K} over {NO_REGULARISER} at equal ms, {recall}, mean", gain, 0)
+    for rival in dict.fromkeys(recipe.name for recipe in _recipes(vectors)):
+        gain = least_gain(by_time[TOP_K], by_time[rival])
+        report.at_least(f"{name}: {TOP_K} over {rival} at equal ms, {recall}, least", gain, -SIMILAR)
+    worst = max(cost.r_sub for cost in points[TOP_K, f"k = {NNZ}"].costs)
+    most = R_SUB_AT_MOST[quick]
+    report.target(f"{name}, {TOP_K}, k = {NNZ}: largest R_sub", worst, f"<= {most}", worst <= most)
+    if (TOP_K, WIDE) in points:
+        report.at_least(f"{name}, top-64 of 4,096: {recall}", points[TOP_K, WIDE].recall, MINILM_AT_LEAST)

@@ -1,0 +1,63 @@
+"""Sparse rows of a trained encoder, their cost, and Alula's index over them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import scipy.sparse as sp
+import torch
+
+from alula.kernels import InvertedIndex
+from alula_exporters.flops import SparseEncoder
+from alula_exporters.flops.cost import expected_flops
+from benchmarks.papers.datasets import F32, I64
+
+_CHUNK = 4_096
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Search cost of sparse rows, counted on them.
+
+    Args:
+        flops: Multiplications for a pair of rows, F.
+        nnz: Mean non-zeros of a row.
+        r_sub: F over what it would be if all dimensions were used alike.
+    """
+
+    flops: float
+    nnz: float
+    r_sub: float
+
+
+@torch.no_grad()
+def encode(model: SparseEncoder, vectors: F32) -> sp.csr_array:
+    """The sparse rows of vectors, float32 CSR (n, D)."""
+    parts = [model(chunk) for chunk in torch.split(torch.from_numpy(vectors), _CHUNK)]
+    weights, dims = (torch.cat(part).numpy() for part in zip(*parts, strict=True))
+    kept = weights > 0
+    starts = np.concatenate([[0], np.cumsum(kept.sum(1))])
+    rows = sp.csr_array((weights[kept], dims[kept], starts), shape=(len(weights), model.dim))
+    rows.sort_indices()
+    return rows
+
+
+def count_cost(rows: sp.csr_array) -> Cost:
+    """The search cost of rows."""
+    n, dim = rows.shape
+    flops = expected_flops(torch.from_numpy(np.bincount(rows.indices, minlength=dim)), n)
+    nnz = rows.nnz / n
+    return Cost(flops, nnz, flops * dim / nnz**2)
+
+
+def split_queries(rows: sp.csr_array) -> list[list[tuple[I64, F32]]]:
+    """Each row as the index takes a single query."""
+    ends = rows.indptr
+    dims, weights = rows.indices.astype(np.int64), rows.data.astype(np.float32)
+    return [[(dims[ends[i] : ends[i + 1]], weights[ends[i] : ends[i + 1]])] for i in range(rows.shape[0])]
+
+
+def posting_bytes(index: InvertedIndex) -> float:
+    """Bytes of a row in the lists that a search with re-ranking reads."""
+    return (index.nbytes["postings"] + index.nbytes["levels"]) / len(index)
