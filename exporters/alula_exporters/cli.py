@@ -108,7 +108,13 @@ train.add_command(splade)
     help="Training loss. distillation preserves the vectors' neighbours. The others pull rows of one label together: "
     "contrastive compares all pairs of a batch, triplet the hardest, arcface learns a direction for each label.",
 )
-def flops(common: TrainOptions, *, loss: str | None, **options: Any) -> None:
+@click.option(
+    "--margin",
+    type=click.FloatRange(min=0, min_open=True),
+    show_default="0.2",
+    help="--loss triplet: how much farther, in squared distance, a row of another label must be.",
+)
+def flops(common: TrainOptions, *, loss: str | None, margin: float | None, **options: Any) -> None:
     """Train a FLOPS_SPARSE encoder on DATA (.npy, Parquet, ...).
 
     A row becomes a few dozen non-zeros in a few thousand dimensions. FLOPs is the search cost: the number of
@@ -124,8 +130,8 @@ def flops(common: TrainOptions, *, loss: str | None, **options: Any) -> None:
         from alula_exporters.flops import FlopsConfig, export_flops, train_flops  # noqa: PLC0415 (torch)
 
         chosen: Any = common.loss(loss, "distillation")
-        config = FlopsConfig(loss=chosen, **common.config, **options)
-        run_training(common, Trainer(partial(train_flops, config=config), export_flops, chosen))
+        config = FlopsConfig(loss=chosen, margin=margin, **common.config, **options)
+        run_training(common, Trainer(partial(train_flops, config=config), export_flops, chosen, margin))
 
 
 @train.command()

@@ -18,7 +18,7 @@ from alula_exporters.checkpoint import Checkpoint, GeneratorState
 from alula_exporters.choices import LabelLoss
 from alula_exporters.data import TrainingData
 from alula_exporters.inputs import unit_rows
-from alula_exporters.losses import label_loss
+from alula_exporters.losses import check_margin, label_loss
 from alula_exporters.quality import label_quality
 from alula_exporters.sampling import BalancedBatches
 from alula_exporters.training import EarlyStopping, Figures, TrainingStage, fit, reproducible
@@ -41,6 +41,7 @@ class BackboneConfig:
         patience: Epochs without a better validation mAP until training ends and the best weights come back; None for
             never.
         seed: Seed of everything random.
+        margin: Of the triplet loss; None for its default.
 
     Raises:
         UsageError: If an option is out of range.
@@ -52,10 +53,12 @@ class BackboneConfig:
     learning_rate: float = 3e-3
     patience: int | None = None
     seed: int = 0
+    margin: float | None = None
 
     def __post_init__(self) -> None:
         if self.loss not in get_args(LabelLoss):
             raise UsageError(f"loss is {self.loss!r}; it must be one of {', '.join(get_args(LabelLoss))}.")
+        check_margin(self.margin, self.loss)
         for name, least in (("epochs", 1), ("batch", 8), ("patience", 1)):
             if getattr(self, name) is not None and getattr(self, name) < least:
                 raise UsageError(f"{name} is {getattr(self, name)}; it must be at least {least}.")
@@ -87,7 +90,7 @@ def train_backbone(
             data, validation = _set_apart(data, generator)
         labels = torch.from_numpy(data.labels).to(compute_device())
         batches = BalancedBatches(labels, config.batch, generator)
-        objective = label_loss(config.loss, data, backbone.embed(data.train[:1]).shape[1])
+        objective = label_loss(config.loss, data, backbone.embed(data.train[:1]).shape[1], config.margin)
         per_epoch = math.ceil(len(labels) / config.batch)
         steps = config.epochs * per_epoch
         both = nn.ModuleDict({"backbone": backbone, "loss": objective})

@@ -35,11 +35,13 @@ class Trainer:
         train: Takes data, and as keywords ``backbone``, ``progress`` and ``checkpoint``.
         export: Takes the result of ``train`` and a path, and as keywords ``force`` and ``opset``.
         loss: The loss that ``train`` minimises.
+        margin: Of the triplet loss; None for its default.
     """
 
     train: Callable[..., Trained[Any]]
     export: Callable[..., EncoderInfo]
     loss: str
+    margin: float | None = None
 
 
 def run_training(options: TrainOptions, trainer: Trainer) -> None:
@@ -58,7 +60,7 @@ def run_training(options: TrainOptions, trainer: Trainer) -> None:
     try:
         with _progress(options, recorder) as progress:
             if backbone is not None and options.epochs:
-                _train_backbone(options, trainer.loss, backbone, data, progress=progress, checkpoint=checkpoint)
+                _train_backbone(options, trainer, backbone, data, progress=progress, checkpoint=checkpoint)
             trained = trainer.train(data, backbone=backbone, progress=progress, checkpoint=checkpoint)
     except KeyboardInterrupt:
         if checkpoint.begun:
@@ -123,7 +125,7 @@ def _backbone(options: TrainOptions, data: TrainingData) -> Backbone | None:
 
 def _train_backbone(
     options: TrainOptions,
-    loss: str,
+    trainer: Trainer,
     backbone: Backbone,
     data: TrainingData,
     *,
@@ -132,7 +134,9 @@ def _train_backbone(
 ) -> None:
     from alula_exporters.dense import BackboneConfig, train_backbone  # noqa: PLC0415 (torch)
 
-    chosen: dict[str, Any] = {"loss": loss} if loss in get_args(LabelLoss) else {}
+    chosen: dict[str, Any] = {}
+    if trainer.loss in get_args(LabelLoss):
+        chosen = {"loss": trainer.loss, "margin": trainer.margin}
     if options.rate is not None:
         chosen["learning_rate"] = options.rate
     config = BackboneConfig(epochs=options.epochs, patience=options.patience, seed=options.seed, **chosen)

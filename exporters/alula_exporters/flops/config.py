@@ -10,6 +10,7 @@ from alula.encoders import Metric
 from alula.errors import UsageError
 from alula_exporters.choices import Activation, FlopsLoss, Regulariser
 from alula_exporters.flops.cost import flops_floor
+from alula_exporters.losses import check_margin
 
 _NNZ = 32
 _SPARE = 4  # how much longer than the mean a row may be where training sets the mean: few rows reach it
@@ -53,6 +54,8 @@ class FlopsConfig:
         backbone_learning_rate: Adam's, for a backbone that is trained with the head.
         patience: Measurements (40 in a run, from its middle on) without a better validation recall until training
             ends and the best weights come back; None for never.
+        margin: Of the triplet loss: how much farther, in squared distance, a row of another label must be. None for
+            FaceNet's 0.2; the paper takes 0.1 for CIFAR-100.
 
     Raises:
         UsageError: If the options do not fit each other; the message says what would.
@@ -80,6 +83,7 @@ class FlopsConfig:
     frozen: bool = False
     backbone_learning_rate: float = 2e-4
     patience: int | None = None
+    margin: float | None = None
 
     def __post_init__(self) -> None:
         for name, allowed in (
@@ -92,6 +96,7 @@ class FlopsConfig:
         for name in ("dim", "nnz", "most_nnz", "ramp", "steps", "anchors", "batch", "patience"):
             if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise UsageError(f"{name} is {getattr(self, name)}; it must be at least 1.")
+        check_margin(self.margin, self.loss)
         self._check_weight()
         if self.activation == "top-k" and self.most_nnz is not None:
             raise UsageError("A top-k encoder keeps nnz non-zeros in a row, so most_nnz does nothing; give nnz.")

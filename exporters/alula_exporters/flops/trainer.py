@@ -217,7 +217,7 @@ class _WithLabels(nn.Module):
         super().__init__()
         self._labels = torch.from_numpy(data.labels).to(compute_device())
         self._batches = BalancedBatches(self._labels, config.anchors + config.batch, generator)
-        self.loss = label_loss(loss, data, dim)
+        self.loss = label_loss(loss, data, dim, config.margin)
 
     def pick(self) -> Tensor:
         """Numbers of a step's rows, int64 (n,)."""

@@ -12,6 +12,7 @@ from click.testing import CliRunner
 
 from alula.encoders import load_encoder
 from alula_exporters.cli import train
+from alula_exporters.losses import label_loss
 
 from .backbones.test_base import striped_images
 from .conftest import clustered
@@ -133,12 +134,32 @@ def test_a_checkpoint_of_other_options_is_refused_and_restart_begins_again(files
     assert "Resuming" not in result.output
 
 
+def test_the_margin_is_that_of_backbone_and_head(files, monkeypatch):
+    margins = []
+
+    def record(name, data, dim, margin=None):
+        margins.append((name, margin))
+        return label_loss(name, data, dim, margin)
+
+    for module in ("dense", "flops.trainer"):
+        monkeypatch.setattr(f"alula_exporters.{module}.label_loss", record)
+    options = ("--labels", files / "labels.npy", "--loss", "triplet", "--margin", "0.1", "--out", files / "e.onnx")
+    result = run(*IMAGES, files / "images.npy", *options)
+    assert result.exit_code == 0, result.output
+    assert margins == [("triplet", 0.1)] * 2
+    assert load_encoder(files / "e.onnx").info.training["recipe"]["margin"] == 0.1
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [
         (("--loss", "triplet"), "--loss triplet learns from labels; give --labels"),
         (("--labels", "labels.npy", "--label-column", "x"), "not both"),
         (("--label-vectors", "labels.npy"), "give --labels"),
+        (
+            ("--labels", "labels.npy", "--margin", "1"),
+            "A margin belongs to the loss triplet, and the loss is contrastive",
+        ),
         (("--frozen",), "--frozen needs a backbone"),
         (("--separate-backbone",), "--separate-backbone needs a backbone"),
         (("--apart",), "--separate-backbone needs a backbone"),

@@ -33,6 +33,10 @@ from alula_exporters.flops import FlopsConfig
         ({"regulariser": "none", "weight": 1.0}, "nothing can bring training to weight"),
         ({"regulariser": "none", "ramp": 5}, "nothing can bring training to ramp"),
         ({"regulariser": "none", "activation": "relu", "nnz": 8}, "nothing can bring training to nnz"),
+        ({"margin": 0.1}, "A margin belongs to the loss triplet, and the loss is distillation"),
+        ({"loss": "arcface", "margin": 0.1}, "and the loss is arcface"),
+        ({"loss": "triplet", "margin": 0.0}, "margin is 0; it must be a positive number"),
+        ({"loss": "triplet", "margin": float("nan")}, "margin is nan"),
     ],
 )
 def test_options_that_do_not_fit(options, words):

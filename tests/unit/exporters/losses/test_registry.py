@@ -6,7 +6,7 @@ import torch
 from torch.nn import functional
 
 from alula_exporters.data import TrainingData
-from alula_exporters.losses import LABEL_LOSSES, label_loss
+from alula_exporters.losses import LABEL_LOSSES, label_loss, semi_hard_triplet_loss
 
 
 @pytest.mark.parametrize("name", LABEL_LOSSES)
@@ -25,3 +25,14 @@ def test_rows_of_a_label_come_together(name):
     unit = functional.normalize(rows.detach(), dim=1)
     cosines = unit @ unit.T - 2 * torch.eye(20)
     assert (labels[cosines.argmax(1)] == labels).all()
+
+
+def test_the_margin_of_triplets():
+    generator = torch.Generator().manual_seed(0)
+    rows = functional.normalize(torch.randn(20, 8, generator=generator), dim=1)
+    labels = torch.arange(20) % 5
+    nothing = np.empty((0, 8), np.float32)
+    data = TrainingData(nothing, nothing, "", 0, classes=tuple("abcde"))
+    for margin, expected in ((None, 0.2), (0.1, 0.1)):
+        found = label_loss("triplet", data, 8, margin)(rows, labels)
+        assert found == semi_hard_triplet_loss(rows, labels[:, None] == labels, expected)
