@@ -64,7 +64,11 @@ GROUPS = {
             "bench",
             "PARTS",
             "Inside Milvus: ",
-            {**_same("job", "sentences", "codes"), "codes-768": "codes_768", **_same("reranking", "memory")},
+            {
+                **_same("job", "sentences", "codes"),
+                "codes-768": "codes_768",
+                **_same("reranking", "memory", "text"),
+            },
         ),
         Group("papers", "bench-papers", "TABLES", "Table {}: ", {str(i): f"table{i}" for i in range(1, 6)}),
         Group("loading", "bench-load", "PARTS", "Loading: ", _same("faults", "throughput", "memory", "scale")),
