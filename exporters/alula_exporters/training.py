@@ -85,6 +85,17 @@ def reproducible(seed: int) -> Iterator[torch.Generator]:
         torch.use_deterministic_algorithms(before)
 
 
+def warmed_up_cosine(step: int, steps: int, warm_up: float) -> float:
+    """A learning rate's share of its highest: a linear warm-up, under a cosine decay.
+
+    Args:
+        step: Number of the step, from 0.
+        steps: Steps of the stage.
+        warm_up: Steps of the warm-up; 0 for none.
+    """
+    return min(1.0, (step + 1) / max(1.0, warm_up)) * 0.5 * (1 + float(np.cos(np.pi * step / steps)))
+
+
 class EarlyStopping:
     """Ends a stage when validation stops improving, and restores the best weights.
 

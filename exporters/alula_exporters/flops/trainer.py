@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -23,7 +22,7 @@ from alula_exporters.losses import label_loss
 from alula_exporters.quality import QUERIES, ROWS, exact_neighbours, share_found, similarity
 from alula_exporters.sampling import BalancedBatches
 from alula_exporters.source import Source
-from alula_exporters.training import EarlyStopping, Figures, Trained, TrainingStage, fit, reproducible
+from alula_exporters.training import EarlyStopping, Figures, Trained, TrainingStage, fit, reproducible, warmed_up_cosine
 
 _STAGE = "training"
 _CHUNK = 2_048
@@ -151,7 +150,9 @@ def _optimise(
     stage = TrainingStage(
         name=_STAGE,
         optimizer=optimizer,
-        schedule=torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _learning_rate(step, config)),
+        schedule=torch.optim.lr_scheduler.LambdaLR(
+            optimizer, lambda step: warmed_up_cosine(step, config.steps, config.warm_up)
+        ),
         steps=config.steps,
         clip=config.clip,
         state={
@@ -257,11 +258,6 @@ def _regulariser_weight(config: FlopsConfig) -> RegulariserWeight:
     if config.budget is None:
         return QuadraticRamp(config.weight or 0.0, config.ramp_steps)
     return FlopsController(config.budget, config.steps, _START[config.regulariser])
-
-
-def _learning_rate(step: int, config: FlopsConfig) -> float:
-    warm_up = min(1.0, (step + 1) / config.warm_up) if config.warm_up else 1.0
-    return warm_up * 0.5 * (1 + float(np.cos(np.pi * step / config.steps)))
 
 
 @torch.no_grad()

@@ -24,7 +24,7 @@ from alula_exporters.splade.config import SpladeConfig
 from alula_exporters.splade.losses import in_batch_loss, margin_loss
 from alula_exporters.splade.pairs import Pairs, Query
 from alula_exporters.splade.sides import Sides
-from alula_exporters.training import Figures, TrainingStage, fit, reproducible
+from alula_exporters.training import Figures, TrainingStage, fit, reproducible, warmed_up_cosine
 
 _STAGE = "splade"
 _START = 1e-3  # lambda at the first step
@@ -110,7 +110,9 @@ def _optimise(
     stage = TrainingStage(
         name=_STAGE,
         optimizer=optimizer,
-        schedule=torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _learning_rate(step, config)),
+        schedule=torch.optim.lr_scheduler.LambdaLR(
+            optimizer, lambda step: warmed_up_cosine(step, config.steps, config.warm_up * config.steps)
+        ),
         steps=config.steps,
         clip=config.clip,
         state={
@@ -202,11 +204,6 @@ def _cost(queries: Tensor, rows: Tensor, own: Tensor) -> float:
     """F: dimensions that a query and another query's document have in common."""
     common = (queries.detach() > 0).float() @ (rows.detach() > 0).float().T
     return float(common[~own].mean()) if not own.all() else float(common.mean())
-
-
-def _learning_rate(step: int, config: SpladeConfig) -> float:
-    warm_up = max(1.0, config.warm_up * config.steps)
-    return min(1.0, (step + 1) / warm_up) * 0.5 * (1 + float(np.cos(np.pi * step / config.steps)))
 
 
 def _judge(sides: Sides, pairs: Pairs) -> dict[str, Any]:

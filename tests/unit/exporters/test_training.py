@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 
 from alula.errors import AlulaError, UsageError
 from alula_exporters.checkpoint import Checkpoint, GeneratorState
-from alula_exporters.training import EarlyStopping, TrainingStage, fit, reproducible
+from alula_exporters.training import EarlyStopping, TrainingStage, fit, reproducible, warmed_up_cosine
 
 
 def test_reproducible_restores_the_global_state():
@@ -122,3 +124,11 @@ def test_early_stopping_goes_back_to_the_best_weights():
     assert steps == 10  # five measurements, one every second step
     assert stopping.best == 3.0
     assert float(model.value.detach()) == values[2]
+
+
+def test_the_learning_rate_warms_up_and_falls_to_nothing():
+    rates = [warmed_up_cosine(step, 100, 10) for step in range(101)]
+    cosine = [(1 + math.cos(math.pi * step / 100)) / 2 for step in range(101)]
+    assert rates[:10] == pytest.approx([(step + 1) / 10 * cosine[step] for step in range(10)])
+    assert rates[10:] == pytest.approx(cosine[10:])
+    assert [warmed_up_cosine(step, 100, 0) for step in range(101)] == pytest.approx(cosine)
