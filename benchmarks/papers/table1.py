@@ -17,7 +17,7 @@ from alula_exporters import FlopsConfig, make_training_data, train_flops
 from alula_exporters.flops import SparseEncoder
 from alula_exporters.flops.cost import count_dims, expected_flops
 from alula_exporters.flops.model import FLOOR
-from benchmarks.papers.curves import Curve, least_gain, mean_gain
+from benchmarks.papers.curves import Curve, frontier, least_gain, mean_gain
 from benchmarks.papers.datasets import F32, I64, K, Vectors, found, load_vectors, spread
 from benchmarks.papers.rivals import SEARCH_EFFORT, Recipe, Rival, build_rivals
 from benchmarks.papers.sparse_rows import Cost, count_cost, encode, posting_bytes, split_queries
@@ -38,12 +38,13 @@ lengths, at equal FLOPs and at equal time. "Untrained" is what training starts f
 many non-zeros as its FLOPs allow. Figures with ± are means and standard deviations over seeds of training. Queries are
 neither among the rows nor trained on.
 
-"ms" is the processor's time for one query in one thread, search and exact re-ranking of 500 together, in the index that
-Alula searches with (`alula.kernels.InvertedIndex`, of the first seed's encoders); encoding a query is shown apart.
-faiss's indexes hand their 500 best to the same re-ranking; HNSW keeps the vectors in its index and needs none. PQ with
-"fs" is faiss's fast scan of 4-bit codes. All searches of a data set take turns, until no figure falls by more than 2 %
-any more; the least time of each 20 queries counts. Where a target compares at equal time, recall between two points of
-a line is linear in the logarithm of the time; a rival that is faster than all points of ours counts as if ours found
+"ms" is the processor's time for one query in one thread, search and exact re-ranking of 100, 500 and 1,000 rows
+together, in the index that Alula searches with (`alula.kernels.InvertedIndex`, of the first seed's encoders); encoding
+a query is shown apart. faiss's indexes hand their best rows to the same re-ranking; HNSW keeps the vectors in its index
+and needs none. PQ with "fs" is faiss's fast scan of 4-bit codes. All searches of a data set take turns, until no figure
+falls by more than 2 % any more; the least time of each 20 queries counts. Where a target or a picture compares at equal
+time, each method has its best of all settings and numbers re-ranked that take no longer, and recall between two such
+points is linear in the logarithm of the time; a rival that is faster than all points of ours counts as if ours found
 nothing.
 
 The last picture of each data set searches parts of the rows: the time of a search is fitted by a constant, a time per
@@ -54,9 +55,11 @@ SEEDS = (0, 1, 2)
 DIM = 1_024
 FLOPS = 1.1
 NNZ = 32
-SIZES = (8, 16, 32, 64)
+SIZES = (8, 32, 64)  # non-zeros of top-k ...
+RELU_SIZES = (16, 64)  # ... and what the FLOPs of ReLU correspond to
 DEPTHS = (100, 500, 1_000)
-RERANKED = 500
+TITLES = {depth: f"R={depth:,}" if depth else "not re-ranked" for depth in (0, *DEPTHS)}
+RERANKED = 500  # where costs are FLOPs, and where parts of the rows are searched
 TIMED = 200  # queries
 PARTS = (8, 4, 2)  # what the rows are divided by to see how time grows with them
 MINILM_AT_LEAST = 0.98
@@ -81,20 +84,19 @@ class Point:
         bytes_per_row: Of the index.
         recalls: Recall@10 after re-ranking by depth, one dictionary for each seed; the depth 0 is without re-ranking.
         costs: Of sparse rows, for each seed.
-        ms: Of the first seed.
+        ms: By depth, of the first seed; of depth 0 alone where the index ranks by the vectors.
         encode_ms: The same, for a query's encoding.
     """
 
     bytes_per_row: float
     recalls: list[dict[int, float]] = field(default_factory=list)
     costs: list[Cost] = field(default_factory=list)
-    ms: float = np.nan
+    ms: dict[int, float] = field(default_factory=dict)
     encode_ms: float = np.nan
 
-    @property
-    def recall(self) -> float:
-        """The compared recall: with 500 re-ranked where the method needs it."""
-        return float(np.mean([recalls.get(RERANKED, recalls.get(0)) for recalls in self.recalls]))
+    def recall(self, depth: int = RERANKED) -> float:
+        """Mean over seeds."""
+        return float(np.mean([recalls[depth] for recalls in self.recalls]))
 
     @property
     def flops(self) -> float:
@@ -116,7 +118,8 @@ def measure(report: Report, *, quick: bool) -> None:
         if unstable:
             report.figures[f"{vectors.name}: times that had not settled"] = ", ".join(map(str, unstable))
         for key, point in points.items():
-            point.ms, point.encode_ms = times[key], times.get((*key, "encode"), np.nan)
+            point.ms = {depth: times[(*key, title)] for depth, title in TITLES.items() if (*key, title) in times}
+            point.encode_ms = times.get((*key, "encode"), np.nan)
             _row(report, vectors, key, point)
         _pictures(report, vectors, points)
         _growth(report, vectors, points, {key: times[key] for key in parts})
@@ -128,7 +131,7 @@ def _grid(vectors: Vectors, quick: bool) -> Iterator[tuple[Key, int]]:
     for nnz in (8, NNZ) if quick else SIZES:
         yield (TOP_K, f"k = {nnz}"), nnz
         yield (NO_REGULARISER, f"k = {nnz}"), nnz
-    for nnz in (NNZ,) if quick else (16, NNZ, 64):
+    for nnz in (NNZ,) if quick else RELU_SIZES:
         for method in (RELU_FLOPS, RELU_L1):
             yield (method, f"F = {_budget(nnz):.3g}"), nnz
     yield (UNTRAINED, f"F = {FLOPS}"), NNZ
@@ -176,18 +179,19 @@ def _sparse(
                 index = _index(rows, exact)
                 queries = split_queries(encode(model, vectors.queries))
                 point = points.setdefault(key, Point(posting_bytes(index)))
-                point.recalls.append({depth: _recall(vectors, index, queries, depth) for depth in (0, *DEPTHS)})
+                point.recalls.append({depth: _recall(vectors, index, queries, depth) for depth in TITLES})
                 point.costs.append(count_cost(rows))
                 if seed != seeds[0]:
                     continue
-                searches[key] = partial(_search, vectors, index, queries)
+                for depth in DEPTHS:
+                    searches[(*key, TITLES[depth])] = partial(_search, vectors, index, queries, depth=depth)
                 head = LinearQueries(model.weight.numpy(), model.bias.numpy(), nnz=model.nnz, floor=FLOOR, scale=None)
                 searches[(*key, "encode")] = partial(_encode_one, head, vectors)
                 if key[0] == TOP_K and key[1] != WIDE:
                     for part in PARTS:
                         some = _index(rows[::part], ExactVectors.over(vectors.rows[::part], "COSINE"))
                         searches[(*key, len(some))] = partial(_search, vectors, some, queries)
-        say(f"  recall@10 {point.recall:.3f}, {point.costs[0]}")
+        say(f"  recall@10 {point.recall():.3f}, {point.costs[0]}")
     return points
 
 
@@ -264,13 +268,14 @@ def _rivals(
             recalls |= {depth: found(candidates[:, :depth], vectors.truth) for depth in depths[1:]}
             key = rival.name, rival.setting
             points[key] = Point(rival.bytes_per_row, [recalls])
-            searches[key] = partial(_search_rival, vectors, exact, rival)
+            for depth in depths[:1] if rival.exact else depths[1:]:
+                searches[(*key, TITLES[depth])] = partial(_search_rival, vectors, exact, rival, depth)
     return points
 
 
-def _search_rival(vectors: Vectors, exact: ExactVectors, rival: Rival, query: int) -> I64:
-    ids = rival.find(vectors.queries[query : query + 1], K if rival.exact else RERANKED)[0]
-    return ids if rival.exact else exact.best(vectors.queries[query], ids[ids >= 0], K)[0]
+def _search_rival(vectors: Vectors, exact: ExactVectors, rival: Rival, depth: int, query: int) -> I64:
+    ids = rival.find(vectors.queries[query : query + 1], depth or K)[0]
+    return exact.best(vectors.queries[query], ids[ids >= 0], K)[0] if depth else ids
 
 
 def _row(report: Report, vectors: Vectors, key: Key, point: Point) -> None:
@@ -281,33 +286,39 @@ def _row(report: Report, vectors: Vectors, key: Key, point: Point) -> None:
             "FLOPs": spread([cost.flops for cost in point.costs]),
             "R_sub": spread([cost.r_sub for cost in point.costs], 2),
         }
-    for depth in (0, *DEPTHS):
+    for depth, title in TITLES.items():
         if depth in point.recalls[0]:
-            title = f"R={depth:,}" if depth else "not re-ranked"
             cells[title] = spread([recalls[depth] for recalls in point.recalls])
-    cells["ms"] = f"{point.ms:.3f}"
+    cells["ms, R=" + " / ".join(f"{depth:,}" for depth in DEPTHS)] = " / ".join(f"{ms:.3f}" for ms in point.ms.values())
     if point.costs:
         cells["ms to encode"] = f"{point.encode_ms:.3f}"
     report.row(vectors.name, **cells, **{"bytes/row": round(point.bytes_per_row)})
 
 
-def _curves(points: dict[Key, Point], cost: Callable[[Point], float]) -> dict[str, Curve]:
-    """Cost and recall of each method's points, by rising cost."""
+def _by_flops(points: dict[Key, Point]) -> dict[str, Curve]:
+    """FLOPs and recall of each sparse method's points."""
+    curves: dict[str, list[tuple[float, float]]] = {}
+    for (method, setting), point in points.items():
+        if point.costs and setting != WIDE:
+            curves.setdefault(method, []).append((point.flops, point.recall()))
+    return {method: frontier(curve) for method, curve in curves.items()}
+
+
+def _by_time(points: dict[Key, Point]) -> dict[str, Curve]:
+    """Milliseconds and recall of each method at its best settings and depths."""
     curves: dict[str, list[tuple[float, float]]] = {}
     for (method, setting), point in points.items():
         if setting != WIDE:
-            curves.setdefault(method, []).append((cost(point), point.recall))
-    return {method: sorted(curve) for method, curve in curves.items()}
+            curves.setdefault(method, []).extend((ms, point.recall(depth)) for depth, ms in point.ms.items())
+    return {method: frontier(curve) for method, curve in curves.items()}
 
 
 def _pictures(report: Report, vectors: Vectors, points: dict[Key, Point]) -> None:
-    name, y = vectors.name.split()[0].lower(), f"recall@10, {RERANKED} re-ranked"
-    sparse = {key: point for key, point in points.items() if point.costs}
-    curves = _curves(sparse, lambda point: point.flops)
-    x = "FLOPs: multiplications for a pair of rows"
-    report.picture(f"table1-{name}-flops", vectors.name, x, y, curves, log="x")
-    curves = _curves(points, lambda point: point.ms)
-    report.picture(f"table1-{name}-ms", vectors.name, "ms for a query, one thread", y, curves, log="x")
+    name = vectors.name.split()[0].lower()
+    x, y = "FLOPs: multiplications for a pair of rows", f"recall@10, {RERANKED} re-ranked"
+    report.picture(f"table1-{name}-flops", vectors.name, x, y, _by_flops(points), log="x")
+    x, y = "ms for a query, one thread", "recall@10, re-ranked"
+    report.picture(f"table1-{name}-ms", vectors.name, x, y, _by_time(points), log="x")
 
 
 def _growth(report: Report, vectors: Vectors, points: dict[Key, Point], parts: dict[Any, float]) -> None:
@@ -317,7 +328,8 @@ def _growth(report: Report, vectors: Vectors, points: dict[Key, Point], parts: d
     for key, point in points.items():
         if key[0] != TOP_K or key[1] == WIDE:
             continue
-        times = {part[-1]: ms for part, ms in parts.items() if part[:-1] == key} | {len(vectors.rows): point.ms}
+        times = {part[-1]: ms for part, ms in parts.items() if part[:-1] == key}
+        times[len(vectors.rows)] = point.ms[RERANKED]
         flops = point.costs[0].flops
         measured += [(n, n * flops, ms) for n, ms in times.items()]
         lines[f"F = {flops:.2f}"] = sorted((n * flops, ms) for n, ms in times.items())
@@ -337,22 +349,21 @@ def _growth(report: Report, vectors: Vectors, points: dict[Key, Point], parts: d
 
 def _targets(report: Report, vectors: Vectors, points: dict[Key, Point], quick: bool) -> None:
     name = vectors.name.split()[0]
-    sparse = {key: point for key, point in points.items() if point.costs}
-    by_flops, by_time = _curves(sparse, lambda point: point.flops), _curves(points, lambda point: point.ms)
+    by_flops, by_time = _by_flops(points), _by_time(points)
     recall = f"recall@10 with {RERANKED} re-ranked"
     for key, point in points.items():
         if key[0] == RELU_FLOPS:
-            gain = point.recall - points[RELU_L1, key[1]].recall
+            gain = point.recall() - points[RELU_L1, key[1]].recall()
             report.at_least(f"{name}, {key[1]}: {RELU_FLOPS} over {RELU_L1}, {recall}", gain, 0)
     gain = mean_gain(by_flops[TOP_K], by_flops[NO_REGULARISER])
     report.at_least(f"{name}: {TOP_K} over {NO_REGULARISER} at equal FLOPs, {recall}, mean", gain, 0)
     gain = mean_gain(by_time[TOP_K], by_time[NO_REGULARISER])
-    report.at_least(f"{name}: {TOP_K} over {NO_REGULARISER} at equal ms, {recall}, mean", gain, 0)
+    report.at_least(f"{name}: {TOP_K} over {NO_REGULARISER} at equal ms, recall@10, mean", gain, 0)
     for rival in dict.fromkeys(recipe.name for recipe in _recipes(vectors)):
         gain = least_gain(by_time[TOP_K], by_time[rival])
-        report.at_least(f"{name}: {TOP_K} over {rival} at equal ms, {recall}, least", gain, -SIMILAR)
+        report.at_least(f"{name}: {TOP_K} over {rival} at equal ms, recall@10, least", gain, -SIMILAR)
     worst = max(cost.r_sub for cost in points[TOP_K, f"k = {NNZ}"].costs)
     most = R_SUB_AT_MOST[quick]
     report.target(f"{name}, {TOP_K}, k = {NNZ}: largest R_sub", worst, f"<= {most}", worst <= most)
     if (TOP_K, WIDE) in points:
-        report.at_least(f"{name}, top-64 of 4,096: {recall}", points[TOP_K, WIDE].recall, MINILM_AT_LEAST)
+        report.at_least(f"{name}, top-64 of 4,096: {recall}", points[TOP_K, WIDE].recall(), MINILM_AT_LEAST)
