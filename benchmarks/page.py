@@ -1,7 +1,7 @@
 """Write docs/benchmarks from the figures of runs: ``python -m benchmarks.page``.
 
 Each group of benchmarks has a page, and ``README.md`` counts the targets that each section met or missed. A section
-without new figures keeps those that the page has; its question is always the one in the code.
+without new figures stays as it is on the page, with the question that its figures answer.
 """
 
 from __future__ import annotations
@@ -95,18 +95,17 @@ def _page(group: Group, before: str, *, quick: bool) -> str | None:
         if figures is not None:
             parts.append(_text(section, figures))
         elif section.title in kept:
-            parts.append(f"## {section.title}\n\n{section.answers}\n{kept[section.title]}")
+            parts.append(f"## {section.title}\n{kept[section.title]}")
     if not parts:
         return None
     return f"# {PAGES[group.name]}\n\n" + "\n".join(part.rstrip("\n") + "\n" for part in parts)
 
 
 def _split(text: str) -> Iterator[tuple[str, str]]:
-    """The sections of a page by title, from their first table, picture or note on."""
+    """The sections of a page by title."""
     for part in re.split(r"^## ", text, flags=re.MULTILINE)[1:]:
         title, _, body = part.partition("\n")
-        start = re.search(r"^(### |\*\*A QUICK run|!\[)", body, re.MULTILINE)
-        yield title, body[start.start() :] if start else ""
+        yield title, body
 
 
 def _figures(name: str, quick: bool) -> dict[str, Any] | None:
