@@ -9,6 +9,7 @@ import scipy.sparse as sp
 import torch
 
 from alula.kernels import InvertedIndex
+from alula.kernels.vectors import Vectors
 from alula_exporters.flops import SparseEncoder
 from alula_exporters.flops.cost import expected_flops
 from benchmarks.papers.datasets import F32, I64
@@ -49,6 +50,14 @@ def count_cost(rows: sp.csr_array) -> Cost:
     flops = expected_flops(torch.from_numpy(np.bincount(rows.indices, minlength=dim)), n)
     nnz = rows.nnz / n
     return Cost(flops, nnz, flops * dim / nnz**2)
+
+
+def build_index(rows: sp.csr_array, exact: Vectors | None = None) -> InvertedIndex:
+    """Alula's index of rows, with the vectors that re-ranking reads."""
+    index = InvertedIndex(rows.shape[1], "COSINE")
+    index.add(rows)
+    index.vectors = exact
+    return index
 
 
 def split_queries(rows: sp.csr_array) -> list[list[tuple[I64, F32]]]:

@@ -8,7 +8,6 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-import scipy.sparse as sp
 import torch
 
 from alula.kernels import InvertedIndex, LinearQueries, warm_up
@@ -20,7 +19,7 @@ from alula_exporters.flops.model import FLOOR
 from benchmarks.papers.curves import Curve, frontier, least_gain, mean_gain
 from benchmarks.papers.datasets import F32, I64, K, Vectors, found, load_vectors, spread
 from benchmarks.papers.rivals import SEARCH_EFFORT, Recipe, Rival, build_rivals
-from benchmarks.papers.sparse_rows import Cost, count_cost, encode, posting_bytes, split_queries
+from benchmarks.papers.sparse_rows import Cost, build_index, count_cost, encode, posting_bytes, split_queries
 from benchmarks.papers.timing import milliseconds
 from benchmarks.report import Report, say
 
@@ -176,7 +175,7 @@ def _sparse(
             for seed in seeds:
                 model = _encoder(vectors, key, nnz, seed, quick)
                 rows = encode(model, vectors.rows)
-                index = _index(rows, exact)
+                index = build_index(rows, exact)
                 queries = split_queries(encode(model, vectors.queries))
                 point = points.setdefault(key, Point(posting_bytes(index)))
                 point.recalls.append({depth: _recall(vectors, index, queries, depth) for depth in TITLES})
@@ -189,7 +188,7 @@ def _sparse(
                 searches[(*key, "encode")] = partial(_encode_one, head, vectors)
                 if key[0] == TOP_K and key[1] != WIDE:
                     for part in PARTS:
-                        some = _index(rows[::part], ExactVectors.over(vectors.rows[::part], "COSINE"))
+                        some = build_index(rows[::part], ExactVectors.over(vectors.rows[::part], "COSINE"))
                         searches[(*key, len(some))] = partial(_search, vectors, some, queries)
         say(f"  recall@10 {point.recall():.3f}, {point.costs[0]}")
     return points
@@ -210,13 +209,6 @@ def _encoder(vectors: Vectors, key: Key, nnz: int, seed: int, quick: bool) -> Sp
     else:
         options |= {"activation": "relu", "regulariser": "l1" if method == RELU_L1 else "flops", "flops": _budget(nnz)}
     return train_flops(data, FlopsConfig(**options)).model
-
-
-def _index(rows: sp.csr_array, exact: ExactVectors) -> InvertedIndex:
-    index = InvertedIndex(rows.shape[1], "COSINE")
-    index.add(rows)
-    index.vectors = exact
-    return index
 
 
 def _search(

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from alula.kernels import InvertedIndex, warm_up
+from alula.kernels import warm_up
 from alula.kernels.vectors import Vectors
 from alula_exporters import FlopsConfig, TrainingData, train_flops
 from alula_exporters.backbones import VectorBackbone
@@ -19,9 +19,9 @@ from alula_exporters.dense import BackboneConfig, train_backbone
 from benchmarks.papers.curves import Curve, least_gain, mean_gain
 from benchmarks.papers.datasets import F32, I64, spread, unit
 from benchmarks.papers.rivals import Recipe, Rival, build_rivals
-from benchmarks.papers.sparse_rows import Cost, count_cost, encode, posting_bytes, split_queries
+from benchmarks.papers.sparse_rows import Cost, build_index, count_cost, encode, posting_bytes, split_queries
 from benchmarks.papers.timing import milliseconds
-from benchmarks.papers.unseen import DEPTHS, Classes, load_classes, precisions
+from benchmarks.papers.unseen import DEPTHS, Classes, Figures, load_classes
 from benchmarks.report import Report, say
 
 TITLE = "sparse rows trained with labels, among classes that were never seen"
@@ -141,7 +141,7 @@ class Contender:
 class Point:
     """Figures of one seed: precision by depth and ms, without and with re-ranking."""
 
-    precisions: tuple[Mapping[int, float], Mapping[int, float]]
+    precisions: tuple[Figures, Figures]
     ms: tuple[float, float]
     bytes_per_row: float
     cost: Cost | None
@@ -177,7 +177,7 @@ def _points(report: Report, classes: Classes, quick: bool, seed: int) -> dict[Ke
     for key in QUICK_SETTINGS if quick else SETTINGS:
         with report.part(f"{' '.join(key)}, seed {seed}"):
             contenders[key] = _sparse(classes, data, space, SETTINGS[key], quick, seed)
-        cost, found = contenders[key].cost, precisions(contenders[key].found, classes.queries[1], classes.rows[1])
+        cost, found = contenders[key].cost, classes.precisions(contenders[key].found)
         say(f"  {cost}, recall@1 {found[1]:.3f}")
     with report.part(f"faiss's indexes, seed {seed}"):
         for rival in build_rivals(RECIPES[:1] if quick else RECIPES, space.training, space.rows):
@@ -189,17 +189,13 @@ def _points(report: Report, classes: Classes, quick: bool, seed: int) -> dict[Ke
         report.figures[f"seed {seed}: times that had not settled"] = ", ".join(" ".join(key) for key, _ in unstable)
     return {
         key: Point(
-            (_precisions(classes, one.found), _precisions(classes, one.reranked)),
+            (classes.precisions(one.found), classes.precisions(one.reranked)),
             (ms[key, 0], ms[key, 1]),
             one.bytes_per_row,
             one.cost,
         )
         for key, one in contenders.items()
     }
-
-
-def _precisions(classes: Classes, found: I64) -> dict[int, float]:
-    return precisions(found, classes.queries[1], classes.rows[1])
 
 
 def _epochs(quick: bool) -> int:
@@ -255,9 +251,7 @@ def _sparse(
     )
     model = train_flops(data, config).model
     rows = encode(model, classes.rows[0])
-    index = InvertedIndex(model.dim, "COSINE")
-    index.add(rows)
-    index.vectors = space.exact
+    index = build_index(rows, space.exact)
     queries = split_queries(encode(model, classes.queries[0]))
     deepest = max(DEPTHS)
 
