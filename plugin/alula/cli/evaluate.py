@@ -27,6 +27,7 @@ from alula.cli.options import Command, OutputFile, connection_options, console, 
 from alula.collection import Collection
 from alula.encoders import Encoder, load_encoder
 from alula.errors import AlulaError, ServerError, UnsupportedError, UsageError
+from alula.evaluation.bm25 import Bm25
 from alula.evaluation.evaluate import (
     Budget,
     IndexComparison,
@@ -94,6 +95,12 @@ def _values(option: Option, text: str) -> list[Any]:
     help="Judgements of the queries, as lines of query id, row and relevance (BEIR, TREC): measure nDCG@10, MRR@10 and "
     "recall@100 instead of the recall of true neighbours. Several collections are fused too, as hybrid searches do.",
 )
+@click.option(
+    "--bm25",
+    metavar="COLLECTION",
+    help="With --qrels: a collection of the same rows with a BM25 function (Milvus 2.5 and later, Milvus Lite 2.5), to "
+    "search by the queries' texts and to fuse with the others.",
+)
 @click.option("--sample", type=click.IntRange(2), default=200, show_default=True, help="Rows to draw as queries.")
 @click.option(
     "--compare",
@@ -132,6 +139,7 @@ def command(
     seed: int,
     quiet: bool,
     qrels: Path | None,
+    bm25: str | None,
     sample: int,
     compare: tuple[str, ...],
     layouts: tuple[str, ...],
@@ -147,7 +155,7 @@ def command(
     """Measure recall, speed and size of a COLLECTION, or of index types on vectors.
 
     The figures are recall, latency, throughput and bytes per row; with judged queries (--qrels) measures of ranking
-    quality, for one collection or several, and beside them exact search and hybrid searches of two collections.
+    quality, for one collection or several, and beside them exact search, BM25 (--bm25) and hybrid searches of two.
 
     \b
     alula evaluate words --uri http://localhost:19530 --encoder words-drq.onnx
@@ -168,8 +176,17 @@ def command(
             single = vectors is not None or bool(compare)
             at, asked = check_options(server, names, queries, single=single)
             collections = [open_judged(at, name, loaded, vectors, vector_column) for name in names]
-            files, rivals = JudgedFiles(asked, query_column, qrels), _rivals(compare, "none")
-            evaluation = evaluate_judged(collections, files, budget, rivals=rivals, seed=seed, progress=progress)
+            evaluation = evaluate_judged(
+                collections,
+                JudgedFiles(asked, query_column, qrels),
+                budget,
+                rivals=_rivals(compare, "none"),
+                bm25=None if bm25 is None else Bm25.open(at, bm25),
+                seed=seed,
+                progress=progress,
+            )
+        elif bm25 is not None:
+            raise UsageError("--bm25 is measured with judged queries; give --queries and --qrels.")
         elif names:
             if server is None:
                 raise UsageError("Say where the collection is, with --uri.")

@@ -1,6 +1,7 @@
 """Evaluate ranking quality with relevance judgements.
 
-Searched are collections, exactly and by their indexes, Milvus's own index types, and fusions of two collections.
+Searched are collections, exactly and by their indexes, by BM25 of the server and by Milvus's own index types, and
+fusions of two of them.
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ from typing import Any, Literal
 import numpy as np
 
 from alula.collection import Collection
-from alula.errors import ServerError
+from alula.errors import ServerError, UsageError
+from alula.evaluation.bm25 import METRIC, Bm25
 from alula.evaluation.evaluate import Budget, without_defaults
 from alula.evaluation.ground_truth import Searcher, find_ground_truth
 from alula.evaluation.judged_queries import JudgedQueries, embedded, missing_rows, read_judged_queries
@@ -247,6 +249,7 @@ def evaluate_judged(
     budget: Budget,
     *,
     rivals: Sequence[tuple[str, Params]] = (),
+    bm25: Bm25 | None = None,
     seed: int = 0,
     progress: Progress = silent,
 ) -> JudgedEvaluation:
@@ -257,6 +260,7 @@ def evaluate_judged(
         files: The judged queries.
         budget: The sweep, and the seconds to wait for the build of an index.
         rivals: Milvus's own index types to measure on the vectors.
+        bm25: A collection of the same rows to search by the queries' texts.
         seed: Seed of the bootstrap.
         progress: Called with each stage and its progress.
 
@@ -265,15 +269,16 @@ def evaluate_judged(
         ServerError: If Milvus fails.
     """
     judged = read_qrels(files.qrels)
+    encoders = [collection.lowering.encoder for collection, _ in collections]
+    asked = [read_judged_queries(files.queries, files.column, encoder, judged) for encoder in encoders]
+    lexical = [] if bm25 is None else [_by_bm25(bm25, files, asked, progress)]
     exact: list[Run] = []
     learned: list[list[Run]] = []
     native: list[Run] = []
     notes: list[str] = []
     refused: dict[str, str] = {}
-    for collection, rows in collections:
-        encoder = collection.lowering.encoder
-        queries = read_judged_queries(files.queries, files.column, encoder, judged)
-        vectors, milliseconds = embedded(encoder, queries)
+    for (collection, rows), queries in zip(collections, asked, strict=True):
+        vectors, milliseconds = embedded(collection.lowering.encoder, queries)
         notes += _notes(collection, rows, queries, milliseconds)
         searches = JudgedSearches(collection, vectors, rows, collection.count(), budget, progress)
         learned.append(list(searches.learned()))
@@ -283,9 +288,9 @@ def evaluate_judged(
                 native += searches.native(rival, params)
             except ServerError as error:
                 refused[rival] = str(error)
-    pairs = itertools.combinations([runs[0] for runs in learned], 2)
+    pairs = itertools.combinations([*(runs[0] for runs in learned), *lexical], 2)
     hybrid = [fuse(*pair, strategy) for pair in pairs for strategy in _STRATEGIES]
-    runs = [*exact, *itertools.chain(*learned), *hybrid, *native]
+    runs = [*exact, *itertools.chain(*learned), *lexical, *hybrid, *native]
     notes += dict.fromkeys(f"{run.name}: {run.note}" for run in runs if run.note)
     if queries.left_out:
         notes.append(f"{queries.left_out:,} further queries of {files.queries.name} have no relevant row")
@@ -300,6 +305,15 @@ def evaluate_judged(
         notes=notes,
         refused=refused,
     )
+
+
+def _by_bm25(bm25: Bm25, files: JudgedFiles, asked: Sequence[JudgedQueries], progress: Progress) -> Run:
+    texts = next((queries.texts for queries in asked if queries.texts), None)
+    if texts is None:
+        raise UsageError(f"BM25 searches by texts; add the column 'text' to the queries of {files.queries.name}.")
+    name = f"{bm25.collection}, BM25 of the server"
+    rankings, seconds = send_each(bm25.search, texts, DEPTH, lambda done: progress(name, done, len(texts)))
+    return Run(name, {}, rankings, [1e3 * one for one in seconds], metric=METRIC)
 
 
 def _notes(

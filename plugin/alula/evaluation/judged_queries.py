@@ -19,6 +19,7 @@ from alula.sources import check_finite, open_source
 from alula.sources.opening import TABLES
 
 _ID_COLUMNS = ("_id", "id", "query_id", "query-id", "qid")
+_TEXT = "text"  # the column of BEIR
 
 
 @dataclass(frozen=True)
@@ -28,12 +29,14 @@ class JudgedQueries:
     Args:
         ids: Their names in the judgements.
         inputs: For each, a vector or the input of an encoder.
+        texts: For each, its text, which is its input or lies beside it in the column ``text``; None if it does not.
         relevance: For each, its judgements.
         left_out: Number of further queries in the file, which have none.
     """
 
     ids: Sequence[str]
     inputs: Any
+    texts: list[str] | None
     relevance: Sequence[Relevance]
     left_out: int
 
@@ -60,12 +63,13 @@ def read_judged_queries(
     """
     takes = encoder.info.input
     table = path.name.lower().endswith(tuple(TABLES))
-    source = open_source(path, column or ("text" if takes == "text" and table else None), takes)
+    source = open_source(path, column or (_TEXT if takes == "text" and table else None), takes)
     name = next((name for name in _ID_COLUMNS if name in source.scalars), None)
     if table and name is None:
         raise UsageError(f"{path.name} has no column of query ids; name one of its columns {_ID_COLUMNS[0]!r}.")
     ids: list[str] = []
     kept: list[Any] = []
+    texts: list[str] = []
     numbers: list[str] = []
     for batch in source.batches(8192):
         check_finite(batch, source.name)
@@ -74,6 +78,8 @@ def read_judged_queries(
         places = [i for i, id_ in enumerate(these) if any(value > 0 for value in judged.get(id_, {}).values())]
         ids += [these[i] for i in places]
         kept += [batch.inputs[i] for i in places]
+        if _TEXT in source.scalars:
+            texts += [str(batch.columns[_TEXT][i]) for i in places]
     total = int(numbers[-1]) + 1 if numbers else 0
     if not ids:
         raise DataError(
@@ -84,7 +90,9 @@ def read_judged_queries(
     if repeated:
         raise DataError(f"{path.name} has {repeated:,} queries with the id of another one; give each its own.")
     inputs = kept if takes == "text" else np.stack(kept)
-    return JudgedQueries(ids, inputs, [judged[id_] for id_ in ids], total - len(ids))
+    return JudgedQueries(
+        ids, inputs, kept if takes == "text" else texts or None, [judged[id_] for id_ in ids], total - len(ids)
+    )
 
 
 def embedded(encoder: Encoder, queries: JudgedQueries) -> tuple[F32, float]:

@@ -17,6 +17,7 @@ from alula.evaluation.recall import RecallEstimate, estimate_recall
 from alula.evaluation.row_source import F32, Key
 
 Answer = TypeVar("Answer")
+Asked = TypeVar("Asked", F32, list[str])
 WARM_UP = 3  # queries that are not timed: the first ones load and connect
 
 
@@ -46,25 +47,25 @@ class Point:
 
 
 def send_each(
-    search: Callable[[F32, int], Answer], vectors: F32, limit: int, progress: Callable[[int], None] | None = None
+    search: Callable[[Asked, int], Answer], queries: Asked, limit: int, progress: Callable[[int], None] | None = None
 ) -> tuple[list[Answer], list[float]]:
     """Send each query alone, after some that are not timed.
 
     Args:
-        search: Searches with a query, float32 (1, d), and a limit.
-        vectors: float32 (q, d).
+        search: Searches with a query, float32 (1, d) or a list of one text, and a limit.
+        queries: float32 (q, d), or q texts.
         limit: Results per query.
         progress: Called with the number of queries sent.
 
     Returns:
         The answer to each query, and its seconds.
     """
-    for i in range(min(WARM_UP, len(vectors))):
-        search(vectors[i : i + 1], limit)
+    for i in range(min(WARM_UP, len(queries))):
+        search(queries[i : i + 1], limit)
     answers, times = [], []
-    for i in range(len(vectors)):
+    for i in range(len(queries)):
         started = time.perf_counter()
-        answers.append(search(vectors[i : i + 1], limit))
+        answers.append(search(queries[i : i + 1], limit))
         times.append(time.perf_counter() - started)
         if progress:
             progress(i + 1)

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import math
+from collections import Counter
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from pymilvus import DataType, Function, FunctionType, MilvusClient
 
+from alula import connect
 from alula.evaluation.judgements import scores
 from tests.fixtures.command_line import ROWS
 from tests.small_collections import best
@@ -132,6 +136,83 @@ def test_vectors_with_an_id_column(alula, in_lite, tmp_path):
         assert system["measures"]["MRR@10"]["value"] == pytest.approx(np.mean(mrr))
         assert system["measures"]["recall@100"]["value"] == 1
     assert flat["differences"]["MRR@10"] == {"value": 0, "low": 0, "high": 0}
+
+
+K1, B = 1.2, 0.75  # Milvus's defaults
+
+
+def okapi(query, documents):
+    """BM25 (Robertson and Zaragoza, 2009) of each document, with Lucene's idf, which is above 0."""
+    counted = [Counter(text.split()) for text in documents]
+    mean = np.mean([one.total() for one in counted])
+
+    def score(one):
+        norm = K1 * (1 - B + B * one.total() / mean)
+        holding = {word: sum(word in other for other in counted) for word in query.split()}
+        idf = {word: math.log(1 + (len(counted) - n + 0.5) / (n + 0.5)) for word, n in holding.items()}
+        return sum(idf[word] * one[word] * (K1 + 1) / (one[word] + norm) for word in query.split())
+
+    return np.array([score(one) for one in counted])
+
+
+def fill_bm25(uri, name, texts):
+    """A collection as others make it, without Alula: texts, and their BM25 by a function of the server."""
+    schema = MilvusClient.create_schema()
+    schema.add_field("id", DataType.VARCHAR, is_primary=True, max_length=16)
+    schema.add_field("body", DataType.VARCHAR, max_length=1_000, enable_analyzer=True)
+    schema.add_field("words", DataType.SPARSE_FLOAT_VECTOR)
+    schema.add_function(Function("f", FunctionType.BM25, ["body"], ["words"]))
+    index = MilvusClient.prepare_index_params()
+    index.add_index("words", index_type="SPARSE_INVERTED_INDEX", metric_type="BM25")
+    with connect(uri) as server:
+        server.client.create_collection(name, schema=schema, index_params=index)
+        server.client.insert(name, [{"id": key, "body": text} for key, text in texts.items()])
+
+
+def test_bm25_of_the_server(alula, docs, fails, lite_uri, tmp_path):
+    opened = docs("drq")
+    rng = np.random.default_rng(3)
+    texts = {f"d{i}": " ".join(rng.choice(WORDS[-7:], 4 + i)) for i in range(60)}  # of all lengths, so that none tie
+    fill_bm25(lite_uri, "lexical", texts)
+    queries = {f"q{i}": f"{text.split()[0]} {text.split()[1]}" for i, text in enumerate(texts.values())}
+    (tmp_path / "q.jsonl").write_text(
+        "".join(json.dumps({"_id": q, "text": text}) + "\n" for q, text in queries.items())
+    )
+    (tmp_path / "qrels.tsv").write_text("".join(f"q{i}\td{i}\t1\n" for i in range(60)))
+    judged = ["--queries", "q.jsonl", "--qrels", "qrels.tsv"]
+    result = alula(*opened, *judged, "--bm25", "lexical", "--format", "json")
+    assert (result.code, result.err) == (0, ""), result
+    (figures,) = result.json
+    systems = {system["name"]: system for system in figures["systems"]}
+    name = "lexical, BM25 of the server"
+    assert systems.keys() == {"drq, exact COSINE of every row", "drq DRQ hamming", name, f"drq DRQ hamming + {name}"}
+    truth = []
+    for i, query in enumerate(queries.values()):
+        found = okapi(query, list(texts.values()))
+        order = [row for row in np.argsort(-found, kind="stable") if found[row] > 0]
+        truth.append(scores([f"d{row}" for row in order], {f"d{i}": 1}))
+    measured = [one["value"] for one in systems[name]["measures"].values()]
+    np.testing.assert_allclose(measured, np.mean(truth, axis=0), atol=1e-6)
+    assert systems[name]["p50"] > 0
+    fails(2, [*opened, *judged, "--bm25", "drq"], "'drq' has no index with the metric BM25", "Milvus 2.5")
+    fails(2, [*opened, *judged, "--bm25", "absent"], "no collection 'absent'")
+    fails(2, [*opened, "--bm25", "lexical"], "--bm25", "--qrels")
+
+
+def test_bm25_needs_the_texts_of_queries_that_are_vectors(alula, fails, in_lite, tmp_path):
+    fill_bm25(in_lite.uri, "lexical", {f"row {i}": f"word{i} of {i}" for i in range(ROWS)})
+    columns = {"qid": range(3), "v": list(random_vectors(3)), "text": [f"word{20 + i}" for i in range(3)]}
+    pq.write_table(pa.table(columns), tmp_path / "q.parquet")
+    pq.write_table(pa.table({name: columns[name] for name in ("qid", "v")}), tmp_path / "bare.parquet")
+    (tmp_path / "qrels.tsv").write_text("0\trow 20\t1\n2\trow 22\t1\n")
+    given = ["evaluate", in_lite.name, *in_lite.opened, "--qrels", "qrels.tsv", "--bm25", "lexical", "--format", "json"]
+    result = alula(*given, "--queries", "q.parquet", "--query-column", "v")
+    assert (result.code, result.err) == (0, ""), result
+    (system,) = (one for one in result.json[0]["systems"] if one["name"] == "lexical, BM25 of the server")
+    assert [one["value"] for one in system["measures"].values()] == [1, 1, 1]
+    fails(2, [*given, "--queries", "bare.parquet"], "the column 'text'", "bare.parquet")
+    with connect(in_lite.uri) as server:
+        server.client.drop_collection("lexical")
 
 
 @pytest.mark.parametrize("ending", [".npy", ".fvecs"])
