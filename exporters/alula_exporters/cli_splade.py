@@ -10,10 +10,9 @@ import click
 
 from alula.progress import progress_bar
 from alula_exporters.extras import needs_extra
+from alula_exporters.figures import compared
 from alula_exporters.output_file import check_out_path
-from alula_exporters.summary import parity_line, show_written
-
-_NOTABLE = 0.1  # share over the budget that deserves a note
+from alula_exporters.summary import parity_line, show_trained
 
 
 @click.command()
@@ -84,18 +83,16 @@ def splade(folder: Path, pairs: Path, out: Path, *, restart: bool, force: bool, 
         info = export_sparse_model(model, out, max_nnz=config.max_nnz, training=training, force=force)
     checkpoint.remove()
     table = [*_figures(training), ("ONNX against torch", parity_line(info))]
-    show_written(out, info, table, note=f", trained in {seconds:.0f} s.")
+    show_trained(out, info, table, seconds)
     click.echo(f"Next: alula inspect {out}")
 
 
 def _figures(training: dict[str, Any]) -> list[tuple[str, str]]:
     before, quality = training["before"], training["quality"]
-    asked, reached = training["flops_requested"], training["flops_achieved"]
-    missed = reached / asked - 1
-    note = [("note", "FLOPs are over by more than 10%; train for more steps")] if missed > _NOTABLE else []
+    reached = training["flops_achieved"]
+    asked = compared(reached, training["flops_requested"])
     return [
-        ("FLOPs", f"{reached:.3g} (asked for {asked:.3g}: {missed:+.1%}; before {before['flops']:.3g})"),
-        *note,
+        ("FLOPs", f"{reached:.3g} ({asked}; before {before['flops']:.3g})"),
         ("non-zeros, rows", f"{training['nnz_mean']:.1f} on average (before {before['nnz']:.1f})"),
         ("non-zeros, queries", f"{training['query_nnz_mean']:.1f} on average (before {before['query nnz']:.1f})"),
         ("MRR@10", f"{quality['MRR@10']:.3f} (before {quality['MRR@10 before']:.3f})"),

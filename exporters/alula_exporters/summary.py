@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from alula_exporters.figures import missed_costs
 from alula_exporters.reports import report_of
 
 if TYPE_CHECKING:
@@ -27,7 +28,21 @@ def show_summary(out: Path, info: EncoderInfo, seconds: float) -> None:
     figures = [(name, f"{value:.3f}") for name, value in quality.items()]
     lines = report_of(info.kind).summary(info)
     table = [*lines, *figures, ("judged with", sample), ("ONNX against torch", parity_line(info))]
+    show_trained(out, info, table, seconds)
+
+
+def show_trained(out: Path, info: EncoderInfo, table: Sequence[tuple[str, str]], seconds: float) -> None:
+    """Print a trained encoder's table, and on standard error which costs it missed.
+
+    Args:
+        out: The encoder file.
+        info: Its metadata.
+        table: Names and values.
+        seconds: Duration of training.
+    """
     show_written(out, info, table, note=f", trained in {seconds:.0f} s.")
+    for sentence in missed_costs(info.training):
+        click.echo(f"Note: {sentence}", err=True)
 
 
 def show_written(out: Path, info: EncoderInfo, table: Sequence[tuple[str, str]], *, note: str = ".") -> None:

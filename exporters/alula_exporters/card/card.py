@@ -15,9 +15,10 @@ from urllib.parse import quote
 from alula.encoders import Encoder, EncoderInfo, load_encoder
 from alula.errors import UsageError
 from alula.index_types import key_cost
-from alula_exporters.card.pictures import can_draw, draw, is_number, pictures_of
+from alula_exporters.card.pictures import can_draw, draw, pictures_of
 from alula_exporters.card.row_cost import cost_rows
 from alula_exporters.extras import needs_extra
+from alula_exporters.figures import is_number, missed_costs
 from alula_exporters.output_file import atomic_file, check_out_path
 
 with needs_extra("A model card", "train"):
@@ -127,6 +128,7 @@ def card_text(encoder: Encoder, pictures: Mapping[str, str]) -> str:
             pictures=pictures,
             has_curves=bool(pictures_of(info)),
             figures=_figures(training),
+            missed=list(missed_costs(training)),
             queries=_count(quality, "queries"),
             judged_rows=_count(quality, "rows"),
             quality=_quality(quality) if isinstance(quality, Mapping) else [],

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from textwrap import fill
-from typing import Any, TypeGuard
+from typing import Any
 
 from alula.encoders import EncoderInfo
+from alula_exporters.figures import is_number
 from alula_exporters.output_file import atomic_file
 
 _LONGEST_NAME = 60
@@ -98,11 +99,6 @@ def _curve_pictures(training: Mapping[str, Any]) -> Iterator[Picture]:
                     _LABELS.get(key, f"{name} (squared distance)" if key.startswith("distortion") else name),
                     requested if is_number(requested) else None,
                 )
-
-
-def is_number(value: Any) -> TypeGuard[float]:
-    """True if a value from a file is a number that can be drawn."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < float("inf")
 
 
 def _slug(text: str) -> str:

@@ -7,10 +7,11 @@ import numpy.typing as npt
 import torch
 
 from alula.encoders import EncoderInfo, FlopsEncoder
+from alula_exporters.figures import compared
 from alula_exporters.quality import share_found
 
 _CANDIDATES = (100, 500)
-_NOTABLE = 0.1  # share of a budget missed, or of rows cut, that deserves a note
+_NOTABLE = 0.1  # share of rows cut that deserves a note
 
 int8_head = True
 
@@ -20,23 +21,17 @@ def summary(info: EncoderInfo) -> list[tuple[str, str]]:
     training = info.training
     recipe = training["recipe"]
     costs = {"flops": training["flops_achieved"], "nnz": training["nnz_mean"]}
-    shown, notes = {unit: f"{cost:.3g}" for unit, cost in costs.items()}, []
-    for unit, name in (("flops", "FLOPs"), ("nnz", "Non-zeros")):
-        requested = training.get(f"{unit}_requested")
-        if requested is None:
-            continue
-        missed = costs[unit] / requested - 1
-        shown[unit] += f" (asked for {requested:.3g}: {missed:+.1%})"
-        if abs(missed) > _NOTABLE:
-            notes.append(("note", f"{name} are off by more than 10%; train for more steps"))
+    shown = {unit: f"{cost:.3g}" for unit, cost in costs.items()}
+    for unit, cost in costs.items():
+        if f"{unit}_requested" in training:
+            shown[unit] += f" ({compared(cost, training[f'{unit}_requested'])})"
     cut = training.get("rows_at_most_nnz", 0)
-    if cut > _NOTABLE:
-        notes.append(("note", f"{cut:.0%} of rows are cut at {info.max_nnz} non-zeros; allow more non-zeros per row"))
+    note = f"{cut:.0%} of rows are cut at {info.max_nnz} non-zeros; allow more non-zeros per row"
     return [
         ("variant", f"activation {recipe['activation']}, regulariser {recipe['regulariser']}"),
         ("sparse rows", f"{shown['nnz']} non-zeros on average, {info.max_nnz} at most, in {info.dim:,} dimensions"),
         ("FLOPs", shown["flops"]),
-        *notes,
+        *([("note", note)] if cut > _NOTABLE else []),
         ("evenness", f"{training['r_sub']:.2f} (1 is perfect); {training['dead_dims']} dimensions are never used"),
     ]
 

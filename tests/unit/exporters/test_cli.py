@@ -40,6 +40,16 @@ def test_trains_a_loadable_file_and_says_what_is_next(files, command):
     assert "\x1b" not in result.output  # no progress bar outside a terminal
 
 
+def test_a_cost_that_was_missed_is_said_on_standard_error(files):
+    source, out = files
+    result = run(*FLOPS, "--flops", 7, source, "--out", out)  # nearly all rows in 8 dimensions, which takes more steps
+    assert result.exit_code == 0, result.output
+    training = load_encoder(out).info.training
+    assert training["flops_achieved"] < 0.9 * training["flops_requested"]
+    assert f"Note: FLOPs are {training['flops_achieved']:.3g}, " in result.stderr
+    assert "%, missed)" in result.stdout
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [

@@ -45,6 +45,18 @@ def test_writes_an_encoder_of_texts_that_learned_from_the_pairs(words, tmp_path)
     assert "MRR@10 before" in write_card(out).read_text()
 
 
+def test_a_cost_that_was_missed_is_said_on_standard_error_and_in_the_card(words, tmp_path):
+    pairs, out = write(tmp_path / "pairs.jsonl"), tmp_path / "docs.onnx"
+    result = run(words, pairs, "--out", out, "--steps", 2, "--flops", 1, "--max-nnz", 40)
+    assert result.exit_code == 0, result.output
+    reached = load_encoder(out).info.training["flops_achieved"]
+    sentence = f"FLOPs are {reached:.3g}, {reached - 1:+.0%} off the 1 that were asked for; train for more steps."
+    assert reached > 1.1
+    assert f"Note: {sentence}" in result.stderr
+    assert f"{reached:.3g} (asked for 1: {reached - 1:+.1%}, missed; before " in result.stdout
+    assert sentence in write_card(out).read_text()
+
+
 def test_refusals_before_anything_is_computed(text_models, tmp_path):
     pairs, out = write(tmp_path / "pairs.jsonl"), tmp_path / "docs.onnx"
     assert isinstance(run(text_models / "dense", pairs, "--out", out).exception, UsageError)
