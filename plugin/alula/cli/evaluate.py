@@ -39,7 +39,7 @@ from alula.evaluation.evaluate import (
 )
 from alula.evaluation.judged import JudgedEvaluation, JudgedFiles, evaluate_judged
 from alula.evaluation.native import BUILD_TIMEOUT
-from alula.evaluation.native_types import NATIVE, Params, parse_native
+from alula.evaluation.native_types import NATIVE, Params, native_name, parse_natives
 from alula.evaluation.queries import QueryOptions, QuerySet, make_queries
 from alula.evaluation.results import Evaluation
 from alula.evaluation.row_source import RowSource, collection_rows, file_rows, rows_of_collection_files
@@ -107,8 +107,9 @@ def _values(option: Option, text: str) -> list[Any]:
     multiple=True,
     metavar="LIST",
     help=f"Milvus's own index types to measure on the raw vectors, with commas between: {', '.join(NATIVE)}, or with "
-    "build parameters HNSW:M=32, HNSW_SQ:sq_type=SQ4U:refine=true:refine_type=FP16. A type that the server lacks is "
-    f"named with its answer. Without a collection: {_RIVALS}; 'none' for none.",
+    "build parameters HNSW:M=32, HNSW_SQ:sq_type=SQ4U:refine=true:refine_type=FP16. FAISS takes a factory string of "
+    "faiss, to the end of LIST: FAISS:IVF1024,PQ48x4fs,RFlat. A type that the server lacks is named with its answer. "
+    f"Repeatable. Without a collection: {_RIVALS}; 'none' for none.",
 )
 @click.option("--layout", "layouts", multiple=True, help="Without a collection: DRQ's layouts to try; repeatable.")
 @metric_option
@@ -238,8 +239,8 @@ def temporary_server(server: Server | None) -> Iterator[Server]:
 
 
 def _rivals(texts: tuple[str, ...], default: str) -> list[tuple[str, Params]]:
-    words = ",".join(texts) or default
-    return [] if words == "none" else [parse_native(word) for word in words.split(",")]
+    given = texts or (default,)
+    return [] if given == ("none",) else [rival for text in given for rival in parse_natives(text)]
 
 
 @dataclass(frozen=True)
@@ -261,7 +262,7 @@ class EvaluateRun:
             try:
                 outcomes.append(comparison.native(rival, params, query_set.queries))
             except ServerError as error:
-                refused[rival] = str(error)
+                refused[native_name(rival, params)] = str(error)
         return refused
 
     def evaluation(

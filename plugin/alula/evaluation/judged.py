@@ -287,7 +287,7 @@ def evaluate_judged(
             try:
                 native += searches.native(rival, params)
             except ServerError as error:
-                refused[rival] = str(error)
+                refused[native_name(rival, params)] = str(error)
     pairs = itertools.combinations([*(runs[0] for runs in learned), *lexical], 2)
     hybrid = [fuse(*pair, strategy) for pair in pairs for strategy in _STRATEGIES]
     runs = [*exact, *itertools.chain(*learned), *lexical, *hybrid, *native]

@@ -20,7 +20,16 @@ from alula.errors import ServerError
 from alula.evaluation.ground_truth import Searcher
 from alula.evaluation.native_types import NATIVE, Params
 from alula.evaluation.row_source import F32, Key, RowSource
-from alula.milvus import Server, connect, load_collection, milvus_errors, send, slices, write_request
+from alula.milvus import (
+    Server,
+    connect,
+    load_collection,
+    milvus_errors,
+    send,
+    slices,
+    wait_for_indexes,
+    write_request,
+)
 from alula.milvus.reading import count_rows
 from alula.milvus.wire.types import field_spec
 from alula.progress import Progress, silent
@@ -148,25 +157,14 @@ def wait_until_indexed(
         load_collection(server, name)
         return
     server.client.flush(name)
-    deadline = time.monotonic() + build_timeout
-    while True:
-        with milvus_errors("ask how far the index is"):
-            states = [server.client.describe_index(name, index) for index in server.client.list_indexes(name)]
-        waiting = sum(int(state.get("pending_index_rows", 0)) for state in states)
-        total = sum(int(state.get("total_rows", 0)) for state in states)
-        failed = next((state for state in states if state.get("state") == "Failed"), None)
-        if failed is not None:
-            why = failed.get("index_state_fail_reason") or failed.get("reason") or "no reason given"
-            raise ServerError(f"Milvus could not build the index: {why}.")
-        progress(stage, total - waiting, total)
-        if waiting == 0:
-            break
-        if time.monotonic() > deadline:
-            raise ServerError(
-                f"Milvus has not built the index in {build_timeout:g} seconds, and {waiting:,} rows are not indexed; "
-                "raise build_timeout=..., the seconds to wait."
-            )
-        time.sleep(0.2)
+    wait_for_indexes(
+        server,
+        name,
+        build_timeout,
+        remedy="raise build_timeout=..., the seconds to wait",
+        stage=stage,
+        progress=progress,
+    )
     server.client.release_collection(name)
     load_collection(server, name)
     # searches with bounded consistency find all rows only after one with strong consistency

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from alula.errors import UsageError
 from alula.evaluation.settings import Settings
+from alula.index_types import read_factory
 
 Params = dict[str, Any]
+FAISS = "FAISS"  # the type of a factory string, which has no default
+FACTORY = "faiss_index_name"
 # Refining keeps a second, finer code of each row, by which the best by the first are ranked again.
 _REFINED = {"refine": True, "refine_type": "SQ8"}
 _REFINE_FACTORS = (1, 4)  # rows that are ranked again, for each result
@@ -85,14 +89,25 @@ def _refined(sweep: Callable[[Params, int], list[Settings]]) -> Callable[[Params
     """A sweep with each factor of refining, for an index that refines."""
 
     def settings(params: Params, limit: int) -> list[Settings]:
-        factors = _REFINE_FACTORS if params.get("refine") else (None,)
-        return [
-            {**setting, **({"refine_k": factor} if factor else {})}
-            for setting in sweep(params, limit)
-            for factor in factors
-        ]
+        found = sweep(params, limit)
+        return _with_factors("refine_k", found) if params.get("refine") else found
 
     return settings
+
+
+def _with_factors(name: str, settings: list[Settings]) -> list[Settings]:
+    return [{**setting, name: factor} for setting in settings for factor in _REFINE_FACTORS]
+
+
+def _faiss(params: Params, limit: int) -> list[Settings]:
+    """The parameters of a factory string's outermost index; others are refused."""
+    factory = read_factory(params[FACTORY], dim=1)
+    found: list[Settings] = [{}]
+    if factory.lists:
+        found = _probes({"nlist": factory.lists}, limit)
+    elif factory.links:
+        found = [{"efSearch": one["ef"]} for one in _ef(params, limit)]
+    return _with_factors("k_factor", found) if factory.refines else found
 
 
 _PRECISIONS = ("SQ6", "SQ8", "FP16", "BF16", "FP32")
@@ -109,6 +124,7 @@ NATIVE: Mapping[str, NativeType] = {
     "HNSW_PQ": NativeType(_graph_pq, _refined(_ef), _REFINING),
     "HNSW_PRQ": NativeType(_graph_prq, _refined(_ef), _REFINING),
     "DISKANN": NativeType(lambda _, __: {}, _search_lists),
+    FAISS: NativeType(lambda _, __: {}, _faiss),
 }
 
 
@@ -117,11 +133,20 @@ def native_name(index_type: str, params: Params) -> str:
     return " ".join((index_type, *(f"{key}={value}" for key, value in params.items())))
 
 
+def parse_natives(text: str) -> list[tuple[str, Params]]:
+    """Read types with commas between; a factory string, which has them too, is last."""
+    return [parse_native(word) for word in re.findall(rf"(?:^|,)(\s*{FAISS}:.*|[^,]*)", text, re.IGNORECASE)]
+
+
 def parse_native(text: str) -> tuple[str, Params]:
-    """Read ``HNSW`` or, with build parameters, ``HNSW_SQ:M=32:sq_type=SQ4U``.
+    """Read one index type, with build parameters or a factory string if any.
+
+    Args:
+        text: ``HNSW``, ``HNSW_SQ:M=32:sq_type=SQ4U`` or ``FAISS:IVF1024,PQ48x4fs``.
 
     Raises:
-        UsageError: If the index type or the word of a parameter is unknown, or a parameter has no number.
+        UsageError: If the index type or the word of a parameter is unknown, a parameter has no number, or FAISS no
+            factory string.
     """
     name, *given = text.strip().split(":")
     name = name.upper()
@@ -129,7 +154,13 @@ def parse_native(text: str) -> tuple[str, Params]:
         raise UsageError(
             f"{text!r} is not an index type of Milvus that can be compared; choose of {', '.join(NATIVE)}."
         )
-    return name, dict(_parameter(pair, text, NATIVE[name].words) for pair in given)
+    params: Params = {}
+    if name == FAISS:
+        factory, *given = given or [""]
+        if not factory:
+            raise UsageError(f"FAISS needs a factory string of faiss, e.g. {FAISS}:IVF1024,PQ48x4fs,RFlat.")
+        params = {FACTORY: factory}
+    return name, params | dict(_parameter(pair, text, NATIVE[name].words) for pair in given)
 
 
 def _parameter(pair: str, text: str, words: Mapping[str, tuple[str, ...]]) -> tuple[str, Any]:

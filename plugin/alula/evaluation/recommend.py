@@ -18,7 +18,7 @@ from alula.errors import AlulaError, DataError, ServerError, UnsupportedError, U
 from alula.evaluation.choice import Contender, choose, reason
 from alula.evaluation.evaluate import Budget, IndexComparison, common_metric, index_type_of
 from alula.evaluation.ground_truth import Queries
-from alula.evaluation.native_types import NATIVE
+from alula.evaluation.native_types import FAISS, NATIVE
 from alula.evaluation.prospects import KEPT, PROSPECT, Prospect, drq_prospects
 from alula.evaluation.queries import QueryOptions
 from alula.evaluation.results import machine, now, versions
@@ -196,7 +196,7 @@ def recommend(
     key = ScalarField("alula_row", "INT64")
     comparison = IndexComparison(server, sample.source, key, metric, dim, count, budget, progress)
     trial = _Trial(comparison, sample.query_set.queries, wish, wish.rows or sample.total)
-    trial.natives([name for name in NATIVE if name not in _LAST])
+    trial.natives([name for name in NATIVE if name not in (*_LAST, FAISS)])
     for encoder, kind in zip(encoders, kinds, strict=True):
         for keep in (True, False) if kind.ranks_without_vectors else (True,):
             trial.learned(encoder, kind, keep_vectors=keep)

@@ -15,6 +15,7 @@ from alula.index_types.base import (
     vector_spec,
 )
 from alula.index_types.capabilities import Capabilities, Probe, binary_probe, sparse_probe
+from alula.index_types.faiss_factory import read_factory
 from alula.index_types.local import EncodedRows, LocalIndex
 from alula.index_types.native import FieldSpec, NativeIndex
 from alula.index_types.options import (
@@ -77,6 +78,7 @@ __all__ = [
     "lowering_cost",
     "native_cost",
     "probes",
+    "read_factory",
     "sparse_probe",
     "vector_index",
     "vector_spec",

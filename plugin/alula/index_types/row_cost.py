@@ -14,6 +14,7 @@ from typing import Any
 from alula.encoders import Encoder
 from alula.index_types.base import Lowering, VectorField, choose_storage, vector_spec
 from alula.index_types.capabilities import BINARY_INDEXES, Capabilities
+from alula.index_types.faiss_factory import read_factory
 from alula.index_types.native import FieldSpec
 from alula.index_types.options import check_options
 from alula.index_types.registry import index_type_for
@@ -146,7 +147,7 @@ def native_cost(index_type: str, dim: int, params: Mapping[str, Any], rows: int 
     """The cost of one of Milvus's own index types, without the primary key.
 
     Args:
-        index_type: ``FLAT``, ``DISKANN``, ``SCANN``, or a type whose name starts with ``HNSW`` or ``IVF``.
+        index_type: ``FLAT``, ``DISKANN``, ``SCANN``, ``FAISS``, or a type whose name starts with ``HNSW`` or ``IVF``.
         dim: The dimension of its float32 vectors.
         params: Its build parameters.
         rows: The number of rows that share centroids and tables; None to leave these out.
@@ -165,12 +166,30 @@ def native_cost(index_type: str, dim: int, params: Mapping[str, Any], rows: int 
     if index_type == "DISKANN":
         note = "DISKANN: by Milvus's default PQCodeBudgetGBRatio of 0.125 and 56 neighbours"
         return RowCost({"codes": vectors / 8}, {"vectors": vectors, "graph": _FLOAT * _NEIGHBOURS}, note)
+    if index_type == "FAISS":
+        return _faiss_cost(params["faiss_index_name"], dim, rows)
     codes = _IVF_CODES[index_type](dim, params)
     memory = {"vectors": codes, "ids": float(_ID), "rounding": _ROUNDING * (codes + _ID), **_refining(dim, params)}
     if rows:
         tables = int(params["nlist"]) + (2 ** int(params["nbits"]) if index_type == "IVF_PQ" else 0)
         memory["centroids"] = _FLOAT * dim * tables / rows
     return RowCost(memory, note=_UNMEASURED if index_type == "IVF_RABITQ" else "")
+
+
+def _faiss_cost(text: str, dim: int, rows: int | None) -> RowCost:
+    """The cost of an index of faiss by its factory string."""
+    factory = read_factory(text, dim)
+    if factory.code_bytes is None or factory.refining_bytes is None:
+        return RowCost({}, note=f"the bytes of a row in {text} are not known, and not counted")
+    memory = {"codes": factory.code_bytes}
+    if factory.refines:
+        memory["refining codes"] = factory.refining_bytes
+    if factory.links:
+        memory["graph"] = _faiss_graph(factory.links)
+    if factory.lists:
+        memory |= {"ids": float(_ID), "rounding": _ROUNDING * (factory.code_bytes + _ID)}
+        memory |= {"centroids": _FLOAT * dim * factory.lists / rows} if rows else {}
+    return RowCost(memory, note=_UNMEASURED)
 
 
 def _refining(dim: int, params: Mapping[str, Any]) -> dict[str, float]:

@@ -75,3 +75,15 @@ def list_imports(server: Server, name: str, timeout: float, *, limit: int = 0) -
     """
     handler, context = grpc_handler(server)
     return list(handler.list_bulk_insert_tasks(limit, name, timeout=timeout, **context))
+
+
+def index_failure(server: Server, name: str, index: str) -> str:
+    """Milvus's reason for an index that it could not build.
+
+    pymilvus's description of an index lacks it.
+
+    Raises:
+        MilvusException, grpc.RpcError: As they came.
+    """
+    handler, context = grpc_handler(server)
+    return str(handler.get_index_state(name, index, **context)[1])

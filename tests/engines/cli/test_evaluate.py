@@ -68,14 +68,17 @@ def test_json_of_queries_against_brute_force(alula, refused, tmp_path):
 
 def test_index_types_on_vectors_without_a_server(starts_engine, alula, drq, flops, tmp_path):
     np.save(tmp_path / "rows.npy", random_vectors(300))
-    encoders = ["--encoder", drq, "--encoder", flops, "--compare", "FLAT,HNSW", "--candidates", "20,100"]
+    rivals = ["--compare", "FLAT,HNSW", "--compare", "FAISS:IVF4,PQ4", "--compare", "FAISS:HNSW8,Flat"]
+    encoders = ["--encoder", drq, "--encoder", flops, *rivals, "--candidates", "20,100"]
     result = alula("evaluate", "--vectors", "rows.npy", *encoders, *QUICK, "--output", "figures.json")
     assert (result.code, result.err) == (0, ""), result
     figures = json.loads((tmp_path / "figures.json").read_text())
     names = [subject["name"] for subject in figures["subjects"]]
     assert names == ["DRQ hamming (drq)", "DRQ adc (drq)", "FLOPS_SPARSE (flops)", "FLAT"]
     assert figures["subjects"][-1]["points"][0]["recall"]["value"] == 1.0
-    assert "local mode only" in figures["refused"]["HNSW"]
+    strings = [f"FAISS faiss_index_name={string}" for string in ("IVF4,PQ4", "HNSW8,Flat")]
+    assert list(figures["refused"]) == ["HNSW", *strings]
+    assert all("local mode only" in reason for reason in figures["refused"].values())
     assert "Not measured: HNSW" in result.out
     assert len(list(tmp_path.glob("rows.npy.*.truth.npz"))) == 1
 
@@ -143,6 +146,7 @@ def test_wrong_ways_to_ask(fails, refused, in_lite, drq, other_drq, tmp_path):
     fails(2, refused("--compare", "ANNOY"), "ANNOY", "HNSW")
     fails(2, refused("--compare", "HNSW:M=many"), "HNSW:M=32")
     fails(2, refused("--compare", "IVF_FLAT:nlist=0"), "nlist=0", "from 1 on")
+    fails(2, refused("--compare", "HNSW", "--compare", "FAISS"), "factory string", "FAISS:IVF1024,PQ48x4fs")
     fails(2, ["evaluate", "--vectors", "missing.npy"], "missing.npy")
     fails(2, ["evaluate", "--vectors", "five.npy", "--sample", "2", "--metric", "HAMMING"], "HAMMING")
     fails(2, ["evaluate", "--vectors", "five.npy", "--sample", "2"], "--k")

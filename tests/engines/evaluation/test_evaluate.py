@@ -12,7 +12,7 @@ from alula.encoders import load_encoder
 from alula.errors import DataError, LoadInterrupted, ServerError, UsageError
 from alula.evaluation.evaluate import Budget, IndexComparison, evaluate_collection, samples
 from alula.evaluation.native import PREFIX
-from alula.evaluation.native_types import NATIVE
+from alula.evaluation.native_types import FACTORY, FAISS, NATIVE
 from alula.evaluation.queries import QueryOptions, make_queries
 from alula.evaluation.row_source import collection_rows, file_rows
 from alula.evaluation.truth_file import TruthFingerprint
@@ -159,20 +159,21 @@ def test_exact_search_of_milvus_finds_everything(bench, queries):
 
 @pytest.mark.parametrize("name", sorted(set(NATIVE) - {"FLAT"}))
 def test_index_types_of_milvus_are_measured_or_refused_in_words(bench, queries, name):
+    params = {FACTORY: "IVF16,PQ4x4fs"} if name == FAISS else {}
     if bench.server.embedded and name != "IVF_FLAT":
         with pytest.raises(ServerError, match="local mode only support"):
-            bench.native(name, {}, queries)
+            bench.native(name, params, queries)
         return
     if name == "DISKANN":  # which this server takes, and does not build
         hasty = replace(bench, budget=replace(bench.budget, build_timeout=2))
         with pytest.raises(ServerError, match="not built the index in 2 seconds"):
-            hasty.native(name, {}, queries)
+            hasty.native(name, params, queries)
         return
-    if name == "IVF_RABITQ" or name.startswith("HNSW_"):  # later versions have them
+    if name in ("IVF_RABITQ", FAISS) or name.startswith("HNSW_"):  # later versions have them
         with pytest.raises(ServerError, match="invalid index type"):
-            bench.native(name, {}, queries)
+            bench.native(name, params, queries)
         return
-    outcome = bench.native(name, {}, queries)
+    outcome = bench.native(name, params, queries)
     values = [point.recall.value for point in outcome.subject.points]
     assert values[-1] >= values[0]
     assert values[-1] > 0.5

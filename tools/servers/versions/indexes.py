@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from google.protobuf.message import Message
@@ -11,6 +12,7 @@ from pymilvus.grpc_gen import common_pb2
 from tools.servers.versions.rule import Call, RefusedError, Rule, Version, params_of, parse, written
 
 MMAP = "mmap.enabled"
+OWN_PARAMS = ("metric_type", "radius", "range_filter")  # of a search, which are not faiss's
 NO_TRAIN = ("FLAT", "BIN_FLAT")
 VECTOR_BYTES = {"FLOAT_VECTOR": 4.0, "BINARY_VECTOR": 0.125, "FLOAT16_VECTOR": 2.0, "BFLOAT16_VECTOR": 2.0}
 
@@ -163,6 +165,80 @@ class Sindi(Rule):
     @staticmethod
     def _asked(params: dict[str, str]) -> bool:
         return params.get("inverted_index_algo") == "SINDI"
+
+
+class FaissStrings(Rule):
+    """FAISS takes a factory string, which says what a search may set.
+
+    A string that faiss does not understand is accepted at creation, and its build fails.
+    """
+
+    since = "3.0.0"
+    source = "knowhere src/index/faiss; thirdparty/faiss/faiss/cppcontrib/knowhere/SearchParamsDispatch.cpp"
+    methods = ("CreateIndex", "DescribeIndex", "Search")
+
+    def ask(self, call: Call) -> None:
+        """See `Rule.ask`; the engine gets an exact index."""
+        if call.method == "CreateIndex" and self._strings({"": params_of(call.request.extra_params)}):
+            if not params_of(call.request.extra_params).get("faiss_index_name"):
+                raise RefusedError(1100, "param 'faiss_index_name' not exist in json")
+            written(call.request.extra_params, "index_type", "FLAT")
+            written(call.request.extra_params, "faiss_index_name", None)
+        elif call.method == "Search":
+            given = {pair.key: pair.value for pair in call.request.search_params}
+            text = self._strings(call.known.indexes).get(given.get("anns_field", ""))
+            for name in json.loads(given.get("params") or "{}") if text else ():
+                if name not in (*OWN_PARAMS, *_settable(_index(call, given["anns_field"], text))):
+                    raise RefusedError(
+                        65535, f"faiss vanilla: search param '{name}' not supported for this index family"
+                    )
+
+    def answer(self, call: Call, response: Any) -> None:
+        """See `Rule.answer`."""
+        if call.method != "DescribeIndex":
+            return
+        strings = self._strings(call.known.indexes)
+        for index in response.index_descriptions:
+            if index.field_name in strings and _index(call, index.field_name, strings[index.field_name]) is None:
+                index.state = common_pb2.IndexState.Failed
+                index.index_state_fail_reason = "faiss::index_factory failed"
+
+    @staticmethod
+    def _strings(indexes: dict[str, dict[str, str]]) -> dict[str, str]:
+        """The factory strings by field."""
+        return {
+            field: params.get("faiss_index_name", "")
+            for field, params in indexes.items()
+            if params.get("index_type") == "FAISS"
+        }
+
+
+def _index(call: Call, field: str, text: str) -> Any:
+    """The index that a factory string names; None if faiss does not understand it."""
+    import faiss
+
+    (dim,) = [int(p.value) for p in _vector_fields(call)[field].type_params if p.key == "dim"]
+    try:
+        return faiss.index_factory(dim, text)
+    except RuntimeError:
+        return None
+
+
+def _settable(index: Any) -> set[str]:
+    """The parameters of a search that knowhere has for an index of faiss."""
+    import faiss
+
+    known = faiss.downcast_index(index)  # which does not own what `index` does
+    if isinstance(known, faiss.IndexPreTransform):
+        return _settable(known.index)
+    if isinstance(known, faiss.IndexRefine):
+        return {"k_factor"} | _settable(known.base_index)
+    families = {
+        faiss.IndexHNSW: {"efSearch", "check_relative_distance", "bounded_queue"},
+        faiss.IndexIVF: {"nprobe", "max_codes"},
+        faiss.IndexPQ: {"polysemous_ht", "search_type"},
+    }
+    return next((names for family, names in families.items() if isinstance(known, family)), set())
 
 
 def _vector_fields(call: Call) -> dict[str, Any]:

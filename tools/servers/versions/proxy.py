@@ -42,6 +42,7 @@ RULES: tuple[type[Rule], ...] = (
     indexes.WarmedFields,
     indexes.HalfPrecisionPostings,
     indexes.Sindi,
+    indexes.FaissStrings,
     imports.ForgottenImports,
     imports.ImportsWithoutNames,
     searching.NamespaceAsked,
