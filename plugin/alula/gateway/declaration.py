@@ -26,7 +26,7 @@ from alula.catalog.create import added_fields, new_lowering
 from alula.catalog.settings import SETTINGS_PREFIX, with_settings
 from alula.errors import UsageError, respell
 from alula.gateway.session import Session
-from alula.gateway.upstream import pairs
+from alula.gateway.upstream import newer_parts, pairs, refill
 from alula.index_types import FieldSpec, IndexType, Lowering, check_options, index_type, index_types
 
 _INDEX_TYPE, _ENCODER, _FIELD, _KEEP, _TYPE = "index_type", "encoder", "field", "keep_vectors", "vector_type"
@@ -187,13 +187,17 @@ def _replacement(field: schema_pb2.FieldSchema, lowering: Lowering) -> list[sche
             "declare the field without it."
         )
     stored = [_field_schema(spec) for spec in added_fields(lowering)]
-    for kept in stored:
-        if kept.name == field.name:
-            kept.description = field.description
-            if lowering.field.storage == "field":
-                params = {pair.key: pair.value for pair in (*kept.type_params, *field.type_params)}
-                del kept.type_params[:]
-                kept.type_params.extend(pairs(params.items()))
+    kept = next((one for one in stored if one.name == field.name), None)
+    newer = newer_parts(field)
+    if kept is None and newer:
+        raise UsageError(f"The vectors of {field.name!r} are not kept, and with them {', '.join(newer)}; leave it out.")
+    if kept is not None:
+        own = field.type_params if lowering.field.storage == "field" else ()
+        params = {pair.key: pair.value for pair in (*kept.type_params, *own)}
+        data_type, element_type = kept.data_type, kept.element_type
+        kept.CopyFrom(field)
+        kept.data_type, kept.element_type = data_type, element_type
+        refill(kept.type_params, pairs(params.items()))
     return stored
 
 

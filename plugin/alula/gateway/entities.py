@@ -12,7 +12,7 @@ from alula.catalog.create import added_fields
 from alula.errors import DataError, UsageError
 from alula.gateway import function_values
 from alula.gateway.session import Session
-from alula.gateway.upstream import refill
+from alula.gateway.upstream import newer_parts, refill
 from alula.gateway.views import View
 from alula.index_types import Lowering
 from alula.milvus.wire.field_data import column, float_vectors, vectors, write_column
@@ -34,12 +34,21 @@ def write(method: str) -> Any:
         if view is None:
             return session.caller.send(method, request)
         check_visible([data.field_name for data in request.fields_data], view, request.collection_name)
+        _check_operations(request, view)
         given = next((data for data in request.fields_data if data.field_name == view.field), None)
         if given is not None:  # a partial upsert may leave it out
             refill(request.fields_data, [*_others(request, view), *encoded(view.lowering, given, request.num_rows)])
         return session.caller.send(method, request)
 
     return rewrite
+
+
+def _check_operations(request: Any, view: View) -> None:
+    """Raise a `UsageError` if an upsert changes vectors in part (Milvus 3.0)."""
+    operations = getattr(request, "field_ops", ())  # inserts and upserts of older pymilvus lack it
+    check_visible([one.field_name for one in operations], view, request.collection_name)
+    if any(one.op and one.field_name == view.field for one in operations):
+        raise UsageError(f"A vector of {view.field!r} is replaced as a whole; leave out the operation on a part of it.")
 
 
 def _others(request: Any, view: View) -> list[Any]:
@@ -57,6 +66,9 @@ def encoded(lowering: Lowering, given: Any, rows: int) -> list[Any]:
     Raises:
         DataError, UsageError: If the vectors do not fit the encoder or the number of rows.
     """
+    newer = [*newer_parts(given), *newer_parts(given.vectors)]
+    if newer:
+        raise UsageError(f"The vectors of {given.field_name!r} have {', '.join(newer)}; leave it out.")
     try:
         matrix = vectors(given)
     except DataError as error:

@@ -26,7 +26,7 @@ from pymilvus.grpc_gen import schema_pb2
 from alula.catalog.settings import read_settings, with_settings
 from alula.encoders import Encoder
 from alula.errors import EncoderError, UnsupportedError, UsageError
-from alula.gateway.upstream import pairs
+from alula.gateway.upstream import newer_parts, pairs
 from alula.index_types import Capabilities
 
 EncoderOf: TypeAlias = Callable[[str], Encoder]
@@ -156,6 +156,9 @@ def _checked(
 ) -> Function:
     name = declared.name
     params = {pair.key.lower(): pair.value for pair in declared.params}
+    newer = newer_parts(declared)
+    if newer:
+        raise UsageError(f"The function {name!r} has {', '.join(newer)}; leave it out.")
     unknown = sorted(set(params) - _PARAMS)
     if unknown or not params.get("encoder"):
         raise UsageError(

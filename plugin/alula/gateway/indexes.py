@@ -20,7 +20,7 @@ from alula.gateway.ops.logs import LOGGER
 from alula.gateway.policy import AUTOMATIC
 from alula.gateway.schemas import send_described
 from alula.gateway.session import Session
-from alula.gateway.upstream import MilvusError, pairs, refill
+from alula.gateway.upstream import MilvusError, changed, pairs, refill
 from alula.gateway.views import View, describe_indexes
 from alula.index_types import NativeIndex, index_type
 
@@ -102,14 +102,14 @@ def _request(
 ) -> milvus_pb2.CreateIndexRequest:
     """The request for one native index; the index on kept vectors gets a derived name."""
     name = (request.index_name if first else "") or view.field
-    created = milvus_pb2.CreateIndexRequest(
-        db_name=request.db_name,
+    params = {"index_type": native.index_type, "metric_type": native.metric, **native.params}
+    created: milvus_pb2.CreateIndexRequest = changed(
+        request,
         collection_name=view.collection,
         field_name=native.field,
         index_name=name if first else f"{name}__{_VECTORS}",
+        extra_params=pairs(params.items()),
     )
-    params = {"index_type": native.index_type, "metric_type": native.metric, **native.params}
-    created.extra_params.extend(pairs(params.items()))
     return created
 
 
@@ -335,14 +335,13 @@ def drop(session: Session, request: milvus_pb2.DropIndexRequest) -> Any:
         return None
     for index in indexes:
         if index["field_name"] == view.field:
-            session.caller.send("DropIndex", _named(request, view, view.field, index["index_name"]))
-    return session.caller.send("DropIndex", _named(request, view, view.searched, searched))
+            _drop_native(session, request, view, view.field, index["index_name"])
+    return _drop_native(session, request, view, view.searched, searched)
 
 
-def _named(request: milvus_pb2.DropIndexRequest, view: View, field: str, name: str) -> milvus_pb2.DropIndexRequest:
-    return milvus_pb2.DropIndexRequest(
-        db_name=request.db_name, collection_name=view.collection, field_name=field, index_name=name
-    )
+def _drop_native(session: Session, request: milvus_pb2.DropIndexRequest, view: View, field: str, name: str) -> Any:
+    native = changed(request, collection_name=view.collection, field_name=field, index_name=name)
+    return session.caller.send("DropIndex", native)
 
 
 def for_searched_index(method: str) -> Any:

@@ -60,18 +60,16 @@ def show(response: milvus_pb2.DescribeCollectionResponse, view: View) -> None:
     """Replace the companions in a description by the vector field, in place."""
     schema = response.schema
     schema.description, _ = read_settings((), schema.description)
-    shown, field_id, words = [], None, ""
+    shown, vector = [], schema_pb2.FieldSchema()
     for field in schema.fields:
         if field.name == view.field:
-            field_id, words = field.fieldID, field.description
+            vector.CopyFrom(field)
         elif field.name not in view.companions:
             shown.append(field)
-        elif field_id is None and field.name == view.searched:
-            field_id = field.fieldID  # a dropped vector takes the position of its code
-    vector = schema_pb2.FieldSchema(
-        fieldID=field_id or 0, name=view.field, description=words, data_type=DataType.FLOAT_VECTOR
-    )
-    vector.type_params.extend(pairs([("dim", view.vector.dim)]))
+        elif not vector.name and field.name == view.searched:
+            vector.fieldID = field.fieldID  # a dropped vector takes the position of its code
+    vector.name, vector.data_type, vector.element_type = view.field, DataType.FLOAT_VECTOR, DataType.NONE
+    refill(vector.type_params, pairs([("dim", view.vector.dim)]))
     kept = sorted([*shown, vector], key=lambda field: field.fieldID)
     refill(schema.fields, kept)
 

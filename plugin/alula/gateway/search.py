@@ -92,7 +92,7 @@ def _pin_snapshot(session: Session, request: Any) -> None:
 
 def queries_of(view: View, request: Any) -> Queries:
     """The queries of a search: checked vectors float32 (n, d), or n texts."""
-    if not request.placeholder_group:
+    if not request.placeholder_group or request.search_by_primary_keys:
         raise UsageError(f"The search has no vectors; {view.settings['type']} cannot search by the ids of rows.")
     given = function_values.check_lengths(placeholders.read(request.placeholder_group))
     if not isinstance(given, list):
@@ -108,12 +108,13 @@ def rank(session: Session, view: View, request: Any, params: SearchParams, queri
     if params.iterator and len(queries) > 1:
         raise UsageError(f"A search iterator takes one query, and {len(queries):,} were given.")
     ranked: list[RankedIds] = []
+    searcher = _searcher(session, view, request)
     for start in range(0, len(queries), PIECE_QUERIES):
         session.caller.check()
         some = queries[start : start + PIECE_QUERIES]
         checked = _checked(view, request, params, some)
         _check_work(view, checked, len(queries))
-        ranked.extend(_rank_piece(session, view, request, params, checked))
+        ranked.extend(_rank_piece(session, view, request, params, checked, searcher=searcher))
     return ranked
 
 
@@ -131,9 +132,8 @@ def _checked(view: View, request: Any, params: SearchParams, queries: Queries) -
 
 
 def _rank_piece(
-    session: Session, view: View, request: Any, params: SearchParams, checked: SearchRequest
+    session: Session, view: View, request: Any, params: SearchParams, checked: SearchRequest, *, searcher: Searcher
 ) -> list[RankedIds]:
-    searcher = _searcher(session, view, request)
     if not params.selects:
         return searcher.rank(checked)
     own_depth = {**view.defaults, **params.options}.get("candidates") is not None

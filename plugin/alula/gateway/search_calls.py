@@ -10,7 +10,7 @@ import numpy as np
 from pymilvus.grpc_gen import milvus_pb2
 
 from alula.gateway.entities import shown
-from alula.gateway.upstream import Caller, pairs
+from alula.gateway.upstream import Caller, changed, pairs
 from alula.gateway.views import View
 from alula.milvus import NativeHits, NativeSearch, RowSet, Scope
 from alula.milvus.dialect import Dialect
@@ -89,11 +89,8 @@ class RequestCalls:
         self._view = view
         self._key: str = view.primary_key.name
         self._request = request
-        self._template = milvus_pb2.SearchRequest(
-            collection_name=view.collection,
-            partition_names=request.partition_names,
-            dsl_type=request.dsl_type,
-            **shared(request),
+        self._template = changed(
+            request, collection_name=view.collection, placeholder_group=None, output_fields=None, search_params=None
         )
         given = [(pair.key, pair.value) for pair in request.search_params]
         self._kept = [pair for pair in given if pair[0] in _KEPT_PARAMS]

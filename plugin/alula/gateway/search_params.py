@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from google.protobuf.unknown_fields import UnknownFieldSet
 from pymilvus import DataType
 
 from alula.encoders.metric import better_is_larger
 from alula.errors import UsageError
+from alula.gateway.upstream import newer_parts
 from alula.gateway.views import View
 from alula.milvus.wire.types import type_of
 
@@ -154,7 +154,7 @@ def check_honoured(request: Any, view: View) -> None:
     """
     honoured = _HONOURED | {"function_score"} if request.DESCRIPTOR.name == "HybridSearchRequest" else _HONOURED
     others = [field.name for field, _ in request.ListFields() if field.name not in honoured]
-    others += [f"field {field.field_number}, which is newer than this gateway" for field in UnknownFieldSet(request)]
+    others += newer_parts(request)
     if others:
         raise UsageError(f"A search through {view.settings['type']} cannot do {', '.join(others)}; leave it out.")
 

@@ -13,6 +13,7 @@ from typing import Any, TypeAlias
 import grpc
 from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
+from google.protobuf.unknown_fields import UnknownFieldSet
 from pymilvus.grpc_gen import common_pb2, milvus_pb2
 
 from alula.errors import AlulaError
@@ -266,6 +267,29 @@ def check(response: Any) -> None:
 def pairs(values: Iterable[tuple[str, Any]]) -> Sequence[Any]:
     """Key-value pairs of the protocol, with values as text."""
     return [common_pb2.KeyValuePair(key=key, value=str(value)) for key, value in values]
+
+
+def changed(request: Any, **fields: Any) -> Any:
+    """A copy of a request with other fields; unknown parts stay in it.
+
+    Args:
+        request: The request.
+        fields: New values of its fields; None clears one, a sequence replaces the values of a repeated one.
+    """
+    copy = type(request)()
+    copy.CopyFrom(request)
+    for name, value in fields.items():
+        copy.ClearField(name)
+        if isinstance(value, str):
+            setattr(copy, name, value)
+        elif value is not None:
+            getattr(copy, name).extend(value)
+    return copy
+
+
+def newer_parts(message: Message) -> list[str]:
+    """The unknown fields of a message, in words for an error."""
+    return [f"field {part.field_number}, which is newer than this gateway" for part in UnknownFieldSet(message)]
 
 
 def refill(repeated: Any, values: Iterable[Any]) -> None:

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
+import grpc
 import numpy as np
 import pytest
+from google.protobuf.unknown_fields import UnknownFieldSet
 from pymilvus import DataType, MilvusClient
 from pymilvus.exceptions import MilvusException
 from pymilvus.grpc_gen import common_pb2, milvus_pb2, schema_pb2
 
 from alula import encoder_store
 from alula.milvus.wire import placeholders
+from alula.milvus.wire.field_data import float_vectors
 from tests.engines.gateway.running import RunningGateway
 from tests.small_collections import DIM, best, scores
 from tests.tiny_encoders import random_vectors
@@ -93,6 +98,19 @@ def search_request(name, **extra):
     return request
 
 
+NEWER_PART = bytes([0xFA, 0x3E, 2, 8, 1])  # field 1007, a message
+
+
+def with_newer_part(request):
+    """A message with a field that no version of the protocol has."""
+    return type(request).FromString(request.SerializeToString() + NEWER_PART)
+
+
+def newer_parts(message):
+    """The numbers of the fields that the protocol does not have."""
+    return [field.field_number for field in UnknownFieldSet(message)]
+
+
 @pytest.fixture(scope="module")
 def declared(client):
     """A collection whose index type was declared with it."""
@@ -151,9 +169,100 @@ def test_a_part_of_a_search_that_would_be_left_out_is_refused(declared, raw, on_
 
 
 def test_a_part_of_a_search_that_is_newer_than_the_gateway_is_refused(declared, raw):
-    unknown = search_request(declared).SerializeToString() + bytes([0xFA, 0x3E, 2, 8, 1])  # field 1007, a message
-    answer = raw.Search(milvus_pb2.SearchRequest.FromString(unknown))
+    answer = raw.Search(with_newer_part(search_request(declared)))
     assert "field 1007, which is newer" in answer.status.reason
+
+
+def rows_of(kind, name):
+    """A row as Insert and Upsert send it."""
+    request = kind(collection_name=name, num_rows=1)
+    ids = request.fields_data.add(field_name="id", type=DataType.INT64)
+    ids.scalars.long_data.data.append(7)
+    request.fields_data.add().CopyFrom(float_vectors("embedding", VECTORS[7:8]))
+    return request
+
+
+def index_request(name):
+    """The index type as its client declares it."""
+    request = milvus_pb2.CreateIndexRequest(collection_name=name, field_name="embedding")
+    for key, value in {"index_type": "DRQ", "metric_type": "COSINE", "encoder": ENCODER}.items():
+        request.extra_params.add(key=key, value=value)
+    return request
+
+
+CHANGED_CALLS = {
+    "DescribeCollection": lambda name: milvus_pb2.DescribeCollectionRequest(collection_name=name),
+    "LoadCollection": lambda name: milvus_pb2.LoadCollectionRequest(
+        collection_name=name, load_fields=["id", "embedding"]
+    ),
+    "DescribeIndex": lambda name: milvus_pb2.DescribeIndexRequest(collection_name=name),
+    "GetIndexState": lambda name: milvus_pb2.GetIndexStateRequest(collection_name=name, field_name="embedding"),
+    "CreateIndex": index_request,
+    "Insert": lambda name: rows_of(milvus_pb2.InsertRequest, name),
+    "Upsert": lambda name: rows_of(milvus_pb2.UpsertRequest, name),
+    "Query": lambda name: milvus_pb2.QueryRequest(
+        collection_name=name, expr="id == 7", output_fields=["*"], use_default_consistency=True
+    ),
+}
+
+
+@pytest.mark.parametrize("method", CHANGED_CALLS)
+def test_a_part_of_a_call_that_is_newer_than_the_gateway_reaches_the_server(declared, raw, on_lite, method):
+    """Of a call that the gateway changes: an index type is several native indexes, and each request has the part."""
+    sent = len(on_lite.requests(method))
+    with suppress(grpc.RpcError):  # the engine has no GetIndexState
+        getattr(raw, method)(with_newer_part(CHANGED_CALLS[method](declared)))
+    # the gateway asks for itself too, to know the collection
+    reached = [newer_parts(request) for request in on_lite.requests(method)[sent:]]
+    assert reached.count([1007]) == (2 if method == "CreateIndex" else 1), reached
+
+
+def test_newer_parts_of_a_schema_and_of_a_dropped_index_reach_the_server(client, raw, on_lite, collection_name):
+    schema = schema_pb2.CollectionSchema(name=collection_name, description="words")
+    schema.fields.add(name="id", data_type=DataType.INT64, is_primary_key=True)
+    vector = schema.fields.add(name="embedding", data_type=DataType.FLOAT_VECTOR)
+    vector.type_params.add(key="dim", value=str(DIM))
+    vector.MergeFromString(NEWER_PART)
+    request = milvus_pb2.CreateCollectionRequest(
+        collection_name=collection_name, schema=with_newer_part(schema).SerializeToString()
+    )
+    for key, value in DECLARED.items():
+        request.properties.add(key=key, value=value)
+    assert not raw.CreateCollection(with_newer_part(request)).code
+    created = on_lite.requests("CreateCollection")[-1]
+    stored = schema_pb2.CollectionSchema.FromString(created.schema)
+    assert newer_parts(created) == newer_parts(stored) == [1007]
+    assert {field.name: newer_parts(field) for field in stored.fields if newer_parts(field)} == {"embedding": [1007]}
+    assert not raw.CreateIndex(index_request(collection_name)).code
+    dropped = milvus_pb2.DropIndexRequest(collection_name=collection_name, field_name="embedding")
+    assert not raw.DropIndex(with_newer_part(dropped)).code
+    assert [newer_parts(request) for request in on_lite.requests("DropIndex")[-2:]] == [[1007], [1007]]
+    client.drop_collection(collection_name)
+
+
+def test_newer_parts_that_an_index_type_cannot_keep_are_refused(declared, raw, client, collection_name):
+    rows = rows_of(milvus_pb2.InsertRequest, declared)
+    rows.fields_data[1].vectors.MergeFromString(NEWER_PART)
+    assert "The vectors of 'embedding' have field 1007" in raw.Insert(rows).status.reason
+    upsert = rows_of(milvus_pb2.UpsertRequest, declared)
+    upsert.field_ops.add(field_name="embedding", op=1)
+    assert "A vector of 'embedding' is replaced as a whole" in raw.Upsert(upsert).status.reason
+    schema = schema_of(client)
+    message = schema_pb2.CollectionSchema(name=collection_name)
+    for field in schema.fields:
+        stored = message.fields.add(name=field.name, data_type=field.dtype, is_primary_key=field.is_primary)
+        for key, value in field.params.items():
+            stored.type_params.add(key=key, value=str(value))
+    message.fields[1].MergeFromString(NEWER_PART)
+    request = milvus_pb2.CreateCollectionRequest(collection_name=collection_name, schema=message.SerializeToString())
+    for key, value in {**DECLARED, "alula.keep_vectors": "false"}.items():
+        request.properties.add(key=key, value=value)
+    assert "The vectors of 'embedding' are not kept, and with them field 1007" in raw.CreateCollection(request).reason
+
+
+def test_queries_beside_the_ids_of_rows_are_refused(declared, raw):
+    answer = raw.Search(search_request(declared, search_by_primary_keys=True))
+    assert "cannot search by the ids of rows" in answer.status.reason
 
 
 def test_a_namespace_reaches_the_server_with_each_call(client, raw, on_lite, profile):

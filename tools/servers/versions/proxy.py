@@ -73,7 +73,9 @@ class VersionProxy:
         self._known: dict[tuple[str, str], Known] = {}
         self._requests: deque[tuple[str, bytes]] = deque(maxlen=KEPT_REQUESTS)
         self._lock = threading.Lock()
-        self._server = grpc.server(futures.ThreadPoolExecutor(16), handlers=[_Handler(self)], options=UNLIMITED)
+        # Milvus lets its clients ping a connection every few seconds, and gRPC's servers do not by default
+        options = [*UNLIMITED, ("grpc.http2.max_ping_strikes", 0)]
+        self._server = grpc.server(futures.ThreadPoolExecutor(16), handlers=[_Handler(self)], options=options)
         self.port = self._server.add_insecure_port(f"{LOOPBACK}:0")
         self.uri = f"http://{LOOPBACK}:{self.port}"
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from google.protobuf.unknown_fields import UnknownFieldSet
 from pymilvus import DataType
 from pymilvus.grpc_gen import schema_pb2
 
@@ -170,8 +171,8 @@ def take(field: Any, rows: Sequence[int]) -> Any:
     taken = schema_pb2.FieldData()
     taken.type, taken.field_name, taken.field_id = field.type, field.field_name, field.field_id
     taken.is_dynamic = field.is_dynamic
-    if field.valid_data:
-        taken.valid_data.extend(field.valid_data[i] for i in rows)
+    valid = _validity(field)
+    taken.valid_data.extend(valid[i] for i in rows if valid)
     if field.WhichOneof("field") == "scalars":
         _take_scalars(field, taken, rows)
     elif field.WhichOneof("field") == "vectors":
@@ -227,7 +228,25 @@ def _take_vectors(field: Any, taken: Any, rows: Sequence[int]) -> None:
 
 def _places(field: Any, count: int, rows: Sequence[int]) -> Sequence[int]:
     """Positions of rows among `count` values; a nullable column may leave nulls out."""
-    if count == len(field.valid_data) or not field.valid_data:
+    valid = _validity(field)
+    if len(valid) in (0, count):
         return rows
-    before = np.cumsum(np.array(field.valid_data)) - 1
-    return [int(before[i]) for i in rows if field.valid_data[i]]
+    before = np.cumsum(np.array(valid)) - 1
+    return [int(before[i]) for i in rows if valid[i]]
+
+
+def _validity(field: Any) -> Sequence[bool]:
+    """Which rows of a column have a value; empty if all have.
+
+    Milvus's protocol of August 2026 has it beside the values too, by the same name; until only old versions are left,
+    servers write both.
+    """
+    slot = field.WhichOneof("field")
+    values = getattr(field, slot) if slot else field
+    valid: Sequence[bool] = field.valid_data or getattr(values, "valid_data", ())
+    if not valid and len(UnknownFieldSet(values)):
+        raise UsageError(
+            f"The values of {field.field_name!r} come with a part that is newer than this version of pymilvus, and may "
+            "say which of them are null; update pymilvus and Alula, or leave the field out."
+        )
+    return valid

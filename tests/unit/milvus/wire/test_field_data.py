@@ -66,6 +66,23 @@ def test_values_that_are_not_there(compact):
     assert list(taken.scalars.long_data.data) == ([50, 10] if compact else [50, 0, 10])
 
 
+def test_a_newer_part_that_may_say_which_values_are_null():
+    """Where the protocol of an older version says it too, that counts; else the values cannot be told from nulls."""
+    field = scalars("long_data", [10, 0, 30], DataType.INT64)
+    field.scalars.MergeFromString(bytes([0x8A, 0x01, 3, 1, 0, 1]))  # field 17: true, false, true
+    with pytest.raises(UsageError, match=r"The values of 'f' come with a part that is newer"):
+        take(field, [0, 1])
+    field.valid_data.extend([True, False, True])
+    assert list(take(field, [1, 2]).valid_data) == [False, True]
+
+
+def test_newer_parts_of_arrays_are_kept():
+    """Each row's array is a message of its own."""
+    field = arrays([[1.0], [2.0]])
+    field.scalars.array_data.data[1].MergeFromString(bytes([0x8A, 0x01, 1, 0]))
+    assert take(field, [1]).scalars.array_data.data[0] == field.scalars.array_data.data[1]
+
+
 def test_float_vectors():
     field = float_vectors("f", FLOATS, 3)
     assert np.array_equal(column(field), FLOATS)
