@@ -46,6 +46,12 @@ def version(server: Server) -> str:
     return f"Milvus {number.removeprefix('v')}"
 
 
+def version_number(server: Server) -> tuple[int, ...]:
+    """The version of a Milvus server, such as (2, 6, 24); () if it is unknown."""
+    found = re.match(r"Milvus (\d+(?:\.\d+)+)", version(server))
+    return tuple(map(int, found[1].split("."))) if found else ()
+
+
 def probe(server: Server) -> Capabilities:
     """Run the probes of every registered index type on a server, once a connection.
 
@@ -119,8 +125,7 @@ def _failure_by_version(server: Server, probe: Probe, error: MilvusException | g
     Raises:
         MissingRightsError: If the version does not say it.
     """
-    found = re.match(r"Milvus (\d+(?:\.\d+)+)", version(server))
-    number = tuple(map(int, found[1].split("."))) if found else ()
+    number = version_number(server)
     if number < _KNOWN_FROM or not probe.since:
         raise MissingRightsError(
             f"The login may not find out at {server.uri} if the server has {probe.question or 'collections'} "

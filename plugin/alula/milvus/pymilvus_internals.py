@@ -6,12 +6,15 @@ from typing import Any
 
 import grpc
 from pymilvus import BulkInsertState
+from pymilvus.client.prepare import Prepare
+from pymilvus.client.utils import check_status
 from pymilvus.grpc_gen import milvus_pb2
 
 from alula.errors import ServerError
 from alula.milvus.connection import Server, server_words
 
 CLOCK_TIMEOUT = 10.0  # seconds
+IDEMPOTENCY_KEY = "idempotency-key"  # in the metadata of a call
 
 
 def grpc_handler(server: Server) -> tuple[Any, dict[str, Any]]:
@@ -38,7 +41,7 @@ def has_clock(server: Server) -> bool:
     return bool(now.timestamp or now.status.code or now.status.error_code)  # a login may lack the right to ask
 
 
-def start_import(server: Server, name: str, partition: str, file: str, timeout: float) -> int:
+def start_import(server: Server, name: str, partition: str, file: str, *, timeout: float, key: str) -> int:
     """Request the bulk import of a file once; returns the server's task number.
 
     pymilvus would repeat a request whose answer is lost, and so import the file twice.
@@ -49,12 +52,18 @@ def start_import(server: Server, name: str, partition: str, file: str, timeout: 
         partition: The partition; "" for the default one.
         file: The file as the server names it.
         timeout: Seconds to wait.
+        key: Names the request: printable ASCII, at most 256 bytes. Milvus 2.6.24 and 3.0.2 answer a request of the
+            same key with the first one's task, and earlier versions do not look at it.
 
     Raises:
         MilvusException, grpc.RpcError: As they came.
     """
     handler, context = grpc_handler(server)
-    return int(handler.do_bulk_insert(name, partition, [file], timeout, retry_times=0, **context))
+    metadata = [*(context["context"].to_grpc_metadata() if context else ()), (IDEMPOTENCY_KEY, key)]
+    request = Prepare.do_bulk_insert(name, partition, [file])
+    response = handler._stub.Import(request, timeout=timeout, metadata=metadata)
+    check_status(response.status)
+    return int(response.tasks[0])
 
 
 def import_state(server: Server, task: int, timeout: float) -> BulkInsertState:

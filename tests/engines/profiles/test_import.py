@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,13 +11,17 @@ import pytest
 from alula.index_types import FieldSpec
 from alula.ingest.bulk_import.delivery import ImportLedger
 from alula.ingest.bulk_import.sink import ImportSink
+from alula.ingest.bulk_import.tasks import ImportTasks
 from alula.ingest.journal import Journal
 from tests.plain_collections import create_with_signs
 from tools.servers.lite import connected
+from tools.servers.versions.imports import RepeatedImports
 from tools.servers.versions.proxy import PROFILES, VersionProxy
+from tools.servers.versions.rule import parse
 
 FIELDS = (FieldSpec("id", "INT64", 8), FieldSpec("signs", "BINARY_VECTOR", 8, {"dim": 64}))
 BATCH = 50
+REMEMBERING = ("2.6.24", "3.0.2")  # versions that know a request by its key
 ROWS = 3 * BATCH  # each batch is a file
 
 
@@ -68,6 +73,8 @@ def imported(uri, profile, folder):
             with pytest.raises(DeathError):
                 load(server, name, folder, DyingLedger(journal, 1))
             assert load(server, name, folder, ImportLedger(journal)) == ROWS
+            if proxy.has(RepeatedImports):
+                assert proxy.rule(RepeatedImports).repeated == 1
             found = server.client.query(name, filter="id >= 0", output_fields=["id"], consistency_level="Strong")
             return sorted(row["id"] for row in found)
         finally:
@@ -78,9 +85,19 @@ def imported(uri, profile, folder):
 def imports(milvus_server, tmp_path_factory):
     """All profiles at once, as each waits for the engine most of the time: the ids in the collections."""
     folder = tmp_path_factory.mktemp("imports")
-    with ThreadPoolExecutor(len(PROFILES)) as pool:
-        yield {profile: pool.submit(imported, milvus_server.uri, profile, folder / profile) for profile in PROFILES}
+    versions = [*PROFILES, *REMEMBERING]
+    with ThreadPoolExecutor(len(versions)) as pool:
+        yield {version: pool.submit(imported, milvus_server.uri, version, folder / version) for version in versions}
 
 
-def test_each_row_arrives_once_though_a_loader_died(imports, profile):
-    assert imports[profile].result() == list(range(ROWS))
+@pytest.mark.parametrize("version", [*PROFILES, *REMEMBERING])
+def test_each_row_arrives_once_though_a_loader_died(imports, version):
+    assert imports[version].result() == list(range(ROWS))
+
+
+@pytest.mark.parametrize(
+    ("version", "remembers"), [("2.6.23", False), ("2.6.24", True), ("3.0.1", False), ("3.0.2", True), ("3.1.0", True)]
+)
+def test_the_servers_that_know_a_repeated_request(version, remembers):
+    server = SimpleNamespace(embedded=False, client=SimpleNamespace(get_server_version=lambda: f"v{version}"))
+    assert ImportTasks(server, "words", "").repeatable == RepeatedImports.applies(parse(version)) == remembers

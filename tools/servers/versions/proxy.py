@@ -45,6 +45,7 @@ RULES: tuple[type[Rule], ...] = (
     indexes.FaissStrings,
     imports.ForgottenImports,
     imports.ImportsWithoutNames,
+    imports.RepeatedImports,
     searching.NamespaceAsked,
     searching.PartitionKeyAsked,
     searching.SearchMessages,

@@ -40,6 +40,7 @@ class ImportFile:
         task: The server's number of the import; None before a request.
         state: ``written``: it is in the staging area, and a request may or may not have been sent. ``submitted``: the
             server imports it, as `task`. ``done``: the server has imported it.
+        written: The time at which it was written under this name, in seconds since the epoch; 0 if unknown.
     """
 
     number: int
@@ -49,6 +50,7 @@ class ImportFile:
     file: str
     task: int | None = None
     state: Literal["written", "submitted", "done"] = "written"
+    written: float = 0.0
 
 
 class Ledger(Protocol):

@@ -20,6 +20,9 @@ followed by its number, which they know. For a request in doubt the file is rena
 counted: no more of them than the numbers on record means that the request was lost. With more of them, the rows of the
 file show up when these tasks have ended, or the load ends with an error that says so.
 
+Milvus 2.6.24 and 3.0.2 know a request by its key (by their documentation; none was run here). There a request in doubt
+is repeated for an hour, and a second one gets the task of the first.
+
 Uploads to an S3 are run against an emulation; that a server imports from there is Milvus's documented behaviour, not
 tested.
 """
@@ -39,6 +42,7 @@ from alula.milvus import any_of, milvus_errors
 from alula.milvus.retrying import retry_policy
 from alula.progress import Progress
 
+REPEATABLE_SECONDS = 3600.0  # the server remembers a request for a day, and less if many others follow
 TRIES = 5  # imports of one file that end because the server did
 SHOWN_SECONDS = 120.0  # rows become visible after some 15 s
 SAMPLE = 16  # rows that are looked up to see whether a file was imported
@@ -121,12 +125,17 @@ class Importer:
         with milvus_errors(f"import {file.file!r} into {self._name!r}"):
             for attempt in retry_policy(RETRY_TIMEOUT):
                 with attempt:
-                    if in_doubt:
+                    if in_doubt and not self._may_repeat(file):
                         file = self._resolve(file)
                     in_doubt = True
                     if file.state == "written":
                         file = dataclasses.replace(file, task=self._tasks.submit(file.file), state="submitted")
                     self.record(file)
+
+    def _may_repeat(self, file: ImportFile) -> bool:
+        """True if a request that was sent is still known to the server by its key."""
+        recent = file.state == "written" and time.time() - file.written < REPEATABLE_SECONDS
+        return recent and self._tasks.repeatable
 
     def _resolve(self, file: ImportFile) -> ImportFile:
         """Find the task of a file, or make sure that no late request can import it."""
@@ -155,7 +164,8 @@ class Importer:
         old = Path(file.file).name
         number, attempt, _ = old.split(".")
         new = f"{number}.{int(attempt) + 1}.parquet"
-        file = dataclasses.replace(file, file=self._stage.copy(old, new), task=None, state="written")
+        name = self._stage.copy(old, new)
+        file = dataclasses.replace(file, file=name, task=None, state="written", written=time.time())
         self.record(file)
         self._stage.keep_of(f"{number}.", new)
         return file

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -151,7 +152,7 @@ class ImportSink:
             written.close()
         # A file of that name may be there, from a run that ended before the next step: no server was asked to read it.
         path = self._stage.upload(self._path, f"{number:06d}.0.parquet")
-        file = ImportFile(number, written.first, written.last, written.rows, path)
+        file = ImportFile(number, written.first, written.last, written.rows, path, written=time.time())
         self._importer.record(file)
         self._number += 1
         self._path.unlink()

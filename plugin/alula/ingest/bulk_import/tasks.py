@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
+from functools import cached_property
 from typing import NamedTuple, TypeVar
 
 import grpc
@@ -13,6 +15,7 @@ from pymilvus.exceptions import MilvusException
 
 from alula.errors import ServerError
 from alula.milvus import Server
+from alula.milvus.capabilities import version_number
 from alula.milvus.pymilvus_internals import import_state, list_imports, start_import
 from alula.milvus.reading import count_rows
 from alula.milvus.retrying import call_with_retries
@@ -98,9 +101,20 @@ class ImportTasks:
         self._name = name
         self._partition = partition
 
+    @cached_property
+    def repeatable(self) -> bool:
+        """True if the server starts no second import for a repeated request."""
+        number = version_number(self._server)
+        return (2, 6, 24) <= number < (3,) or number >= (3, 0, 2)
+
     def submit(self, file: str) -> int:
-        """Ask the server, once, to import a file; returns the task's number."""
-        return start_import(self._server, self._name, self._partition, file, RPC_SECONDS)
+        """Ask the server to import a file; returns the task's number.
+
+        The request is named for the file, and a file of this name has one content: one that is imported again, after a
+        failure, has another name. Named for the content alone, a load after a failed one would get the failed task.
+        """
+        key = hashlib.sha256(f"{self._name}\0{file}".encode()).hexdigest()
+        return start_import(self._server, self._name, self._partition, file, timeout=RPC_SECONDS, key=f"alula-{key}")
 
     def listed(self) -> list[ImportTask]:
         """The server's tasks for the collection."""
