@@ -37,8 +37,8 @@ class TrainingData:
         classes: The labels' names in the order of their numbers; empty without labels.
         train_labels: int64 (n,): the class number of each row to learn from.
         held_out_labels: int64 (h,).
-        label_vectors: float32 (C, e): meanings of the classes, for the loss ``adaptive-margin``; None for unrelated
-            classes.
+        label_vectors: float32 (C, e): meanings of the classes, for the loss ``adaptive-margin``; None for the means of
+            their vectors, and of images and texts for unrelated classes.
     """
 
     train: Inputs

@@ -183,6 +183,7 @@ _COMMON_OPTIONS = (
     click.option(
         "--label-vectors",
         type=FILE,
+        show_default="the means of their rows, where these are vectors",
         help="For --loss adaptive-margin: a .npy array with one row per label, in sorted order, such as word "
         "vectors of their names.",
     ),

@@ -19,8 +19,8 @@ class AdaptiveMarginLoss(nn.Module):
 
     Args:
         dim: Length D of an embedding.
-        label_vectors: float32 (C, e): meanings of the classes, for instance word vectors of their names. Unrelated
-            classes are one-hot vectors.
+        label_vectors: float32 (C, e): meanings of the classes, for instance word vectors of their names. One-hot
+            vectors are of unrelated classes: every margin is 1.
 
     Attributes:
         projection: A, float32 (e, D), trained along.

@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 
+import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from alula.errors import UsageError
 from alula_exporters.choices import LabelLoss
@@ -49,8 +50,24 @@ def check_margin(margin: float | None, loss: str) -> None:
 
 
 def _adaptive_margin(data: TrainingData, dim: int, _: float | None) -> AdaptiveMarginLoss:
-    vectors = data.label_vectors
-    return AdaptiveMarginLoss(dim, torch.eye(len(data.classes)) if vectors is None else torch.from_numpy(vectors))
+    return AdaptiveMarginLoss(dim, class_vectors(data))
+
+
+def class_vectors(data: TrainingData) -> Tensor:
+    """Meanings of the classes, float32 (C, e), for the adaptive margin.
+
+    These are the given label vectors; else of rows that are vectors the mean of each class, from the mean of all, so
+    that classes whose rows are alike may stay near each other; else one-hot vectors of unrelated classes.
+    """
+    if data.label_vectors is not None:
+        return torch.from_numpy(data.label_vectors)
+    if data.train.dtype != np.float32:
+        return torch.eye(len(data.classes))
+    rows, labels = torch.from_numpy(data.train), torch.from_numpy(data.labels)
+    sums = torch.zeros(len(data.classes), data.dim).index_add_(0, labels, rows)
+    counts = torch.bincount(labels, minlength=len(data.classes))[:, None]
+    means = sums / counts.clamp_min(1) - rows.mean(0)
+    return means.masked_fill(counts == 0, 0)
 
 
 LABEL_LOSSES: Mapping[LabelLoss, Callable[[TrainingData, int, float | None], nn.Module]] = {
