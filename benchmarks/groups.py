@@ -70,7 +70,7 @@ GROUPS = {
                 **_same("reranking", "memory", "text"),
             },
         ),
-        Group("papers", "bench-papers", "TABLES", "Table {}: ", {str(i): f"table{i}" for i in range(1, 6)}),
+        Group("papers", "bench-papers", "TABLES", "Table {}: ", {str(i): f"table{i}" for i in range(1, 7)}),
         Group("loading", "bench-load", "PARTS", "Loading: ", _same("faults", "throughput", "memory", "scale")),
         Group("speed", "bench-speed", "PARTS", "Speed: ", _same("hnsw", "codes", "lite3")),
         Group(

@@ -67,6 +67,6 @@ def split_queries(rows: sp.csr_array) -> list[list[tuple[I64, F32]]]:
     return [[(dims[ends[i] : ends[i + 1]], weights[ends[i] : ends[i + 1]])] for i in range(rows.shape[0])]
 
 
-def posting_bytes(index: InvertedIndex) -> float:
-    """Bytes of a row in the lists that a search with re-ranking reads."""
-    return (index.nbytes["postings"] + index.nbytes["levels"]) / len(index)
+def posting_bytes(index: InvertedIndex, *, reranked: bool = True) -> float:
+    """Bytes of a row in the lists that a search with or without re-ranking reads."""
+    return (index.nbytes["postings"] + index.nbytes["levels" if reranked else "weights"]) / len(index)

@@ -6,9 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from alula.kernels import InvertedIndex
 from alula_exporters.flops import SparseEncoder
-from benchmarks.papers.sparse_rows import count_cost, encode, split_queries
+from benchmarks.papers.sparse_rows import build_index, count_cost, encode, posting_bytes, split_queries
 
 
 def test_rows_and_their_cost() -> None:
@@ -25,8 +24,9 @@ def test_rows_and_their_cost() -> None:
     assert cost.nnz == pytest.approx(used.sum(1).mean())
     assert cost.r_sub == pytest.approx(np.mean(pairs) * 32 / used.sum(1).mean() ** 2)
 
-    index = InvertedIndex(32, "COSINE")
-    index.add(rows)
+    index = build_index(rows)
+    # a number in its block of 65,536 rows, and a float
+    assert posting_bytes(index, reranked=False) == pytest.approx(6 * rows.nnz / 50)
     for i, query in enumerate(split_queries(rows)):
         products = rows.toarray() @ rows.toarray()[i]
         found = index.search(query, 5, rerank=0).positions[0]
