@@ -11,6 +11,7 @@ from pymilvus import DataType, MilvusClient
 import alula
 import alula.catalog.create
 from alula.errors import EncoderError, UnsupportedError, UsageError
+from alula.index_types import FieldSpec, NativeIndex, Probe
 from tests.small_collections import DIM, ROWS, Rows
 from tests.tiny_encoders import random_vectors, write_drq, write_flops
 from tools.servers.cutting_proxy import CuttingProxy
@@ -94,6 +95,27 @@ def test_an_index_type_that_the_server_cannot_hold_is_refused(milvus_server, flo
         before = sorted(server.client.list_collections())
         with pytest.raises(UnsupportedError, match="cannot index sparse vectors"):
             ROWS_HELD.create(server, collection_name, flops, "FLOPS_SPARSE")
+        assert sorted(server.client.list_collections()) == before
+
+
+def test_an_engine_that_builds_no_indexes_builds_none_for_sindi(lite, flops, collection_name):
+    with pytest.raises(UnsupportedError, match=r"builds no index for SINDI \(it builds no indexes\)"):
+        ROWS_HELD.create(lite, collection_name, flops, "FLOPS_SPARSE", options={"inverted_index_algo": "SINDI"})
+    assert not lite.has_collection(collection_name)
+
+
+def test_an_index_that_a_server_accepts_is_built_if_that_is_asked(milvus_server, monkeypatch):
+    """Milvus 2.3.5 accepts DISKANN, and does not build it here."""
+    monkeypatch.setattr(alula.milvus.capabilities, "_BUILD_SECONDS", 5.0)
+    fields, row = (FieldSpec("v", "FLOAT_VECTOR", 32, {"dim": 8}),), {"v": [1.0] * 8}
+    hnsw = NativeIndex("v", "HNSW", "L2", {"M": 8, "efConstruction": 16})
+    diskann = NativeIndex("v", "DISKANN", "L2")
+    asked = [Probe("accepted", "", fields, diskann), Probe("late", "", fields, diskann, row=row)]
+    with alula.connect(milvus_server.uri) as server:
+        before = sorted(server.client.list_collections())
+        found = alula.milvus.probe(server, [*asked, Probe("built", "", fields, hnsw, row=row)])
+        assert found.supported >= {"accepted", "built"}
+        assert "not built the index in 5 seconds, and 1,200 rows are not indexed" in found.reasons["late"]
         assert sorted(server.client.list_collections()) == before
 
 

@@ -66,17 +66,19 @@ def design(
     encoder = load_encoder(encoder) if isinstance(encoder, str | Path) else encoder
     kind = find_index_type(index_type)
     checked = check_options(kind.create_options, options or {}, kind.name)
+    further = kind.option_probes(checked)
     try:
         check_fit(kind, encoder, subject=f"The collection {name!r}", metric=metric)
     except EncoderError:
-        kind.choose(probe(server), checked)  # no encoder helps where the server lacks the index type
+        kind.choose(probe(server, further), checked)  # no encoder helps where the server lacks the index type
         raise
     key, fields = _fields(name, field, primary_key, columns)
     _check_defaults(server, fields)
     if server.has_collection(name):
         raise UsageError(f"The collection {name!r} exists at {server.uri}; drop it with 'alula drop {name}' first.")
+    capabilities = probe(server, further)
     lowering = new_lowering(
-        kind, encoder, field, probe(server), keep_vectors=keep_vectors, vector_type=vector_type, options=checked
+        kind, encoder, field, capabilities, keep_vectors=keep_vectors, vector_type=vector_type, options=checked
     )
     check_distinct([key.name, field, *(f.name for f in fields), *(f.name for f in lowering.fields)])
     if partition_key is not None:

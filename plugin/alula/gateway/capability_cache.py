@@ -6,12 +6,13 @@ import base64
 import binascii
 import threading
 import time
+from collections.abc import Sequence
 
 from alula.errors import ServerError
 from alula.gateway.config import Options
 from alula.gateway.logins import login_of
 from alula.gateway.upstream import Caller
-from alula.index_types import Capabilities
+from alula.index_types import Capabilities, Probe
 from alula.milvus import MissingRightsError, connect, probe
 
 REFUSED_SECONDS = 600.0  # until a login may try again that lacks the rights
@@ -31,21 +32,25 @@ class CapabilityCache:
         self._capabilities: Capabilities | None = None
         self._refused: dict[bytes, tuple[float, str]] = {}
 
-    def get(self, caller: Caller) -> Capabilities:
+    def get(self, caller: Caller, asked: Sequence[Probe] = ()) -> Capabilities:
         """Return the capabilities; the first call probes them.
+
+        Args:
+            caller: The client's calls.
+            asked: Further probes, see `IndexType.option_probes`.
 
         Raises:
             ServerError: If the upstream cannot be probed; a login that lacks the rights is refused for a while, since
                 each attempt may leave a collection that it cannot drop.
         """
         with self._lock:
-            if self._capabilities is None:
+            if self._capabilities is None or not all(map(self._capabilities.knows, asked)):
                 login = login_of(caller.metadata)
                 until, reason = self._refused.get(login, (0.0, ""))
                 if until > time.monotonic():
                     raise ServerError(reason)
                 try:
-                    self._capabilities = self._probed(caller)
+                    self._capabilities = self._probed(caller, asked)
                 except MissingRightsError as error:
                     if len(self._refused) >= MAX_REFUSED:
                         self._refused.clear()
@@ -53,7 +58,7 @@ class CapabilityCache:
                     raise
             return self._capabilities
 
-    def _probed(self, caller: Caller) -> Capabilities:
+    def _probed(self, caller: Caller, asked: Sequence[Probe]) -> Capabilities:
         options = self._options
         with connect(
             options.upstream,
@@ -62,7 +67,7 @@ class CapabilityCache:
             ca_file=str(options.ca_file) if options.ca_file else None,
             server_name=options.server_name,
         ) as server:
-            return probe(server)
+            return probe(server, asked)
 
 
 def _token(caller: Caller) -> str:

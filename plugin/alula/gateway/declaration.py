@@ -144,7 +144,7 @@ def lowering_for(
         called=declared.encoder,
     )
     taken = {f.name for f in schema.fields}
-    capabilities = session.capabilities.get(session.caller)
+    capabilities = session.capabilities.get(session.caller, declared.index_type.option_probes(declared.options))
     lowering = new_lowering(
         declared.index_type,
         encoder,

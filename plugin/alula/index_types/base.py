@@ -223,12 +223,23 @@ class IndexType(ABC):
         """The search options of its index in this process and those common to all types."""
         return (*self.local_options, *COMMON_SEARCH_OPTIONS)
 
+    def option_probes(self, options: Mapping[str, Any]) -> tuple[Probe, ...]:
+        """Further questions to a server, whose answers `choose` needs for some options.
+
+        They may take seconds, and are asked only then. The default has none.
+
+        Args:
+            options: Checked create options, each present.
+        """
+        del options
+        return ()
+
     @abstractmethod
     def choose(self, capabilities: Capabilities, options: Mapping[str, Any]) -> dict[str, str]:
         """Choose the settings of the index type on one server.
 
         Args:
-            capabilities: The server's capabilities.
+            capabilities: The server's capabilities, with the answers to `option_probes`.
             options: Checked create options, each present.
 
         Returns:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from alula.errors import AlulaError
 from alula.index_types.native import FieldSpec, NativeIndex
@@ -21,6 +22,8 @@ BINARY_INDEXES: Mapping[str, Mapping[str, int]] = {
 class Probe:
     """A test of a server: the creation of a collection with some fields and an index.
 
+    Milvus accepts some indexes that it cannot build; with a row, the index is built as well.
+
     Args:
         name: Its name, in `Capabilities.supported` and ``reasons``. Probes of an index on binary vectors have the name
             of the index type. Several index types may declare one name, with the same fields and index.
@@ -30,6 +33,7 @@ class Probe:
         yes: The meaning for users if it works.
         no: The meaning if it does not.
         since: The first version of Milvus that passes it, such as ``2.6.4``, for logins that may not run it.
+        row: The fields of a row, to build the index over many of it; none to have the index accepted only.
     """
 
     name: str
@@ -39,6 +43,7 @@ class Probe:
     yes: str = ""
     no: str = ""
     since: str = ""
+    row: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     def merged(self, other: Probe) -> Probe:
         """This probe with the meanings of another one of the same name.
@@ -66,6 +71,10 @@ class Capabilities:
     server: str
     supported: frozenset[str]
     reasons: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+    def knows(self, probe: Probe) -> bool:
+        """True if the server passed or failed a probe."""
+        return probe.name in self.supported or probe.name in self.reasons
 
     @property
     def sparse_index(self) -> bool:
@@ -122,11 +131,20 @@ STORAGE_PROBES = (  # of `choose_storage`
 )
 
 
+_SPARSE = FieldSpec("sparse", "SPARSE_FLOAT_VECTOR", 8)
+
+
 def sparse_probe(yes: str, no: str) -> Probe:
     """The probe of a sparse inverted index, with its meanings for one index type."""
-    fields = (FieldSpec("sparse", "SPARSE_FLOAT_VECTOR", 8),)
     index = NativeIndex("sparse", "SPARSE_INVERTED_INDEX", "IP")
-    return Probe("sparse_index", "sparse inverted index", fields, index, yes, no, since="2.4")
+    return Probe("sparse_index", "sparse inverted index", (_SPARSE,), index, yes, no, since="2.4")
+
+
+def algorithm_probe(algorithm: str) -> Probe:
+    """The probe of a sparse inverted index that is built for one algorithm."""
+    index = NativeIndex("sparse", "SPARSE_INVERTED_INDEX", "IP", {"inverted_index_algo": algorithm})
+    row = {"sparse": {0: 1.0, 9: 0.5}}
+    return Probe(algorithm, f"a sparse inverted index for {algorithm}", (_SPARSE,), index, row=row)
 
 
 def binary_probe(index_type: str, yes: str, no: str) -> Probe:

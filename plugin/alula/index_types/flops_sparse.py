@@ -14,13 +14,14 @@ import scipy.sparse as sp
 from alula.encoders import Encoder, FlopsEncoder, Metric, read_linear_head, sparse_queries
 from alula.errors import UnsupportedError
 from alula.index_types.base import F32, NO_SETTINGS, Column, IndexType, Lowering, SearchPlan, VectorField
-from alula.index_types.capabilities import Capabilities, sparse_probe
+from alula.index_types.capabilities import Capabilities, Probe, algorithm_probe, sparse_probe
 from alula.index_types.local import EncodedRows, LocalIndex, Mask
 from alula.index_types.native import POSTING_BYTES, FieldSpec, NativeIndex
 from alula.index_types.options import Option, Sweep, candidate_counts, candidate_options
 from alula.kernels import InvertedIndex, LinearQueries, TopK
 
 _ALGORITHM = "inverted_index_algo"
+_SINDI = algorithm_probe("SINDI")
 
 
 def _fewer_terms(encoder: Encoder, _: Mapping[str, Any]) -> list[int]:
@@ -39,9 +40,10 @@ class FlopsSparse(IndexType):
             _ALGORITHM,
             str,
             "Milvus's way through the inverted index, from 2.5.4 on. DAAT_WAND and DAAT_MAXSCORE skip rows where terms "
-            "differ in weight; the terms of these encoders are balanced, and leave little to skip.",
+            "differ in weight; the terms of these encoders are balanced, and leave little to skip. SINDI needs Milvus "
+            "3.0.1 with index version 10, and is tried first, in some seconds.",
             "TAAT_NAIVE",
-            choices=("TAAT_NAIVE", "DAAT_WAND", "DAAT_MAXSCORE"),
+            choices=("TAAT_NAIVE", "DAAT_WAND", "DAAT_MAXSCORE", _SINDI.name),
         ),
     )
     search_options = (
@@ -59,6 +61,10 @@ class FlopsSparse(IndexType):
 
     probes = (sparse_probe("FLOPS_SPARSE works", "no FLOPS_SPARSE"),)
 
+    def option_probes(self, options: Mapping[str, Any]) -> tuple[Probe, ...]:
+        """See `IndexType.option_probes`; Milvus accepts SINDI always."""
+        return (_SINDI,) if options[_ALGORITHM] == _SINDI.name else ()
+
     def choose(self, capabilities: Capabilities, options: Mapping[str, Any]) -> dict[str, str]:
         """See `IndexType.choose`."""
         if not capabilities.sparse_index:
@@ -66,6 +72,12 @@ class FlopsSparse(IndexType):
                 f"{capabilities.server} cannot index sparse vectors "
                 f"({capabilities.reasons.get('sparse_index', 'no reason given')}), which FLOPS_SPARSE needs; use "
                 'Milvus 2.4 or later or Milvus Lite, or a DRQ encoder with index_type="DRQ".'
+            )
+        if options[_ALGORITHM] == _SINDI.name and _SINDI.name not in capabilities.supported:
+            reason = capabilities.reasons.get(_SINDI.name, "it was not tried")
+            raise UnsupportedError(
+                f"{capabilities.server} builds no index for SINDI ({reason}); leave {_ALGORITHM}=... out, or set "
+                "dataCoord.targetVecIndexVersion to 10 in Milvus 3.0.1 or later."
             )
         return {_ALGORITHM: options[_ALGORITHM]}
 

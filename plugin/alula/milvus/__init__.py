@@ -7,7 +7,7 @@ from alula.milvus.connection import Server, connect, is_local, milvus_errors, se
 from alula.milvus.deleting import delete_rows
 from alula.milvus.expressions import any_of, literal
 from alula.milvus.failures import Failure, what_failed
-from alula.milvus.index_build import IndexBuildError, wait_for_indexes
+from alula.milvus.index_build import wait_for_indexes
 from alula.milvus.load_state import ensure_loaded, load_collection
 from alula.milvus.row_set import Id, RowSet
 from alula.milvus.writing import Columns, send, slices, write_request
@@ -18,7 +18,6 @@ __all__ = [
     "Columns",
     "Failure",
     "Id",
-    "IndexBuildError",
     "MissingRightsError",
     "NativeHits",
     "NativeSearch",

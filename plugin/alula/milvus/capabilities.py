@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 import uuid
+from collections.abc import Iterable
+from dataclasses import replace
 from weakref import WeakKeyDictionary
 
 import grpc
@@ -14,6 +16,7 @@ from alula.errors import ServerError
 from alula.index_types import Capabilities, FieldSpec, NativeIndex, Probe, probes
 from alula.milvus.connection import Server, server_words
 from alula.milvus.failures import Failure, is_denied, what_failed
+from alula.milvus.index_build import IndexBuildError, wait_for_indexes
 from alula.milvus.schema_fields import add_field, index_params
 
 
@@ -25,7 +28,9 @@ _SIMPLEST = Probe(
     "float", "", (FieldSpec("float", "FLOAT_VECTOR", 16, {"dim": 4}),), NativeIndex("float", "FLAT", "COSINE")
 )
 _KNOWN_FROM = (2, 4)  # the first version whose source says what it has
-_probed: WeakKeyDictionary[Server, tuple[frozenset[str], Capabilities]] = WeakKeyDictionary()
+_BUILT_ROWS = 1200  # Milvus builds no index for fewer than 1,024
+_BUILD_SECONDS = 60.0
+_probed: WeakKeyDictionary[Server, Capabilities] = WeakKeyDictionary()
 
 
 def version(server: Server) -> str:
@@ -52,30 +57,36 @@ def version_number(server: Server) -> tuple[int, ...]:
     return tuple(map(int, found[1].split("."))) if found else ()
 
 
-def probe(server: Server) -> Capabilities:
+def probe(server: Server, asked: Iterable[Probe] = ()) -> Capabilities:
     """Run the probes of every registered index type on a server, once a connection.
 
     The version decides nothing: servers accept fields that they cannot index (2.3 takes a sparse field).
+
+    Args:
+        server: The connected server.
+        asked: Further probes, see `IndexType.option_probes`.
 
     Raises:
         MissingRightsError: If it rejects the simplest collection too, or a probe cannot be dropped: the login lacks
             the rights.
         ServerError: If it does not answer.
     """
-    names = frozenset(each.name for each in probes())
-    known, found = _probed.get(server, (None, None))
-    if found is not None and known == names:  # no index type was registered since
-        return found
-    reasons = {each.name: failure for each in probes() if (failure := _failure(server, each)) is not None}
-    supported = names - set(reasons)
-    if not supported and (failure := _failure(server, _SIMPLEST)) is not None:
+    known = _probed.get(server)
+    found = {
+        each.name: _failure(server, each) for each in (*probes(), *asked) if known is None or not known.knows(each)
+    }
+    if known is not None and not found:
+        return known
+    passed = {name for name, failure in found.items() if failure is None}
+    failed = {name: failure for name, failure in found.items() if failure is not None}
+    if known is None and not passed and (failure := _failure(server, _SIMPLEST)) is not None:
         raise MissingRightsError(
             f"No collection could be created at {server.uri} to see what it can do ({failure}). "
             "Alula needs the rights to create, index and drop a collection."
         )
-    found = Capabilities(version(server), supported, reasons)
-    _probed[server] = (names, found)
-    return found
+    known = known or Capabilities(version(server), frozenset())
+    _probed[server] = replace(known, supported=known.supported | passed, reasons={**known.reasons, **failed})
+    return _probed[server]
 
 
 def _check_rejected(server: Server, error: MilvusException | grpc.RpcError) -> None:
@@ -97,6 +108,7 @@ def _failure(server: Server, probe: Probe) -> str | None:
     try:
         client.create_collection(name, schema=schema, shards_num=1)
         client.create_index(name, index_params(client, [probe.index]), sync=False)
+        return _build_failure(server, name, probe) if probe.row else None
     except (MilvusException, grpc.RpcError) as error:
         if is_denied(error):
             return _failure_by_version(server, probe, error)
@@ -104,6 +116,21 @@ def _failure(server: Server, probe: Probe) -> str | None:
         return server_words(error)
     finally:
         _drop(server, name)
+
+
+def _build_failure(server: Server, name: str, probe: Probe) -> str | None:
+    """Build a probe's index; None if that succeeds, else the reason.
+
+    The collection is not loaded: only sealed segments are built, and not the index that Milvus has of new rows.
+    """
+    if not server.dialect.flushes:
+        return "it builds no indexes"
+    server.client.insert(name, [{"id": i, **probe.row} for i in range(_BUILT_ROWS)])
+    server.client.flush(name)
+    try:
+        wait_for_indexes(server, name, _BUILD_SECONDS, remedy="its log says why", rows=_BUILT_ROWS)
+    except IndexBuildError as error:
+        return str(error).rstrip(".")
     return None
 
 

@@ -9,7 +9,7 @@ from pymilvus.exceptions import MilvusException
 from pymilvus.grpc_gen import milvus_pb2
 
 from tools.servers.lite import connected
-from tools.servers.versions.indexes import ForcedAutoIndex, Sindi
+from tools.servers.versions.indexes import INDEXED_ROWS, ForcedAutoIndex, Sindi
 from tools.servers.versions.proxy import PROFILES, RULES, VersionProxy
 from tools.servers.versions.rule import parse
 from tools.servers.versions.searching import CACHED_EXPRESSIONS, ExpressionCache
@@ -66,9 +66,13 @@ def test_postings_of_half_precision(at, collection_name, version, params, halved
 def test_sindi_is_accepted_and_its_build_fails_below_its_index_version(at, collection_name):
     proxy, client = at("3.0")
     create(client, collection_name, inverted_index_algo="SINDI")
-    assert client.describe_index(collection_name, "sparse")["state"] != "Failed"
+    client.insert(collection_name, [{"id": i, "sparse": ROW} for i in range(INDEXED_ROWS - 1)])
+    assert client.describe_index(collection_name, "sparse")["indexed_rows"] == INDEXED_ROWS
     proxy.rule(Sindi).index_version = 8
     assert client.describe_index(collection_name, "sparse")["state"] == "Failed"
+    create(client, f"{collection_name}_small", inverted_index_algo="SINDI")
+    assert client.describe_index(f"{collection_name}_small", "sparse")["state"] != "Failed", "too few to be built"
+    client.drop_collection(f"{collection_name}_small")
 
 
 def test_filters_are_cached_by_their_text_and_templates_are_one(at, collection_name):

@@ -8,6 +8,8 @@ import pytest
 
 from alula.gateway import capability_cache
 from alula.gateway.capability_cache import CapabilityCache
+from alula.index_types import Capabilities
+from alula.index_types.capabilities import algorithm_probe
 from alula.milvus import MissingRightsError
 
 
@@ -19,7 +21,7 @@ def test_a_login_without_rights_probes_once(monkeypatch):
     """A probe may leave a collection behind that the login cannot drop."""
     probed = []
 
-    def probe(self, caller):
+    def probe(self, caller, asked):
         login = dict(caller.metadata)["authorization"]
         probed.append(login)
         if login == "guest":
@@ -40,7 +42,7 @@ def test_it_may_try_again_later(monkeypatch):
     monkeypatch.setattr(capability_cache, "REFUSED_SECONDS", 0.0)
     probed = []
 
-    def probe(self, caller):
+    def probe(self, caller, asked):
         probed.append(caller)
         raise MissingRightsError("no")
 
@@ -50,3 +52,18 @@ def test_it_may_try_again_later(monkeypatch):
         with pytest.raises(MissingRightsError):
             cache.get(client("guest"))
     assert len(probed) == 2
+
+
+def test_further_questions_are_asked_once(monkeypatch):
+    sindi, calls = algorithm_probe("SINDI"), []
+
+    def probe(self, caller, asked):
+        calls.append(tuple(each.name for each in asked))
+        return Capabilities("Milvus 3", frozenset(), {each.name: "no" for each in asked})
+
+    monkeypatch.setattr(CapabilityCache, "_probed", probe)
+    cache = CapabilityCache(None)
+    for asked in ((), (), (sindi,), (sindi,), ()):
+        found = cache.get(client("root"), asked)
+    assert calls == [(), ("SINDI",)]
+    assert found.reasons == {"SINDI": "no"}

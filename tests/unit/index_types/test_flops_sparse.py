@@ -56,7 +56,23 @@ def test_the_algorithm_of_the_index(flops, settings, algorithm):
     params = index_type("FLOPS_SPARSE").lowering(field, flops, settings).index.params
     assert params == {"inverted_index_algo": algorithm}
     with pytest.raises(UsageError, match="TAAT_NAIVE, DAAT_WAND, DAAT_MAXSCORE"):
-        check_options(index_type("FLOPS_SPARSE").create_options, {"inverted_index_algo": "SINDI"}, "FLOPS_SPARSE")
+        check_options(index_type("FLOPS_SPARSE").create_options, {"inverted_index_algo": "BLOCK_MAX"}, "FLOPS_SPARSE")
+
+
+def test_sindi_is_asked_for_by_name_and_taken_where_it_was_built():
+    kind = index_type("FLOPS_SPARSE")
+    assert kind.option_probes(DEFAULTS) == ()
+    wanted = {"inverted_index_algo": "SINDI"}
+    (probe,) = kind.option_probes(wanted)
+    assert probe.index.params == wanted
+    assert set(probe.row) == {field.name for field in probe.fields}
+    built = Capabilities("Milvus 3.0.1", frozenset({"sparse_index", probe.name}))
+    assert kind.choose(built, wanted) == wanted
+    for reasons in ({probe.name: "version 8"}, {}):
+        accepted = Capabilities("Milvus 3.0.1", frozenset({"sparse_index"}), reasons)
+        with pytest.raises(UnsupportedError, match=rf"SINDI \({reasons.get(probe.name, 'it was not tried')}\); leave "):
+            kind.choose(accepted, wanted)
+        assert kind.choose(accepted, DEFAULTS) == DEFAULTS
 
 
 def test_one_sparse_companion_with_an_inner_product_index(lowering):

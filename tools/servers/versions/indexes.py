@@ -12,6 +12,8 @@ from pymilvus.grpc_gen import common_pb2
 from tools.servers.versions.rule import Call, RefusedError, Rule, Version, params_of, parse, written
 
 MMAP = "mmap.enabled"
+INDEXED_ROWS = 1024  # Milvus's default of minSegmentNumRowsToEnableIndex
+REFUSED_BUILD = "SINDI is not supported by this index version"
 OWN_PARAMS = ("metric_type", "radius", "range_filter")  # of a search, which are not faiss's
 NO_TRAIN = ("FLAT", "BIN_FLAT")
 VECTOR_BYTES = {"FLOAT_VECTOR": 4.0, "BINARY_VECTOR": 0.125, "FLOAT16_VECTOR": 2.0, "BFLOAT16_VECTOR": 2.0}
@@ -138,29 +140,42 @@ class HalfPrecisionPostings(Rule):
 
 
 class Sindi(Rule):
-    """SINDI is accepted at creation; below index version 10 the build fails."""
+    """SINDI is accepted at creation; below index version 10 the build fails.
+
+    Segments of fewer rows than an index needs are not built, and count as indexed.
+    """
 
     since = "3.0.0"
     source = "knowhere src/index/sparse ValidateInvertedIndexAlgo; milvus internal/util/indexparamcheck"
-    methods = ("CreateIndex", "DescribeIndex", "GetIndexState")
+    methods = ("CreateIndex", "Insert", "DescribeIndex", "GetIndexState")
     index_version = 10  # milvus.yaml of 3.0; the code's own default is -1, the engine's
+
+    def __init__(self, version: Version) -> None:
+        super().__init__(version)
+        self._rows: dict[str, int] = {}  # by collection
 
     def ask(self, call: Call) -> None:
         """See `Rule.ask`; the engine gets an algorithm that it knows."""
+        if call.method == "Insert":
+            name = call.request.collection_name
+            self._rows[name] = self._rows.get(name, 0) + call.request.num_rows
         if call.method == "CreateIndex" and self._asked(params_of(call.request.extra_params)):
             written(call.request.extra_params, "inverted_index_algo", "TAAT_NAIVE")
 
     def answer(self, call: Call, response: Any) -> None:
         """See `Rule.answer`."""
-        failed = {field for field, params in call.known.indexes.items() if self._asked(params)}
-        if self.index_version >= 10 or not failed or call.method == "CreateIndex":
-            return
-        described = [response] if call.method == "GetIndexState" else response.index_descriptions
-        for index in described:
-            if call.method == "GetIndexState" or index.field_name in failed:
-                index.state = common_pb2.IndexState.Failed
-                name = "fail_reason" if call.method == "GetIndexState" else "index_state_fail_reason"
-                setattr(index, name, "SINDI is not supported by this index version")
+        asked = {field for field, params in call.known.indexes.items() if self._asked(params)}
+        rows = self._rows.get(call.request.collection_name, 0)
+        failed = self.index_version < 10 and rows >= INDEXED_ROWS
+        if call.method == "GetIndexState" and asked and failed:
+            response.state, response.fail_reason = common_pb2.IndexState.Failed, REFUSED_BUILD
+        elif call.method == "DescribeIndex":
+            for index in response.index_descriptions:
+                if index.field_name in asked:  # Milvus Lite counts no rows
+                    index.total_rows = rows
+                    index.indexed_rows = 0 if failed else rows
+                    if failed:
+                        index.state, index.index_state_fail_reason = common_pb2.IndexState.Failed, REFUSED_BUILD
 
     @staticmethod
     def _asked(params: dict[str, str]) -> bool:
