@@ -14,6 +14,7 @@ from alula.errors import ServerError
 from alula.gateway.call_log import Call, CallLog
 from alula.gateway.capability_cache import CapabilityCache
 from alula.gateway.config import Options, split_address
+from alula.gateway.cost import is_heavy
 from alula.gateway.dispatch import ALWAYS, CHANGING, READING, REWRITES, answer, busy
 from alula.gateway.encoder_cache import Encoders
 from alula.gateway.logins import Logins, login_of
@@ -32,7 +33,6 @@ from alula.tracing import with_context
 
 _NAMES = {name: NameFields.of(rpc.request.DESCRIPTOR) for name, rpc in RPCS.items()}
 SMALL = 16 << 10  # bytes of a request that is not counted: at most one for each of the calls at a time
-HEAVY = 64 << 10  # bytes of a search or query that takes long: more than 20 vectors of 768 numbers, or a long filter
 UNREADY_SECONDS = 5.0  # two probes of a load balancer that probes every two seconds
 Answer = Callable[[Call, bytes], Awaitable[bytes]]
 
@@ -155,7 +155,7 @@ class Gateway:
         call.route = "rewritten"
         try:
             work = functools.partial(answer, name, session, request)
-            heavy = name in READING and len(request) > HEAVY
+            heavy = name in READING and is_heavy(name, request, info.view if info else None)
             answered = await self._workers.run(_client(call, metadata), work, heavy=heavy)
         except asyncio.CancelledError:
             caller.cancel()

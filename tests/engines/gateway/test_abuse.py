@@ -16,6 +16,7 @@ from pymilvus.grpc_gen import common_pb2, milvus_pb2
 from alula.encoder_store import push
 from alula.gateway import encoder_cache
 from alula.gateway import search as searching
+from alula.gateway.declaration import flat
 from alula.gateway.upstream import PREFIX, Caller
 from alula.milvus import connect
 from alula.milvus.wire import placeholders
@@ -118,11 +119,15 @@ def test_a_cancelled_search_ends_at_its_next_call(milvus_server, filled, monkeyp
     assert len(sent) < 5, "of 30 or more"
 
 
-def test_large_searches_of_a_client_take_turns_and_small_ones_do_not_wait(milvus_server, filled, monkeypatch):
+@pytest.mark.parametrize(("queries", "params"), [(3000, {}), (1, {"candidates": 16384}), (20, {"limit": 100})])
+def test_heavy_searches_of_a_client_take_turns_and_small_ones_do_not_wait(
+    milvus_server, filled, monkeypatch, queries, params
+):
+    """Heavy by their bytes, or by the rows that they rank: a small request may ask for many."""
     sent, goes_on, send = [], threading.Event(), Caller.send
 
     def watched(self, method, request):
-        if method == "Search" and request.nq > 1:
+        if method == "Search" and (request.nq > 1 or int(flat(request.search_params)["topk"]) >= 1000):
             sent.append(id(self))
             assert goes_on.wait(30)
         return send(self, method, request)
@@ -130,13 +135,14 @@ def test_large_searches_of_a_client_take_turns_and_small_ones_do_not_wait(milvus
     monkeypatch.setattr(Caller, "send", watched)
     with RunningGateway(milvus_server.uri) as gateway, gateway.channel() as channel:
         search = stub(channel).Search
-        large = [search.future(searches(filled, random_vectors(3000))) for _ in range(3)]
-        wait_until(lambda: len(sent) == 1, "the first large search")
+        large = [search.future(searches(filled, random_vectors(queries), **params)) for _ in range(3)]
+        wait_until(lambda: len(sent) == 1, "the first heavy search")
         wait_until(lambda: values(gateway)["alula_gateway_waiting",] == 2, "the others to wait")
         assert list(search(searches(filled, random_vectors(1))).results.topks) == [10]
         assert len(sent) == 1
         goes_on.set()
-        assert all(list(call.result().results.topks) == [10] * 3000 for call in large)
+        each = params.get("limit", 10)
+        assert all(list(call.result().results.topks) == [each] * queries for call in large)
         assert len(set(sent)) == 3
 
 
