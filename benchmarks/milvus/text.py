@@ -204,12 +204,11 @@ def _search(report: Report, kind: str, queries: Queries, dense: Side, sparse: li
 def cells(system: Any) -> dict[str, Any]:
     """A system's cells of a table."""
     difference = system.differences.get(MEASURES[0])
-    shown = "" if difference is None else f"{difference.value:+.3f} ({difference.low:+.3f} to {difference.high:+.3f})"
     return {
         "search": system.name,
         "options": show_settings(system.settings) if system.settings else "",
         **{name: str(measured) for name, measured in system.measures.items()},
-        f"{MEASURES[0]} less exact": shown,
+        f"{MEASURES[0]} less exact": "" if difference is None else difference.signed,
         "p50 ms": system.p50,
         "bytes/row": system.memory,
     }

@@ -13,7 +13,7 @@ from alula.catalog.binding import check_fit
 from alula.catalog.collection_spec import CollectionSpec
 from alula.catalog.description import connected
 from alula.catalog.schema import ScalarField, check_distinct, check_name
-from alula.catalog.settings import MAX_DESCRIPTION, as_index_params, with_settings
+from alula.catalog.settings import FORMAT, FORMAT_WITH_TYPE, MAX_DESCRIPTION, as_index_params, with_settings
 from alula.encoders import MAX_DIM, Encoder, load_encoder
 from alula.errors import EncoderError, UnsupportedError, UsageError
 from alula.index_types import (
@@ -196,7 +196,7 @@ def new_lowering(
     check_vector_type(vector_type, storage, capabilities)
     vector_field = VectorField(field, encoder.info.input_dim, encoder.info.metric, storage, vector_type)
     settings = {
-        "format": "1",
+        "format": FORMAT,
         "type": kind.name,
         "field": field,
         "dim": str(vector_field.dim),
@@ -205,8 +205,8 @@ def new_lowering(
         "encoder": encoder.sha256,
         **chosen,
     }
-    if vector_type != "FLOAT_VECTOR":  # earlier versions would read the field as FLOAT_VECTOR
-        settings |= {"format": "2", "vector_type": vector_type}
+    if vector_type != "FLOAT_VECTOR":
+        settings |= {"format": FORMAT_WITH_TYPE, "vector_type": vector_type}
     lowering = kind.lowering(vector_field, encoder, settings)
     lowering.settings["bytes_per_row"] = str(sum(spec.bytes_per_row for spec in lowering.fields))
     return lowering

@@ -13,7 +13,8 @@ from typing import Any
 
 from alula.errors import AlulaError
 
-SETTINGS_FORMATS = ("1", "2")  # 2: with `vector_type`, and written only with it
+# the second has `vector_type`, and is written only with it: earlier versions would read the field as FLOAT_VECTOR
+FORMAT, FORMAT_WITH_TYPE = SETTINGS_FORMATS = ("1", "2")
 SETTINGS_PREFIX = "alula."
 # Not below SETTINGS_PREFIX: versions without default options must not take them for settings.
 DEFAULTS_PREFIX = "alula_search."

@@ -387,10 +387,10 @@ def _show(evaluation: Evaluation) -> None:
     for subject in evaluation.subjects:
         sizes = [f"{subject.sizes.memory_bytes:.0f}", *([f"{subject.sizes.disk_bytes:.0f}"] if on_disk else [])]
         for point in sorted(subject.points, key=lambda point: point.p50):
-            recall = f"{point.recall.value:.3f} ({point.recall.low:.3f}-{point.recall.high:.3f})"
             times = [f"{value:.2f}" for value in (point.p50, point.p95, point.p99)]
             rates = [f"{rate:.0f}" if rate else "" for rate in (point.qps, point.qps_clients)]
-            table.add_row(Text(subject.name), Text(show_settings(point.settings)), recall, *times, *rates, *sizes)
+            figures = (str(point.recall), *times, *rates, *sizes)
+            table.add_row(Text(subject.name), Text(show_settings(point.settings)), *figures)
         table.add_section()
     console().print(table)
     for subject in evaluation.subjects:

@@ -83,14 +83,11 @@ def show_judged(evaluation: JudgedEvaluation) -> None:
         table.add_column(head, justify="right")
     for system in evaluation.systems:
         difference = system.differences.get(MEASURES[0])
-        shown = (
-            "" if difference is None else f"{difference.value:+.3f} ({difference.low:+.3f} to {difference.high:+.3f})"
-        )
         table.add_row(
             Text(system.name),
             Text(show_settings(system.settings) if system.settings else ""),
             *(str(system.measures[name]) for name in MEASURES),
-            shown,
+            "" if difference is None else difference.signed,
             "" if system.p50 is None else f"{system.p50:.2f}",
             "" if system.memory is None else f"{system.memory:.0f}",
         )

@@ -280,7 +280,7 @@ def _show(report: MigrationReport, migration: Migration, server: Server, journal
             if migration.old.settings
             else "not measured, it has no index"
         )
-        click.echo(f"Recall at {NEIGHBOURS} over {report.new_recall.queries:,} queries:")
+        click.echo(f"Recall at {NEIGHBOURS} over {report.new_recall.queries:,} queries, with its 95 % interval:")
         click.echo(f"  {old}: {theirs}")
         click.echo(f"  {new}: {report.new_recall}")
     if alias is not None:

@@ -169,11 +169,9 @@ def _show(result: Tuning, queries: str) -> None:
         table.add_column(head, justify="right")
     finals: Mapping[int, float] = {id(point): time for point, time in result.finalists}
     for point in sorted(result.tried, key=lambda point: point.p50):
-        recall = f"{point.recall.value:.3f} ({point.recall.low:.3f}-{point.recall.high:.3f})"
         side = f"yes; {finals[id(point)]:.2f} ms side by side" if id(point) in finals else "yes"
-        table.add_row(
-            Text(show_settings(point.settings)), recall, f"{point.p50:.2f}", side if point in reached else "no"
-        )
+        figures = (str(point.recall), f"{point.p50:.2f}", side if point in reached else "no")
+        table.add_row(Text(show_settings(point.settings)), *figures)
     console().print(table)
     if not result.complete:
         click.echo("The time was up before every way of searching was tried (--seconds).")

@@ -42,8 +42,7 @@ def _dot(system: Mapping[str, Any]) -> plots.Dot:
     measured = system["measures"][MEASURES[0]]
     title = (
         f"{system['number']}. {system['name']}: {show_settings(system['settings'])}\n"
-        f"{MEASURES[0]} {measured['value']:.3f} ({measured['low']:.3f} to {measured['high']:.3f}), "
-        f"p50 {system['p50']:.2f} ms"
+        f"{MEASURES[0]} {plots.with_interval(measured)}, p50 {system['p50']:.2f} ms"
     )
     spread = (measured["low"], measured["high"])
     return plots.Dot(measured["value"], system["p50"], str(system["number"]), title, spread)

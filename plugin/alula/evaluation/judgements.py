@@ -109,5 +109,10 @@ class Interval:
         ).confidence_interval
         return cls(mean, float(found.low), float(found.high))
 
+    @property
+    def signed(self) -> str:
+        """A difference in words."""
+        return f"{self.value:+.3f} ({self.low:+.3f} to {self.high:+.3f})"
+
     def __str__(self) -> str:
         return f"{self.value:.3f} ({self.low:.3f}-{self.high:.3f})"

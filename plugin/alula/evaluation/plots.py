@@ -42,6 +42,11 @@ class Dot:
     size: float = 8.0
 
 
+def with_interval(measured: Mapping[str, float]) -> str:
+    """A measure and the ends of its interval, for a tooltip."""
+    return f"{measured['value']:.3f} ({measured['low']:.3f} to {measured['high']:.3f})"
+
+
 def speed_recall(series: Sequence[Sequence[Dot]], measure: str, size: str) -> str:
     """Plot latency over a measure: a line through the best points of each index.
 

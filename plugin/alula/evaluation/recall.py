@@ -159,7 +159,7 @@ class RecallEstimate:
     queries: int
 
     def __str__(self) -> str:
-        return f"{self.value:.3f} ({self.low:.3f} to {self.high:.3f}, 95 %)"
+        return f"{self.value:.3f} ({self.low:.3f}-{self.high:.3f})"
 
 
 Z = 1.96  # 95 % confidence

@@ -136,7 +136,7 @@ class Recommendation:
             (
                 f"{one.name} (take this)" if one.name == self.taken else one.name,
                 show_settings(one.best.settings),
-                f"{one.best.recall.value:.3f} ({one.best.recall.low:.3f}-{one.best.recall.high:.3f})",
+                str(one.best.recall),
                 f"{one.p50:.2f}",
                 f"{one.sizes.memory_bytes:.0f}",
                 f"{one.sizes.disk_bytes:.0f}",

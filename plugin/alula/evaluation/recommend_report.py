@@ -69,7 +69,7 @@ def _dot(one: Mapping[str, Any], point: Mapping[str, Any]) -> plots.Dot:
     recall, shown = point["recall"], point == one["shown"]
     title = (
         f"{one['name']}: {show_settings(point['settings'])}\n"
-        f"recall {recall['value']:.3f} ({recall['low']:.3f} to {recall['high']:.3f}), p50 {point['p50']:.2f} ms, "
+        f"recall {plots.with_interval(recall)}, p50 {point['p50']:.2f} ms, "
         f"{one['totals']['memory']:,.0f} bytes of memory per row"
     )
     size = _LARGE if shown else _SMALL

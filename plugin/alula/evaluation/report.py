@@ -100,7 +100,7 @@ def _speed_dot(point: Mapping[str, Any], name: str) -> plots.Dot:
     recall = point["recall"]
     title = (
         f"{point['number']}. {name}: {show_settings(point['settings'])}\n"
-        f"recall {recall['value']:.3f} ({recall['low']:.3f} to {recall['high']:.3f}), p50 {point['p50']:.2f} ms"
+        f"recall {plots.with_interval(recall)}, p50 {point['p50']:.2f} ms"
     )
     spread = (recall["low"], recall["high"])
     return plots.Dot(recall["value"], point["p50"], str(point["number"]), title, spread)

@@ -151,7 +151,7 @@ class Evaluation:
             (
                 subject.name,
                 show_settings(point.settings),
-                f"{point.recall.value:.3f} ({point.recall.low:.3f}-{point.recall.high:.3f})",
+                str(point.recall),
                 f"{point.p50:.2f}",
                 f"{point.qps:.0f}",
                 f"{subject.sizes.memory_bytes:.0f}",
