@@ -15,6 +15,7 @@ import torch
 from alula_exporters import DrqConfig, TrainingData, train_drq
 from benchmarks.papers.datasets import F32, unit
 from benchmarks.papers.networks import Network
+from benchmarks.papers.numbers import numbers_in_file
 from benchmarks.papers.unseen import Classes, Figures
 
 BEAM = 5
@@ -60,11 +61,10 @@ def train_codes(
     for group in groups:
         network = copy.deepcopy(start.backbone)
         started = time.perf_counter()
-        model = train_drq(data, replace(config, levels=max(group)), backbone=network).model
+        trained = train_drq(data, replace(config, levels=max(group)), backbone=network)
         seconds += time.perf_counter() - started
-        # numbers of the sign bits are no part of the code
-        others = [buffer.numel() for name, buffer in model.named_buffers() if not name.startswith("signs.")]
-        numbers += model.parameter_count + sum(others)
+        model = trained.model
+        numbers += numbers_in_file(trained)
         queries, rows = classes.embed(network)
         with torch.no_grad():
             codes = model.encode(torch.from_numpy(rows), config.beam).numpy()

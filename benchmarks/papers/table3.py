@@ -16,7 +16,7 @@ from alula_exporters.dense import BackboneConfig
 from benchmarks.papers.datasets import spread, unit
 from benchmarks.papers.networks import AS_LONG, DENSE, DENSE_PAPER, Network, dense_networks
 from benchmarks.papers.quantisers import BEAM, QUANTISERS, Quantised, quantise, train_codes
-from benchmarks.papers.unseen import Classes, Figures, class_means, load_classes
+from benchmarks.papers.unseen import Classes, Figures, load_classes
 from benchmarks.report import Report, say
 
 TITLE = "DRQ with labels: one training for all lengths, and one for each"
@@ -39,9 +39,10 @@ its name, for the network too, so it has a dense row of its own. "Dense" ranks b
 long" has gone on training for as many steps as DRQ did. faiss's PQ, OPQ, RQ (beam 5) and ITQ's signs quantise the
 vectors of "dense, as long" afterwards, with a model for each length.
 
-"Numbers" are those of the codes for all lengths together, without the networks; "networks" is how many of these are
-trained and must be served. "Seconds" are of one seed's whole training, all lengths, the network's included: what the
-paper's claim of one training is about. Figures with ± are means and standard deviations over seeds.
+"Numbers" are those of the codes for all lengths together, without the networks, DRQ's counted in its encoder file;
+"networks" is how many of these are trained and must be served. "Seconds" are of one seed's whole training, all lengths,
+the network's included: what the paper's claim of one training is about. Figures with ± are means and standard
+deviations over seeds.
 """
 SEEDS = (0, 1, 2)
 
@@ -71,7 +72,7 @@ def measure(report: Report, *, quick: bool) -> None:
     dense: dict[str, list[Figures]] = {}
     results: dict[str, list[Quantised]] = {}
     for seed in SEEDS[:1] if quick else SEEDS:
-        data = classes.data(seed, class_means(*classes.training))
+        data = classes.data(seed)
         with report.part(f"dense networks, seed {seed}"):
             networks = _networks(data, quick, seed)
             for key, one in networks.items():

@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-import math
-import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import faiss
 import numpy as np
-import onnx
 import torch
 
-from alula.encoders.graph import cut
-from alula_exporters import DrqConfig, export_drq, make_training_data, train_drq
+from alula_exporters import DrqConfig, make_training_data, train_drq
 from alula_exporters.choices import Mode
 from alula_exporters.drq import Quantizer, RecurrentQuantizer
-from alula_exporters.training import Trained
 from benchmarks.papers.datasets import F32, I64, K, Vectors, found, load_vectors, spread
+from benchmarks.papers.numbers import numbers_in_file
 from benchmarks.report import Report, say
 
 TITLE = "DRQ without labels against faiss's quantisers"
@@ -156,7 +151,7 @@ def _drq(vectors: Vectors, name: str, config: DrqConfig) -> list[Quantised]:
     trained = train_drq(data, config)
     seconds = time.perf_counter() - started
     say(f"  trained in {seconds:.0f} s")
-    model, numbers = trained.model, _numbers_in_file(trained)
+    model, numbers = trained.model, numbers_in_file(trained)
     codes = _drq_codes(model, vectors.rows)
     unseen = _drq_codes(model, vectors.unseen)
     words = model.codewords().numpy()
@@ -167,15 +162,6 @@ def _drq(vectors: Vectors, name: str, config: DrqConfig) -> list[Quantised]:
             recalls = _recalls(vectors, _sum(words, codes[:, :level]), cosine=True)
             quantised.append(Quantised(name, level, level + NORM, mse, recalls, numbers, seconds))
     return quantised
-
-
-def _numbers_in_file(trained: Trained[Quantizer]) -> int:
-    """Count the numbers of the encoder file that codes, norms and look-up tables need."""
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "encoder.onnx"
-        export_drq(trained, path)
-        part = cut(onnx.load(path), ["vectors"], ["codes", "norms", "lut"])
-    return sum(math.prod(tensor.dims) for tensor in part.graph.initializer)
 
 
 @torch.no_grad()
