@@ -78,7 +78,7 @@ GROUPS = {
             "bench-gateway",
             "PARTS",
             "Gateway: ",
-            {**_same("latency", "throughput", "vectordbbench", "abuse", "soak"), "soak-lite": "soak_lite"},
+            {**_same("latency", "throughput", "clients", "vectordbbench", "abuse", "soak"), "soak-lite": "soak_lite"},
         ),
     )
 }

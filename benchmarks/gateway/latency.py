@@ -129,18 +129,23 @@ def _pairs(
 
 def _ordinary(direct: MilvusClient, through: MilvusClient, vectors: np.ndarray) -> Pair:
     name = "ordinary"
+    fill_ordinary(direct, name, vectors)
+    return Pair("ordinary, FLAT", True, searcher(direct, name), searcher(through, name))
+
+
+def fill_ordinary(direct: MilvusClient, name: str, vectors: np.ndarray) -> None:
+    """A collection of vectors and years, without an index type of Alula."""
     schema = direct.create_schema()
     schema.add_field("id", DataType.INT64, is_primary=True)
     schema.add_field("year", DataType.INT64)
     schema.add_field(FIELD, DataType.FLOAT_VECTOR, dim=DIM)
     index = direct.prepare_index_params()
     index.add_index(FIELD, index_type="FLAT", metric_type="COSINE")
-    direct.create_collection(name, schema=schema, index_params=index)
+    direct.create_collection(name, schema=schema, index_params=index, consistency_level="Eventually")
     for start in range(0, len(vectors), 2000):
         rows = enumerate(vectors[start : start + 2000].tolist(), start)
         direct.insert(name, [{"id": i, "year": 1900 + i % 100, FIELD: vector} for i, vector in rows])
     count(direct, name)  # a strongly consistent one: what it sees, all later searches do
-    return Pair("ordinary, FLAT", True, searcher(direct, name), searcher(through, name))
 
 
 def _custom(server: alula.Server, client: MilvusClient, index_type: str, encoder: Path, vectors: np.ndarray) -> Pair:
@@ -160,7 +165,13 @@ def filled(server: alula.Server, name: str, index_type: str, encoder: Path, vect
     """A collection of vectors and years, whose encoder has its name in the store."""
     encoder_store.push(server, encoder, name=name)
     collection = alula.Collection.create(
-        server, name, encoder=encoder, index_type=index_type, columns=["year:INT64"], field=FIELD
+        server,
+        name,
+        encoder=encoder,
+        index_type=index_type,
+        columns=["year:INT64"],
+        field=FIELD,
+        consistency_level="Eventually",
     )
     collection.insert(vectors, {"id": range(len(vectors)), "year": [1900 + i % 100 for i in range(len(vectors))]})
     count(server.client, name)
