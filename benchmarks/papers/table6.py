@@ -115,8 +115,8 @@ class Plan:
 
 
 PLANS = {
-    "cnn": Plan(SEEDS, 5, 3, tuple(SPARSE), whole=True),
-    "resnet": Plan(SEEDS[:1], 3, 2, ((RELU_FLOPS, CHEAP), (RELU_L1, CHEAP)), whole=False),
+    "cnn": Plan(SEEDS, 4, 3, tuple(SPARSE), whole=True),
+    "resnet": Plan(SEEDS[:1], 2, 2, ((RELU_FLOPS, CHEAP), (RELU_L1, CHEAP)), whole=False),
 }
 QUICK_PLANS = {
     "cnn": Plan(SEEDS[:1], 4, 4, tuple(key for key in SPARSE if key[0] in RELU), whole=True),
