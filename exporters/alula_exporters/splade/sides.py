@@ -13,8 +13,11 @@ from torch import Tensor, nn
 from alula_exporters.backbones.base import compute_device
 from alula_exporters.data import F32, Inputs
 from alula_exporters.sparse_checkpoints import SparseModel
+from alula_exporters.splade.largest import LargestPooling, pooling_early
 
-_CHUNK = 32  # texts: their logits are as wide as the vocabulary for each token
+_CHUNK = 32  # texts: their weights are as wide as the vocabulary
+_LARGEST_SHIFT = 0.5  # of logits: a model that needs less than its budget is not filled up with whatever is near
+_BISECTIONS = 16
 
 
 class TokenTable(nn.Module):
@@ -52,7 +55,7 @@ class Sides(nn.Module):
 
     def __init__(self, sparse: SparseModel, max_nnz: int | None) -> None:
         super().__init__()
-        self._rows = sparse.backbone()
+        self._rows = pooling_early(sparse.backbone())
         self._queries: Any = self._rows.of_queries() if sparse.static is None else TokenTable(sparse.static)
         self._sparse, self._max_nnz = sparse, max_nnz
         self.has_table = sparse.static is not None
@@ -72,6 +75,45 @@ class Sides(nn.Module):
         chunks = (np.array(texts[start : start + _CHUNK], object) for start in range(0, len(texts), _CHUNK))
         kept = (self._heaviest(torch.from_numpy(side.embed(chunk))) for chunk in chunks)
         return sp.vstack([sp.csr_array(weights.numpy()) for weights in kept])
+
+    @torch.no_grad()
+    def meet_budget(self, queries: Sequence[str], documents: Sequence[str], budget: float) -> None:
+        """Shift the bias of the logits until a query and a document cost the budget.
+
+        The loop of training alone ends off the budget, because weights hardly move in the last steps of a run. The
+        shift is bounded; a model whose logits have no bias stays as it is.
+
+        Args:
+            queries: Queries to count the non-zeros of.
+            documents: Documents, likewise.
+            budget: The cost F; see `SpladeConfig`.
+        """
+        pooling = self._rows.parts[0]
+        if not isinstance(pooling, LargestPooling):
+            return
+        pooling.only_logits = True
+        try:
+            logits = [self._logits(self._rows, documents), self._logits(self._queries, queries)]
+        finally:
+            pooling.only_logits = False
+        low, high = -_LARGEST_SHIFT, _LARGEST_SHIFT
+        for _ in range(_BISECTIONS):
+            shift = (low + high) / 2
+            rows, asked = ((one > shift).double().mean(0) for one in logits)
+            low, high = (shift, high) if float(rows @ asked) > budget else (low, shift)
+        pooling.bias.sub_((low + high) / 2)
+
+    def _logits(self, side: Any, texts: Sequence[str]) -> Tensor:
+        """Largest logits of texts, float32 (n, V); those above a shift are non-zeros.
+
+        Where a row has no place they are -inf; a table's weights are inf, or -inf where it has none.
+        """
+        chunks = (np.array(texts[start : start + _CHUNK], object) for start in range(0, len(texts), _CHUNK))
+        found = torch.cat([torch.from_numpy(side.embed(chunk)) for chunk in chunks])
+        if isinstance(side, TokenTable):
+            return torch.where(found > 0, torch.inf, -torch.inf)
+        limit = self._sparse.max_nnz(self._max_nnz, found.shape[1])
+        return found.masked_fill(found < found.topk(limit, dim=1).values[:, -1:], -torch.inf)
 
     def _heaviest(self, weights: Tensor) -> Tensor:
         limit = self._sparse.max_nnz(self._max_nnz, weights.shape[1])

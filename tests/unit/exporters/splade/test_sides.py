@@ -29,3 +29,26 @@ def test_both_sides_learn(text_models, name):
         sides.zero_grad()
         side(TEXTS).sum().backward()
         assert any(parameter.grad is not None and parameter.grad.any() for parameter in sides.parameters())
+
+
+def cost(sides, queries, documents):
+    """F of `SpladeConfig`, by the rows that a file has."""
+    used = [(sides.encode(queries, queries=True) > 0).mean(0), (sides.encode(documents) > 0).mean(0)]
+    return float(used[0] @ used[1])
+
+
+@pytest.mark.parametrize(("name", "share"), [("splade", 0.8), ("splade", 1.2), ("inference-free", 1.2)])
+def test_a_shift_of_the_bias_meets_a_budget(word_models, name, share):
+    sides = Sides(open_sparse_model(word_models / name), None)
+    queries, documents = TEXTS[::2], TEXTS[1::2]
+    budget = share * cost(sides, queries, documents)
+    sides.meet_budget(queries, documents, budget)
+    assert cost(sides, queries, documents) == pytest.approx(budget, rel=0.1)  # of 12 pairs
+
+
+def test_the_shift_is_bounded(word_models):
+    sparse = open_sparse_model(word_models / "splade")
+    bias = sparse.modules[0].auto_model.get_output_embeddings().bias
+    before = bias.detach().clone()
+    Sides(sparse, None).meet_budget(TEXTS, TEXTS, 1e9)
+    np.testing.assert_allclose((bias - before).detach().numpy(), 0.5, atol=1e-4)
