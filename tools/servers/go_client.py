@@ -1,4 +1,4 @@
-"""Milvus's Go SDK as a client: the load generator k6 with it built in, in the cache."""
+"""Milvus's Go SDK as a client: k6 with it built in, installed into the cache."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class GoClient:
     def load(
         self, collection: str, queries: np.ndarray, *, field: str, limit: int, clients: int, seconds: float
     ) -> Mapping[str, Mapping[str, float]]:
-        """Search with several clients at once for some time, each with a connection of its own.
+        """Search with several clients at once, each with a connection of its own.
 
         Returns:
             k6's metrics by name; each iteration is one search.

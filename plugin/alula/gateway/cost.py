@@ -18,7 +18,7 @@ HEAVY_RANKED = MAX_RESULTS  # rows that a search ranks, all its queries together
 
 
 def is_heavy(method: str, request: bytes, view: View | None) -> bool:
-    """True if a search or query may take long, by its size or by the rows that it ranks.
+    """True if a search or query may take long, by its bytes or by what it ranks.
 
     Args:
         method: ``Search``, ``HybridSearch`` or ``Query``.
