@@ -68,6 +68,7 @@ GROUPS = {
                 **_same("job", "sentences", "codes"),
                 "codes-768": "codes_768",
                 **_same("reranking", "memory", "text"),
+                "text-training": "text_training",
             },
         ),
         Group("papers", "bench-papers", "TABLES", "Table {}: ", {str(i): f"table{i}" for i in range(1, 7)}),
