@@ -161,9 +161,11 @@ def _draw(picture: Mapping[str, Any]) -> None:
 
     FOLDER.mkdir(parents=True, exist_ok=True)
     figure, axes = pyplot.subplots(figsize=(7, 4.5), layout="constrained")
-    for label, points in picture["lines"].items():
-        ceiling = label.startswith("dense")  # one level that all others are compared with
-        style = {"linestyle": "--", "color": "grey"} if ceiling else {"marker": "o", "markersize": 4}
+    for number, (label, points) in enumerate(picture["lines"].items()):
+        if label.startswith("dense"):  # one level that all others are compared with
+            style = {"linestyle": "--", "color": "grey"}
+        else:  # there are ten colours
+            style = {"marker": "so"[number < 10], "markersize": 4, "linestyle": "-" if number < 10 else ":"}
         axes.plot(*zip(*points, strict=True), label=label, **style)
     if "x" in picture["log"]:
         axes.set_xscale("log")

@@ -115,7 +115,8 @@ def measure(report: Report, *, quick: bool) -> None:
         with report.part(f"{vectors.name}, times"):
             times, unstable = milliseconds(searches, TIMED // 4 if quick else TIMED)
         if unstable:
-            report.figures[f"{vectors.name}: times that had not settled"] = ", ".join(map(str, unstable))
+            names = (" ".join(map(str, key)) for key in unstable)
+            report.figures[f"{vectors.name}: times that had not settled"] = ", ".join(names)
         for key, point in points.items():
             point.ms = {depth: times[(*key, title)] for depth, title in TITLES.items() if (*key, title) in times}
             point.encode_ms = times.get((*key, "encode"), np.nan)
