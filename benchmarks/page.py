@@ -89,16 +89,22 @@ def main(quick: bool) -> None:
 def _page(group: Group, before: str, *, quick: bool) -> str | None:
     """A group's page; None if neither a run nor the page of before has figures for it."""
     parts = []
-    kept = dict(_split(before))
+    kept = {_key(title): f"## {title}\n{body}" for title, body in _split(before)}
     for section in sections(group):
         figures = _figures(section.name, quick)
         if figures is not None:
             parts.append(_text(section, figures))
-        elif section.title in kept:
-            parts.append(f"## {section.title}\n{kept[section.title]}")
+        elif _key(section.title) in kept:
+            parts.append(kept[_key(section.title)])
     if not parts:
         return None
     return f"# {PAGES[group.name]}\n\n" + "\n".join(part.rstrip("\n") + "\n" for part in parts)
+
+
+def _key(title: str) -> str:
+    """A table's number, which it keeps under another title; else the title."""
+    numbered = re.match(r"Table \d+", title)
+    return numbered[0] if numbered else title
 
 
 def _split(text: str) -> Iterator[tuple[str, str]]:
