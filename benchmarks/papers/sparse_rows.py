@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,7 +13,7 @@ from alula.kernels import InvertedIndex
 from alula.kernels.vectors import Vectors
 from alula_exporters.flops import SparseEncoder
 from alula_exporters.flops.cost import expected_flops
-from benchmarks.papers.datasets import F32, I64
+from benchmarks.papers.datasets import F32, I64, spread
 
 _CHUNK = 4_096
 
@@ -50,6 +51,17 @@ def count_cost(rows: sp.csr_array) -> Cost:
     flops = expected_flops(torch.from_numpy(np.bincount(rows.indices, minlength=dim)), n)
     nnz = rows.nnz / n
     return Cost(flops, nnz, flops * dim / nnz**2)
+
+
+def cost_cells(costs: Sequence[Cost], digits: int = 2) -> dict[str, str]:
+    """A table's cells for the costs of several seeds; none where there are none."""
+    if not costs:
+        return {}
+    return {
+        "non-zeros": spread([cost.nnz for cost in costs], 1),
+        "FLOPs": spread([cost.flops for cost in costs], digits),
+        "R_sub": spread([cost.r_sub for cost in costs], 2),
+    }
 
 
 def build_index(rows: sp.csr_array, exact: Vectors | None = None) -> InvertedIndex:

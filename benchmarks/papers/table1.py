@@ -19,7 +19,15 @@ from alula_exporters.flops.model import FLOOR
 from benchmarks.papers.curves import Curve, frontier, least_gain, mean_gain
 from benchmarks.papers.datasets import F32, I64, K, Vectors, found, load_vectors, spread
 from benchmarks.papers.rivals import SEARCH_EFFORT, Recipe, Rival, build_rivals
-from benchmarks.papers.sparse_rows import Cost, build_index, count_cost, encode, posting_bytes, split_queries
+from benchmarks.papers.sparse_rows import (
+    Cost,
+    build_index,
+    cost_cells,
+    count_cost,
+    encode,
+    posting_bytes,
+    split_queries,
+)
 from benchmarks.papers.timing import milliseconds
 from benchmarks.report import Report, say
 
@@ -272,13 +280,7 @@ def _search_rival(vectors: Vectors, exact: ExactVectors, rival: Rival, depth: in
 
 
 def _row(report: Report, vectors: Vectors, key: Key, point: Point) -> None:
-    cells: dict[str, Any] = {"method": key[0], "setting": key[1]}
-    if point.costs:
-        cells |= {
-            "non-zeros": spread([cost.nnz for cost in point.costs], 1),
-            "FLOPs": spread([cost.flops for cost in point.costs]),
-            "R_sub": spread([cost.r_sub for cost in point.costs], 2),
-        }
+    cells: dict[str, Any] = {"method": key[0], "setting": key[1], **cost_cells(point.costs, digits=3)}
     for depth, title in TITLES.items():
         if depth in point.recalls[0]:
             cells[title] = spread([recalls[depth] for recalls in point.recalls])

@@ -19,7 +19,15 @@ from alula_exporters.dense import BackboneConfig, train_backbone
 from benchmarks.papers.curves import Curve, least_gain, mean_gain
 from benchmarks.papers.datasets import F32, I64, spread, unit
 from benchmarks.papers.rivals import Recipe, Rival, build_rivals
-from benchmarks.papers.sparse_rows import Cost, build_index, count_cost, encode, posting_bytes, split_queries
+from benchmarks.papers.sparse_rows import (
+    Cost,
+    build_index,
+    cost_cells,
+    count_cost,
+    encode,
+    posting_bytes,
+    split_queries,
+)
 from benchmarks.papers.timing import milliseconds
 from benchmarks.papers.unseen import DEPTHS, Classes, Figures, load_classes
 from benchmarks.report import Report, say
@@ -268,13 +276,7 @@ def _sparse(
 
 def _row(report: Report, name: str, key: Key, seeds: list[Point]) -> None:
     cells: dict[str, Any] = {"method": key[0], "setting": key[1]}
-    costs = [point.cost for point in seeds if point.cost is not None]
-    if costs:
-        cells |= {
-            "non-zeros": spread([cost.nnz for cost in costs], 1),
-            "FLOPs": spread([cost.flops for cost in costs], 2),
-            "R_sub": spread([cost.r_sub for cost in costs], 2),
-        }
+    cells |= cost_cells([point.cost for point in seeds if point.cost is not None])
     for way, title in ((0, ""), (1, f", {RERANKED:,} re-ranked")):
         for depth in DEPTHS:
             what = "recall@1" if depth == 1 else f"P@{depth}"

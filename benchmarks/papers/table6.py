@@ -22,7 +22,15 @@ from benchmarks.papers.curves import mean_gain
 from benchmarks.papers.datasets import F32, spread, unit
 from benchmarks.papers.networks import AS_LONG, DENSE, DENSE_PAPER, Network, dense_networks, train_network
 from benchmarks.papers.quantisers import BEAM, QUANTISERS, Quantised, quantise, train_codes
-from benchmarks.papers.sparse_rows import Cost, build_index, count_cost, encode, posting_bytes, split_queries
+from benchmarks.papers.sparse_rows import (
+    Cost,
+    build_index,
+    cost_cells,
+    count_cost,
+    encode,
+    posting_bytes,
+    split_queries,
+)
 from benchmarks.papers.unseen import DEPTHS, Classes, Figures, class_means, load_pictures
 from benchmarks.report import Report, say
 
@@ -273,13 +281,7 @@ def _row(report: Report, title: str, key: Key, seeds: list[Point]) -> None:
     for depth, what in ((1, "recall@1"), (4, "P@4")):
         cells[what] = spread([point.found[depth] for point in seeds])
     cells["bytes/row"] = round(_mean(seeds, "bytes_per_row"))
-    costs = [point.cost for point in seeds if point.cost is not None]
-    if costs:
-        cells |= {
-            "non-zeros": spread([cost.nnz for cost in costs], 1),
-            "FLOPs": spread([cost.flops for cost in costs], 2),
-            "R_sub": spread([cost.r_sub for cost in costs], 2),
-        }
+    cells |= cost_cells([point.cost for point in seeds if point.cost is not None])
     report.row(title, **cells, seconds=round(_mean(seeds, "seconds")))
 
 
