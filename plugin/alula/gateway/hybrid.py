@@ -52,6 +52,7 @@ def _fused(
     """The results of a hybrid search with at least one search of an index type."""
     wanted = fusion.read(request)
     check_honoured(request, view)
+    searching.pin_snapshot(session, view, request)
     rankings = []
     for sub, field, given in zip(request.requests, fields, params, strict=True):
         check_honoured(sub, view)

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from pymilvus import DataType
 from pymilvus.grpc_gen import common_pb2, milvus_pb2
+from pymilvus.grpc_gen.common_pb2 import ConsistencyLevel
 
 from alula.encoders.metric import better_is_larger
 from alula.encoders.queries import query_vectors
@@ -34,6 +35,7 @@ F32 = npt.NDArray[np.float32]
 PIECE_QUERIES = 200  # to encode at once: a query may become some hundred KB
 MAX_RANKED = 1 << 23  # candidates of all queries of a search
 SELECT_DEPTH = 1000  # rows to rank at first where not every ranked row is a result
+EVENTUALLY_TIMESTAMP, BOUNDED_TIMESTAMP = 1, 2  # which Milvus reads as consistency levels
 
 _ITERATORS = IteratorCache()
 
@@ -64,7 +66,7 @@ def search(session: Session, request: Any) -> Any:
     vectors = None
     if len(queries) <= PIECE_QUERIES:
         queries = vectors = query_vectors(view.lowering.encoder, queries) if isinstance(queries, list) else queries
-    _pin_snapshot(session, request)
+    pin_snapshot(session, view, request)
     while True:
         ranked = rank(session, view, request, params, queries)
         response = answer(session, view, request, params, ranked, queries=vectors)
@@ -81,13 +83,23 @@ def check_fields(request: Any, view: View, searched: Sequence[str]) -> None:
     expand_output(request, view)
 
 
-def _pin_snapshot(session: Session, request: Any) -> None:
-    """Pin one timestamp for all calls of a Strong search; each would wait 0.2 s."""
-    strong = request.consistency_level == common_pb2.ConsistencyLevel.Strong and not request.use_default_consistency
-    if strong and not request.guarantee_timestamp:
-        now = session.caller.now()
-        if now:
-            request.guarantee_timestamp, request.consistency_level = now, common_pb2.ConsistencyLevel.Customized
+def pin_snapshot(session: Session, view: View, request: Any) -> None:
+    """Give a search without a timestamp the one of its consistency level.
+
+    A Strong search gets one for all its calls: each would wait 0.2 s. The others get the numbers that stand for their
+    levels: Milvus 2.3 reads the vectors among a search's output fields by a query that keeps the timestamp and not the
+    level, and that is Strong without one.
+    """
+    if request.guarantee_timestamp:
+        return
+    level = view.consistency if request.use_default_consistency else request.consistency_level
+    if level != ConsistencyLevel.Strong:
+        request.guarantee_timestamp = BOUNDED_TIMESTAMP if level == ConsistencyLevel.Bounded else EVENTUALLY_TIMESTAMP
+        return
+    now = session.caller.now()
+    if now:
+        request.guarantee_timestamp, request.consistency_level = now, ConsistencyLevel.Customized
+        request.use_default_consistency = False
 
 
 def queries_of(view: View, request: Any) -> Queries:

@@ -20,6 +20,8 @@ from alula.search import RankedIds
 
 ITERATORS, ITERATOR_SECONDS = 64, 60.0
 _PROGRESS = ("topk", "limit", "search_iter_batch_size", "search_iter_last_bound", "search_iter_id")
+# Later pages name the time of the first, which the gateway reads from its level
+_CONSISTENCY = ("guarantee_timestamp", "consistency_level", "use_default_consistency")
 
 
 class IteratorCache:
@@ -47,7 +49,8 @@ def iterator_identity(session: Session, view: View, request: Any, params: Search
     """Hash the token, the request without its progress, and the login of an iterator."""
     own = milvus_pb2.SearchRequest()
     own.CopyFrom(request)
-    own.guarantee_timestamp = 0
+    for name in _CONSISTENCY:
+        own.ClearField(name)
     given = flat(own.search_params)
     for name in (*_PROGRESS, "params", "guarantee_timestamp"):
         given.pop(name, None)

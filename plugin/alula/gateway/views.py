@@ -41,6 +41,7 @@ class View:
         index_type: Its index type.
         stored_as: The lowering of the index type, or the error of a missing encoder.
         defaults: Its default search options.
+        consistency: Its default consistency level, a ``ConsistencyLevel``.
     """
 
     collection: str
@@ -49,6 +50,7 @@ class View:
     index_type: IndexType
     stored_as: Lowering | NoEncoderError
     defaults: Mapping[str, Any]
+    consistency: int
 
     @property
     def lowering(self) -> Lowering:
@@ -236,7 +238,9 @@ class Views:
         properties = {pair.key: pair.value for pair in described.properties}
         declared = index_type(settings["type"])
         defaults = read_defaults(declared, stored_defaults(indexes, properties))
-        return View(real_name, settings, described.schema, declared, stored_as, defaults)
+        return View(
+            real_name, settings, described.schema, declared, stored_as, defaults, int(described.consistency_level)
+        )
 
     def _stored_as(
         self, caller: Caller, database: str, name: str, settings: Mapping[str, str]

@@ -56,8 +56,8 @@ def filled(milvus_server, collection_name, tmp_path):
         server.client.drop_collection(collection_name)
 
 
-def fill(server, name, folder, kind="DRQ", write=write_drq, batch=300):
-    """A collection of 300 rows; its encoder is written unless the file is there."""
+def fill(server, name, folder, kind="DRQ", write=write_drq, batch=300, **options):
+    """A collection of 300 rows, of these options; its encoder is written unless the file is there."""
     push(server, write(folder / f"{name}.onnx").path if write else folder / f"{name}.onnx")
     client = server.client
     schema = client.create_schema(auto_id=False)
@@ -65,7 +65,7 @@ def fill(server, name, folder, kind="DRQ", write=write_drq, batch=300):
     schema.add_field("embedding", DataType.FLOAT_VECTOR, dim=8)
     index = client.prepare_index_params()
     index.add_index("embedding", index_type=kind, metric_type="COSINE", params={"encoder": name})
-    client.create_collection(name, schema=schema, index_params=index)
+    client.create_collection(name, schema=schema, index_params=index, **options)
     rows = [{"id": i, "embedding": row} for i, row in enumerate(random_vectors(300).tolist())]
     for start in range(0, len(rows), batch):
         client.insert(name, rows[start : start + batch])
