@@ -35,6 +35,8 @@ class CapabilityCache:
     def get(self, caller: Caller, asked: Sequence[Probe] = ()) -> Capabilities:
         """Return the capabilities; the first call probes them.
 
+        Callers wait for a running probe only if they ask for what is not known: building an index may take a minute.
+
         Args:
             caller: The client's calls.
             asked: Further probes, see `IndexType.option_probes`.
@@ -43,20 +45,27 @@ class CapabilityCache:
             ServerError: If the upstream cannot be probed; a login that lacks the rights is refused for a while, since
                 each attempt may leave a collection that it cannot drop.
         """
+        if (known := self._knowing(asked)) is not None:
+            return known
         with self._lock:
-            if self._capabilities is None or not all(map(self._capabilities.knows, asked)):
+            if (known := self._knowing(asked)) is None:
                 login = login_of(caller.metadata)
                 until, reason = self._refused.get(login, (0.0, ""))
                 if until > time.monotonic():
                     raise ServerError(reason)
                 try:
-                    self._capabilities = self._probed(caller, asked)
+                    known = self._capabilities = self._probed(caller, asked)
                 except MissingRightsError as error:
                     if len(self._refused) >= MAX_REFUSED:
                         self._refused.clear()
                     self._refused[login] = (time.monotonic() + REFUSED_SECONDS, str(error))
                     raise
-            return self._capabilities
+            return known
+
+    def _knowing(self, asked: Sequence[Probe]) -> Capabilities | None:
+        """The capabilities, if they answer what is asked."""
+        known = self._capabilities
+        return known if known is not None and all(map(known.knows, asked)) else None
 
     def _probed(self, caller: Caller, asked: Sequence[Probe]) -> Capabilities:
         options = self._options
@@ -67,7 +76,7 @@ class CapabilityCache:
             ca_file=str(options.ca_file) if options.ca_file else None,
             server_name=options.server_name,
         ) as server:
-            return probe(server, asked)
+            return probe(server, asked, known=self._capabilities)
 
 
 def _token(caller: Caller) -> str:

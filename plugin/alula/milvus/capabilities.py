@@ -57,7 +57,7 @@ def version_number(server: Server) -> tuple[int, ...]:
     return tuple(map(int, found[1].split("."))) if found else ()
 
 
-def probe(server: Server, asked: Iterable[Probe] = ()) -> Capabilities:
+def probe(server: Server, asked: Iterable[Probe] = (), *, known: Capabilities | None = None) -> Capabilities:
     """Run the probes of every registered index type on a server, once a connection.
 
     The version decides nothing: servers accept fields that they cannot index (2.3 takes a sparse field).
@@ -65,13 +65,14 @@ def probe(server: Server, asked: Iterable[Probe] = ()) -> Capabilities:
     Args:
         server: The connected server.
         asked: Further probes, see `IndexType.option_probes`.
+        known: The capabilities that another connection found; they are not asked for again.
 
     Raises:
         MissingRightsError: If it rejects the simplest collection too, or a probe cannot be dropped: the login lacks
             the rights.
         ServerError: If it does not answer.
     """
-    known = _probed.get(server)
+    known = _probed.get(server, known)
     found = {
         each.name: _failure(server, each) for each in (*probes(), *asked) if known is None or not known.knows(each)
     }

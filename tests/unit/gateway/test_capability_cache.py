@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
 import pytest
@@ -67,3 +69,25 @@ def test_further_questions_are_asked_once(monkeypatch):
         found = cache.get(client("root"), asked)
     assert calls == [(), ("SINDI",)]
     assert found.reasons == {"SINDI": "no"}
+
+
+def test_what_is_known_is_answered_while_another_question_is_asked(monkeypatch):
+    """An index of the option SINDI is built for its question, which may take a minute."""
+    asking, goes_on = threading.Event(), threading.Event()
+
+    def probe(self, caller, asked):
+        if asked:
+            asking.set()
+            assert goes_on.wait(30)
+        return Capabilities("Milvus 3", frozenset({each.name for each in asked}))
+
+    monkeypatch.setattr(CapabilityCache, "_probed", probe)
+    cache, sindi = CapabilityCache(None), algorithm_probe("SINDI")
+    cache.get(client("root"))
+    with ThreadPoolExecutor(1) as other:
+        slow = other.submit(cache.get, client("root"), (sindi,))
+        assert asking.wait(30)
+        known = cache.get(client("root"))
+        goes_on.set()
+        assert not known.knows(sindi)
+        assert slow.result().knows(sindi)
