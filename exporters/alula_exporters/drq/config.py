@@ -31,7 +31,8 @@ class DrqConfig:
         seed: Seed of everything random.
         mode: ``default``, ``shared``, ``paper`` or ``separate``.
         loss: ``distortion`` stays near the vectors and needs no labels. ``contrastive``, ``triplet``, ``arcface`` and
-            ``adaptive-margin`` (the paper's) beside it bring rows of one label near each other, by training a backbone.
+            ``adaptive-margin`` (the paper's) beside it train a backbone to bring rows of one label near each other; the
+            distortion does not reach it.
         frozen: Leave a backbone as it is; without labels it always is.
         backbone_learning_rate: Highest of the schedule, for a backbone that is trained with the quantiser.
         patience: Epochs without a better validation recall until training ends and the best weights come back; None

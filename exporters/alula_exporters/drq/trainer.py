@@ -134,13 +134,13 @@ def _optimise(
     def step(number: int) -> tuple[Tensor, Mapping[str, float]]:
         picked = batches.draw()
         vectors = source.batch(picked)
-        prepared = model.prepare(vectors)
-        batch, codewords = model.inner(prepared), model.inner_codewords()
+        # a backbone learns from labels alone: rows that also move to their codewords lose their neighbours
+        batch, codewords = model.inner(model.prepare(vectors.detach())), model.inner_codewords()
         if paper is not None:
-            loss, distortion = paper.loss(batch.detach(), codewords, number)
+            loss, distortion = paper.loss(batch, codewords, number)
         else:
             # rows are encoded by beam search in the end; greedy codes are near enough while the codewords still move
-            codes = find_codes(batch.detach(), codewords.detach(), config.beam if 5 * number >= 4 * steps else 1)
+            codes = find_codes(batch, codewords.detach(), config.beam if 5 * number >= 4 * steps else 1)
             distortions = prefix_distortions(batch, level_parts(codes, codewords))
             loss, distortion = distortions.sum(), distortions[-1]
         if labels is not None:

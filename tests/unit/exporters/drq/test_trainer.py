@@ -1,10 +1,14 @@
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from alula.errors import DataError, UsageError
+from alula_exporters.backbones import VectorBackbone
 from alula_exporters.data import make_training_data
 from alula_exporters.drq import DrqConfig, train_drq
 from alula_exporters.drq import trainer as trainer_module
@@ -58,6 +62,24 @@ def test_one_level(vectors):
 def test_too_few_different_rows_are_refused(vectors):
     with pytest.raises(DataError, match="at least 256 are needed"):
         train_drq(make_training_data(np.tile(vectors[:100], (10, 1))), DrqConfig(**SMALL_DRQ))
+
+
+class NoLoss(nn.Module):
+    """A loss of labels that teaches nothing."""
+
+    def forward(self, embeddings, labels):
+        return 0 * embeddings.sum()
+
+
+@pytest.mark.parametrize("mode", ["default", "shared", "paper", "separate"])
+def test_a_backbone_learns_from_labels_alone(vectors, mode, monkeypatch):
+    """Rows that are moved to their codewords too lose their neighbours."""
+    monkeypatch.setattr(trainer_module, "label_loss", lambda *_: NoLoss())
+    network = VectorBackbone(nn.Linear(24, 16), 24)
+    before = copy.deepcopy(network.state_dict())
+    labelled = make_training_data(vectors, np.arange(len(vectors)) % 10)
+    train_drq(labelled, DrqConfig(mode=mode, loss="contrastive", **{**SMALL_DRQ, "epochs": 1}), backbone=network)
+    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
 
 
 @pytest.fixture(scope="module")
