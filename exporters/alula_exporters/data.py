@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,9 @@ import numpy.typing as npt
 from alula.encoders import Input, Metric
 from alula.errors import DataError, UsageError
 from alula.sources import open_source, read_inputs
+from alula_exporters.labels import Labels, read_labels
 
 F32 = npt.NDArray[np.float32]
-I64 = npt.NDArray[np.int64]
 Inputs = npt.NDArray[Any]  # vectors float32 (n, d), images uint8 (n, h, w, c) or texts object (n,)
 
 MAX_ROWS = 500_000
@@ -35,8 +36,8 @@ class TrainingData:
         fingerprint: sha256 (hex) of *all* rows that were given, sampled or not, and of their labels.
         total_rows: Number of rows before sampling.
         classes: The labels' names in the order of their numbers; empty without labels.
-        train_labels: int64 (n,): the class number of each row to learn from.
-        held_out_labels: int64 (h,).
+        train_labels: int64 (n,): the class number of each row to learn from; or bool (n, C): which classes it has.
+        held_out_labels: int64 (h,) or bool (h, C).
         label_vectors: float32 (C, e): meanings of the classes, for the loss ``adaptive-margin``; None for the means of
             their vectors, and of images and texts for unrelated classes.
     """
@@ -46,8 +47,8 @@ class TrainingData:
     fingerprint: str
     total_rows: int
     classes: tuple[str, ...] = ()
-    train_labels: I64 | None = None
-    held_out_labels: I64 | None = None
+    train_labels: Labels | None = None
+    held_out_labels: Labels | None = None
     label_vectors: F32 | None = None
 
     @property
@@ -56,8 +57,8 @@ class TrainingData:
         return int(self.train.shape[1])
 
     @property
-    def labels(self) -> I64:
-        """The labels of `train`.
+    def labels(self) -> Labels:
+        """The labels of `train`: int64 (n,) or bool (n, C).
 
         Raises:
             DataError: If there are none.
@@ -84,8 +85,9 @@ def load_training_data(
         path: A file that `alula.sources.open_source` takes.
         field: The column that holds the rows, for files with columns.
         input: Type of the rows.
-        labels: A ``.npy`` file of one label for each row, or a text file with one in each line.
-        label_column: The column that holds the labels, for files with columns.
+        labels: A ``.npy`` file of one label for each row, or of rows and classes of 0 and 1; or a text file with one
+            label in each line.
+        label_column: The column that holds the labels, or lists of them, for files with columns.
         label_vectors: A ``.npy`` file, (C, e).
         max_rows: Most rows to train on; more are sampled without replacement.
         seed: Seed of the sample and the split.
@@ -129,12 +131,12 @@ def _label_column(path: Path, field: str | None, input: Input, name: str) -> Any
     if name not in source.scalars:
         have = ", ".join(source.scalars) or "no column beside the rows"
         raise UsageError(f"{path} has no column {name!r} for the labels; it has {have}.")
-    return np.array([label for batch in source.batches() for label in batch.columns[name].to_pylist()], dtype=object)
+    return [label for batch in source.batches() for label in batch.columns[name].to_pylist()]
 
 
 def make_training_data(
     inputs: npt.ArrayLike,
-    labels: npt.ArrayLike | None = None,
+    labels: npt.ArrayLike | Sequence[Sequence[str]] | None = None,
     *,
     label_vectors: npt.ArrayLike | None = None,
     max_rows: int = MAX_ROWS,
@@ -146,7 +148,8 @@ def make_training_data(
         inputs: Finite numbers (n, d), d >= 2; or images, uint8 (n, h, w, c); or texts, n strings. At least `MIN_ROWS`
             rows.
         labels: n class names or numbers, at least two different ones; rows with the same label are near each other.
-            The two texts of a pair share a label of their own.
+            The two texts of a pair share a label of their own. For rows of several classes, which are near each other
+            if they share one, n lists of names or an array (n, C) of 0 and 1.
         label_vectors: (C, e) numbers, one row for each class in the sorted order of the labels.
         max_rows: Most rows to train on; more are sampled without replacement.
         seed: Seed of the sample and the split.
@@ -163,7 +166,7 @@ def make_training_data(
         )
     if labels is None:
         return _split(array, TrainingData(array, array, fingerprint(array), len(array)), max_rows, seed)
-    classes, numbers = _class_numbers(labels, len(array))
+    classes, numbers = read_labels(labels, len(array))
     return _split(
         array,
         TrainingData(
@@ -225,38 +228,11 @@ def _as_inputs(inputs: npt.ArrayLike) -> Inputs:
     return array
 
 
-def _class_numbers(labels: npt.ArrayLike, rows: int) -> tuple[tuple[str, ...], I64]:
-    """The classes' names and each row's class number."""
-    array = np.asarray(labels)
-    if array.shape != (rows,):
-        raise DataError(
-            f"There are {rows:,} rows, and the labels have shape {array.shape}; give one label for each row, in the "
-            "same order."
-        )
-    if array.dtype.kind == "f":
-        if not np.isfinite(array).all():
-            raise DataError(f"The label of row {int(np.argmin(np.isfinite(array)))} is missing or not a number.")
-        if (array % 1).any():
-            raise DataError("The labels are fractions; a label is a class number or name.")
-        array = array.astype(np.int64)
-    elif array.dtype.kind == "O":
-        missing = [number for number, label in enumerate(array) if label is None or label != label]  # noqa: PLR0124 (NaN)
-        if missing:
-            raise DataError(f"Row {missing[0]} has no label; remove such rows or label them ({len(missing):,} in all).")
-        array = np.array([str(label) for label in array])
-    names, numbers = np.unique(array, return_inverse=True)
-    if len(names) < 2:
-        raise DataError(f"All rows have the label {names[0]!s}; labels teach what differs, so two or more are needed.")
-    if len(names) == rows:
-        raise DataError("Every row has a label of its own, so no two rows are near each other; rows must share labels.")
-    return tuple(map(str, names)), numbers.astype(np.int64)
-
-
 def fingerprint(*arrays: Inputs) -> str:
     """The sha256 (hex) of the arrays' shapes and little-endian bytes, or of texts.
 
     Args:
-        arrays: Vectors float32 (n, d), images uint8 (n, h, w, c), texts object (n,) or labels int64 (n,).
+        arrays: Vectors float32 (n, d), images uint8 (n, h, w, c), texts object (n,) or `Labels`.
     """
     digest = hashlib.sha256()
     for array in arrays:

@@ -18,7 +18,7 @@ from alula_exporters.checkpoint import Checkpoint, GeneratorState
 from alula_exporters.choices import LabelLoss
 from alula_exporters.data import TrainingData
 from alula_exporters.inputs import unit_rows
-from alula_exporters.losses import check_margin, label_loss
+from alula_exporters.losses import check_labels, check_margin, label_loss
 from alula_exporters.quality import label_quality
 from alula_exporters.sampling import BalancedBatches
 from alula_exporters.training import EarlyStopping, Figures, TrainingStage, fit, reproducible
@@ -83,8 +83,10 @@ def train_backbone(
 
     Raises:
         DataError: If the data has no labels.
+        UsageError: If the loss takes one label, and rows have several.
         AlulaError: If training diverges.
     """
+    check_labels(config.loss, data)
     with reproducible(config.seed) as generator:
         if config.patience is not None:
             data, validation = _set_apart(data, generator)

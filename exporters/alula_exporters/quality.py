@@ -7,6 +7,7 @@ from torch import Tensor
 
 from alula.encoders import Metric
 from alula_exporters.inputs import unit_rows
+from alula_exporters.labels import alike
 
 # Enough queries for two digits, few enough that judging is a small part of the time of training.
 QUERIES = 200
@@ -57,20 +58,20 @@ def share_found(truth: Tensor, scores: Tensor, candidates: int) -> float:
 
 
 def label_quality(scores: Tensor, labels: Tensor, row_labels: Tensor) -> dict[str, float]:
-    """Ranking quality when rows of the query's label are relevant.
+    """Ranking quality when rows that share a label with the query are relevant.
 
     Args:
         scores: float32 (m, n): larger is nearer.
-        labels: int64 (m,): of the queries.
-        row_labels: int64 (n,): of the rows.
+        labels: int64 (m,) or bool (m, C): of the queries.
+        row_labels: int64 (n,) or bool (n, C): of the rows.
 
     Returns:
-        ``recall@1 by label``: share of queries whose best row has their label; ``mAP by label``: mean over the queries
+        ``recall@1 by label``: share of queries whose best row is relevant; ``mAP by label``: mean over the queries
         of the average precision, the mean of the precision at the rank of each right row, over all n rows. Queries
         without a right row are left out.
     """
     order = scores.argsort(dim=1, descending=True, stable=True)
-    right = (row_labels[order] == labels[:, None]).float()
+    right = alike(labels, row_labels).gather(1, order).float()
     right = right[right.any(dim=1)]
     precision = right.cumsum(1) / torch.arange(1, right.shape[1] + 1)
     average = (precision * right).sum(1) / right.sum(1)

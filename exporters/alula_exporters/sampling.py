@@ -14,10 +14,11 @@ class BalancedBatches:
     """Draws batches of random labels with at least 2 rows each.
 
     Labels with a single row are never drawn. If there are few labels, more rows of each fill the batch, of at least two
-    labels.
+    labels. A row of several labels is drawn for any of them, and is in a batch once.
 
     Args:
-        labels: int64 (n,): rows of one label belong together; for pairs, two rows have each label.
+        labels: int64 (n,): rows of one label belong together; for pairs, two rows have each label. Or bool (n, C):
+            which labels a row has.
         size: Most rows in a batch, 4 at least.
         generator: Source of randomness.
         per_label: Rows of each label, at least 2; fewer if a label has fewer.
@@ -33,8 +34,13 @@ class BalancedBatches:
                 f"A batch of {size} rows with {per_label} of each label has no two labels with two rows each; "
                 "take at least 4 rows, and 2 of each label."
             )
-        self._rows = labels.argsort(stable=True)
-        counts = torch.unique_consecutive(labels[self._rows], return_counts=True)[1]
+        self._several = labels.ndim == 2
+        if self._several:
+            named, self._rows = labels.T.nonzero(as_tuple=True)
+        else:
+            self._rows = labels.argsort(stable=True)
+            named = labels[self._rows]
+        counts = torch.unique_consecutive(named, return_counts=True)[1]
         starts = counts.cumsum(0) - counts
         self._starts, self._counts = starts[counts > 1], counts[counts > 1]
         if not len(self._counts):
@@ -47,7 +53,7 @@ class BalancedBatches:
         self._most = min(max(per_label, size // len(self._counts)), size // 2)
 
     def draw(self) -> Tensor:
-        """Draw distinct row numbers, int64 (m,), m <= size, grouped by label."""
+        """Draw distinct row numbers, int64 (m,), m <= size."""
         picked = torch.randperm(len(self._counts), generator=self._generator)[: self._size // 2]
         wanted = self._counts[picked].clamp_max(self._most)
         picked = picked[wanted.cumsum(0) <= self._size]
@@ -60,7 +66,8 @@ class BalancedBatches:
             place = (torch.rand(len(picked), generator=self._generator, dtype=torch.float64) * (last + 1)).long()
             repeated = (places[:, :taken] == place[:, None]).any(1)
             places[:, taken] = torch.where(wanted > taken, torch.where(repeated, last, place), -1)
-        return self._rows[(self._starts[picked, None] + places)[places >= 0]]
+        rows = self._rows[(self._starts[picked, None] + places)[places >= 0]]
+        return torch.unique(rows) if self._several else rows
 
 
 class ShuffledBatches:

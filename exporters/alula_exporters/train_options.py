@@ -176,8 +176,8 @@ _COMMON_OPTIONS = (
         "--labels",
         type=FILE,
         help="Labels to learn from: a .npy array or a text file, one per row. Training pulls rows of one label "
-        "together; the two texts of a pair share a unique label. Without labels training preserves the "
-        "vectors' neighbours.",
+        "together; the two texts of a pair share a unique label. Rows may have several: an array of rows and labels "
+        "of 0 and 1, or a column of lists. Without labels training preserves the vectors' neighbours.",
     ),
     click.option("--label-column", metavar="NAME", help="The same: the column that contains the labels."),
     click.option(

@@ -24,7 +24,7 @@ from alula_exporters.drq.signs import hard_signs, learn_signs
 from alula_exporters.drq.start import start_from_data
 from alula_exporters.drq.variants import QUANTIZERS
 from alula_exporters.inputs import TINY, unit_rows
-from alula_exporters.losses import label_loss
+from alula_exporters.losses import check_labels, label_loss
 from alula_exporters.quality import ROWS, exact_neighbours, share_found
 from alula_exporters.sampling import BalancedBatches, ShuffledBatches
 from alula_exporters.source import Source
@@ -70,6 +70,7 @@ def train_drq(
             f"The loss {config.loss} trains a backbone, and there is no trainable one. Give a backbone that is not "
             "frozen, or leave out the loss."
         )
+    check_labels(config.loss, data)
     with reproducible(config.seed) as generator:
         source = Source(data, backbone, trainable=config.trains_backbone)
         vectors = source.all_rows()

@@ -18,7 +18,7 @@ from alula_exporters.flops.cost import Spread, count_dims, expected_flops
 from alula_exporters.flops.losses import distillation_loss, flops_regulariser, l1_regulariser
 from alula_exporters.flops.model import LONGEST, SparseEncoder
 from alula_exporters.flops.weight import FlopsController, QuadraticRamp, RegulariserWeight
-from alula_exporters.losses import label_loss
+from alula_exporters.losses import check_labels, label_loss
 from alula_exporters.quality import QUERIES, ROWS, exact_neighbours, share_found, similarity
 from alula_exporters.sampling import BalancedBatches
 from alula_exporters.source import Source
@@ -71,6 +71,7 @@ def train_flops(
         UsageError: If the backbone cannot be trained without labels.
         AlulaError: If training diverges.
     """
+    check_labels(config.loss, data)
     with reproducible(config.seed) as generator:
         source = Source(data, backbone, trainable=backbone is not None and config.trains_backbone)
         rows = source.all_rows()

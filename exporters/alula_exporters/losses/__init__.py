@@ -3,7 +3,7 @@
 from alula_exporters.losses.adaptive_margin import AdaptiveMarginLoss, adaptive_margin_loss
 from alula_exporters.losses.arcface import ArcFaceLoss
 from alula_exporters.losses.contrastive import ContrastiveLoss
-from alula_exporters.losses.registry import LABEL_LOSSES, check_margin, class_vectors, label_loss
+from alula_exporters.losses.registry import LABEL_LOSSES, check_labels, check_margin, class_vectors, label_loss
 from alula_exporters.losses.triplet import TripletLoss, semi_hard_triplet_loss
 
 __all__ = [
@@ -13,6 +13,7 @@ __all__ = [
     "ContrastiveLoss",
     "TripletLoss",
     "adaptive_margin_loss",
+    "check_labels",
     "check_margin",
     "class_vectors",
     "label_loss",

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from alula_exporters.labels import alike
 from alula_exporters.losses.triplet import semi_hard_triplet_loss
 
 MARGIN = 2.5  # of the triplets, from the authors' published code; squared distances of unit rows are at most 4
@@ -38,10 +39,10 @@ class AdaptiveMarginLoss(nn.Module):
 
         Args:
             embeddings: float32 (n, D), rows of unit length.
-            labels: int64 (n,), class numbers.
+            labels: int64 (n,), class numbers, or bool (n, C).
         """
         margins = adaptive_margin_loss(self.projection(embeddings).tanh(), labels, self.label_vectors)
-        return margins + semi_hard_triplet_loss(embeddings, labels[:, None] == labels, MARGIN)
+        return margins + semi_hard_triplet_loss(embeddings, alike(labels, labels), MARGIN)
 
 
 def adaptive_margin_loss(features: Tensor, labels: Tensor, label_vectors: Tensor) -> Tensor:

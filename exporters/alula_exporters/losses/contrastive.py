@@ -6,13 +6,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from alula_exporters.labels import alike
+
 
 class ContrastiveLoss(nn.Module):
     """The supervised contrastive loss (Khosla et al., NeurIPS 2020, L_out).
 
     mean_i -1/|P(i)| sum_{p in P(i)} log(exp(z_i z_p / tau) / sum_{a != i} exp(z_i z_a / tau)), with P(i) the other rows
-    of i's label. The paper sums over i; the mean does not depend on the batch's size. Rows without another of their
-    label do not count as i; without any pair the loss is 0.
+    that share a label with i. The paper sums over i; the mean does not depend on the batch's size. Rows that share no
+    label with another do not count as i; without any pair the loss is 0.
 
     For pairs, whose two rows share a label of their own, this is InfoNCE (van den Oord et al., 2018) in both
     directions, with all other rows of the batch for negatives:
@@ -31,10 +33,10 @@ class ContrastiveLoss(nn.Module):
 
         Args:
             embeddings: float32 (n, D), rows of unit length.
-            labels: int64 (n,).
+            labels: int64 (n,) or bool (n, C).
         """
         itself = torch.eye(len(labels), dtype=torch.bool)
-        positives = (labels[:, None] == labels) & ~itself
+        positives = alike(labels, labels) & ~itself
         # the smallest number, not -inf: a lone row's softmax is then no NaN
         logits = (embeddings @ embeddings.T / self.temperature).masked_fill(itself, torch.finfo(embeddings.dtype).min)
         counts = positives.sum(1)

@@ -28,8 +28,8 @@ def label_loss(name: LabelLoss, data: TrainingData, dim: int, margin: float | No
         margin: Of the triplet loss; None for its default.
 
     Returns:
-        A module that takes embeddings float32 (n, D) of unit length and labels int64 (n,), and returns a scalar. Its
-        parameters, if any, are trained together with the encoder's.
+        A module that takes embeddings float32 (n, D) of unit length and labels int64 (n,) or bool (n, C), and returns a
+        scalar. Its parameters, if any, are trained together with the encoder's.
     """
     return LABEL_LOSSES[name](data, dim, margin)
 
@@ -49,6 +49,20 @@ def check_margin(margin: float | None, loss: str) -> None:
         raise UsageError(f"margin is {margin:g}; it must be a positive number.")
 
 
+def check_labels(loss: str, data: TrainingData) -> None:
+    """Raise a `UsageError` if rows have several labels and a loss takes one.
+
+    Args:
+        loss: The loss.
+        data: The rows.
+    """
+    if loss == "arcface" and data.train_labels is not None and data.train_labels.ndim == 2:
+        raise UsageError(
+            "The loss arcface learns a direction for the one label of a row, and these rows have several; take "
+            "contrastive, triplet or adaptive-margin."
+        )
+
+
 def _adaptive_margin(data: TrainingData, dim: int, _: float | None) -> AdaptiveMarginLoss:
     return AdaptiveMarginLoss(dim, class_vectors(data))
 
@@ -64,8 +78,11 @@ def class_vectors(data: TrainingData) -> Tensor:
     if data.train.dtype != np.float32:
         return torch.eye(len(data.classes))
     rows, labels = torch.from_numpy(data.train), torch.from_numpy(data.labels)
-    sums = torch.zeros(len(data.classes), data.dim).index_add_(0, labels, rows)
-    counts = torch.bincount(labels, minlength=len(data.classes))[:, None]
+    if labels.ndim == 2:
+        sums, counts = labels.T.float() @ rows, labels.sum(0)[:, None]
+    else:
+        sums = torch.zeros(len(data.classes), data.dim).index_add_(0, labels, rows)
+        counts = torch.bincount(labels, minlength=len(data.classes))[:, None]
     means = sums / counts.clamp_min(1) - rows.mean(0)
     return means.masked_fill(counts == 0, 0)
 

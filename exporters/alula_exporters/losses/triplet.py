@@ -5,9 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from alula_exporters.labels import alike
+
 
 class TripletLoss(nn.Module):
-    """`semi_hard_triplet_loss` of rows that are alike when their labels are equal.
+    """`semi_hard_triplet_loss` of rows that are alike when they share a label.
 
     Args:
         margin: alpha; the default is FaceNet's.
@@ -22,9 +24,9 @@ class TripletLoss(nn.Module):
 
         Args:
             embeddings: float32 (n, D), rows of unit length.
-            labels: int64 (n,).
+            labels: int64 (n,) or bool (n, C).
         """
-        return semi_hard_triplet_loss(embeddings, labels[:, None] == labels, self.margin)
+        return semi_hard_triplet_loss(embeddings, alike(labels, labels), self.margin)
 
 
 def semi_hard_triplet_loss(embeddings: Tensor, alike: Tensor, margin: float) -> Tensor:
