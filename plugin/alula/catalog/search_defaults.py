@@ -50,7 +50,7 @@ def write_defaults(server: Server, name: str, primary_key: str, options: Mapping
         properties = server.client.describe_collection(name).get("properties") or {}
         indexes = server.client.list_indexes(name)
     wanted = {DEFAULTS_PREFIX + option: value for option, value in options.items()}
-    # Milvus 2.3 cannot remove a property
+    # Milvus before 2.4.17 cannot remove a property
     emptied = {key: "" for key in properties if key.startswith(DEFAULTS_PREFIX) and key not in wanted}
     if DEFAULTS_INDEX in indexes:
         with milvus_errors(f"change the default options of {name!r}"):
@@ -80,7 +80,13 @@ def _in_properties(server: Server, name: str, _: str, values: Mapping[str, str])
     """Write into the collection's properties; return the reason if they are not there."""
     server.client.alter_collection_properties(name, dict(values))
     there = server.client.describe_collection(name).get("properties") or {}
-    return None if all(there.get(key, "") == value for key, value in values.items()) else "properties are dropped"
+    if any(there.get(key, "") != value for key, value in values.items()):
+        return "properties are dropped"
+    emptied = [key for key, value in values.items() if not value and key in there]
+    if emptied:
+        with contextlib.suppress(MilvusException, grpc.RpcError):  # an empty property counts as none
+            server.client.drop_collection_properties(name, emptied)
+    return None
 
 
 def _in_index(server: Server, name: str, primary_key: str, values: Mapping[str, str]) -> str | None:

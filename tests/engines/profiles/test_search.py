@@ -1,4 +1,4 @@
-"""Searches leave the server's cache of filters alone, and its norms exact."""
+"""Searches leave the server's cache of filters alone, its norms exact, and no empty defaults."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import pytest
 
 import alula
 import alula.search.searcher
+from alula.catalog.settings import DEFAULTS_PREFIX
 from tests.small_collections import DIM
 from tests.tiny_encoders import prepare, random_vectors
 from tools.servers.versions.searching import ExpressionCache
@@ -35,6 +36,17 @@ def test_ids_make_no_new_filters(on_standalone, standalone, drq, collection_name
     for query in QUERIES[1:]:
         assert len(collection.search(query, candidates=20, rerank=10, output_fields=["id"])[0]) == 10
     assert cache.misses == before
+    collection.drop()
+
+
+def test_default_options_that_were_removed_leave_no_properties(standalone, drq, collection_name):
+    collection = filled(standalone, collection_name, drq, "hamming")
+    stored = [{"candidates": 20, "oversample": 5}, {"candidates": 30}, {}, {"oversample": 7}]
+    for options in stored:
+        collection.set_defaults(**options)
+        properties = standalone.client.describe_collection(collection_name)["properties"]
+        named = {key: value for key, value in properties.items() if key.startswith(DEFAULTS_PREFIX)}
+        assert named == {DEFAULTS_PREFIX + name: str(value) for name, value in options.items()}
     collection.drop()
 
 

@@ -34,6 +34,7 @@ RULES: tuple[type[Rule], ...] = (
     schemas.NoNullableVectors,
     schemas.DescriptionLength,
     schemas.DescriptionAltered,
+    schemas.PropertiesDeleted,
     schemas.AliasesListed,
     schemas.StaleAliases,
     indexes.OneDistinctIndex,

@@ -6,7 +6,7 @@ from typing import Any
 
 from google.protobuf.message import Message
 from pymilvus import DataType
-from pymilvus.grpc_gen import milvus_pb2
+from pymilvus.grpc_gen import common_pb2, milvus_pb2
 
 from tools.servers.versions.rule import Call, RefusedError, Rule, Version, parse
 
@@ -102,6 +102,41 @@ class DescriptionAltered(Rule):
             if pair.key == DESCRIPTION:
                 request = milvus_pb2.DescribeCollectionRequest(db_name=call.name[0], collection_name=call.name[1])
                 self._altered[call.send("DescribeCollection", request).collectionID] = pair.value
+
+
+class PropertiesDeleted(Rule):
+    """AlterCollection removes the properties that ``delete_keys`` names."""
+
+    since = "2.4.17"
+    source = "milvus internal/proxy/task.go alterCollectionTask PreExecute; internal/rootcoord/alter_collection_task.go"
+    methods = ("AlterCollection", "DescribeCollection")
+
+    def __init__(self, version: Version) -> None:
+        super().__init__(version)
+        self._deleted: dict[int, set[str]] = {}  # keys by the collection's number
+
+    def ask(self, call: Call) -> Message | None:
+        """See `Rule.ask`."""
+        if call.method != "AlterCollection":
+            return None
+        database, name = call.name
+        described = milvus_pb2.DescribeCollectionRequest(db_name=database, collection_name=name)
+        deleted = self._deleted.setdefault(call.send("DescribeCollection", described).collectionID, set())
+        if not call.request.delete_keys:
+            deleted -= {pair.key for pair in call.request.properties}
+            return None
+        if call.request.properties:
+            raise RefusedError(1100, "cannot provide both DeleteKeys and ExtraParams")
+        deleted |= set(call.request.delete_keys)
+        return common_pb2.Status()
+
+    def answer(self, call: Call, response: Any) -> None:
+        """See `Rule.answer`."""
+        if call.method == "DescribeCollection":
+            deleted = self._deleted.get(response.collectionID, set())
+            left = [pair for pair in response.properties if pair.key not in deleted]
+            del response.properties[:]
+            response.properties.extend(left)
 
 
 class AliasesListed(Rule):
