@@ -101,6 +101,10 @@ class RequestCalls:
         """See `alula.milvus.Calls.dialect`."""
         return self._caller.dialect
 
+    def pinned(self, scope: Scope) -> Scope:
+        """See `alula.milvus.Calls.pinned`; the client's request has its timestamp."""
+        return scope
+
     def search(self, native: NativeSearch, scope: Scope) -> Sequence[NativeHits]:
         """See `alula.milvus.Calls.search`; the client's request is the scope."""
         request = milvus_pb2.SearchRequest()

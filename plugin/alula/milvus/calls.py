@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
+from pymilvus.grpc_gen.common_pb2 import ConsistencyLevel
 
 from alula.encoders import NativeQuery
 from alula.milvus.connection import Server, milvus_errors
 from alula.milvus.dialect import LITE, Dialect
-from alula.milvus.pymilvus_internals import has_clock
+from alula.milvus.pymilvus_internals import server_time
 from alula.milvus.row_set import ClientRows, Id, RowSet
 from alula.milvus.wire.query_results import hit_columns
 from alula.milvus.wire.types import TYPES
@@ -31,12 +32,14 @@ class Scope:
         partitions: Partition names; all by default.
         consistency_level: ``Strong``, ``Bounded``, ``Session`` or ``Eventually``; the collection's own by default.
         timeout: Seconds to wait for one call.
+        timestamp: A time of the server's clock, whose writes are seen; only with the level ``Customized``.
     """
 
     filter: str = ""
     partitions: Sequence[str] = ()
     consistency_level: str | None = None
     timeout: float | None = None
+    timestamp: int = 0
 
     def arguments(self) -> dict[str, Any]:
         """As keyword arguments of pymilvus, without the filter."""
@@ -45,6 +48,8 @@ class Scope:
             given["partition_names"] = list(self.partitions)
         if self.consistency_level:
             given["consistency_level"] = self.consistency_level
+        if self.timestamp:
+            given["guarantee_timestamp"] = self.timestamp
         return given
 
 
@@ -95,6 +100,12 @@ class Calls(Protocol):
     def dialect(self) -> Dialect:
         """Abilities and limits of the server, of Milvus Lite on a port too."""
 
+    def pinned(self, scope: Scope) -> Scope:
+        """The scope of all calls of one search: a Strong one gets one timestamp for them.
+
+        Each call would get one of its own, and wait 0.2 s until the server has reached it.
+        """
+
     def search(self, native: NativeSearch, scope: Scope) -> Sequence[NativeHits]:
         """The rows of the scope for each query, best first."""
 
@@ -126,7 +137,23 @@ class ClientCalls:
     @cached_property
     def dialect(self) -> Dialect:
         """See `Calls.dialect`; no server but Milvus Lite lacks a clock."""
-        return self._server.dialect if self._server.embedded or has_clock(self._server) else LITE
+        has_clock = self._server.embedded or server_time(self._server) is not None
+        return self._server.dialect if has_clock else LITE
+
+    @cached_property
+    def _is_strong(self) -> bool:
+        """True if the collection's own consistency level is Strong."""
+        with milvus_errors(f"describe the collection {self._name!r}"):
+            level = self._server.client.describe_collection(self._name).get("consistency_level")
+        return bool(level == ConsistencyLevel.Strong)
+
+    def pinned(self, scope: Scope) -> Scope:
+        """See `Calls.pinned`."""
+        if self._server.embedded:
+            return scope
+        strong = scope.consistency_level == "Strong" if scope.consistency_level else self._is_strong
+        now = server_time(self._server) if strong else None
+        return replace(scope, consistency_level="Customized", timestamp=now) if now else scope
 
     def search(self, native: NativeSearch, scope: Scope) -> Sequence[NativeHits]:
         """See `Calls.search`."""

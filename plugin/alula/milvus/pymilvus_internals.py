@@ -25,8 +25,10 @@ def grpc_handler(server: Server) -> tuple[Any, dict[str, Any]]:
     return server.client._get_connection(), context
 
 
-def has_clock(server: Server) -> bool:
-    """True if the server assigns timestamps, as all but Milvus Lite do.
+def server_time(server: Server) -> int | None:
+    """The server's current timestamp; None without a clock, as in Milvus Lite.
+
+    It is 0 where the login may not ask.
 
     Raises:
         ServerError: If it does not answer.
@@ -36,9 +38,10 @@ def has_clock(server: Server) -> bool:
         now = handler._stub.AllocTimestamp(milvus_pb2.AllocTimestampRequest(), timeout=CLOCK_TIMEOUT)
     except grpc.RpcError as error:
         if error.code() == grpc.StatusCode.UNIMPLEMENTED:
-            return False
+            return None
         raise ServerError(f"Milvus at {server.uri} could not be asked for its time ({server_words(error)}).") from None
-    return bool(now.timestamp or now.status.code or now.status.error_code)  # a login may lack the right to ask
+    refused = now.status.code or now.status.error_code
+    return int(now.timestamp) if now.timestamp or refused else None
 
 
 def start_import(server: Server, name: str, partition: str, file: str, *, timeout: float, key: str) -> int:

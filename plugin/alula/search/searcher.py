@@ -56,6 +56,7 @@ class Searcher:
             UsageError: If an option or the filter is wrong.
             ServerError: If Milvus fails.
         """
+        request = replace(request, scope=self._calls.pinned(request.scope))
         ranked, rows = self.read_fields(self.rank(request), request.output_fields, request.scope, request.queries)
         fields = {name: rows.values(name) for name in request.output_fields} if rows else {}
         return to_results(ranked, fields)
