@@ -65,7 +65,9 @@ GROUPS = {
             "PARTS",
             "Inside Milvus: ",
             {
-                **_same("job", "sentences", "codes"),
+                **_same("job", "sentences"),
+                "sentences-lite": "sentences_lite",
+                "codes": "codes",
                 "codes-768": "codes_768",
                 **_same("reranking", "memory", "text"),
                 "text-training": "text_training",

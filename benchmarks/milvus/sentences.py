@@ -98,7 +98,7 @@ def measure(report: Report, *, quick: bool) -> None:
             *(one for bits in SWEEPS for one in _drq(report, connected, rows, bits, Path(folder), quick)),
             *_native(report, connected, rows),
         ]
-        found, times = _in_turns(settings, queries)
+        found, times = in_turns(settings, queries)
     measured = []
     for one, hits, time_ in zip(settings, found, times, strict=True):
         reached, reciprocal = recall(hits, truth), _reciprocal_rank(hits, truth)
@@ -170,7 +170,7 @@ def _native(report: Report, server: alula.Server, rows: F32) -> Iterator[Setting
             yield Setting(index_type, words, size, native_search(server, index_type, search))
 
 
-def _in_turns(settings: list[Setting], queries: F32) -> tuple[list[list[list[int]]], list[float]]:
+def in_turns(settings: list[Setting], queries: F32) -> tuple[list[list[list[int]]], list[float]]:
     """The results of each setting, and its median milliseconds."""
     found: list[list[list[int]]] = [[] for _ in settings]
     times: list[list[float]] = [[] for _ in settings]
