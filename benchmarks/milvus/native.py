@@ -13,6 +13,8 @@ from pymilvus import DataType
 import alula
 
 K = 10
+BYTES = 8 << 20  # of the vectors of one insert
+LITE_BYTES = 1 << 20  # the time that Milvus Lite takes grows with the square of it
 F32 = npt.NDArray[np.float32]
 
 
@@ -23,8 +25,9 @@ def load_native(server: alula.Server, name: str, vectors: F32, index_type: str, 
     schema.add_field("id", DataType.INT64, is_primary=True)
     schema.add_field("vector", DataType.FLOAT_VECTOR, dim=vectors.shape[1])
     client.create_collection(name, schema=schema)
-    for start in range(0, len(vectors), 5000):
-        rows = [{"id": i, "vector": vector} for i, vector in enumerate(vectors[start : start + 5000], start)]
+    step = max(1, (LITE_BYTES if server.embedded else BYTES) // (4 * vectors.shape[1]))
+    for start in range(0, len(vectors), step):
+        rows = [{"id": i, "vector": vector} for i, vector in enumerate(vectors[start : start + step], start)]
         client.insert(name, rows)
     if not server.embedded:
         client.flush(name)
