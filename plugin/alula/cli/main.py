@@ -154,6 +154,10 @@ def _explain(error: Exception, command: click.Command) -> tuple[str, int]:
     """The message for a person, and the exit code."""
     if isinstance(error, AlulaError):
         return as_options(str(error), command), error.exit_code
+    if isinstance(error, click.NoSuchOption):
+        old = {spelling for parameter in command.params for spelling in getattr(parameter, "old", ())}
+        shown = [name for name in error.possibilities or () if name not in old]
+        error = click.NoSuchOption(error.option_name, possibilities=shown, ctx=error.ctx)
     if isinstance(error, click.ClickException):
         context = error.ctx if isinstance(error, click.UsageError) else None
         hint = f" See '{context.command_path} --help'." if context else ""

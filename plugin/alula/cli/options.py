@@ -97,7 +97,7 @@ def _has_collections(server: Server) -> bool:
 
 
 class RenamedOption(click.Option):
-    """An option whose old spellings still work, and are missing in the help.
+    """An option whose old spellings still work, and are in no help.
 
     Args:
         old: The old spellings, with dashes; they name environment variables too.
@@ -105,7 +105,7 @@ class RenamedOption(click.Option):
 
     def __init__(self, declarations: list[str], *, old: tuple[str, ...], **attributes: Any) -> None:
         super().__init__(declarations, **attributes)
-        self._old = old
+        self.old = old
         self._shown = list(self.opts)
         self.opts += old
 
@@ -119,7 +119,7 @@ class RenamedOption(click.Option):
 
     def resolve_envvar_value(self, ctx: click.Context) -> str | None:
         """The value in the environment, by the present name or an old one."""
-        names = (f"{ctx.auto_envvar_prefix}_{old.lstrip('-').replace('-', '_').upper()}" for old in self._old)
+        names = (f"{ctx.auto_envvar_prefix}_{old.lstrip('-').replace('-', '_').upper()}" for old in self.old)
         found = super().resolve_envvar_value(ctx)
         return found or next(filter(None, map(os.environ.get, names)), None)
 

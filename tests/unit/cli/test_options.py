@@ -6,7 +6,7 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from alula.cli.main import cli
+from alula.cli.main import cli, main
 from alula.cli.options import RenamedOption
 
 
@@ -53,3 +53,11 @@ def test_old_spellings_set_the_renamed_options(words, old, name):
     found = cli.get_command(click.Context(cli), words)
     given, _, _ = found.make_parser(click.Context(found)).parse_args([old, "5"])
     assert given[name] == "5"
+
+
+def test_a_mistyped_option_suggests_no_old_spelling(capsys):
+    with pytest.raises(SystemExit):
+        main(["load", "words", "words.npy", "--patiense", "5"])
+    message = capsys.readouterr().err
+    assert "No such option '--patiense'" in message
+    assert "'--patience'" not in message
