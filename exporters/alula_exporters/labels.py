@@ -29,7 +29,7 @@ def read_labels(labels: Any, rows: int) -> tuple[tuple[str, ...], Labels]:
     """
     array = _as_array(labels)
     if array.ndim == 2:
-        return _checked(_named(array.shape[1]), _members(array, rows))
+        return _checked(tuple(map(str, range(array.shape[1]))), _members(array, rows))
     if array.shape != (rows,):
         raise DataError(
             f"There are {rows:,} rows, and the labels have shape {array.shape}; give one label for each row, in the "
@@ -102,10 +102,6 @@ def _members(array: npt.NDArray[Any], rows: int) -> Labels:
     return array.astype(bool)
 
 
-def _named(classes: int) -> tuple[str, ...]:
-    return tuple(str(number) for number in range(classes))
-
-
 def _of_lists(array: npt.NDArray[Any]) -> tuple[tuple[str, ...], Labels]:
     """The names in the rows' lists, and which of them each row has."""
     lists = [_names_of(label) for label in array]
@@ -129,11 +125,9 @@ def _names_of(label: Any) -> Sequence[str]:
 
 def _checked(names: tuple[str, ...], members: Labels) -> tuple[tuple[str, ...], Labels]:
     counts = members.sum(0)
-    for name, count in zip(names, counts.tolist(), strict=True):
-        if count == len(members):
-            raise DataError(
-                f"All rows have the label {name}; labels teach what differs, so leave out what all rows share."
-            )
+    if (counts == len(members)).any():
+        name = names[int(counts.argmax())]
+        raise DataError(f"All rows have the label {name}; labels teach what differs, so leave out what all rows share.")
     if not (counts > 1).any():
         raise DataError("No two rows share a label, so no two are near each other; rows must share labels.")
     return names, members

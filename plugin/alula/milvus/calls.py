@@ -149,7 +149,7 @@ class ClientCalls:
 
     def pinned(self, scope: Scope) -> Scope:
         """See `Calls.pinned`."""
-        if self._server.embedded:
+        if self.dialect is LITE:
             return scope
         strong = scope.consistency_level == "Strong" if scope.consistency_level else self._is_strong
         now = server_time(self._server) if strong else None

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from google.protobuf.message import Message
-from pymilvus.grpc_gen import common_pb2, schema_pb2
+from pymilvus.grpc_gen import common_pb2, milvus_pb2, schema_pb2
 
 Version = tuple[int, ...]
 
@@ -72,6 +72,12 @@ class Call:
         """Database and name of the collection."""
         database = getattr(self.request, "db_name", "") or str(self.metadata.get("dbname", ""))
         return database or "default", getattr(self.request, "collection_name", "")
+
+    def describe(self) -> Any:
+        """The engine's description of the collection."""
+        database, name = self.name
+        request = milvus_pb2.DescribeCollectionRequest(db_name=database, collection_name=name)
+        return self.send("DescribeCollection", request)
 
 
 class Rule:

@@ -100,8 +100,7 @@ class DescriptionAltered(Rule):
             return
         for pair in call.request.properties:
             if pair.key == DESCRIPTION:
-                request = milvus_pb2.DescribeCollectionRequest(db_name=call.name[0], collection_name=call.name[1])
-                self._altered[call.send("DescribeCollection", request).collectionID] = pair.value
+                self._altered[call.describe().collectionID] = pair.value
 
 
 class PropertiesDeleted(Rule):
@@ -119,9 +118,7 @@ class PropertiesDeleted(Rule):
         """See `Rule.ask`."""
         if call.method != "AlterCollection":
             return None
-        database, name = call.name
-        described = milvus_pb2.DescribeCollectionRequest(db_name=database, collection_name=name)
-        deleted = self._deleted.setdefault(call.send("DescribeCollection", described).collectionID, set())
+        deleted = self._deleted.setdefault(call.describe().collectionID, set())
         if not call.request.delete_keys:
             deleted -= {pair.key for pair in call.request.properties}
             return None
@@ -148,10 +145,7 @@ class AliasesListed(Rule):
 
     def ask(self, call: Call) -> Message:
         """See `Rule.ask`."""
-        database, name = call.name
-        described = call.send(
-            "DescribeCollection", milvus_pb2.DescribeCollectionRequest(db_name=database, collection_name=name)
-        )
+        described, (database, name) = call.describe(), call.name
         return milvus_pb2.ListAliasesResponse(
             status=described.status, db_name=database, collection_name=name, aliases=described.aliases
         )
