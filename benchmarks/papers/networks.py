@@ -22,7 +22,12 @@ class Network:
 
 
 def dense_networks(
-    untrained: Backbone, data: TrainingData, first: BackboneConfig, more: BackboneConfig, *, paper: bool = True
+    untrained: Backbone,
+    data: TrainingData,
+    first: BackboneConfig,
+    more: BackboneConfig,
+    *,
+    paper: Backbone | None = None,
 ) -> dict[str, Network]:
     """The network that all start from, the same trained on, and the DRQ paper's.
 
@@ -31,13 +36,13 @@ def dense_networks(
         data: Rows with labels and label vectors.
         first: Of the training from nothing.
         more: Of the training that goes on, for as long as others learn codes or sparse rows.
-        paper: False without the DRQ paper's.
+        paper: The DRQ paper's, with its initial weights; None without it.
     """
     nothing = Network(untrained, 0.0)
     start = train_network(nothing, data, first)
     networks = {DENSE: start, AS_LONG: train_network(start, data, more)}
-    if paper:
-        networks[DENSE_PAPER] = train_network(nothing, data, replace(first, loss="adaptive-margin"))
+    if paper is not None:
+        networks[DENSE_PAPER] = train_network(Network(paper, 0.0), data, replace(first, loss="adaptive-margin"))
     return networks
 
 

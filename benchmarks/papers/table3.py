@@ -95,7 +95,7 @@ def _networks(data: TrainingData, quick: bool, seed: int) -> dict[str, Network]:
         layers = [nn.Linear(data.dim, HIDDEN), nn.BatchNorm1d(HIDDEN), nn.ReLU(), nn.Linear(HIDDEN, DIM)]
         untrained = VectorBackbone(nn.Sequential(*layers), data.dim)
     config = BackboneConfig(loss=LOSS, epochs=2 if quick else EPOCHS, batch=256, learning_rate=RATE, seed=seed)
-    return dense_networks(untrained, data, config, config, paper=False)
+    return dense_networks(untrained, data, config, config)
 
 
 def _methods(

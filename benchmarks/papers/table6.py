@@ -14,7 +14,7 @@ import torch
 from alula.kernels import warm_up
 from alula_exporters import DrqConfig, FlopsConfig, TrainingData, train_flops
 from alula_exporters.backbones import image_backbone
-from alula_exporters.choices import LabelLoss, Mode
+from alula_exporters.choices import PAPER_DIM, LabelLoss, Mode
 from alula_exporters.data import fingerprint
 from alula_exporters.dense import BackboneConfig
 from benchmarks.characters import U8
@@ -49,7 +49,8 @@ ends in 128 numbers ("dense"), and all its weights: "dense, as long" with the la
 a layer of 1,024 outputs, DRQ with its codes. The loss is the contrastive one, the default of `alula train`. "DRQ
 default" and "DRQ paper" are trained once for all four lengths. The paper's has its losses and stages: the adaptive
 margin loss, with the mean of a character's training pictures at 8 x 8 pixels in the place of the word vector of its
-name, for the network too, so it has a dense row of its own. "Moved pictures" is "dense" with the FLOPs paper's
+name, for the network too, which ends in two layers of 212 and 300 numbers that are both its vector: it has a dense row
+of its own. "Moved pictures" is "dense" with the FLOPs paper's
 augmentation for small pictures: in each epoch each is moved by up to two pixels, and cut off (mirrored characters are
 none). `alula train` has no such option. The sparse encoders are trained to the FLOPs in the column "setting" (top-k to
 the FLOPs that its length allows); the column "FLOPs" counts them on the searched rows, where L1 and the FLOPs
@@ -57,8 +58,8 @@ regulariser can differ. faiss's PQ, OPQ and ITQ's signs quantise the vectors of 
 model for each length, PQ also at 128 bytes, fewer than sparse rows have at F = 1; the query keeps its float vector, as
 for DRQ (PQ and OPQ rank by L2, as faiss does).
 
-FLOPs are the multiplications per pair of rows (128 for the dense vectors), R_sub is how much more they are than if all
-dimensions were used alike (1 is the best). "Bytes/row" are those of the posting lists with their weights, of the
+FLOPs are the multiplications per pair of rows (of dense vectors their numbers), R_sub is how much more they are than if
+all dimensions were used alike (1 is the best). "Bytes/row" are those of the posting lists with their weights, of the
 vectors or of the code, without the 2 bytes of a norm that a search by DRQ's codes stores beside them. Nothing is
 re-ranked. 16,603 rows are too few to time a search: table 2 does. "Seconds" are of one seed's whole training, the
 network's included. Figures with ± are means and standard deviations over seeds. `resnet` costs more than five times as
@@ -175,8 +176,9 @@ def _points(report: Report, classes: Classes, name: str, plan: Plan, seed: int) 
     with report.part(f"{name}, dense networks, seed {seed}"):
         networks = _networks(data, name, plan, seed)
         for method, network in networks.items():
-            found = classes.judge(*classes.embed(network.backbone))
-            points[method, f"{DIM} numbers"] = Point(found, 4 * DIM, network.seconds)
+            queries, rows = classes.embed(network.backbone)
+            dim = rows.shape[1]
+            points[method, f"{dim} numbers"] = Point(classes.judge(queries, rows), 4 * dim, network.seconds)
     for key in plan.sparse:
         with report.part(f"{name}, {', '.join(key)}, seed {seed}"):
             points[key] = _sparse(classes, data, networks[DENSE], SPARSE[key], plan.more, seed)
@@ -219,9 +221,10 @@ def _networks(data: TrainingData, name: str, plan: Plan, seed: int) -> dict[str,
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         untrained = image_backbone(name, data.train, dim=DIM)
+        paper = image_backbone(name, data.train, dim=PAPER_DIM) if plan.whole else None
     first = BackboneConfig(loss=LOSS, epochs=plan.first, batch=BATCH, seed=seed)
     more = BackboneConfig(loss=LOSS, epochs=plan.more, batch=BATCH, learning_rate=RATE, seed=seed)
-    networks = dense_networks(untrained, data, first, more, paper=plan.whole)
+    networks = dense_networks(untrained, data, first, more, paper=paper)
     if plan.whole:
         # a copy of the pictures for each epoch, elsewhere in each
         copies = [moved(data.train, np.random.default_rng((seed, copy))) for copy in range(plan.first)]
@@ -296,7 +299,8 @@ def _recall(seeds: list[Point]) -> float:
 def _picture(report: Report, name: str, points: dict[Key, list[Point]]) -> None:
     lines: dict[str, list[tuple[float, float]]] = {}
     for (method, _), seeds in points.items():
-        at = (LEVELS[0], 4 * DIM) if method.startswith(DENSE) else (_mean(seeds, "bytes_per_row"),)
+        size = _mean(seeds, "bytes_per_row")
+        at = (LEVELS[0], size) if method.startswith(DENSE) else (size,)
         lines.setdefault(method, []).extend((size, _recall(seeds)) for size in at)
     lines = {method: sorted(line) for method, line in lines.items()}
     report.picture(f"table6-{name}", name, "bytes of a row", "recall@1", lines, log="x")

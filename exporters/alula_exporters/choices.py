@@ -12,3 +12,8 @@ FlopsLoss = Literal["distillation", LabelLoss]
 
 Mode = Literal["default", "shared", "paper", "separate"]
 DrqLoss = Literal["distortion", LabelLoss]
+
+# lengths of a network's last layer, or of two that are joined
+Dim = int | tuple[int, int]
+IMAGE_DIM: Dim = 64
+PAPER_DIM: Dim = (212, 300)  # of Song et al., IJCAI 2019

@@ -12,7 +12,7 @@ from typing import Any, get_args
 import click
 
 from alula.errors import UsageError
-from alula_exporters.choices import Activation, DrqLoss, FlopsLoss, Mode, Regulariser
+from alula_exporters.choices import IMAGE_DIM, PAPER_DIM, Activation, DrqLoss, FlopsLoss, Mode, Regulariser
 from alula_exporters.cli_splade import splade
 from alula_exporters.extras import needs_extra
 from alula_exporters.train_job import Trainer, run_training
@@ -143,8 +143,8 @@ def flops(common: TrainOptions, *, loss: str | None, margin: float | None, **opt
     show_default=True,
     help="Parameters that the levels of a code share. default: at most half as many codebooks as levels, which later "
     "levels rotate and scale. shared: one codebook, scaled only (Song et al., IJCAI 2019): the smallest file, more "
-    "quantisation error. paper: the same, with the paper's losses and stages. separate: one codebook per level, the "
-    "usual residual quantisation (RQ).",
+    "quantisation error. paper: the same, with the paper's losses and stages (a new image backbone ends in the paper's "
+    "two layers). separate: one codebook per level, the usual residual quantisation (RQ).",
 )
 @click.option("--levels", type=int, show_default="16 bytes", help="Bytes of the longest code.")
 @click.option("--bits", type=int, show_default="128 bits", help="The same in bits, a multiple of 8.")
@@ -169,7 +169,7 @@ def flops(common: TrainOptions, *, loss: str | None, margin: float | None, **opt
 @click.option(
     "--loss",
     type=click.Choice(get_args(DrqLoss)),
-    show_default="contrastive with labels, else distortion",
+    show_default="with labels contrastive (mode paper: adaptive-margin), else distortion",
     help="Training loss. distortion: the quantisation error. The others add to it a loss on labels, which trains the "
     "--backbone; adaptive-margin is the DRQ paper's.",
 )
@@ -191,10 +191,12 @@ def drq(common: TrainOptions, *, levels: int | None, bits: int | None, loss: str
                 "Labels train a backbone, and codes of given vectors cannot use them; give --backbone too, or leave "
                 "out the labels."
             )
+        with_labels, dim = ("adaptive-margin", PAPER_DIM) if options["mode"] == "paper" else ("contrastive", IMAGE_DIM)
         # a frozen backbone learns from the labels before the codes are trained, if at all
-        chosen: Any = "distortion" if common.frozen and loss is None else common.loss(loss, "distortion")
+        alone = common.frozen and loss is None
+        chosen: Any = "distortion" if alone else common.loss(loss, "distortion", with_labels)
         config = DrqConfig(loss=chosen, levels=_levels(levels, bits), **common.config, **options)
-        run_training(common, Trainer(partial(train_drq, config=config), export_drq, chosen))
+        run_training(common, Trainer(partial(train_drq, config=config), export_drq, chosen, dim=dim))
 
 
 @click.command()

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, get_args
 import click
 
 from alula.progress import progress_bar
-from alula_exporters.choices import LabelLoss
+from alula_exporters.choices import IMAGE_DIM, Dim, LabelLoss
 from alula_exporters.output_file import atomic_file
 from alula_exporters.records import Recorder, tensorboard, together
 from alula_exporters.summary import show_summary
@@ -36,12 +36,14 @@ class Trainer:
         export: Takes the result of ``train`` and a path, and as keywords ``force`` and ``opset``.
         loss: The loss that ``train`` minimises.
         margin: Of the triplet loss; None for its default.
+        dim: Of a new image backbone; see `alula_exporters.backbones.image_backbone`.
     """
 
     train: Callable[..., Trained[Any]]
     export: Callable[..., EncoderInfo]
     loss: str
     margin: float | None = None
+    dim: Dim = IMAGE_DIM
 
 
 def run_training(options: TrainOptions, trainer: Trainer) -> None:
@@ -50,7 +52,7 @@ def run_training(options: TrainOptions, trainer: Trainer) -> None:
 
     options.check()
     data = _read(options)
-    backbone = _backbone(options, data)
+    backbone = _backbone(options, data, trainer.dim)
     if backbone is not None:
         backbone.front()  # fails now, not after training, if it cannot be exported
     recorder = Recorder()
@@ -106,7 +108,7 @@ def _read(options: TrainOptions) -> TrainingData:
     return data
 
 
-def _backbone(options: TrainOptions, data: TrainingData) -> Backbone | None:
+def _backbone(options: TrainOptions, data: TrainingData, dim: Dim) -> Backbone | None:
     """The backbone with its initial weights, the same for the same seed."""
     if options.backbone is None:
         return None
@@ -120,7 +122,7 @@ def _backbone(options: TrainOptions, data: TrainingData) -> Backbone | None:
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(options.seed)
-        return image_backbone(options.backbone, data.train)
+        return image_backbone(options.backbone, data.train, dim)
 
 
 def _train_backbone(

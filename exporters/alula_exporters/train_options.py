@@ -110,15 +110,20 @@ class TrainOptions:
             **chosen,
         }
 
-    def loss(self, chosen: str | None, without_labels: str) -> str:
+    def loss(self, chosen: str | None, without_labels: str, with_labels: str = "contrastive") -> str:
         """The loss to train with: the chosen one, or the default for the data.
+
+        Args:
+            chosen: None for the default.
+            without_labels: The default without labels.
+            with_labels: The default with labels.
 
         Raises:
             UsageError: If the chosen one needs labels and none are given.
         """
         if chosen not in (None, without_labels) and not self.labelled:
             raise UsageError(f"--loss {chosen} learns from labels; give --labels or --label-column too.")
-        return chosen or ("contrastive" if self.labelled else without_labels)
+        return chosen or (with_labels if self.labelled else without_labels)
 
     def check(self) -> None:
         """Reject options that do not fit each other, before any data is read.

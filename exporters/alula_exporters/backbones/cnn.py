@@ -4,19 +4,22 @@ from __future__ import annotations
 
 from torch import nn
 
+from alula_exporters.backbones.last import last_layer
+from alula_exporters.choices import Dim
 
-def small_cnn(channels: int, dim: int, width: int = 16) -> nn.Module:
-    """Three blocks of convolution, batch norm, ReLU and pooling, then a linear layer.
 
-    The linear layer takes the mean over positions.
+def small_cnn(channels: int, dim: Dim, width: int = 16) -> nn.Module:
+    """Three blocks of convolution, batch norm, ReLU and pooling, then the last layer.
+
+    The last layer takes the mean over positions.
 
     Args:
         channels: Channels of the images.
-        dim: Length d of the vectors.
+        dim: Length d of the vectors, or those of two joined layers.
         width: Channels of the first block; they double from block to block.
 
     Returns:
-        Takes float32 (n, channels, h, w), h and w at least 8; gives float32 (n, dim).
+        Takes float32 (n, channels, h, w), h and w at least 8; gives float32 (n, d).
     """
     layers: list[nn.Module] = []
     for block in range(3):
@@ -28,4 +31,4 @@ def small_cnn(channels: int, dim: int, width: int = 16) -> nn.Module:
             nn.MaxPool2d(2),
         ]
         channels = outputs
-    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, dim))
+    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), last_layer(channels, dim))

@@ -9,6 +9,7 @@ from alula.errors import DataError, UsageError
 from alula_exporters.backbones.base import ImageBackbone
 from alula_exporters.backbones.cnn import small_cnn
 from alula_exporters.backbones.resnet import small_resnet
+from alula_exporters.choices import IMAGE_DIM, Dim
 from alula_exporters.data import Inputs
 
 _NETWORKS = {"cnn": small_cnn, "resnet": small_resnet}
@@ -16,13 +17,13 @@ _SAMPLE = 4_096
 _SMALLEST = 8  # three poolings by two
 
 
-def image_backbone(name: str, images: Inputs, dim: int = 64) -> ImageBackbone:
+def image_backbone(name: str, images: Inputs, dim: Dim = IMAGE_DIM) -> ImageBackbone:
     """An untrained network for images like these.
 
     Args:
         name: ``cnn`` or ``resnet``.
         images: uint8 (n, h, w, c): their size, and the mean and deviation of a sample's pixels, are built in.
-        dim: Length d of the vectors.
+        dim: Length d of the vectors, or those of two joined layers; see `JoinedLayers`.
 
     Raises:
         UsageError: If there is no such network.

@@ -5,6 +5,9 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn import functional
 
+from alula_exporters.backbones.last import last_layer
+from alula_exporters.choices import Dim
+
 
 class ResidualBlock(nn.Module):
     """y = ReLU(F(x) + shortcut(x)), two 3x3 convolutions in F (He et al., figure 2).
@@ -31,19 +34,19 @@ class ResidualBlock(nn.Module):
         return functional.relu(self.second_norm(self.second(inner)) + self.shortcut(x))
 
 
-def small_resnet(channels: int, dim: int, width: int = 16, blocks: int = 2) -> nn.Module:
+def small_resnet(channels: int, dim: Dim, width: int = 16, blocks: int = 2) -> nn.Module:
     """The paper's network for small images (section 4.2).
 
-    Three groups of residual blocks, then a linear layer.
+    Three groups of residual blocks, then the last layer.
 
     Args:
         channels: Channels of the images.
-        dim: Length d of the vectors.
+        dim: Length d of the vectors, or those of two joined layers.
         width: Channels of the first group; they double from group to group.
         blocks: Residual blocks in a group; the network has 6 blocks + 2 layers.
 
     Returns:
-        Takes float32 (n, channels, h, w), gives float32 (n, dim).
+        Takes float32 (n, channels, h, w), gives float32 (n, d).
     """
     layers: list[nn.Module] = [
         nn.Conv2d(channels, width, 3, padding=1, bias=False),
@@ -56,4 +59,4 @@ def small_resnet(channels: int, dim: int, width: int = 16, blocks: int = 2) -> n
         for block in range(blocks):
             layers.append(ResidualBlock(inputs, outputs, 2 if group and not block else 1))
             inputs = outputs
-    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(inputs, dim))
+    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), last_layer(inputs, dim))

@@ -19,7 +19,7 @@ def test_the_start_goes_on_and_stays() -> None:
     before = untrained.network.weight.clone()
     data = make_training_data(rows, labels, label_vectors=np.eye(40), seed=0)
     first, none = BackboneConfig(epochs=2), BackboneConfig(epochs=1, learning_rate=1e-12)
-    found = dense_networks(untrained, data, first, none)
+    found = dense_networks(untrained, data, first, none, paper=untrained)
     assert list(found) == [DENSE, AS_LONG, DENSE_PAPER]
     weights = {name: network.backbone.network.weight for name, network in found.items()}
     assert torch.equal(untrained.network.weight, before)
@@ -28,4 +28,4 @@ def test_the_start_goes_on_and_stays() -> None:
     assert not torch.allclose(weights[DENSE], before)
     assert not torch.allclose(weights[DENSE_PAPER], weights[DENSE])
     assert found[AS_LONG].seconds > found[DENSE].seconds
-    assert list(dense_networks(untrained, data, none, none, paper=False)) == [DENSE, AS_LONG]
+    assert list(dense_networks(untrained, data, none, none)) == [DENSE, AS_LONG]

@@ -78,6 +78,16 @@ def test_images_and_labels_become_one_file(whole):
     assert not list(path.parent.glob("*.checkpoint"))
 
 
+def test_the_paper_s_mode_takes_its_loss_and_features_of_two_layers(files):
+    options = ("--mode", "paper", "--bits", "16", "--sign-bits", "8", "--epochs", "1", "--no-card")
+    backbone = ("--backbone", "cnn", "--backbone-epochs", "1", "--labels", files / "labels.txt")
+    result = run("drq", files / "images.npy", *options, *backbone, "--out", files / "e.onnx")
+    assert result.exit_code == 0, result.output
+    training = load_encoder(files / "e.onnx").info.training
+    assert training["recipe"]["loss"] == "adaptive-margin"
+    assert training["parameters"] == 256 * (212 + 300) + 1
+
+
 def test_backbone_and_head_apart_are_the_whole(takes_long, files, whole):
     images, labels = files / "images.npy", files / "labels.txt"
     result = run(*IMAGES, images, "--labels", labels, "--out", files / "head.onnx", "--apart")
@@ -206,8 +216,8 @@ def test_a_backbone_that_cannot_be_exported_is_refused_before_training(files, mo
 
     real = backbones.image_backbone
 
-    def branching(name, images):
-        backbone = real(name, images)
+    def branching(*arguments):
+        backbone = real(*arguments)
         backbone.network = Branching()
         return backbone
 

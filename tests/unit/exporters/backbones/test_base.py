@@ -118,6 +118,19 @@ def test_resnet_halves_the_picture_twice():
     assert [size for size in sizes if len(size) == 3][-4:] == [(4, 16, 16), (8, 8, 8), (16, 4, 4), (16, 1, 1)]
 
 
+@pytest.mark.parametrize("name", ["cnn", "resnet"])
+def test_two_last_layers_are_joined_before_any_activation(data, name):
+    backbone = image_backbone(name, data.train, dim=(6, 9)).eval()
+    last = backbone.network[-1]
+    seen = []
+    last.register_forward_hook(lambda _module, inputs, _output: seen.append(inputs[0].detach()))
+    vectors = backbone.embed(data.train[:5])
+    first = seen[0] @ last.first.weight.T + last.first.bias
+    second = first.tanh() @ last.second.weight.T + last.second.bias
+    np.testing.assert_allclose(vectors, torch.hstack([first, second]).detach(), atol=1e-6)
+    assert backbone.front().dim == 15
+
+
 def test_unfit_images_and_names_are_refused(data):
     with pytest.raises(UsageError, match="no image backbone 'vgg'; there are cnn and resnet"):
         image_backbone("vgg", data.train)
