@@ -66,6 +66,7 @@ GROUPS = {
             "Inside Milvus: ",
             {
                 **_same("job", "sentences"),
+                "sentences-768": "sentences_768",
                 "sentences-lite": "sentences_lite",
                 "codes": "codes",
                 "codes-768": "codes_768",

@@ -16,7 +16,8 @@ import alula
 from alula.evaluation import exact_neighbours, recall
 from alula_exporters import DrqConfig, export_drq, make_training_data, train_drq
 from benchmarks.glosses import load_glosses
-from benchmarks.milvus.native import K, load_native, native_search, settle
+from benchmarks.milvus.native import K, settle
+from benchmarks.milvus.settings import STEPS, Native, Setting, encoded_settings, in_turns, native_settings
 from benchmarks.report import Report, say
 from tools.servers.standalone import MilvusStandalone
 
@@ -36,9 +37,10 @@ SEEDS = (SEED,)
 QUERIES = 500
 F32 = npt.NDArray[np.float32]
 Sweep: TypeAlias = "tuple[dict[str, int], ...]"
-CODE_BITS = 512
 # by sign bits: searches with kept vectors; the code bits of collections without them, and their searches
-SWEEPS: dict[int, tuple[Sweep, dict[int, Sweep]]] = {
+Sweeps: TypeAlias = "dict[int, tuple[Sweep, dict[int, Sweep]]]"
+CODE_BITS = 512
+SWEEPS: Sweeps = {
     256: (
         (
             {},
@@ -60,23 +62,6 @@ WANTED = 0.97
 
 
 @dataclass(frozen=True)
-class Setting:
-    """An index type with a search setting.
-
-    Args:
-        name: The index type.
-        search: The setting, in words.
-        size: Bytes of the index for one row.
-        find: The search of one query.
-    """
-
-    name: str
-    search: str
-    size: float
-    find: Callable[[F32], list[int]]
-
-
-@dataclass(frozen=True)
 class Measured:
     """A setting's name, recall@10, MRR of the nearest row, and p50 in milliseconds."""
 
@@ -87,16 +72,21 @@ class Measured:
 
 
 def measure(report: Report, *, quick: bool) -> None:
+    """See `measure_sentences`."""
+    measure_sentences(report, "minilm", SWEEPS, quick=quick)
+
+
+def measure_sentences(report: Report, model: str, sweeps: Sweeps, *, quick: bool) -> None:
     """Train DRQ, fill all index types, search in turns; quick: 19,000 rows."""
-    vectors = load_glosses(20_000 if quick else None)
+    vectors = load_glosses(20_000 if quick else None, model=model)
     order = np.random.default_rng(SEED).permutation(len(vectors))
     count = 100 if quick else QUERIES
     queries, rows = vectors[order[:count]], vectors[np.sort(order[2 * QUERIES :])]
     truth = exact_neighbours(queries, rows, K, "COSINE")
     with tempfile.TemporaryDirectory() as folder, MilvusStandalone() as server, alula.connect(server.uri) as connected:
         settings = [
-            *(one for bits in SWEEPS for one in _drq(report, connected, rows, bits, Path(folder), quick)),
-            *_native(report, connected, rows),
+            *(one for bits in sweeps for one in _drq(report, connected, rows, bits, sweeps[bits], Path(folder), quick)),
+            *native_settings(report, connected, rows, _native(rows.shape[1])),
         ]
         found, times = in_turns(settings, queries)
     measured = []
@@ -105,7 +95,7 @@ def measure(report: Report, *, quick: bool) -> None:
         measured.append(Measured(one.name, reached, reciprocal, time_))
         row = {"index type": one.name, "search": one.search, "recall@10": reached, "MRR": reciprocal}
         report.row("Milvus 2.3.5", **row, **{"p50 ms": time_, "index bytes/row": one.size})
-    _targets(report, measured)
+    _targets(report, measured, rows.shape[1])
 
 
 def _reciprocal_rank(found: list[list[int]], truth: npt.NDArray[Any]) -> float:
@@ -115,10 +105,18 @@ def _reciprocal_rank(found: list[list[int]], truth: npt.NDArray[Any]) -> float:
     return float(np.mean(1 / np.array(ranks)))
 
 
-def _drq(report: Report, server: alula.Server, rows: F32, bits: int, folder: Path, quick: bool) -> Iterator[Setting]:
+def _drq(
+    report: Report,
+    server: alula.Server,
+    rows: F32,
+    bits: int,
+    sweeps: tuple[Sweep, dict[int, Sweep]],
+    folder: Path,
+    quick: bool,
+) -> Iterator[Setting]:
     """DRQ with a number of sign bits, with kept and with dropped vectors."""
-    kept, dropped = SWEEPS[bits]
-    longest = max(dropped)
+    kept, dropped = sweeps
+    longest = max(dropped, default=0)
     say(f"\nTraining DRQ with {bits} sign bits on {len(rows):,} rows of {rows.shape[1]} numbers")
     started = time.perf_counter()
     short = {"epochs": 1} if quick or not longest else {}  # a code that is not stored is not trained
@@ -127,7 +125,7 @@ def _drq(report: Report, server: alula.Server, rows: F32, bits: int, folder: Pat
     export_drq(train_drq(make_training_data(rows, seed=SEED), config), path)
     seconds = time.perf_counter() - started
     step = f"train DRQ, {bits} sign bits, code of {8 * config.levels} bits"
-    report.row("Training and loading", step=step, seconds=seconds)
+    report.row(STEPS, step=step, seconds=seconds)
     if longest:
         what = f"Seconds to train a code of {longest} bits on {len(rows):,} rows"
         report.target(what, seconds, f"<= {MOST_SECONDS:g}", seconds <= MOST_SECONDS)
@@ -142,50 +140,26 @@ def _drq(report: Report, server: alula.Server, rows: F32, bits: int, folder: Pat
         collection = alula.Collection.create(server, made, **opened)
         collection.insert(rows, {"id": np.arange(len(rows))})
         settle(server, collection.name)
-        report.row("Training and loading", step=f"load and build {name}", seconds=time.perf_counter() - started)
-        size = sum(spec.bytes_per_row for spec in collection.lowering.fields)
-        for given in sweep:
-
-            def find(query: F32, open_: Any = collection, options: dict[str, int] = given) -> list[int]:
-                return [hit.id for hit in open_.search(query, limit=K, **options)[0]]
-
-            yield Setting(name, ", ".join(f"{key} {value}" for key, value in given.items()) or "default", size, find)
+        report.row(STEPS, step=f"load and build {name}", seconds=time.perf_counter() - started)
+        yield from encoded_settings(name, collection, sweep)
 
 
-def _native(report: Report, server: alula.Server, rows: F32) -> Iterator[Setting]:
-    dim = rows.shape[1]
-    types = {
-        "HNSW": ({"M": 16, "efConstruction": 200}, 4 * dim + 4 * 2 * 16, [{"ef": ef} for ef in (16, 32, 64, 128)]),
-        "IVF_SQ8": ({"nlist": 512}, dim, [{"nprobe": probes} for probes in (16, 64, 128)]),
-        "IVF_PQ": ({"nlist": 512, "m": 48, "nbits": 8}, 48, [{"nprobe": probes} for probes in (64, 128)]),
-        "FLAT": ({}, 4 * dim, [{}]),
-    }
-    for index_type, (params, size, sweep) in types.items():
-        say(f"\nLoading {index_type}")
-        started = time.perf_counter()
-        load_native(server, index_type, rows, index_type, params)
-        report.row("Training and loading", step=f"load and build {index_type}", seconds=time.perf_counter() - started)
-        for search in sweep:
-            words = ", ".join(f"{key} {value}" for key, value in search.items())
-            yield Setting(index_type, words, size, native_search(server, index_type, search))
+def _native(dim: int) -> Iterator[Native]:
+    hnsw, ivf = {"M": 16, "efConstruction": 200}, {"nlist": 512}
+    yield Native("HNSW", hnsw, 4 * dim + 4 * 2 * 16, [{"ef": ef} for ef in (16, 32, 64, 128)])
+    yield Native("IVF_SQ8", ivf, dim, [{"nprobe": probes} for probes in (16, 64, 128)])
+    yield Native(
+        "IVF_PQ", {**ivf, "m": _parts(dim), "nbits": 8}, _parts(dim), [{"nprobe": probes} for probes in (64, 128)]
+    )
+    yield Native("FLAT", {}, 4 * dim)
 
 
-def in_turns(settings: list[Setting], queries: F32) -> tuple[list[list[list[int]]], list[float]]:
-    """The results of each setting, and its median milliseconds."""
-    found: list[list[list[int]]] = [[] for _ in settings]
-    times: list[list[float]] = [[] for _ in settings]
-    for one in settings:
-        one.find(queries[0])
-    say(f"\nSearching {len(settings)} settings in turns")
-    for query in queries:
-        for number, one in enumerate(settings):
-            started = time.perf_counter()
-            found[number].append(one.find(query))
-            times[number].append(time.perf_counter() - started)
-    return found, [1e3 * float(np.median(one)) for one in times]
+def _parts(dim: int) -> int:
+    """Bytes of IVF_PQ's codes."""
+    return dim // 8
 
 
-def _targets(report: Report, measured: Sequence[Measured]) -> None:
+def _targets(report: Report, measured: Sequence[Measured], dim: int) -> None:
     def fastest(kind: str) -> float:
         reached = [one.milliseconds for one in measured if one.name.startswith(kind) and one.recall >= WANTED]
         return min(reached, default=float("inf"))
@@ -204,7 +178,8 @@ def _targets(report: Report, measured: Sequence[Measured]) -> None:
     for name in dict.fromkeys(one.name for one in measured if "dropped" in one.name):
         for what, figure in figures.items():
             gain = best(name, figure) - best("IVF_PQ", figure)
-            report.at_least(f"{name}: over IVF_PQ of 48 bytes, {what}", gain, 0.0)
-    for what, figure in figures.items():
-        gain = best("and a code of", figure) - best("512 sign bits, dropped", figure)
-        report.at_least(f"With dropped vectors, a code of {CODE_BITS} bits over 512 sign bits, {what}", gain, 0.0)
+            report.at_least(f"{name}: over IVF_PQ of {_parts(dim)} bytes, {what}", gain, 0.0)
+    if any("and a code of" in one.name for one in measured):
+        for what, figure in figures.items():
+            gain = best("and a code of", figure) - best("512 sign bits, dropped", figure)
+            report.at_least(f"With dropped vectors, a code of {CODE_BITS} bits over 512 sign bits, {what}", gain, 0.0)

@@ -7,7 +7,6 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -24,8 +23,8 @@ from alula_exporters import (
     train_flops,
 )
 from benchmarks.glosses import load_glosses
-from benchmarks.milvus.native import K, load_native, native_search
-from benchmarks.milvus.sentences import Setting, in_turns
+from benchmarks.milvus.native import K
+from benchmarks.milvus.settings import STEPS, Native, Setting, encoded_settings, in_turns, native_settings
 from benchmarks.report import Report, say
 
 TITLE = "sentence vectors of 384 numbers in Milvus Lite"
@@ -41,11 +40,6 @@ SEEDS = (SEED,)
 QUERIES, QUICK_QUERIES = 500, 100
 QUICK_ROWS = 20_000
 WANTED = 0.95
-# Milvus's own index types, by their parameters and those of a search; FLAT, which all are held against, last
-NATIVE: dict[str, tuple[dict[str, int], tuple[dict[str, int], ...]]] = {
-    "IVF_FLAT": ({"nlist": 512}, tuple({"nprobe": probes} for probes in (1, 4, 16, 64))),
-    "FLAT": ({}, ({},)),
-}
 F32 = npt.NDArray[np.float32]
 
 
@@ -95,10 +89,11 @@ def measure(report: Report, *, quick: bool) -> None:
     order = np.random.default_rng(SEED).permutation(len(vectors))
     queries, rows = vectors[order[: QUICK_QUERIES if quick else QUERIES]], vectors[np.sort(order[2 * QUERIES :])]
     truth = exact_neighbours(queries, rows, K, "COSINE")
+    cases = CASES[:1] if quick else CASES
     with tempfile.TemporaryDirectory() as folder, alula.connect(str(Path(folder) / "sentences.db")) as server:
         settings = [
-            *(one for case in (CASES[:1] if quick else CASES) for one in _filled(report, server, rows, case, folder)),
-            *_native(report, server, rows),
+            *(one for case in cases for one in _filled(report, server, rows, case, folder)),
+            *native_settings(report, server, rows, _native(rows.shape[1])),
         ]
         found, times = in_turns(settings, queries)
     reached = [recall(hits, truth) for hits in found]
@@ -108,7 +103,7 @@ def measure(report: Report, *, quick: bool) -> None:
             **{"index type": one.name, "search": one.search, "recall@10": share, "p50 ms": milliseconds},
             **{"index bytes/row": one.size},
         )
-    for kind in dict.fromkeys(one.name.split(",")[0] for one in settings if one.name not in NATIVE):
+    for kind in dict.fromkeys(case.index_type for case in cases):
         fast = [
             milliseconds
             for one, share, milliseconds in zip(settings, reached, times, strict=True)
@@ -126,28 +121,15 @@ def _filled(report: Report, server: alula.Server, rows: F32, case: Case, folder:
         export_drq(train_drq(data, case.config), path)
     else:
         export_flops(train_flops(data, case.config), path)
-    trained = time.perf_counter()
+    report.row(STEPS, step=f"train {case.name}", seconds=time.perf_counter() - started)
+    started = time.perf_counter()
     name = case.name.lower().replace(" ", "_").replace(",", "").replace("-", "_")
     collection = alula.Collection.create(server, name, encoder=path, index_type=case.index_type)
     collection.insert(rows, {"id": np.arange(len(rows))})
-    loaded = time.perf_counter() - trained
-    report.row("Training and loading", what=case.name, **{"train, s": trained - started, "load and build, s": loaded})
-    size = sum(spec.bytes_per_row for spec in collection.lowering.fields)
-    for given in case.searches:
-
-        def find(query: F32, options: dict[str, Any] = given) -> list[int]:
-            return [hit.id for hit in collection.search(query, limit=K, **options)[0]]
-
-        yield Setting(case.name, ", ".join(f"{key} {value}" for key, value in given.items()) or "default", size, find)
+    report.row(STEPS, step=f"load and build {case.name}", seconds=time.perf_counter() - started)
+    yield from encoded_settings(case.name, collection, case.searches)
 
 
-def _native(report: Report, server: alula.Server, rows: F32) -> Iterator[Setting]:
-    for name, (params, sweep) in NATIVE.items():
-        say(f"\nLoading {name}")
-        started = time.perf_counter()
-        load_native(server, name.lower(), rows, name, params)
-        loaded = time.perf_counter() - started
-        report.row("Training and loading", what=name, **{"train, s": "", "load and build, s": loaded})
-        for search in sweep:
-            words = ", ".join(f"{key} {value}" for key, value in search.items())
-            yield Setting(name, words, 4 * rows.shape[1], native_search(server, name.lower(), search))
+def _native(dim: int) -> Iterator[Native]:
+    yield Native("IVF_FLAT", {"nlist": 512}, 4 * dim, [{"nprobe": probes} for probes in (1, 4, 16, 64)])
+    yield Native("FLAT", {}, 4 * dim)  # last: all are held against it
