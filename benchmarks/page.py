@@ -6,6 +6,7 @@ without new figures stays as it is on the page, with the question that its figur
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 from collections.abc import Iterator, Mapping
@@ -166,10 +167,14 @@ def _draw(picture: Mapping[str, Any]) -> None:
     from matplotlib import pyplot
 
     FOLDER.mkdir(parents=True, exist_ok=True)
-    figure, axes = pyplot.subplots(figsize=(7, 4.5), layout="constrained")
-    for number, (label, points) in enumerate(picture["lines"].items()):
-        if label.startswith("dense"):  # one level that all others are compared with
-            style = {"linestyle": "--", "color": "grey"}
+    lines = picture["lines"]
+    beside = len(lines) > 6  # a legend inside would lie on points
+    figure, axes = pyplot.subplots(figsize=(9 if beside else 7, 4.5), layout="constrained")
+    dashes = itertools.cycle(("--", "-.", ":", (0, (8, 4))))
+    for number, (label, points) in enumerate(lines.items()):
+        style: dict[str, Any]
+        if label.startswith("dense"):  # a level that all others are compared with
+            style = {"linestyle": next(dashes), "color": "grey"}
         else:  # there are ten colours
             style = {"marker": "so"[number < 10], "markersize": 4, "linestyle": "-" if number < 10 else ":"}
         axes.plot(*zip(*points, strict=True), label=label, **style)
@@ -179,7 +184,10 @@ def _draw(picture: Mapping[str, Any]) -> None:
         axes.set_yscale("log")
     axes.set(title=picture["title"], xlabel=picture["x"], ylabel=picture["y"])
     axes.grid(alpha=0.3)
-    axes.legend(fontsize="small")
+    if beside:
+        figure.legend(loc="outside right upper", fontsize="small")
+    else:
+        axes.legend(fontsize="small")
     # no date or version in the file: the same figures give the same bytes
     figure.savefig(FOLDER / f"{picture['name']}.png", dpi=110, metadata={"Software": None})
     pyplot.close(figure)

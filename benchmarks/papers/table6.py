@@ -50,13 +50,12 @@ a layer of 1,024 outputs, DRQ with its codes. The loss is the contrastive one, t
 default" and "DRQ paper" are trained once for all four lengths. The paper's has its losses and stages: the adaptive
 margin loss, with the mean of a character's training pictures at 8 x 8 pixels in the place of the word vector of its
 name, for the network too, which ends in two layers of 212 and 300 numbers that are both its vector: it has a dense row
-of its own. "Moved pictures" is "dense" with the FLOPs paper's
-augmentation for small pictures: in each epoch each is moved by up to two pixels, and cut off (mirrored characters are
-none). `alula train` has no such option. The sparse encoders are trained to the FLOPs in the column "setting" (top-k to
-the FLOPs that its length allows); the column "FLOPs" counts them on the searched rows, where L1 and the FLOPs
-regulariser can differ. faiss's PQ, OPQ and ITQ's signs quantise the vectors of "dense, as long" afterwards, with a
-model for each length, PQ also at 128 bytes, fewer than sparse rows have at F = 1; the query keeps its float vector, as
-for DRQ (PQ and OPQ rank by L2, as faiss does).
+of its own. "Moved pictures" is "dense" with the FLOPs paper's augmentation for small pictures: in each epoch each is
+moved by up to two pixels, and cut off (mirrored characters are none). `alula train` has no such option. The sparse
+encoders are trained to the FLOPs in the column "setting" (top-k to the FLOPs that its length allows); the column
+"FLOPs" counts them on the searched rows, where L1 and the FLOPs regulariser can differ. faiss's PQ, OPQ and ITQ's signs
+quantise the vectors of "dense, as long" afterwards, with a model for each length, PQ also at 128 bytes, fewer than
+sparse rows have at F = 1; the query keeps its float vector, as for DRQ (PQ and OPQ rank by L2, as faiss does).
 
 FLOPs are the multiplications per pair of rows (of dense vectors their numbers), R_sub is how much more they are than if
 all dimensions were used alike (1 is the best). "Bytes/row" are those of the posting lists with their weights, of the
