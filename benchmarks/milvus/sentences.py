@@ -85,7 +85,7 @@ def measure_sentences(report: Report, model: str, sweeps: Sweeps, *, quick: bool
     truth = exact_neighbours(queries, rows, K, "COSINE")
     with tempfile.TemporaryDirectory() as folder, MilvusStandalone() as server, alula.connect(server.uri) as connected:
         settings = [
-            *(one for bits in sweeps for one in _drq(report, connected, rows, bits, sweeps[bits], Path(folder), quick)),
+            *(one for sweep in sweeps.items() for one in _drq(report, connected, rows, *sweep, Path(folder), quick)),
             *native_settings(report, connected, rows, _native(rows.shape[1])),
         ]
         found, times = in_turns(settings, queries)
