@@ -70,6 +70,7 @@ GROUPS = {
                 "sentences-lite": "sentences_lite",
                 "codes": "codes",
                 "codes-768": "codes_768",
+                "codes-1536": "codes_1536",
                 **_same("reranking", "memory", "text"),
                 "text-training": "text_training",
             },

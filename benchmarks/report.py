@@ -58,6 +58,10 @@ class Report:
         """Record a figure that must not fall under a bound."""
         self.target(what, figure, f">= {least:g}", figure >= least)
 
+    def at_most(self, what: str, figure: float, most: float) -> None:
+        """Record a figure that must not exceed a bound."""
+        self.target(what, figure, f"<= {most:.4g}", figure <= most)
+
     def row(self, table: str, **cells: Any) -> None:
         """Add a row to a table, and print it at once."""
         self.tables.setdefault(table, []).append(cells)

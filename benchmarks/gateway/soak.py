@@ -627,7 +627,7 @@ def _targets(report: Report, tally: Tally, collections: Mapping[str, str], *, qu
     if tally.recoveries:
         slowest = max(tally.recoveries)
         what = "Soak: most seconds until a gateway answered again once the server did"
-        report.target(what, slowest, f"<= {RECOVERY:g}", slowest <= RECOVERY)
+        report.at_most(what, slowest, RECOVERY)
     quarters = _quarters(tally)
     if quarters:
         for name, most in (
@@ -636,6 +636,4 @@ def _targets(report: Report, tally: Tally, collections: Mapping[str, str], *, qu
             ("threads", MOST_THREADS),
         ):
             grown = float(np.median(quarters[3][name]) - np.median(quarters[1][name]))
-            report.target(
-                f"Soak: growth of the gateway that is not killed, {name}", grown, f"<= {most:g}", grown <= most
-            )
+            report.at_most(f"Soak: growth of the gateway that is not killed, {name}", grown, most)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import faiss
 import numpy as np
@@ -12,10 +14,11 @@ import numpy.typing as npt
 import torch
 
 from alula_exporters import DrqConfig, make_training_data, train_drq
-from alula_exporters.drq.model import level_parts
+from alula_exporters.drq.model import level_parts, sizes
 from alula_exporters.drq.signs import SignBits, hard_signs, learn_signs
 from benchmarks.glosses import load_glosses
 from benchmarks.papers.datasets import F32, I64, K, found, unit
+from benchmarks.papers.numbers import numbers_in_file
 from benchmarks.report import Report
 
 TITLE = "codes against codes, 384 numbers"
@@ -29,8 +32,10 @@ exactly. Nothing here depends on a server: a server that looks at a part of the 
 its longest code. "DRQ signs" are the sign bits that layout hamming stores, ranked by a float query, as re-ranking with
 dropped vectors does; "Hamming" ranks the same bits as a binary index does. The others are faiss's: RaBitQ with 1, 2 and
 4 bits a dimension after a random rotation (8 to 20 bytes of factors are in its bytes), SQ4 after a rotation, SQ8, LSH
-with a random rotation, OPQ, and RQ with a float for the norm. All are trained on the rows that are searched, faiss's on
-every third of them. Seconds are of one run, in which other work may have shared the machine.
+with a random rotation, OPQ, and RQ with a float for the norm, in the vectors' own axes and in as many principal axes as
+DRQ takes. All are trained on the rows that are searched, faiss's on every third of them. "Reconstruction" is the mean
+squared error (vectors have length 1) of the held-out queries, beside the numbers of the model that the codes need,
+those of DRQ counted in its encoder file. Seconds are of one run, in which other work may have shared the machine.
 """
 SEED = 0
 SEEDS = (SEED,)
@@ -41,10 +46,17 @@ TRAINING = 50_000  # most rows that faiss trains on
 NORM = 2  # bytes of a float16
 BLOCK = 100  # queries that are scored at once
 # DRQ's trainings, in bits, and the lengths that are judged of each
-TRAININGS = {384: {256: (64, 128, 256), 768: (512, 768)}, 768: {256: (128, 256), 768: (512, 768)}}
-SIGNS = {384: (128, 256, 512, 1024), 768: (256, 512, 1024, 1536)}
-OPQ_PARTS = {384: (16, 32, 64, 96), 768: (32, 64, 96, 128)}
+TRAININGS = {
+    384: {256: (64, 128, 256), 768: (512, 768)},
+    768: {256: (128, 256), 768: (512, 768)},
+    1536: {256: (128, 256), 512: (512,)},
+}
+SIGNS = {384: (128, 256, 512, 1024), 768: (256, 512, 1024, 1536), 1536: (256, 512, 1024)}
+OPQ_PARTS = {384: (16, 32, 64, 96), 768: (32, 64, 96), 1536: (32, 64)}
 RQ_LEVELS = (16, 32)
+LEVELS = max(RQ_LEVELS)  # of the codes whose reconstructions are compared
+RQ, ALONG = f"RQ {LEVELS}", f"RQ {LEVELS}, principal axes"
+FLOAT = 4  # bytes of the norm beside RQ's code
 JUDGED = (34, 66, 98)  # bytes of a row, the target's
 
 
@@ -57,12 +69,16 @@ class Code:
         bytes: Bytes stored for a row.
         numbers: int64 (q, DEPTH): rows by the code's own ranking.
         seconds: Seconds of training.
+        mse: Mean squared error of the queries' reconstruction, NaN where nothing is reconstructed.
+        size: Numbers of the model that the codes need.
     """
 
     method: str
     bytes: float
     numbers: I64
     seconds: float
+    mse: float = math.nan
+    size: int = 0
 
 
 def measure(report: Report, *, quick: bool) -> None:
@@ -79,15 +95,27 @@ def measure_codes(report: Report, model: str, quick: bool) -> None:
     index.add(rows)
     truth = index.search(queries, K)[1]
     table = f"{len(rows):,} x {rows.shape[1]} ({model})"
-    results = []
+    results: list[tuple[str, float, float]] = []
+    reconstructions: dict[tuple[str, float], Code] = {}
     for code in _codes(report, rows, queries, quick):
         shares = [found(code.numbers[:, : K * factor], truth) for factor in (1, *FACTORS)]
         names = ("by code", *(f"x{factor}" for factor in FACTORS))
         cells = dict(zip(names, shares, strict=True))
         report.row(table, **{"bytes/row": code.bytes, "code": code.method, **cells, "training s": code.seconds})
         results.append((code.method, code.bytes, shares[0]))
-    report.tables[table].sort(key=lambda row: (row["bytes/row"], row["code"]))
+        if not math.isnan(code.mse):
+            cells = {"MSE": code.mse, "numbers": code.size}
+            report.row("Reconstruction", **{"bytes/row": code.bytes, "code": code.method, **cells})
+            reconstructions[code.method, code.bytes] = code
+    for shown in report.tables.values():
+        shown.sort(key=lambda row: (row["bytes/row"], row["code"]))
     _targets(report, rows.shape[1], results)
+    ours = reconstructions["DRQ code", LEVELS + NORM]
+    what = f"{rows.shape[1]} numbers, {8 * LEVELS} bits"
+    error = ours.mse / reconstructions[ALONG, LEVELS + FLOAT].mse
+    report.at_most(f"{what}: MSE of DRQ's code over that of {ALONG}", error, 1.0)
+    size = ours.size / reconstructions[RQ, LEVELS + FLOAT].size
+    report.at_most(f"{what}: numbers of DRQ's code over those of {RQ}", size, 1 / 3)
 
 
 def _targets(report: Report, dim: int, results: list[tuple[str, float, float]]) -> None:
@@ -116,7 +144,8 @@ def _codes(report: Report, rows: F32, queries: F32, quick: bool) -> Iterator[Cod
     names = {f"{name}, rotated": f"RR{dim},{name}" for name in (*others, "SQ4")} | {"SQ8": "SQ8"}
     names |= {f"LSH {bits}": f"RR{bits},LSH" for bits in (dim, 2 * dim)}
     names |= {f"OPQ {parts}": f"OPQ{parts}_{dim},PQ{parts}" for parts in OPQ_PARTS[dim][: 1 if quick else None]}
-    names |= {f"RQ {levels}": f"RQ{levels}x8_Nfloat" for levels in RQ_LEVELS[: 1 if quick else None]}
+    names |= {f"RQ {levels}": f"RQ{levels}x8_Nfloat" for levels in RQ_LEVELS}
+    names[ALONG] = f"PCA{sizes(dim, LEVELS)[0]},RQ{LEVELS}x8_Nfloat"
     for name, factory in names.items():
         with report.part(f"{dim} numbers, {name}"):
             yield _faiss(name, factory, rows, queries)
@@ -125,16 +154,29 @@ def _codes(report: Report, rows: F32, queries: F32, quick: bool) -> Iterator[Cod
 def _drq(rows: F32, queries: F32, bits: int, lengths: tuple[int, ...], *, epochs: int | None) -> Iterator[Code]:
     started = time.perf_counter()
     config = DrqConfig(levels=bits // 8, epochs=epochs, seed=SEED)
-    model = train_drq(make_training_data(rows, seed=SEED), config).model
+    trained = train_drq(make_training_data(rows, seed=SEED), config)
     seconds = time.perf_counter() - started
+    model, size = trained.model, numbers_in_file(trained)
     with torch.no_grad():
-        codes, words = model.encode(model.prepare(torch.from_numpy(rows)), config.beam), model.codewords()
+        words = model.codewords()
+        codes, unseen = (model.encode(model.prepare(torch.from_numpy(some)), config.beam) for some in (rows, queries))
         for length in lengths:
-            x_hat = sum(level_parts(codes[:, : length // 8], words[: length // 8]), torch.zeros(()))
+            x_hat, found_again = (_sum(some[:, : length // 8], words) for some in (codes, unseen))
+            mse = _mse(queries, found_again.numpy())
             # the norm as stored
             x_hat /= x_hat.norm(dim=1, keepdim=True).half().float().clamp_min(1e-7)
             numbers = _best(queries, lambda part, x_hat=x_hat: part @ x_hat.T)  # type: ignore[misc]
-            yield Code("DRQ code", length / 8 + NORM, numbers, seconds)
+            yield Code("DRQ code", length / 8 + NORM, numbers, seconds, mse, size)
+
+
+def _sum(codes: torch.Tensor, words: torch.Tensor) -> torch.Tensor:
+    """Reconstructions, float32 (n, d)."""
+    levels = codes.shape[1]
+    return sum(level_parts(codes, words[:levels]), torch.zeros(()))
+
+
+def _mse(queries: F32, reconstructions: F32) -> float:
+    return float(np.square(queries - reconstructions).sum(1).mean())
 
 
 def _signs(rows: F32, queries: F32, bits: int) -> Iterator[Code]:
@@ -164,4 +206,16 @@ def _faiss(name: str, factory: str, rows: F32, queries: F32) -> Code:
     index.train(np.ascontiguousarray(training))
     seconds = time.perf_counter() - started
     index.add(rows)
-    return Code(name, index.sa_code_size(), index.search(queries, DEPTH)[1], seconds)
+    mse, size = math.nan, 0
+    if name.startswith("RQ"):
+        mse = _mse(queries, index.sa_decode(index.sa_encode(queries)))
+        size = _numbers(index)
+    return Code(name, index.sa_code_size(), index.search(queries, DEPTH)[1], seconds, mse, size)
+
+
+def _numbers(index: Any) -> int:
+    """Numbers of RQ's codebooks, and of the axes before them and their mean."""
+    if not isinstance(index, faiss.IndexPreTransform):
+        return int(index.rq.codebooks.size())
+    axes = faiss.downcast_VectorTransform(index.chain.at(0))
+    return _numbers(faiss.downcast_index(index.index)) + axes.d_in * axes.d_out + axes.d_in

@@ -128,7 +128,7 @@ def _drq(
     report.row(STEPS, step=step, seconds=seconds)
     if longest:
         what = f"Seconds to train a code of {longest} bits on {len(rows):,} rows"
-        report.target(what, seconds, f"<= {MOST_SECONDS:g}", seconds <= MOST_SECONDS)
+        report.at_most(what, seconds, MOST_SECONDS)
     for code_bits, sweep in [(None, kept), *dropped.items()]:
         code = f" and a code of {code_bits}" if code_bits else ""
         name = f"DRQ, {bits} sign bits{code}{'' if code_bits is None else ', dropped'}"
@@ -166,7 +166,7 @@ def _targets(report: Report, measured: Sequence[Measured], dim: int) -> None:
 
     ratio = fastest("DRQ") / fastest("HNSW")
     what = f"DRQ's p50 at recall@10 of {WANTED}, times that of HNSW"
-    report.target(what, ratio, f"<= {MOST_TIMES_HNSW:g}", ratio <= MOST_TIMES_HNSW)
+    report.at_most(what, ratio, MOST_TIMES_HNSW)
 
     def best(words: str, figure: Callable[[Measured], float]) -> float:
         return max(figure(one) for one in measured if words in one.name)

@@ -78,7 +78,7 @@ def measure(report: Report, *, quick: bool) -> None:
             missed.append(abs(report_cost(report, sides[-1], texts) / (share * cost) - 1))
         what = "FLOPs of the encoder: the largest share that a training missed of those asked for"
         most = QUICK if quick else TOLERANCE
-        report.target(what, max(missed), f"<= {most:g}", max(missed) <= most)
+        report.at_most(what, max(missed), most)
         for kind, queries in texts.judged.items():
             _search(report, kind, queries, sides)
 
