@@ -99,21 +99,28 @@ class Sides(nn.Module):
         low, high = -_LARGEST_SHIFT, _LARGEST_SHIFT
         for _ in range(_BISECTIONS):
             shift = (low + high) / 2
-            rows, asked = ((one > shift).double().mean(0) for one in logits)
-            low, high = (shift, high) if float(rows @ asked) > budget else (low, shift)
+            rows, asked = (np.bincount(one.indices[one.data > shift], minlength=one.shape[1]) for one in logits)
+            cost = float(rows @ asked) / (len(documents) * len(queries))
+            low, high = (shift, high) if cost > budget else (low, shift)
         pooling.bias.sub_((low + high) / 2)
 
-    def _logits(self, side: Any, texts: Sequence[str]) -> Tensor:
+    def _logits(self, side: Any, texts: Sequence[str]) -> sp.csr_array:
         """Largest logits of texts, float32 (n, V); those above a shift are non-zeros.
 
-        Where a row has no place they are -inf; a table's weights are inf, or -inf where it has none.
+        Those that no shift brings above 0 are left out, and those that a row has no place for; a table's weights are
+        inf.
         """
         chunks = (np.array(texts[start : start + _CHUNK], object) for start in range(0, len(texts), _CHUNK))
-        found = torch.cat([torch.from_numpy(side.embed(chunk)) for chunk in chunks])
+        return sp.vstack([self._reachable(side, torch.from_numpy(side.embed(chunk))) for chunk in chunks])
+
+    def _reachable(self, side: Any, found: Tensor) -> sp.csr_array:
         if isinstance(side, TokenTable):
-            return torch.where(found > 0, torch.inf, -torch.inf)
-        limit = self._sparse.max_nnz(self._max_nnz, found.shape[1])
-        return found.masked_fill(found < found.topk(limit, dim=1).values[:, -1:], -torch.inf)
+            found = torch.where(found > 0, torch.inf, -torch.inf)
+        else:
+            limit = self._sparse.max_nnz(self._max_nnz, found.shape[1])
+            found = found.masked_fill(found < found.topk(limit, dim=1).values[:, -1:], -torch.inf)
+        rows, entries = torch.nonzero(found > -_LARGEST_SHIFT, as_tuple=True)
+        return sp.csr_array((found[rows, entries].numpy(), (rows.numpy(), entries.numpy())), shape=tuple(found.shape))
 
     def _heaviest(self, weights: Tensor) -> Tensor:
         limit = self._sparse.max_nnz(self._max_nnz, weights.shape[1])

@@ -29,7 +29,7 @@ from alula_exporters.training import Figures, TrainingStage, fit, reproducible, 
 _STAGE = "splade"
 _START = 1e-3  # lambda at the first step
 _ROWS = 2_000  # documents that held-out queries are judged with
-_COUNTED = 1_000  # queries and documents that the last shift is found with
+_QUERIES, _DOCUMENTS = 500, 2_000  # that the last shift is found with
 _CUT = 10
 
 
@@ -68,9 +68,7 @@ def train_splade(
         before = _judge(sides, pairs)
         budget = before["flops"] if config.flops is None else config.flops
         last = _optimise(sides, pairs, config, budget, generator, progress=progress, checkpoint=checkpoint)
-        picked = [pairs.train[int(i)] for i in torch.randperm(len(pairs.train), generator=generator)[:_COUNTED]]
-        documents = list(dict.fromkeys(text for query in picked for text in query.documents))
-        sides.meet_budget([query.text for query in picked], documents[:_COUNTED], budget)
+        _meet_budget(sides, pairs, budget, generator)
         after = _judge(sides, pairs)
     sparse.model.cpu().eval()
     return {
@@ -208,6 +206,17 @@ def _cost(queries: Tensor, rows: Tensor, own: Tensor) -> float:
     """F: dimensions that a query and another query's document have in common."""
     common = (queries.detach() > 0).float() @ (rows.detach() > 0).float().T
     return float(common[~own].mean()) if not own.all() else float(common.mean())
+
+
+def _meet_budget(sides: Sides, pairs: Pairs, budget: float, generator: torch.Generator) -> None:
+    """Shift the bias until held-out queries cost the budget with any of the documents.
+
+    Queries that training has seen cost less than others, and so do the documents that answer them.
+    """
+    queries = [query.text for query in (*pairs.held_out, *pairs.train)][:_QUERIES]
+    documents = list(dict.fromkeys(text for query in pairs.train for text in query.documents))
+    picked = torch.randperm(len(documents), generator=generator)[:_DOCUMENTS]
+    sides.meet_budget(queries, [documents[int(i)] for i in picked], budget)
 
 
 def _judge(sides: Sides, pairs: Pairs) -> dict[str, Any]:
