@@ -107,8 +107,7 @@ class Sides(nn.Module):
     def _logits(self, side: Any, texts: Sequence[str]) -> sp.csr_array:
         """Largest logits of texts, float32 (n, V); those above a shift are non-zeros.
 
-        Those that no shift brings above 0 are left out, and those that a row has no place for; a table's weights are
-        inf.
+        The rows leave out what no shift brings above 0, and what they have no place for; a table's weights are inf.
         """
         chunks = (np.array(texts[start : start + _CHUNK], object) for start in range(0, len(texts), _CHUNK))
         return sp.vstack([self._reachable(side, torch.from_numpy(side.embed(chunk))) for chunk in chunks])
