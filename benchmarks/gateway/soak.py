@@ -618,7 +618,7 @@ def _targets(report: Report, tally: Tally, collections: Mapping[str, str], *, qu
     none("calls that hung", tally.hung)
     none("calls that failed while nothing was broken", len(_unexplained(tally)))
     points = QUICK_QUIET_POINTS if quick else QUIET_POINTS
-    report.target("Soak: quiet points", tally.quiet_points, f">= {points}", tally.quiet_points >= points)
+    report.at_least("Soak: quiet points", tally.quiet_points, points)
     for name, index_type in collections.items():
         recalls = [recall for seen in tally.seen for recall in seen.recalls[name]]
         report.at_least(

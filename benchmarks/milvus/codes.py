@@ -17,7 +17,7 @@ from alula_exporters import DrqConfig, make_training_data, train_drq
 from alula_exporters.drq.model import level_parts, sizes
 from alula_exporters.drq.signs import SignBits, hard_signs, learn_signs
 from benchmarks.glosses import load_glosses
-from benchmarks.papers.datasets import F32, I64, K, found, unit
+from benchmarks.papers.datasets import F32, I64, K, found, squared_error, unit
 from benchmarks.papers.numbers import numbers_in_file
 from benchmarks.report import Report
 
@@ -52,7 +52,7 @@ TRAININGS = {
     1536: {256: (128, 256), 512: (512,)},
 }
 SIGNS = {384: (128, 256, 512, 1024), 768: (256, 512, 1024, 1536), 1536: (256, 512, 1024)}
-OPQ_PARTS = {384: (16, 32, 64, 96), 768: (32, 64, 96), 1536: (32, 64)}
+OPQ_PARTS = {384: (16, 32, 64, 96), 768: (32, 64, 96, 128), 1536: (32, 64)}
 RQ_LEVELS = (16, 32)
 LEVELS = max(RQ_LEVELS)  # of the codes whose reconstructions are compared
 RQ, ALONG = f"RQ {LEVELS}", f"RQ {LEVELS}, principal axes"
@@ -162,7 +162,7 @@ def _drq(rows: F32, queries: F32, bits: int, lengths: tuple[int, ...], *, epochs
         codes, unseen = (model.encode(model.prepare(torch.from_numpy(some)), config.beam) for some in (rows, queries))
         for length in lengths:
             x_hat, found_again = (_sum(some[:, : length // 8], words) for some in (codes, unseen))
-            mse = _mse(queries, found_again.numpy())
+            mse = squared_error(queries, found_again.numpy())
             # the norm as stored
             x_hat /= x_hat.norm(dim=1, keepdim=True).half().float().clamp_min(1e-7)
             numbers = _best(queries, lambda part, x_hat=x_hat: part @ x_hat.T)  # type: ignore[misc]
@@ -173,10 +173,6 @@ def _sum(codes: torch.Tensor, words: torch.Tensor) -> torch.Tensor:
     """Reconstructions, float32 (n, d)."""
     levels = codes.shape[1]
     return sum(level_parts(codes, words[:levels]), torch.zeros(()))
-
-
-def _mse(queries: F32, reconstructions: F32) -> float:
-    return float(np.square(queries - reconstructions).sum(1).mean())
 
 
 def _signs(rows: F32, queries: F32, bits: int) -> Iterator[Code]:
@@ -208,7 +204,7 @@ def _faiss(name: str, factory: str, rows: F32, queries: F32) -> Code:
     index.add(rows)
     mse, size = math.nan, 0
     if name.startswith("RQ"):
-        mse = _mse(queries, index.sa_decode(index.sa_encode(queries)))
+        mse = squared_error(queries, index.sa_decode(index.sa_encode(queries)))
         size = _numbers(index)
     return Code(name, index.sa_code_size(), index.search(queries, DEPTH)[1], seconds, mse, size)
 

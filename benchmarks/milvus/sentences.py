@@ -37,25 +37,26 @@ SEEDS = (SEED,)
 QUERIES = 500
 F32 = npt.NDArray[np.float32]
 Sweep: TypeAlias = "tuple[dict[str, int], ...]"
-# by sign bits: searches with kept vectors; the code bits of collections without them, and their searches
-Sweeps: TypeAlias = "dict[int, tuple[Sweep, dict[int, Sweep]]]"
+# searches by sign bits and by the code bits of a collection without vectors, None for one that keeps them
+Sweeps: TypeAlias = "dict[int, dict[int | None, Sweep]]"
 CODE_BITS = 512
 SWEEPS: Sweeps = {
-    256: (
-        (
+    256: {
+        None: (
             {},
             {"oversample": 5},
             {"candidates": 100},
             {"candidates": 300},
             {"candidates": 1000, "oversample": 20},
         ),
-        {0: ({}, {"candidates": 1000}), CODE_BITS: ({"candidates": 100}, {}, {"candidates": 500}, {"bits": 256})},
-    ),
-    384: ((), {0: ({},)}),  # the bytes of IVF_PQ
-    512: (
-        ({}, {"candidates": 50}, {"candidates": 100}, {"candidates": 100, "oversample": 5}),
-        {0: ({}, {"candidates": 1000})},
-    ),
+        0: ({}, {"candidates": 1000}),
+        CODE_BITS: ({"candidates": 100}, {}, {"candidates": 500}, {"bits": 256}),
+    },
+    384: {0: ({},)},  # the bytes of IVF_PQ
+    512: {
+        None: ({}, {"candidates": 50}, {"candidates": 100}, {"candidates": 100, "oversample": 5}),
+        0: ({}, {"candidates": 1000}),
+    },
 }
 MOST_SECONDS = 600.0  # to train a code of 512 bits
 MOST_TIMES_HNSW = 5.0
@@ -112,13 +113,12 @@ def _drq(
     server: alula.Server,
     rows: F32,
     bits: int,
-    sweeps: tuple[Sweep, dict[int, Sweep]],
+    sweeps: dict[int | None, Sweep],
     folder: Path,
     quick: bool,
 ) -> Iterator[Setting]:
     """DRQ with a number of sign bits, with kept and with dropped vectors."""
-    kept, dropped = sweeps
-    longest = max(dropped, default=0)
+    longest = max(code_bits or 0 for code_bits in sweeps)
     say(f"\nTraining DRQ with {bits} sign bits on {len(rows):,} rows of {rows.shape[1]} numbers")
     started = time.perf_counter()
     short = {"epochs": 1} if quick or not longest else {}  # a code that is not stored is not trained
@@ -131,7 +131,7 @@ def _drq(
     if longest:
         what = f"Seconds to train a code of {longest} bits on {len(rows):,} rows"
         report.at_most(what, seconds, MOST_SECONDS)
-    for code_bits, sweep in [*([(None, kept)] if kept else []), *dropped.items()]:
+    for code_bits, sweep in sweeps.items():
         code = f" and a code of {code_bits}" if code_bits else ""
         name = f"DRQ, {bits} sign bits{code}{'' if code_bits is None else ', dropped'}"
         say(f"\nLoading {name}")

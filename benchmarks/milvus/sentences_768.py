@@ -16,8 +16,8 @@ on memory), newer ones map them from disk.
 """
 SEEDS = sentences.SEEDS
 SWEEPS: sentences.Sweeps = {
-    256: (({}, {"candidates": 300}), {}),
-    512: (({}, {"candidates": 50}, {"candidates": 60}, {"candidates": 100}), {0: ({},)}),
+    256: {None: ({}, {"candidates": 300})},
+    512: {None: ({}, {"candidates": 50}, {"candidates": 60}, {"candidates": 100}), 0: ({},)},
 }
 
 

@@ -73,6 +73,11 @@ def _vectors(name: str, rows: F32, queries: F32, trained_on: int) -> Vectors:
     )
 
 
+def squared_error(vectors: F32, reconstructions: F32) -> float:
+    """Mean squared error of reconstructions, both float32 (n, d), summed over d."""
+    return float(np.square(vectors - reconstructions).sum(1).mean())
+
+
 def unit(vectors: F32) -> F32:
     """Vectors, float32 (n, d), scaled to unit length; zero vectors stay zero."""
     return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), np.float32(1e-30))

@@ -14,7 +14,7 @@ import torch
 from alula_exporters import DrqConfig, make_training_data, train_drq
 from alula_exporters.choices import Mode
 from alula_exporters.drq import Quantizer, RecurrentQuantizer
-from benchmarks.papers.datasets import F32, I64, K, Vectors, found, load_vectors, spread
+from benchmarks.papers.datasets import F32, I64, K, Vectors, found, load_vectors, spread, squared_error
 from benchmarks.papers.numbers import numbers_in_file
 from benchmarks.report import Report, say
 
@@ -158,7 +158,7 @@ def _drq(vectors: Vectors, name: str, config: DrqConfig) -> list[Quantised]:
     quantised = []
     for level in LEVELS:
         if level <= config.levels:
-            mse = _mse(vectors.unseen, _sum(words, unseen[:, :level]))
+            mse = squared_error(vectors.unseen, _sum(words, unseen[:, :level]))
             recalls = _recalls(vectors, _sum(words, codes[:, :level]), cosine=True)
             quantised.append(Quantised(name, level, level + NORM, mse, recalls, numbers, seconds))
     return quantised
@@ -208,7 +208,7 @@ def _product(method: str, vectors: Vectors, data: F32, rounds: int) -> list[Quan
         def reconstruct(rows: F32, index: Any = index, places: I64 = places, filled: int = filled) -> F32:
             return np.ascontiguousarray(index.sa_decode(index.sa_encode(_fill(rows, places, filled)))[:, places])
 
-        mse = _mse(vectors.unseen, reconstruct(vectors.unseen))
+        mse = squared_error(vectors.unseen, reconstruct(vectors.unseen))
         recalls = _recalls(vectors, reconstruct(vectors.rows), cosine=False)
         quantised.append(Quantised(method, code, code, mse, recalls, numbers, seconds))
     return quantised
@@ -256,7 +256,7 @@ def _residual(method: str, vectors: Vectors, data: F32, mean: F32, axes: F32, st
             codes = quantiser.compute_codes(np.ascontiguousarray((rows - mean) @ axes))
             return np.asarray(quantiser.decode(codes)) @ axes.T + mean
 
-        mse = _mse(vectors.unseen, reconstruct(vectors.unseen))
+        mse = squared_error(vectors.unseen, reconstruct(vectors.unseen))
         recalls = _recalls(vectors, reconstruct(vectors.rows), cosine=True)
         numbers = 256 * rank * level + (0 if method == "RQ" else axes.size + dim)
         quantised.append(Quantised(method, level, level + NORM, mse, recalls, numbers, seconds))
@@ -277,10 +277,6 @@ def _rabitq(vectors: Vectors, data: F32, quick: bool) -> list[Quantised]:
     numbers = bits + (dim * bits if dim > bits else 0)
     stored = faiss.downcast_index(index.index).code_size
     return [Quantised("RaBitQ", bits / 8, stored, np.nan, _found(vectors, ids), numbers, seconds)]
-
-
-def _mse(vectors: F32, reconstruction: F32) -> float:
-    return float(np.square(vectors - reconstruction).sum(1).mean())
 
 
 def _recalls(vectors: Vectors, reconstruction: F32, *, cosine: bool) -> tuple[float, ...]:

@@ -214,16 +214,20 @@ def _meet_budget(sides: Sides, pairs: Pairs, budget: float, generator: torch.Gen
     Queries that training has seen cost less than others, and so do the documents that answer them.
     """
     queries = [query.text for query in (*pairs.held_out, *pairs.train)][:_QUERIES]
-    documents = list(dict.fromkeys(text for query in pairs.train for text in query.documents))
+    documents = _documents(pairs.train)
     picked = torch.randperm(len(documents), generator=generator)[:_DOCUMENTS]
     sides.meet_budget(queries, [documents[int(i)] for i in picked], budget)
 
 
+def _documents(queries: Sequence[Query]) -> list[str]:
+    """The documents of queries, each once, in the order of the queries."""
+    return list(dict.fromkeys(text for query in queries for text in query.documents))
+
+
 def _judge(sides: Sides, pairs: Pairs) -> dict[str, Any]:
     """Cost, non-zeros and reciprocal rank of the first answer, on held-out queries."""
-    of_these = dict.fromkeys(text for query in pairs.held_out for text in query.documents)
-    others = dict.fromkeys(text for query in pairs.train for text in query.documents)
-    documents = list({**of_these, **others})[: max(_ROWS, len(of_these))]
+    most = max(_ROWS, len(_documents(pairs.held_out)))
+    documents = _documents([*pairs.held_out, *pairs.train])[:most]
     places = {text: i for i, text in enumerate(documents)}
     queries, rows = sides.encode([query.text for query in pairs.held_out], queries=True), sides.encode(documents)
     scores = (queries @ rows.T).toarray()

@@ -48,6 +48,14 @@ def test_learns_which_words_stand_for_which_at_the_requested_cost(word_models, p
     assert (again["MRR"], again["flops"]) == (quality["MRR@10"], training["flops_achieved"])
 
 
+def test_the_cost_is_met_by_queries_that_training_has_not_seen(word_models, pairs, monkeypatch):
+    counted = []
+    monkeypatch.setattr(Sides, "meet_budget", lambda _, queries, documents, budget: counted.append(queries))
+    train_splade(open_sparse_model(word_models / "splade"), pairs, dataclasses.replace(SHORT, steps=1))
+    unseen = [query.text for query in pairs.held_out]
+    assert counted[0][: len(unseen)] == unseen
+
+
 def test_a_teachers_margins_are_learned(word_models, scored):
     def margins(sparse):
         sides = Sides(sparse, None)
