@@ -11,8 +11,7 @@ The question of 384 numbers, at twice the length: what does a search in a Milvus
 find? 116,659 vectors of WordNet's glosses by all-mpnet-base-v2, computed in bfloat16, cosine; 500 others are queries,
 asked of every index type and setting in turn. DRQ has 512 sign bits, the default at this length, and 256; no code is
 stored. IVF_PQ has a byte for 8 numbers. MRR is the mean of 1 / rank of the nearest row, 0 where it is not among the
-ten. Bytes are of the index, by structure; this server keeps DRQ's vectors in an ARRAY column in memory (see the part
-on memory), newer ones map them from disk.
+ten. Memory and disk are counted as in the part before.
 """
 SEEDS = sentences.SEEDS
 SWEEPS: sentences.Sweeps = {

@@ -11,6 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 import alula
+from alula.index_types.base import vector_spec
+from alula.index_types.row_cost import KEPT, native_cost
 from benchmarks.milvus.native import K, load_native, native_search
 from benchmarks.report import Report, say
 
@@ -32,7 +34,8 @@ class Setting:
 
     name: str
     search: str
-    size: float
+    memory: float
+    disk: float
     find: Callable[[F32], list[int]]
 
 
@@ -43,25 +46,25 @@ class Native:
     Args:
         name: Its name.
         params: Parameters of the index.
-        size: Bytes of the index for one row, by structure.
         searches: Parameters of the searches.
     """
 
     name: str
     params: Search
-    size: float
     searches: Sequence[Search] = ({},)
 
 
 def encoded_settings(name: str, collection: alula.Collection, searches: Iterable[Search]) -> Iterator[Setting]:
     """The searches of a filled collection."""
-    size = sum(spec.bytes_per_row for spec in collection.lowering.fields)
+    memory = sum(size for part, size in collection.spec.cost.memory.items() if part != KEPT)
+    kept = vector_spec(collection.lowering.field)
+    disk = kept.bytes_per_row if kept else 0
     for given in searches:
 
         def find(query: F32, options: Mapping[str, Any] = given) -> list[int]:
             return [hit.id for hit in collection.search(query, limit=K, **options)[0]]
 
-        yield Setting(name, _words(given) or "default", size, find)
+        yield Setting(name, _words(given) or "default", memory, disk, find)
 
 
 def native_settings(report: Report, server: alula.Server, rows: F32, types: Iterable[Native]) -> Iterator[Setting]:
@@ -71,9 +74,10 @@ def native_settings(report: Report, server: alula.Server, rows: F32, types: Iter
         started = time.perf_counter()
         load_native(server, native.name.lower(), rows, native.name, dict(native.params))
         report.row(STEPS, step=f"load and build {native.name}", seconds=time.perf_counter() - started)
+        memory = native_cost(native.name, rows.shape[1], native.params, len(rows)).memory_bytes
         for search in native.searches:
             find = native_search(server, native.name.lower(), dict(search))
-            yield Setting(native.name, _words(search), native.size, find)
+            yield Setting(native.name, _words(search), memory, 0, find)
 
 
 def _words(search: Search) -> str:
