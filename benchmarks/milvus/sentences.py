@@ -69,7 +69,7 @@ TIMES_MEMORY = {0.95: {"IVF_SQ8": 10, "HNSW": 40}, 0.99: {"IVF_SQ8": 6, "HNSW": 
 
 @dataclass(frozen=True)
 class Measured:
-    """A setting's name, memory, recall@10, MRR of the nearest row, p50 in milliseconds."""
+    """Name, memory, recall@10, MRR of the nearest row and p50 ms of a setting."""
 
     name: str
     memory: float

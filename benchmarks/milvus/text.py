@@ -37,7 +37,8 @@ definition has a word of its query's synset in it, and the examples are no part 
 alone has little to match. The models are those that package registries carry: SPLADE of BERT-tiny (4.4 million
 parameters), MiniLM-L6 in 8 bits (22 million). "Inference-free" has SPLADE's rows, and as its queries the idf of their
 tokens, untrained. DRQ is trained on the rows' MiniLM vectors and re-ranks by them. BM25 is `bm25s` in this process,
-with stemming and stop words, its two parameters chosen on other queries. Fusions take 100 rows of each side.
+with stemming and stop words. Fusions take 100 rows of each side, by reciprocal ranks or by weights as Milvus has them;
+the weights and the two parameters of BM25 are those that find most on other queries.
 
 Intervals are of 95 %: of the mean over the queries, or of the difference from exact dense search by the paired
 bootstrap. Milliseconds are medians of one query alone for 100 rows, without encoding it (the second table), and for
@@ -54,6 +55,8 @@ SEEDS = (SEED,)
 ROWS, QUICK_ROWS = 60_000, 4_000
 QUERIES, QUICK_QUERIES = 1_000, 100
 CHUNK = 1_000  # texts that are embedded at once: a SPLADE vector has 30,522 numbers
+WEIGHTS = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95)  # of DRQ in a weighted fusion
+CHOSEN_BY = 300  # other queries of each kind, most, that parameters and weights are chosen by
 BM25 = [{"k1": k1, "b": b} for k1 in (0.6, 0.9, 1.2, 1.5) for b in (0.2, 0.4, 0.75)]
 MOST_LOST = 0.02  # nDCG@10 that DRQ may lose against exact search
 
@@ -104,12 +107,14 @@ def measure(report: Report, *, quick: bool) -> None:
             for path in paths:
                 export_checkpoint(path.with_suffix(""), path)
             sparse = list(sparse_sides(server, texts, paths))
-        bm25 = Bm25(texts)
+        with report.part("Choosing BM25's parameters and the weights of fusions"):
+            bm25 = Bm25(texts)
+            weights = [choose_weight(dense, other, texts) for other in (sparse[0], bm25)]
         for side in (dense, *sparse):
             report.row("Encoding a query", model=side.name, **{"p50 ms": _milliseconds(side.encode, texts)})
         for kind, queries in texts.judged.items():
             with report.part(f"Searches with {kind}"):
-                _search(report, kind, queries, dense, sparse, bm25)
+                _search(report, kind, queries, dense, sparse, bm25, weights)
 
 
 def dense_side(server: alula.Server, texts: Definitions, folder: Path) -> Side:
@@ -142,6 +147,22 @@ def sparse_sides(server: alula.Server, texts: Definitions, paths: dict[Path, str
         yield Side(name, collection, encode, 8 * non_zeros)
 
 
+def to_choose_by(texts: Definitions) -> list[Queries]:
+    """Queries of each kind that do not judge."""
+    return [queries.part(range(min(CHOSEN_BY, len(queries.texts)))) for queries in texts.others.values()]
+
+
+def quality(run: Run, queries: Queries) -> float:
+    """The first measure of a system."""
+    return judge([run], queries.relevance, SEED)[0].measures[MEASURES[0]].value
+
+
+def choose_weight(first: Side, second: Side | Bm25, texts: Definitions) -> float:
+    """The weight of the first in a fusion that finds most on other queries."""
+    some = [(first.run(queries), second.run(queries), queries) for queries in to_choose_by(texts)]
+    return max(WEIGHTS, key=lambda weight: np.mean([quality(fuse(*pair, weight), queries) for *pair, queries in some]))
+
+
 class Bm25:
     """BM25 in this process, with the parameters that find most on other queries."""
 
@@ -153,17 +174,14 @@ class Bm25:
         self._made = bm25s.BM25
         self._tokens = lambda some: bm25s.tokenize(some, stopwords="en", stemmer=self._stem, show_progress=False)
         rows = self._tokens(list(texts.texts))
-        some = {kind: queries.part(range(min(300, len(queries.texts)))) for kind, queries in texts.others.items()}
+        some = to_choose_by(texts)
         best = -1.0
         for params in BM25:
             index = self._made(**params)
             index.index(rows, show_progress=False)
-            runs = [(self._run(index, queries, params), queries) for queries in some.values()]
-            found = np.mean(
-                [judge([run], queries.relevance, SEED)[0].measures[MEASURES[0]].value for run, queries in runs]
-            )
-            if found > best:
-                best, self._index, self._params = float(found), index, params
+            reached = float(np.mean([quality(self._run(index, queries, params), queries) for queries in some]))
+            if reached > best:
+                best, self._index, self._params = reached, index, params
         arrays = self._index.scores
         self._size = sum(arrays[name].nbytes for name in ("data", "indices")) / len(texts.texts)
 
@@ -183,13 +201,21 @@ class Bm25:
         return Run("BM25", params, rankings, times, metric="BM25")
 
 
-def _search(report: Report, kind: str, queries: Queries, dense: Side, sparse: list[Side], bm25: Bm25) -> None:
+def _search(
+    report: Report,
+    kind: str,
+    queries: Queries,
+    dense: Side,
+    sparse: list[Side],
+    bm25: Bm25,
+    weights: Sequence[float],
+) -> None:
     (flat,) = dense.searches(queries).native("FLAT", {})
     flat = replace(flat, name="MiniLM, exact (FLAT)", settings={})
     drq, lexical = dense.run(queries), bm25.run(queries)
     learned = [side.run(queries) for side in sparse]
-    pairs = [(drq, learned[0]), (drq, lexical)]
-    hybrid = [fuse(*pair, strategy) for pair in pairs for strategy in ("rrf", "weighted")]
+    others = zip((learned[0], lexical), weights, strict=True)
+    hybrid = [fuse(drq, other, weight) for other, chosen in others for weight in (None, chosen)]
     systems = judge([flat, drq, *learned, lexical, *hybrid], queries.relevance, SEED)
     for system in systems:
         report.row(f"Queries of {kind}", **cells(system))

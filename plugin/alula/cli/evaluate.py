@@ -37,7 +37,7 @@ from alula.evaluation.evaluate import (
     index_type_of,
     samples,
 )
-from alula.evaluation.judged import JudgedEvaluation, JudgedFiles, evaluate_judged
+from alula.evaluation.judged import EQUAL, JudgedEvaluation, JudgedFiles, evaluate_judged
 from alula.evaluation.native import BUILD_TIMEOUT
 from alula.evaluation.native_types import NATIVE, Params, native_name, parse_natives
 from alula.evaluation.queries import QueryOptions, QuerySet, make_queries
@@ -101,6 +101,17 @@ def _values(option: Option, text: str) -> list[Any]:
     help="With --qrels: a collection of the same rows with a BM25 function (Milvus 2.5 and later, Milvus Lite 2.5), to "
     "search by the queries' texts and to fuse with the others.",
 )
+@click.option(
+    "--weight",
+    "weights",
+    type=click.FloatRange(0, 1),
+    multiple=True,
+    default=(EQUAL,),
+    show_default=True,
+    help="With --qrels: the weight of the first of two collections in their weighted fusion; the second has the rest. "
+    "Repeatable. Milvus makes .75 of a cosine of .5, and .97 of a text model's inner product of 10: with equal weights "
+    "the second's rows come first. Choose by queries other than those you report.",
+)
 @click.option("--sample", type=click.IntRange(2), default=200, show_default=True, help="Rows to draw as queries.")
 @click.option(
     "--compare",
@@ -141,6 +152,7 @@ def command(
     quiet: bool,
     qrels: Path | None,
     bm25: str | None,
+    weights: tuple[float, ...],
     sample: int,
     compare: tuple[str, ...],
     layouts: tuple[str, ...],
@@ -183,6 +195,7 @@ def command(
                 budget,
                 rivals=_rivals(compare, "none"),
                 bm25=None if bm25 is None else Bm25.open(at, bm25),
+                weights=weights,
                 seed=seed,
                 progress=progress,
             )

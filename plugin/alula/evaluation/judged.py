@@ -11,7 +11,7 @@ import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
@@ -35,7 +35,7 @@ from alula.progress import Progress, silent
 from alula.search import RankedIds
 from alula.search.fusion import Fusion
 
-_STRATEGIES: tuple[Literal["rrf", "weighted"], ...] = ("rrf", "weighted")
+EQUAL = 0.5  # weight of each of two systems
 
 
 @dataclass(frozen=True)
@@ -250,6 +250,7 @@ def evaluate_judged(
     *,
     rivals: Sequence[tuple[str, Params]] = (),
     bm25: Bm25 | None = None,
+    weights: Sequence[float] = (EQUAL,),
     seed: int = 0,
     progress: Progress = silent,
 ) -> JudgedEvaluation:
@@ -261,6 +262,7 @@ def evaluate_judged(
         budget: The sweep, and the seconds to wait for the build of an index.
         rivals: Milvus's own index types to measure on the vectors.
         bm25: A collection of the same rows to search by the queries' texts.
+        weights: Of the first of two systems in their weighted fusions.
         seed: Seed of the bootstrap.
         progress: Called with each stage and its progress.
 
@@ -289,7 +291,7 @@ def evaluate_judged(
             except ServerError as error:
                 refused[native_name(rival, params)] = str(error)
     pairs = itertools.combinations([*(runs[0] for runs in learned), *lexical], 2)
-    hybrid = [fuse(*pair, strategy) for pair in pairs for strategy in _STRATEGIES]
+    hybrid = [fuse(*pair, weight) for pair in pairs for weight in (None, *weights)]
     runs = [*exact, *itertools.chain(*learned), *lexical, *hybrid, *native]
     notes += dict.fromkeys(f"{run.name}: {run.note}" for run in runs if run.note)
     if queries.left_out:
@@ -330,20 +332,24 @@ def _notes(
         yield f"{collection.name} keeps no vectors, so its rows were not scored exactly"
 
 
-def fuse(first: Run, second: Run, strategy: Literal["rrf", "weighted"]) -> Run:
+def fuse(first: Run, second: Run, weight: float | None = None) -> Run:
     """Fuse two systems' rankings, as a hybrid search of Milvus does.
 
     Args:
         first: One system.
         second: Another one, of the same queries.
-        strategy: Reciprocal ranks, or equal weights.
+        weight: Of the first system's scores, from 0 to 1, the second having the rest; None for reciprocal ranks.
     """
-    fusion = Fusion(strategy, DEPTH, weights=(0.5, 0.5))
+    if weight is None:
+        fusion, settings = Fusion("rrf", DEPTH), {"fusion": "rrf"}
+    else:
+        fusion = Fusion("weighted", DEPTH, weights=(weight, 1 - weight))
+        settings = {"fusion": "weighted", "weight": f"{weight:g}"}
     metrics = (first.metric, second.metric)
     rankings = [fusion.fuse(pair, metrics) for pair in zip(first.rankings, second.rankings, strict=True)]
     times = [sum(pair) for pair in zip(first.milliseconds, second.milliseconds, strict=True)]
     name = f"{first.name} + {second.name}"
-    return Run(name, {"fusion": strategy}, rankings, times, (*first.sizes, *second.sizes))
+    return Run(name, settings, rankings, times, (*first.sizes, *second.sizes))
 
 
 def judge(runs: Sequence[Run], relevance: Sequence[Relevance], seed: int) -> list[System]:

@@ -115,6 +115,15 @@ def test_two_collections_of_texts_and_their_fusions(alula, docs, judged, encoder
         assert words in page
 
 
+def test_weights_of_a_fusion(alula, docs, judged):
+    result = alula(*docs("drq", "flops"), *judged, "--weight", "1", "--weight", "0", "--format", "json")
+    assert (result.code, result.err) == (0, ""), result
+    systems = {(one["name"], one["settings"].get("weight")): one["measures"] for one in result.json[0]["systems"]}
+    for weight, name in (("1", "drq DRQ hamming"), ("0", "flops FLOPS_SPARSE")):
+        fused = systems["drq DRQ hamming + flops FLOPS_SPARSE", weight]
+        assert fused["nDCG@10"]["value"] == pytest.approx(systems[name, None]["nDCG@10"]["value"])
+
+
 def test_vectors_with_an_id_column(alula, in_lite, tmp_path):
     vectors, queries = random_vectors(ROWS, 8), random_vectors(30, seed=4)
     ranked = [best(true_scores(query, vectors, "COSINE"), 30, "COSINE").tolist() for query in queries]
