@@ -20,7 +20,7 @@ export QUICK
 unexport PYTHONDONTWRITEBYTECODE  # many tests start a Python: what it compiles is kept
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo check test test-all lint lint-style lint-format lint-types format docs bench bench-papers bench-load bench-speed bench-gateway clean
+.PHONY: help env demo check test-quick test test-all lint lint-style lint-format lint-types format docs bench bench-papers bench-load bench-speed bench-gateway clean
 
 help:  ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' Makefile | awk 'BEGIN {FS = ":.*## "} {printf "  make %-13s %s\n", $$1, $$2}'
@@ -30,8 +30,10 @@ env: $(STAMP)  ## Make .venv with everything that the other targets need
 demo: $(STAMP)  ## Train, load and search real vectors in a real Milvus, from nothing
 	$(PYTHON) -m examples.demo
 
-check: WORKERS = logical
-check: lint  ## Run lint, and the tests that need no server, in a process a core: some three minutes
+check: lint test-quick  ## Run lint and the quick tests: some three minutes
+
+test-quick: WORKERS = logical
+test-quick: $(STAMP)  ## Run the tests that need no server, in a process a core
 	$(PYTEST) -m "not server and not slow" $(ARGS)
 
 test: $(STAMP)  ## Run all tests but the slow ones, real engines included (ARGS="-k name" passes options to pytest)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -21,15 +21,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 from alula.encoders import DrqEncoder, EncoderInfo, FlopsEncoder, check_model, load_encoder, write_info
 from alula.errors import UsageError
+from alula_exporters.backbones.onnx import OPSET, Front
 from alula_exporters.output_file import atomic_file, check_out_path
-
-if TYPE_CHECKING:
-    from alula_exporters.backbones.onnx import Front
-
-# The newest that onnxruntime 1.31 takes. The operators used have not changed since 18 (TopK: a wider type list only),
-# so a smaller number serves an older onnxruntime.
-OPSET = 26
-OLDEST_OPSET = 18
 
 
 class GraphBuilder:
@@ -98,28 +91,16 @@ class GraphBuilder:
         element = helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
         self._outputs.append(helper.make_tensor_value_info(name, element, list(shape)))
 
-    def build(self, info: EncoderInfo, *, opset: int | None = None) -> onnx.ModelProto:
+    def build(self, info: EncoderInfo) -> onnx.ModelProto:
         """The finished model, checked by ONNX's own checker and by Alula's contract.
 
         Args:
             info: Metadata of the file.
-            opset: Version of the ONNX operator set; None for the newest, or the backbone's.
-
-        Raises:
-            UsageError: If ``opset`` is outside `OLDEST_OPSET` .. `OPSET`, or not the backbone's.
         """
-        if self.front:
-            if opset not in (None, self.front.opset):
-                raise UsageError(
-                    f"The backbone is written for the ONNX operator set {self.front.opset}, so the whole file is; "
-                    f"{opset} cannot be chosen."
-                )
-            opset = self.front.opset
-        opset = check_opset(opset)
         graph = helper.make_graph(
             self._nodes, self._name, self._inputs, self._outputs, initializer=self._initializers, doc_string=_DOC
         )
-        opsets = [helper.make_opsetid("", opset)]
+        opsets = [helper.make_opsetid("", OPSET)]
         model = helper.make_model(
             graph,
             producer_name="alula",
@@ -138,7 +119,7 @@ ParityCheck = Callable[[FlopsEncoder | DrqEncoder], Mapping[str, Any]]
 
 
 def export_encoder(
-    graph: GraphBuilder, info: EncoderInfo, path: Path, *, check: ParityCheck, force: bool, opset: int | None = None
+    graph: GraphBuilder, info: EncoderInfo, path: Path, *, check: ParityCheck, force: bool
 ) -> EncoderInfo:
     """Compare an encoder file with the torch module, then write it, or nothing.
 
@@ -148,7 +129,6 @@ def export_encoder(
         path: Where it goes; written beside it first and then renamed.
         check: Compares the loaded file with the torch module and returns the parity figures, or raises EncoderError.
         force: Replace an existing file.
-        opset: Version of the ONNX operator set; None for the newest, or the backbone's.
 
     Returns:
         ``info`` with the parity figures and the backbone's input, as in the file.
@@ -160,7 +140,7 @@ def export_encoder(
     check_out_path(path, force=force)
     if graph.front:
         info = graph.front.describe(info)
-    model = graph.build(info, opset=opset)
+    model = graph.build(info)
     with atomic_file(path) as temporary:
         temporary.write_bytes(model.SerializeToString(deterministic=True))
         checked = replace(info, parity={**info.parity, **check(load_encoder(temporary))})
@@ -168,19 +148,6 @@ def export_encoder(
         temporary.write_bytes(model.SerializeToString(deterministic=True))
         load_encoder(temporary)
     return checked
-
-
-def check_opset(opset: int | None) -> int:
-    """The version of the ONNX operator set to write: the newest for None.
-
-    Raises:
-        UsageError: If it is outside `OLDEST_OPSET` .. `OPSET`.
-    """
-    if opset is None:
-        return OPSET
-    if not OLDEST_OPSET <= opset <= OPSET:
-        raise UsageError(f"The ONNX operator set {opset} is not between {OLDEST_OPSET} and {OPSET}.")
-    return opset
 
 
 def versions(*more: str) -> dict[str, str]:

@@ -33,7 +33,7 @@ class Trainer:
 
     Args:
         train: Takes data, and as keywords ``backbone``, ``progress`` and ``checkpoint``.
-        export: Takes the result of ``train`` and a path, and as keywords ``force`` and ``opset``.
+        export: Takes the result of ``train`` and a path, and as a keyword ``force``.
         loss: The loss that ``train`` minimises.
         margin: Of the triplet loss; None for its default.
         dim: Of a new image backbone; see `alula_exporters.backbones.image_backbone`.
@@ -56,7 +56,7 @@ def run_training(options: TrainOptions, trainer: Trainer) -> None:
     if backbone is not None:
         backbone.front()  # fails now, not after training, if it cannot be exported
     recorder = Recorder()
-    table = command_table(options)
+    table = command_table()
     started = time.perf_counter()
     checkpoint = _checkpoint(options, data, table, recorder)
     try:
@@ -74,7 +74,7 @@ def run_training(options: TrainOptions, trainer: Trainer) -> None:
     if options.separate_backbone:
         _write_backbone(options, trained)
         trained = trained.head()
-    info = trainer.export(trained, options.out, force=options.force, opset=options.opset)
+    info = trainer.export(trained, options.out, force=options.force)
     checkpoint.remove()
     show_summary(options.out, info, seconds)
     if options.separate_backbone:

@@ -45,7 +45,6 @@ class TrainOptions:
         force: Replace an existing file.
         seed: Seed of all random numbers.
         max_rows: Most rows to learn from.
-        opset: Version of the ONNX operators; None for the newest, or the backbone's.
         card: Write the model card.
         tensorboard: Folder for TensorBoard's files; None for none.
     """
@@ -67,7 +66,6 @@ class TrainOptions:
     force: bool
     seed: int
     max_rows: int
-    opset: int | None
     card: bool
     tensorboard: Path | None
 
@@ -132,10 +130,8 @@ class TrainOptions:
             UsageError: If they do not; the message names the options.
         """
         from alula_exporters.card import check_card_paths  # noqa: PLC0415 (heavy, only when needed)
-        from alula_exporters.onnx_export import check_opset  # noqa: PLC0415
 
         check_out_path(self.out, force=self.force)
-        check_opset(self.opset)
         if self.card:
             check_card_paths(self.out, force=self.force)
         if self.labels is not None and self.label_column is not None:
@@ -251,12 +247,8 @@ _COMMON_OPTIONS = (
         show_default=True,
         help="Most rows to learn from, sampled at random. 100,000 are usually enough.",
     ),
-    click.option(
-        "--opset",
-        type=int,
-        show_default="the newest",
-        help="Version of the ONNX operators; a lower one for an older onnxruntime (21 for 1.20).",
-    ),
+    # recorded in earlier files, whose options may be read again
+    click.option("--opset", type=int, hidden=True, expose_value=False, help="Without effect."),
     click.option(
         "--card/--no-card",
         default=True,
@@ -301,10 +293,8 @@ def command_name() -> str:
     return str(click.get_current_context().command.name)
 
 
-def command_table(options: TrainOptions) -> dict[str, Any]:
+def command_table() -> dict[str, Any]:
     """The running command as a table of a ``--config`` file."""
-    from alula_exporters.onnx_export import check_opset  # noqa: PLC0415 (heavy, only when needed)
-
     ctx = click.get_current_context()
     given = {
         option_key(option): ctx.params[option.name]
@@ -312,5 +302,4 @@ def command_table(options: TrainOptions) -> dict[str, Any]:
         if option.name in ctx.params and option.name not in _NOT_RECORDED
     }
     # only the name of a path: the folders are private
-    table = {key: value.name if isinstance(value, Path) else value for key, value in given.items() if value is not None}
-    return table if options.backbone else {**table, "opset": check_opset(options.opset)}
+    return {key: value.name if isinstance(value, Path) else value for key, value in given.items() if value is not None}

@@ -25,16 +25,13 @@ MIN_SAME_SIGNS = 0.999
 MAX_ERROR = 1e-4  # of norms, tables and estimates by signs, in units of the encoder's scale
 
 
-def export_drq(
-    trained: Trained[Quantizer], path: Path, *, force: bool = False, opset: int | None = None
-) -> EncoderInfo:
+def export_drq(trained: Trained[Quantizer], path: Path, *, force: bool = False) -> EncoderInfo:
     """Write a trained quantiser, atomically, as an ``.onnx`` file with parity figures.
 
     Args:
         trained: From `train_drq`.
         path: The file to write.
         force: Replace an existing file.
-        opset: Version of the ONNX operator set, for an older onnxruntime; None for the newest.
 
     Returns:
         The metadata of the file.
@@ -65,7 +62,7 @@ def export_drq(
         return _parity(model, encoder, vectors, features, beam)
 
     front = trained.front()
-    return export_encoder(build_graph(model, beam, front), info, path, check=check, force=force, opset=opset)
+    return export_encoder(build_graph(model, beam, front), info, path, check=check, force=force)
 
 
 @torch.no_grad()

@@ -23,9 +23,7 @@ MIN_SAME_DIMS = 0.99  # of rows; dimensions of nearly the same weight may stand 
 MAX_WEIGHT_ERROR = 1e-4
 
 
-def export_flops(
-    trained: Trained[SparseEncoder], path: Path, *, force: bool = False, opset: int | None = None
-) -> EncoderInfo:
+def export_flops(trained: Trained[SparseEncoder], path: Path, *, force: bool = False) -> EncoderInfo:
     """Write a trained sparse encoder, atomically, as an ``.onnx`` file.
 
     The file includes its parity figures.
@@ -34,7 +32,6 @@ def export_flops(
         trained: From `train_flops`.
         path: The file to write.
         force: Replace an existing file.
-        opset: Version of the ONNX operator set, for an older onnxruntime; None for the newest.
 
     Returns:
         The metadata of the file.
@@ -63,7 +60,7 @@ def export_flops(
         return _parity(model, encoder, vectors, features)
 
     front = trained.front()
-    return export_encoder(build_graph(model, front), info, path, check=check, force=force, opset=opset)
+    return export_encoder(build_graph(model, front), info, path, check=check, force=force)
 
 
 def build_graph(model: SparseEncoder, front: Front | None = None) -> GraphBuilder:

@@ -232,7 +232,7 @@ class Encoder(ABC):
                 self._sessions[outputs] = Session(part, threads=self.threads, seconds=self.run_seconds)
             except Exception as error:  # onnxruntime's errors have no public base class
                 newer = any(sign in str(error) for sign in ("opset", "IR version"))
-                hint = "; update onnxruntime, or export it with a lower opset" if newer else ""
+                hint = "; update onnxruntime, or export the encoder again with this version of Alula" if newer else ""
                 raise EncoderError(
                     f"Cannot use the encoder {self.path}: onnxruntime {onnxruntime.__version__} rejects it{hint} "
                     f"({_one_line(error)})."

@@ -94,12 +94,6 @@ def test_bits_and_levels_are_the_same_thing(files):
     assert "multiple of 8" in str(run("drq", source, "--out", out, "--bits", 20).exception)
 
 
-def test_an_older_operator_set(files):
-    source, out = files
-    assert run(*FLOPS, source, "--out", out, "--opset", 21).exit_code == 0
-    assert load_encoder(out).model.opset_import[0].version == 21
-
-
 def test_refuses_to_overwrite_before_reading(files):
     source, out = files
     out.write_text("mine")
@@ -114,7 +108,6 @@ def test_refuses_to_overwrite_before_reading(files):
     [
         (["--flops", "0.01"], UsageError, "out of reach"),
         (["--max-rows", "10"], DataError, "only 10 training rows"),
-        (["--opset", "5"], UsageError, "operator set 5"),
         (["--nnz", "5000"], UsageError, "cannot have 5000 non-zeros"),
         (["--activation", "relu", "--nnz", "8", "--weight", "1"], UsageError, "give one of them"),
         (["--regulariser", "none", "--flops", "1"], UsageError, "Without a regulariser"),
