@@ -37,7 +37,7 @@ def test_an_index_shows_the_readme_without_links_to_files(description):
 
 def test_the_workflow_and_the_classifiers_name_the_same_pythons():
     workflow = yaml.safe_load((ROOT / ".github/workflows/ci.yml").read_text("utf-8"))
-    assert workflow["jobs"]["check"]["strategy"]["matrix"]["python"] == PYTHONS
+    assert workflow["jobs"]["quick"]["strategy"]["matrix"]["python"] == PYTHONS
     named = re.findall(r"Programming Language :: Python :: (3\.\d+)", (ROOT / "pyproject.toml").read_text("utf-8"))
     assert named == PYTHONS
 

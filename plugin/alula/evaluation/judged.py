@@ -340,11 +340,11 @@ def fuse(first: Run, second: Run, weight: float | None = None) -> Run:
         second: Another one, of the same queries.
         weight: Of the first system's scores, from 0 to 1, the second having the rest; None for reciprocal ranks.
     """
-    if weight is None:
-        fusion, settings = Fusion("rrf", DEPTH), {"fusion": "rrf"}
-    else:
+    fusion = Fusion("rrf", DEPTH)
+    settings: Settings = {"fusion": "rrf"}
+    if weight is not None:
         fusion = Fusion("weighted", DEPTH, weights=(weight, 1 - weight))
-        settings = {"fusion": "weighted", "weight": f"{weight:g}"}
+        settings = {"fusion": "weighted", "weight": weight}
     metrics = (first.metric, second.metric)
     rankings = [fusion.fuse(pair, metrics) for pair in zip(first.rankings, second.rankings, strict=True)]
     times = [sum(pair) for pair in zip(first.milliseconds, second.milliseconds, strict=True)]

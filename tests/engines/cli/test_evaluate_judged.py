@@ -119,7 +119,7 @@ def test_weights_of_a_fusion(alula, docs, judged):
     result = alula(*docs("drq", "flops"), *judged, "--weight", "1", "--weight", "0", "--format", "json")
     assert (result.code, result.err) == (0, ""), result
     systems = {(one["name"], one["settings"].get("weight")): one["measures"] for one in result.json[0]["systems"]}
-    for weight, name in (("1", "drq DRQ hamming"), ("0", "flops FLOPS_SPARSE")):
+    for weight, name in ((1, "drq DRQ hamming"), (0, "flops FLOPS_SPARSE")):
         fused = systems["drq DRQ hamming + flops FLOPS_SPARSE", weight]
         assert fused["nDCG@10"]["value"] == pytest.approx(systems[name, None]["nDCG@10"]["value"])
 

@@ -94,6 +94,13 @@ def test_bits_and_levels_are_the_same_thing(files):
     assert "multiple of 8" in str(run("drq", source, "--out", out, "--bits", 20).exception)
 
 
+def test_an_option_that_earlier_files_record_has_no_effect(files):
+    source, out = files
+    assert run(*FLOPS, source, "--out", out, "--opset", 26).exit_code == 0
+    assert load_encoder(out).model.opset_import[0].version == 18
+    assert "opset" not in load_encoder(out).info.training["command"]["flops"]
+
+
 def test_refuses_to_overwrite_before_reading(files):
     source, out = files
     out.write_text("mine")

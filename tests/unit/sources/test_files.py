@@ -17,6 +17,7 @@ from alula.sources import check_finite, open_source, read_vectors
 from tests.tiny_encoders import random_vectors
 
 VECTORS = random_vectors(10, 4)
+OLD_ARROW = int(pa.__version__.split(".")[0]) < 26
 
 
 def save_npy(path, array):
@@ -238,7 +239,17 @@ def test_parquet_slices_keep_rows_and_vectors_together(tmp_path):
         np.testing.assert_array_equal(batch.inputs, vectors[batch.columns["id"].to_numpy()])
 
 
-@pytest.mark.parametrize("list_type", [pa.list_, pa.large_list, lambda value: pa.list_(value, 2)])
+@pytest.mark.parametrize(
+    "list_type",
+    [
+        pa.list_,
+        pa.large_list,
+        pytest.param(
+            lambda value: pa.list_(value, 2),
+            marks=pytest.mark.skipif(OLD_ARROW, reason="pyarrow 26, which reads null lists of fixed length"),
+        ),
+    ],
+)
 def test_parquet_row_without_a_vector(tmp_path, list_type):
     vectors = pa.array([[1.0, 2.0]] * 5 + [None] + [[1.0, 2.0]] * 3, list_type(pa.float32()))
     path = save_parquet(tmp_path / "x.parquet", vectors)
