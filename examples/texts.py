@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,7 @@ from benchmarks.splade import save_splade
 
 ROWS = int(os.environ.get("ROWS") or 60_000)
 QUERIES = 200
+INSERT = 500  # rows: the time that Milvus Lite takes grows with the square of an insert's bytes
 
 F32 = npt.NDArray[np.float32]
 
@@ -32,6 +34,7 @@ def main(folder: Path) -> None:
     found = load_definitions(ROWS, QUERIES, seed=0)
     texts, queries = pa.array(found.texts), found.judged["words"]
     ids = pa.array(np.arange(len(found.texts)))
+    say(f"Embedding {len(texts):,} texts with MiniLM ...")
     vectors = found.vectors()
     pq.write_table(pa.table({"id": ids, "text": texts}), folder / "texts.parquet")
     pq.write_table(pa.table({"id": ids, "embedding": _lists(vectors)}), folder / "vectors.parquet")
@@ -40,12 +43,20 @@ def main(folder: Path) -> None:
     lines = [f"q{i}\t{row}\t1\n" for i, rows in enumerate(queries.rows) for row in rows]
     (folder / "qrels.tsv").write_text("".join(lines))
     save_splade(folder / "splade")
+    say("Filling the collection texts ...")
     make_collection(folder / "texts.db", list(found.texts), vectors)
-    sys.stdout.write(f"{len(found.texts):,} texts and {len(queries.texts):,} judged queries in {folder}.\n")
+    say(f"{len(texts):,} texts and {len(queries.texts):,} judged queries in {folder}.")
+
+
+def say(text: str) -> None:
+    """Print a line at once."""
+    sys.stdout.write(f"{text}\n")
+    sys.stdout.flush()
 
 
 def make_collection(path: Path, texts: list[str], vectors: F32) -> None:
     """The collection ``texts`` with an index type of Milvus's own."""
+    warnings.filterwarnings("ignore", "pkg_resources is deprecated")  # which milvus-lite 2.5 imports
     client = MilvusClient(str(path))
     schema = client.create_schema()
     schema.add_field("id", DataType.INT64, is_primary=True)
@@ -54,8 +65,8 @@ def make_collection(path: Path, texts: list[str], vectors: F32) -> None:
     index = client.prepare_index_params()
     index.add_index("embedding", index_type="FLAT", metric_type="COSINE")
     client.create_collection("texts", schema=schema, index_params=index)
-    for start in range(0, len(texts), 5_000):
-        rows = zip(texts[start : start + 5_000], vectors[start : start + 5_000], strict=True)
+    for start in range(0, len(texts), INSERT):
+        rows = zip(texts[start : start + INSERT], vectors[start : start + INSERT], strict=True)
         client.insert(
             "texts", [{"id": i, "text": text, "embedding": vector} for i, (text, vector) in enumerate(rows, start)]
         )
