@@ -109,8 +109,8 @@ def _values(option: Option, text: str) -> list[Any]:
     default=(EQUAL,),
     show_default=True,
     help="With --qrels: the weight of the first of two collections in their weighted fusion; the second has the rest. "
-    "Repeatable. Milvus makes .75 of a cosine of .5, and .97 of a text model's inner product of 10: with equal weights "
-    "the second's rows come first. Choose by queries other than those you report.",
+    "Repeatable. Milvus makes .75 of a cosine of .5, and .97 of a sparse text model's inner product of 10: with equal "
+    "weights the rows of that model come first. Choose by queries other than those you report.",
 )
 @click.option("--sample", type=click.IntRange(2), default=200, show_default=True, help="Rows to draw as queries.")
 @click.option(
