@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 from pymilvus import DataType, MilvusClient
 
 from benchmarks.definitions import load_definitions
+from benchmarks.report import say
 from benchmarks.sentence_models import embed_minilm
 from benchmarks.splade import save_splade
 
@@ -46,12 +47,6 @@ def main(folder: Path) -> None:
     say("Filling the collection texts ...")
     make_collection(folder / "texts.db", list(found.texts), vectors)
     say(f"{len(texts):,} texts and {len(queries.texts):,} judged queries in {folder}.")
-
-
-def say(text: str) -> None:
-    """Print a line at once."""
-    sys.stdout.write(f"{text}\n")
-    sys.stdout.flush()
 
 
 def make_collection(path: Path, texts: list[str], vectors: F32) -> None:

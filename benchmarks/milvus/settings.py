@@ -11,8 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 import alula
+from alula.index_types import KEPT, native_cost
 from alula.index_types.base import vector_spec
-from alula.index_types.row_cost import KEPT, native_cost
 from benchmarks.milvus.native import K, load_native, native_search
 from benchmarks.report import Report, say
 
