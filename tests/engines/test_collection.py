@@ -7,6 +7,7 @@ from weakref import WeakKeyDictionary
 import numpy as np
 import pytest
 from pymilvus import DataType, MilvusClient
+from pymilvus.exceptions import MilvusException
 
 import alula
 import alula.catalog.create
@@ -164,6 +165,24 @@ def test_a_connection_that_breaks_tells_nothing_of_what_a_server_can_do(milvus_s
         monkeypatch.setattr(MilvusClient, "create_collection", broken)
         with pytest.raises(alula.ServerError, match="could not be asked what it can do"):
             alula.milvus.probe(server)
+
+
+def test_an_engine_that_is_not_ready_is_asked_again(lite, monkeypatch):
+    monkeypatch.setattr(alula.milvus.retrying, "FIRST_WAIT", 0.001)
+    monkeypatch.setattr(alula.milvus.capabilities, "_probed", WeakKeyDictionary())
+    starting = MilvusException(2000, 'Assert "init_flag_ == true" => Mmap manager has not been init. : segcore error')
+    before, create, errors = sorted(lite.client.list_collections()), lite.client.create_index, [starting] * 2
+
+    def creating(*arguments, **named):
+        if errors:
+            raise errors.pop()
+        create(*arguments, **named)
+
+    monkeypatch.setattr(lite.client, "create_index", creating)
+    able = Probe("able", "", (FieldSpec("v", "FLOAT_VECTOR", 32, {"dim": 8}),), NativeIndex("v", "FLAT", "L2"))
+    assert "able" in alula.milvus.probe(lite, [able]).supported
+    assert errors == []
+    assert sorted(lite.client.list_collections()) == before
 
 
 def test_collections_of_others_are_neither_opened_nor_dropped(engine, drq, collection_name):

@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from alula.catalog.schema import ScalarField
-from alula.cli.evaluate_judged import check_options, open_judged, show_judged
+from alula.cli.evaluate_judged import check_options, check_unjudged, open_judged, show_judged
 from alula.cli.evaluation_options import (
     build_timeout_option,
     encoders_option,
@@ -180,6 +180,8 @@ def command(
     collections that are dropped again; without --uri into an embedded database that is removed.
     """
     loaded = [load_encoder(path) for path in encoders]
+    if qrels is None:
+        check_unjudged()
     render = _report_writer(judged=qrels is not None) if report is not None else None
     budget = Budget(seconds, clients, sweep, build_timeout)
     options = QueryOptions(queries, query_column, sample, seed, k, truth)
@@ -199,8 +201,6 @@ def command(
                 seed=seed,
                 progress=progress,
             )
-        elif bm25 is not None:
-            raise UsageError("--bm25 is measured with judged queries; give --queries and --qrels.")
         elif names:
             if server is None:
                 raise UsageError("Say where the collection is, with --uri.")

@@ -20,6 +20,7 @@ from alula.evaluation.settings import show_settings
 from alula.milvus import Server
 
 _OF_NO_USE = ("truth", "sample", "k", "layouts", "metric", "seconds", "clients")
+_ONLY_JUDGED = ("bm25", "weights")
 
 
 def check_options(
@@ -36,19 +37,32 @@ def check_options(
     Raises:
         UsageError: If one is missing, or another was given that judgements make useless.
     """
-    context = click.get_current_context()
-    given = [
-        f"--{name.removesuffix('s') if name == 'layouts' else name}"
-        for name in _OF_NO_USE
-        if context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE
-    ]
-    if given:
+    if given := _given(_OF_NO_USE):
         raise UsageError(f"{', '.join(given)} cannot be combined with --qrels; leave it out.")
     if server is None or not names or queries is None:
         raise UsageError("Judgements need a collection, its --uri, and the judged queries (--queries).")
     if single and len(names) > 1:
         raise UsageError("--vectors and --compare take one collection at a time.")
+    if len(names) == 1 and _given(_ONLY_JUDGED) == ["--weight"]:
+        raise UsageError("--weight is of a fusion of two; give two collections, or one and --bm25.")
     return server, queries
+
+
+def check_unjudged() -> None:
+    """Raise a `UsageError` if an option was given that needs judgements."""
+    if given := _given(_ONLY_JUDGED):
+        raise UsageError(f"{', '.join(given)}: only with judged queries; give --queries and --qrels too.")
+
+
+def _given(names: Sequence[str]) -> list[str]:
+    """The flags of these parameters that the command line has."""
+    context = click.get_current_context()
+    return [
+        parameter.opts[0]
+        for parameter in context.command.params
+        if parameter.name in names
+        and context.get_parameter_source(parameter.name) is click.core.ParameterSource.COMMANDLINE
+    ]
 
 
 def open_judged(

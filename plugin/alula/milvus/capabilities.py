@@ -17,6 +17,7 @@ from alula.index_types import Capabilities, FieldSpec, NativeIndex, Probe, probe
 from alula.milvus.connection import Server, server_words
 from alula.milvus.failures import Failure, is_denied, what_failed
 from alula.milvus.index_build import IndexBuildError, wait_for_indexes
+from alula.milvus.retrying import call_once_ready
 from alula.milvus.schema_fields import add_field, index_params
 
 
@@ -100,6 +101,10 @@ def _check_rejected(server: Server, error: MilvusException | grpc.RpcError) -> N
 
 def _failure(server: Server, probe: Probe) -> str | None:
     """Run a probe; None if it passes, else the server's error message."""
+    return call_once_ready(lambda: _run(server, probe))  # with a new name: the first try may have left its collection
+
+
+def _run(server: Server, probe: Probe) -> str | None:
     client = server.client
     name = f"alula_probe_{uuid.uuid4().hex[:12]}"
     schema = client.create_schema(auto_id=False)

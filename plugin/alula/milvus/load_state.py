@@ -7,16 +7,13 @@ from pymilvus.client.types import LoadState
 from pymilvus.exceptions import MilvusException
 
 from alula.milvus.connection import Server, milvus_errors
-from alula.milvus.failures import STARTING, is_denied
-from alula.milvus.retrying import retry_policy
-
-_START_SECONDS = 10.0
+from alula.milvus.failures import is_denied
+from alula.milvus.retrying import call_once_ready
 
 
 def load_collection(server: Server, name: str) -> None:
     """Load a collection, once the server is ready; errors as pymilvus raises them."""
-    policy = retry_policy(_START_SECONDS, retry_if=lambda error: STARTING in str(error))
-    policy(server.client.load_collection, name)
+    call_once_ready(lambda: server.client.load_collection(name))
 
 
 def ensure_loaded(server: Server, name: str) -> None:

@@ -14,9 +14,10 @@ from pymilvus.exceptions import MilvusException
 
 from alula.errors import AlulaError, ServerError
 from alula.milvus.connection import milvus_errors, server_words
-from alula.milvus.failures import Failure, what_failed
+from alula.milvus.failures import STARTING, Failure, what_failed
 
 FIRST_WAIT, LONGEST_WAIT = 0.1, 15.0  # seconds
+START_SECONDS = 10.0
 READ_ATTEMPTS = 8  # with waits from 0.05 s to 1 s: 3.6 seconds in all
 T = TypeVar("T")
 
@@ -66,6 +67,11 @@ def call_with_retries(action: str, call: Callable[[], T], retry_timeout: float) 
     """
     with milvus_errors(action):
         return retry_policy(retry_timeout)(call)
+
+
+def call_once_ready(call: Callable[[], T]) -> T:
+    """Repeat a call while the engine is still starting; errors as it raises them."""
+    return retry_policy(START_SECONDS, retry_if=lambda error: STARTING in str(error))(call)
 
 
 def repeat_until(complete: Callable[[T], bool], call: Callable[[], T]) -> T:

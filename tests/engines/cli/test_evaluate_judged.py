@@ -115,7 +115,9 @@ def test_two_collections_of_texts_and_their_fusions(alula, docs, judged, encoder
         assert words in page
 
 
-def test_weights_of_a_fusion(alula, docs, judged):
+def test_weights_of_a_fusion(alula, docs, judged, fails):
+    fails(2, [*docs("drq"), *judged, "--weight", "1"], "--weight is of a fusion of two", "--bm25")
+    fails(2, [*docs("drq"), "--weight", "1"], "--weight: only with judged queries")
     result = alula(*docs("drq", "flops"), *judged, "--weight", "1", "--weight", "0", "--format", "json")
     assert (result.code, result.err) == (0, ""), result
     systems = {(one["name"], one["settings"].get("weight")): one["measures"] for one in result.json[0]["systems"]}
@@ -205,7 +207,7 @@ def test_bm25_of_the_server(alula, docs, fails, lite_uri, tmp_path):
     assert systems[name]["p50"] > 0
     fails(2, [*opened, *judged, "--bm25", "drq"], "'drq' has no index with the metric BM25", "Milvus 2.5")
     fails(2, [*opened, *judged, "--bm25", "absent"], "no collection 'absent'")
-    fails(2, [*opened, "--bm25", "lexical"], "--bm25", "--qrels")
+    fails(2, [*opened, "--bm25", "lexical", "--weight", "1"], "--bm25, --weight: only with judged queries", "--qrels")
 
 
 def test_bm25_needs_the_texts_of_queries_that_are_vectors(alula, fails, in_lite, tmp_path):
@@ -253,7 +255,7 @@ def test_wrong_ways_to_ask(fails, docs, judged, beir, in_lite, encoders, tmp_pat
     one = docs("drq")
     refused(2, *one, "--qrels", beir / "test.tsv", words=["--queries"])
     refused(2, *docs("drq", "flops"), words=["--qrels"])
-    refused(2, *one, *judged, "--k", "5", "--sample", "9", words=["--sample, --k", "--qrels"])
+    refused(2, *one, *judged, "--k", "5", "--sample", "9", words=["--k, --sample", "--qrels"])
     refused(2, *docs("drq", "flops"), *judged, "--compare", "FLAT", words=["one collection"])
     refused(2, *one, *judged, "--query-column", "title", words=["title", "_id, text"])
     refused(2, *one, "--queries", beir / "queries.jsonl", "--qrels", "no.tsv", words=["no.tsv"])
