@@ -113,8 +113,12 @@ class EncoderInfo:
         """The outputs of the graph for rows."""
         if self.kind == "flops":
             return SPARSE_OUTPUTS
-        lengths = ("sign_lengths",) if self.signs_rank and self.metric == "L2" else ()
-        return ("codes", "norms", "signs", *lengths)
+        return ("codes", "norms", *self.sign_row_outputs)
+
+    @property
+    def sign_row_outputs(self) -> tuple[str, ...]:
+        """The outputs of a ``drq`` graph for rows of sign bits alone."""
+        return ("signs", *(("sign_lengths",) if self.signs_rank and self.metric == "L2" else ()))
 
     @property
     def query_outputs(self) -> tuple[str, ...]:

@@ -101,31 +101,36 @@ class DrqEncoder(Encoder):
         info = self.info
         return {"code": f"{info.max_bits} bits ({info.levels} levels of 8)", "sign bits": str(info.sign_bits)}
 
-    def encode_rows(self, vectors: npt.ArrayLike, *, checked: bool = False) -> DrqRows:
+    def encode_rows(self, vectors: npt.ArrayLike, *, checked: bool = False, codes: bool = True) -> DrqRows:
         """Encode vectors to codes, prefix norms and sign bits, slice by slice.
 
         Args:
             vectors: Array-like (n, d).
             checked: True for vectors as `check_vectors` returns them, which are not checked again.
+            codes: False for rows of sign bits alone, which need no beam search: ``codes`` and ``norms`` are then
+                (n, 0).
 
         Raises:
             DataError: If the vectors cannot be used.
             EncoderError: If the encoder fails or breaks the contract.
         """
-        levels, sign_bytes = self.info.levels, self.info.sign_bits // 8
-        parts = []
+        levels, sign_bytes = self.info.levels if codes else 0, self.info.sign_bits // 8
+        names = self.info.row_outputs if codes else self.info.sign_row_outputs
+        shapes: dict[str, tuple[tuple[int, ...], type]] = {
+            "codes": ((levels,), np.uint8),
+            "norms": ((levels,), np.float32),
+            "signs": ((sign_bytes,), np.uint8),
+            "sign_lengths": ((), np.float32),
+        }
+        parts = [DrqRows(*(np.empty((0, *shape), dtype) for shape, dtype in shapes.values()))]
         for part in slices(self.checked_vectors(vectors, checked)):
-            codes, norms, signs, *lengths = self._run(self.info.row_outputs, {VECTORS: part})
-            self._check_output("codes", codes, (len(part), levels), np.uint8)
-            self._check_output("norms", norms, (len(part), levels), np.float32)
-            self._check_output("signs", signs, (len(part), sign_bytes), np.uint8)
-            for one in lengths:
-                self._check_output("sign_lengths", one, (len(part),), np.float32)
-            parts.append(DrqRows(codes, norms, signs, *(lengths or [np.ones(len(part), np.float32)])))
-        if not parts:
-            empty = np.empty((0, levels), np.uint8), np.empty((0, levels), np.float32)
-            return DrqRows(*empty, np.empty((0, sign_bytes), np.uint8), np.empty(0, np.float32))
-        return DrqRows.concatenate(parts)
+            found = dict(zip(names, self._run(names, {VECTORS: part}), strict=True))
+            for name, (shape, dtype) in shapes.items():
+                if name not in found:
+                    found[name] = np.ones((len(part), *shape), dtype)
+                self._check_output(name, found[name], (len(part), *shape), dtype)
+            parts.append(DrqRows(*(found[name] for name in shapes)))
+        return DrqRows.concatenate(parts[1:] or parts)
 
     def encode_queries(self, vectors: npt.ArrayLike, *, checked: bool = False, tables: bool = True) -> DrqQueries:
         """Encode queries to look-up tables and to sign bits with their weights.
@@ -167,7 +172,7 @@ class DrqEncoder(Encoder):
 
     def native_rows(self, vectors: F32) -> U8:
         """See `Encoder.native_rows`."""
-        return self.encode_rows(vectors, checked=True).signs
+        return self.encode_rows(vectors, checked=True, codes=False).signs
 
     def native_queries(self, vectors: F32) -> list[NativeQuery]:
         """See `Encoder.native_queries`."""

@@ -52,6 +52,15 @@ def test_codes_norms_and_signs_equal_numpy(drq, codes, rows):
 
 
 @pytest.mark.parametrize("rows", BATCHES)
+def test_rows_of_sign_bits_alone_are_encoded_without_their_codes(drq, codes, rows):
+    vectors = random_vectors(rows, seed=rows)
+    found = codes.encode_rows(vectors, codes=False)
+    assert (found.codes.shape, found.norms.shape) == ((rows, 0), (rows, 0))
+    np.testing.assert_array_equal(found.signs, drq.row_signs(vectors))
+    np.testing.assert_array_equal(codes.native_rows(vectors), found.signs)
+
+
+@pytest.mark.parametrize("rows", BATCHES)
 def test_tables_signs_and_norms_of_queries_equal_numpy(drq, codes, rows):
     queries = random_vectors(rows, seed=rows + 1)
     found = codes.encode_queries(queries)
@@ -65,7 +74,8 @@ def test_tables_signs_and_norms_of_queries_equal_numpy(drq, codes, rows):
 def test_estimates_by_sign_bits_equal_numpy(tmp_path, metric, tables):
     tiny = write_drq(tmp_path / "drq.onnx", metric=metric)
     encoder, vectors, queries = load_encoder(tiny.path), random_vectors(40, seed=8), random_vectors(7, seed=9)
-    rows, found = encoder.encode_rows(vectors), encoder.encode_queries(queries, tables=tables)
+    rows = encoder.encode_rows(vectors, codes=tables)
+    found = encoder.encode_queries(queries, tables=tables)
     np.testing.assert_array_equal(found.signs, tiny.query_signs(queries))
     assert found.lut.shape == (7, 4 if tables else 0, 256)
     np.testing.assert_allclose(rows.sign_lengths, tiny.sign_lengths(vectors), rtol=1e-6)

@@ -130,7 +130,7 @@ class HammingLowering(DrqLowering):
 
     def encode_rows(self, vectors: F32) -> dict[str, Column]:
         """See `Lowering.encode_rows`."""
-        rows = self.drq.encode_rows(vectors, checked=True)
+        rows = self.drq.encode_rows(vectors, checked=True, codes=not self._by_signs)
         columns: dict[str, Column] = {self.index.field: rows.signs}
         columns |= dict.fromkeys(self._length_fields, rows.sign_lengths)
         if self._levels:

@@ -468,6 +468,14 @@ def test_no_rows_and_no_queries(either):
     assert list(plan(either, nothing).queries) == []
 
 
+def test_signs_alone_are_encoded_without_a_beam_search(all_encoders, monkeypatch):
+    drq = signs_only(all_encoders, "L2").drq
+    asked, run = [], drq._run
+    monkeypatch.setattr(drq, "_run", lambda outputs, feed: (asked.append(outputs), run(outputs, feed))[1])
+    signs_only(all_encoders, "L2").encode_rows(random_vectors(3))
+    assert asked == [("signs", "sign_lengths")]
+
+
 def test_no_rows_and_no_queries_of_signs_alone(all_encoders):
     lowering, nothing = signs_only(all_encoders, "L2"), np.empty((0, 8), np.float32)
     assert {column.shape[0] for column in lowering.encode_rows(nothing).values()} == {0}
