@@ -28,7 +28,8 @@ class Setting:
     Args:
         name: The index type.
         search: The setting, in words.
-        size: Bytes of the index for one row.
+        memory: Bytes in memory for one row, as `index_memory`.
+        disk: Bytes of one row's kept vector, which a server may map.
         find: The search of one query.
     """
 
@@ -54,9 +55,14 @@ class Native:
     searches: Sequence[Search] = ({},)
 
 
+def index_memory(collection: alula.Collection) -> float:
+    """Bytes in memory for one row by the product's formula: the index alone."""
+    return sum(size for part, size in collection.spec.cost.memory.items() if part != KEPT)
+
+
 def encoded_settings(name: str, collection: alula.Collection, searches: Iterable[Search]) -> Iterator[Setting]:
     """The searches of a filled collection."""
-    memory = sum(size for part, size in collection.spec.cost.memory.items() if part != KEPT)
+    memory = index_memory(collection)
     kept = vector_spec(collection.lowering.field)
     disk = kept.bytes_per_row if kept else 0
     for given in searches:

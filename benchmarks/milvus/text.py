@@ -23,6 +23,7 @@ from alula.search import RankedIds
 from alula_exporters import DrqConfig, export_drq, make_training_data, train_drq
 from alula_exporters.sparse_checkpoints import export_checkpoint
 from benchmarks.definitions import Definitions, Queries, load_definitions
+from benchmarks.milvus.settings import index_memory
 from benchmarks.report import Report
 from benchmarks.sentence_models import open_minilm
 from benchmarks.splade import save_inference_free, save_splade
@@ -71,7 +72,7 @@ class Side:
         name: The system.
         collection: The collection.
         encode: Texts to what the collection is searched with, float32 (q, d).
-        size: Bytes of the index for one row.
+        size: Bytes of the index in memory for one row.
     """
 
     name: str
@@ -124,8 +125,7 @@ def dense_side(server: alula.Server, texts: Definitions, folder: Path) -> Side:
     export_drq(train_drq(make_training_data(vectors, seed=SEED), DrqConfig(levels=8, seed=SEED)), path)
     collection = alula.Collection.create(server, "drq", encoder=path, index_type="DRQ")
     collection.insert(vectors, {"id": np.arange(len(vectors))})
-    size = sum(spec.bytes_per_row for spec in collection.lowering.fields)
-    return Side("DRQ of MiniLM", collection, open_minilm(), size)
+    return Side("DRQ of MiniLM", collection, open_minilm(), index_memory(collection))
 
 
 def sparse_sides(server: alula.Server, texts: Definitions, paths: dict[Path, str]) -> Iterator[Side]:

@@ -140,9 +140,9 @@ def learn_signs(signs: SignBits, prepared: Tensor, generator: torch.Generator, *
 
     The loss is the cross-entropy between two distributions over rows, seen from an anchor: the softmax of minus half
     the squared distance, in units of that of its neighbours, and the softmax of the product of sign bits, with a
-    learned temperature. Each step's rows are
-    near neighbours of some anchors, and random ones. The gradient of a sign is that of tanh (straight-through). If
-    rows that were not learned from find fewer of their neighbours in the end, the start is kept.
+    learned temperature. Each step's rows are near neighbours of some anchors, and random ones. The gradient of a sign
+    is that of tanh (straight-through). If rows that were not learned from find fewer of their neighbours in the end,
+    the start is kept.
 
     Args:
         signs: Changed in place.
