@@ -1,7 +1,7 @@
 """The cost of a billion rows, from measured rates; a script for docs/scale.md.
 
-Times are processor seconds of one core, which other programs
-on the machine disturb far less than they disturb the clock. Sizes are counted by structure, as the index types say.
+Times are processor seconds of one core, which other programs on the machine disturb far less than they disturb the
+clock. Sizes are by the formula that `alula create` prints.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ import alula
 from alula.encoders import DrqEncoder, EncoderInfo, FlopsEncoder, load_encoder
 from alula.encoders.encoder import SLICE_ROWS
 from alula.index_types import VectorField, index_type, key_cost, lowering_cost, vector_spec
+from alula.index_types.drq.hamming import AUTO
 from alula.ingest.duplicates import duplicate_rows
 from alula.ingest.journal import Acknowledgement, Journal
 from alula.ingest.target import BATCH_ROWS
@@ -99,9 +100,13 @@ def _encoding(report: Report, place: Path, rows: int) -> None:
     """Processor seconds for a row, by encoder and dimension."""
     for dim in DIMS:
         vectors = random_vectors(SLICE_ROWS, dim, seed=SEED)
-        for kind, outputs in (("drq", LEVELS), *(("flops", outputs) for outputs in FLOPS_DIMS)):
+        for name, kind, outputs, code_bits in (
+            ("DRQ", "drq", LEVELS, 0),
+            (f"DRQ, with a code of {8 * LEVELS} bits", "drq", LEVELS, 8 * LEVELS),
+            *((f"FLOPS_SPARSE, D = {outputs:,}", "flops", outputs, 0) for outputs in FLOPS_DIMS),
+        ):
             path = write_encoder(kind, dim, outputs, place / f"{kind}-{dim}.onnx")
-            lowering = _lowering(load_encoder(path, threads=1), dim, "hamming", "dropped")
+            lowering = _lowering(load_encoder(path, threads=1), dim, "hamming", "field", code_bits=str(code_bits))
             lowering.encode_rows(vectors)
             best = math.inf
             for _ in range(3):
@@ -109,7 +114,6 @@ def _encoding(report: Report, place: Path, rows: int) -> None:
                 for _ in range(slices):
                     lowering.encode_rows(vectors)
                 best = min(best, (time.process_time() - began) / slices / SLICE_ROWS)
-            name = "DRQ" if kind == "drq" else f"FLOPS_SPARSE, D = {outputs:,}"
             report.row(
                 "Encoding",
                 encoder=name,
@@ -122,9 +126,9 @@ def _encoding(report: Report, place: Path, rows: int) -> None:
             )
 
 
-def _lowering(encoder: FlopsEncoder | DrqEncoder, dim: int, layout: str, storage: Any) -> Any:
+def _lowering(encoder: FlopsEncoder | DrqEncoder, dim: int, layout: str, storage: Any, *, code_bits: str = AUTO) -> Any:
     kind = index_type("DRQ" if isinstance(encoder, DrqEncoder) else "FLOPS_SPARSE")
-    settings = {"type": kind.name, "layout": layout, "binary_index": "BIN_FLAT"}
+    settings = {"type": kind.name, "layout": layout, "binary_index": "BIN_FLAT", "code_bits": code_bits}
     return kind.lowering(VectorField("embedding", dim, "COSINE", storage), encoder, settings)
 
 
@@ -196,8 +200,8 @@ def _rate(server: MilvusStandalone, seconds: float) -> float:
 def _sizes(report: Report, place: Path) -> None:
     """Bytes by structure, and the nodes that hold them."""
     key = key_cost("INT64").memory_bytes
-    for name, encoder, layout in _layouts(place):
-        size = lowering_cost(_lowering(load_encoder(encoder), 8, layout, "dropped"), maps=True).memory_bytes
+    for name, encoder, layout, storage in _layouts(place):
+        size = lowering_cost(_lowering(load_encoder(encoder), 8, layout, storage), maps=True).memory_bytes
         total = (size + key) * GOAL / 1e9
         nodes = {f"nodes of {memory} GB": math.ceil(total / memory / USABLE) for memory in NODES}
         report.row("Memory", **{"index type": name, "bytes/row": round(size), "GB for 10^9": round(total)}, **nodes)
@@ -211,12 +215,17 @@ def _sizes(report: Report, place: Path) -> None:
         )
 
 
-def _layouts(place: Path) -> Iterator[tuple[str, Path, str]]:
-    yield f"FLOPS_SPARSE, {NNZ} non-zeros", write_flops(place / "sizes.onnx", dim=64, max_nnz=NNZ).path, ""
-    for layout in ("hamming", "adc"):
-        for bits in (64, 128, 256):
-            path = write_drq(place / "sizes.onnx", levels=bits // 8, sign_bits=bits).path
-            yield f"DRQ {layout}, {bits} bits", path, layout
+def _layouts(place: Path) -> Iterator[tuple[str, Path, str, str]]:
+    """Names of lowerings, their encoders, layouts, and whether vectors are kept."""
+    sizes = place / "sizes.onnx"
+    yield f"FLOPS_SPARSE, {NNZ} non-zeros", write_flops(sizes, dim=64, max_nnz=NNZ).path, "", "field"
+    for bits in (128, 256, 512):
+        yield f"DRQ hamming, {bits} sign bits", write_drq(sizes, sign_bits=bits).path, "hamming", "field"
+    for bits in (256, 512):
+        path = write_drq(sizes, levels=bits // 8, sign_bits=256).path
+        yield f"DRQ hamming, 256 sign bits and a code of {bits}, vectors dropped", path, "hamming", "dropped"
+    for bits in (64, 128, 256):
+        yield f"DRQ adc, {bits} bits", write_drq(sizes, levels=bits // 8).path, "adc", "field"
 
 
 def _bookkeeping(report: Report, place: Path, rows: int) -> None:
