@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import functools
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Hashable
 from typing import Any, NoReturn
 
 import grpc
 
-from alula.errors import ServerError
+from alula.errors import AlulaError, ServerError
 from alula.gateway.call_log import Call, CallLog
 from alula.gateway.capability_cache import CapabilityCache
 from alula.gateway.config import Options, split_address
@@ -27,7 +27,7 @@ from alula.gateway.policy import Policy, read_policy
 from alula.gateway.session import Session
 from alula.gateway.status import refused, status_of
 from alula.gateway.upstream import PREFIX, RPCS, Caller, Metadata, Upstream, database_of, forwarded
-from alula.gateway.views import Views
+from alula.gateway.views import CollectionInfo, Views
 from alula.gateway.workers import ByteBudget, OverloadedError, Workers
 from alula.tracing import with_context
 
@@ -62,6 +62,7 @@ class Gateway:
         self._policy = read_policy(options.policy) if options.policy else Policy()
         self._workers = Workers(options.workers, options.queue)
         self._requests = ByteBudget(options.max_bytes)
+        self._reading: dict[tuple[Hashable, str, str], asyncio.Task[CollectionInfo]] = {}
         self._http: HttpServer | None = None
 
     async def start(self) -> int:
@@ -142,7 +143,8 @@ class Gateway:
         name = call.method
         metadata = with_context(forwarded(call.context.invocation_metadata()))
         database, collection = peek(request, _NAMES[name])
-        info = None if name in ALWAYS else self.views.cached(database or database_of(metadata), collection)
+        database = database or database_of(metadata)
+        info = None if name in ALWAYS else await self._info(call, metadata, database, collection)
         response = None
         if info and info.ordinary:
             response = await self.passed(call, request, metadata)
@@ -171,6 +173,33 @@ class Gateway:
             return answered
         call.route = "passed"
         return response if response is not None else await self.passed(call, request, metadata)
+
+    async def _info(self, call: Call, metadata: Metadata, database: str, collection: str) -> CollectionInfo | None:
+        """The description of a collection; None if it cannot be read.
+
+        A client's calls share one read, in one worker: when a description grows too old, more of them may be under
+        way than the workers have room for, and those that pass must not be refused.
+        """
+        if (cached := self.views.cached(database, collection)) or not collection:
+            return cached
+        client = _client(call, metadata)
+        key = (client, database, collection)
+        reading = self._reading.get(key)
+        if reading is None:
+            caller = Caller(self.upstream, metadata, call.context.time_remaining())
+            work = functools.partial(self.views.read, caller, database, collection)
+            reading = self._reading[key] = asyncio.create_task(self._workers.run(client, work))
+            reading.add_done_callback(functools.partial(self._read, key))
+        try:
+            return await asyncio.shield(reading)
+        except (AlulaError, grpc.RpcError):
+            return None  # the call reads it again, and answers with the reason
+
+    def _read(self, key: tuple[Hashable, str, str], reading: asyncio.Task[CollectionInfo]) -> None:
+        if self._reading.get(key) is reading:
+            del self._reading[key]
+        if not reading.cancelled():
+            reading.exception()  # or asyncio logs it where all who waited have gone
 
     def unary(self, method: str) -> Callable[[bytes, Any], Awaitable[bytes]]:
         """The handler of a unary method of Milvus."""
@@ -246,6 +275,7 @@ class Gateway:
         """Drop a database from the cache: a change may affect several names."""
         database, _ = peek(request, _NAMES[name])
         self.views.forget(database or database_of(metadata))
+        self._reading.clear()  # what is being read may be older than the change
 
 
 class _Handler(grpc.GenericRpcHandler):  # type: ignore[misc]
