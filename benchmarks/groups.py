@@ -14,7 +14,7 @@ class Part(Protocol):
     """The module of a part; its page shows TITLE, ANSWERS and the report's tables."""
 
     TITLE: str
-    ANSWERS: str  # the question and how to read the tables, in Markdown
+    ANSWERS: str | None  # the question and how to read the tables, in Markdown; None for a part with its own page
     SEEDS: tuple[int, ...]  # of what is repeated; a quick run takes the first
 
     def measure(self, report: Report, *, quick: bool) -> None:

@@ -54,7 +54,8 @@ class Section:
 def sections(group: Group) -> Iterator[Section]:
     """The sections of one group's page, in order."""
     for name, part in group.parts().items():
-        yield Section(f"{group.name}-{name}", group.heading.format(name) + part.TITLE, part.ANSWERS)
+        if part.ANSWERS is not None:
+            yield Section(f"{group.name}-{name}", group.heading.format(name) + part.TITLE, part.ANSWERS)
 
 
 @click.command()

@@ -38,7 +38,7 @@ from tests.tiny_encoders import random_vectors, write_drq, write_flops
 from tools.servers.standalone import MilvusStandalone
 
 TITLE = "what a billion rows take"
-ANSWERS = "The arithmetic, and what is extrapolated from what, is on a page of its own: docs/scale.md."
+ANSWERS = None  # the tables are on a page of their own, docs/scale.md
 SEED = 0
 SEEDS = (SEED,)
 PAGE = Path("docs/scale.md")

@@ -164,7 +164,7 @@ def flops(common: TrainOptions, *, loss: str | None, margin: float | None, **opt
     "--beam",
     default=5,
     show_default=True,
-    help="Beam width while encoding a row; 1 is five times as fast and clearly worse.",
+    help="Beam width while encoding the code of a row; 1 is five times as fast and clearly worse.",
 )
 @click.option(
     "--loss",
