@@ -9,6 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
+import numpy as np
+
 from alula.ingest.delivery import Delivery
 from alula.ingest.journal import Acknowledgement, DeadLetter, Journal
 from alula.ingest.monitor import LoadMonitor
@@ -18,7 +20,8 @@ from alula.sources import Batch, Source
 
 Via = Literal["auto", "insert", "import"]
 SAMPLE_PER_BATCH = 8
-_MIX = 0x9E3779B97F4A7C15  # spreads row numbers, so that those of the least product are a sample
+_MIX = np.uint64(0x9E3779B97F4A7C15)  # spreads row numbers, so that those of the least product are a sample
+_MOST = np.uint64(2**63 - 1)  # the journal's integers are signed
 
 
 @dataclass(frozen=True)
@@ -181,8 +184,10 @@ class Pipeline:
         self._task.delivery.stop()
 
     def _sample(self, checked: CheckedRows) -> list[tuple[int, bytes]]:
-        ranked = sorted(((checked.batch.start + p) * _MIX % 2**63, i) for i, p in enumerate(checked.positions))
-        return [(priority, self._task.target.remember(checked, i)) for priority, i in ranked[:SAMPLE_PER_BATCH]]
+        numbers = checked.batch.start + np.asarray(checked.positions, np.uint64)
+        priorities = numbers * _MIX & _MOST
+        least = np.argsort(priorities)[:SAMPLE_PER_BATCH]
+        return [(int(priorities[i]), self._task.target.remember(checked, i)) for i in least.tolist()]
 
 
 def encoding_threads(target: Target) -> int:

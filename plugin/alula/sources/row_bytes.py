@@ -11,7 +11,14 @@ import pyarrow.compute as pc
 
 BATCH_BYTES = 32 << 20  # of rows in a batch; they are held some times over while they are encoded and sent
 PLACE = 8  # bytes of where a text or a list begins
-_TEXTS = (pa.types.is_string, pa.types.is_large_string, pa.types.is_binary, pa.types.is_large_binary)
+_DIFFERING = (  # whose values take different numbers of bytes
+    pa.types.is_string,
+    pa.types.is_large_string,
+    pa.types.is_binary,
+    pa.types.is_large_binary,
+    pa.types.is_dictionary,
+    pa.types.is_nested,
+)
 
 Sizes = npt.NDArray[np.int64]
 
@@ -37,30 +44,38 @@ def cut_by_bytes(record: pa.RecordBatch, most: int) -> Iterator[pa.RecordBatch]:
 
 def _sizes(array: pa.Array) -> Sizes:
     data_type, rows = array.type, len(array)
+    width = _width(data_type)
+    if width is not None:
+        return np.full(rows, width, np.int64)
     sizes = np.zeros(rows, np.int64)
     if pa.types.is_dictionary(data_type):
         if len(array.dictionary):
             sizes += _sizes(array.dictionary)[np.asarray(pc.fill_null(array.indices, 0)).astype(np.int64)]
     elif pa.types.is_fixed_size_list(data_type):
-        width = data_type.list_size
-        values = array.values[array.offset * width : (array.offset + rows) * width]
-        sizes += _sizes(values).reshape(rows, width).sum(axis=1)
+        places = data_type.list_size
+        values = array.values[array.offset * places : (array.offset + rows) * places]
+        sizes += _sizes(values).reshape(rows, places).sum(axis=1)
     elif pa.types.is_list(data_type) or pa.types.is_large_list(data_type) or pa.types.is_map(data_type):
-        ends = np.concatenate([[0], np.cumsum(_sizes(array.values))])
         offsets = np.asarray(array.offsets).astype(np.int64)
-        sizes += ends[offsets[1:]] - ends[offsets[:-1]] + PLACE if rows else 0
+        each = _width(array.values.type)
+        if each is None:
+            offsets = np.concatenate([[0], np.cumsum(_sizes(array.values))])[offsets]
+        sizes += np.diff(offsets) * (each or 1) + PLACE if rows else 0
     elif pa.types.is_struct(data_type):
         for child in array.flatten():
             sizes += _sizes(child)
-    elif any(is_text(data_type) for is_text in _TEXTS):
-        sizes += np.asarray(pc.fill_null(pc.binary_length(array), 0)).astype(np.int64) + PLACE
     else:
-        sizes += _width(data_type)
+        sizes += np.asarray(pc.fill_null(pc.binary_length(array), 0)).astype(np.int64) + PLACE
     return sizes
 
 
-def _width(data_type: pa.DataType) -> int:
-    """The bytes of a value; those of a type without a width count as a place."""
+def _width(data_type: pa.DataType) -> int | None:
+    """The bytes of any value of a type; None where they differ from value to value."""
+    if pa.types.is_fixed_size_list(data_type):
+        each = _width(data_type.value_type)
+        return None if each is None else data_type.list_size * each
+    if any(differs(data_type) for differs in _DIFFERING):
+        return None
     try:
         return max(1, int(data_type.bit_width) // 8)
     except ValueError:

@@ -147,6 +147,7 @@ def sized_record():
             "l": pa.array([[], [1.0, 2.0], None, [1.0]], pa.list_(pa.float64())),
             "t": pa.array([["a"], [], ["bb", "ccc"], None]),
             "f": pa.array([[1, 2]] * 4, pa.list_(pa.float32(), 2)),
+            "e": pa.array([["a"]] * 4, pa.list_(pa.string(), 1)),
             "r": pa.array([{"x": 1, "y": "abc"}] * 4),
             "n": pa.nulls(4),
         }
@@ -154,9 +155,9 @@ def sized_record():
 
 
 def test_the_bytes_of_rows():
-    """By hand: 4 of i, text and place of s and d, 8 a number and a place of l, f 8, r 8 and 3 and a place."""
-    expected = [4 + 8 + 8 + 8 + 17 + 8 + 19, 4 + 18 + 18 + 24 + 8 + 8 + 19]
-    expected += [4 + 8 + 8 + 8 + 29 + 8 + 19, 4 + 1008 + 1008 + 16 + 8 + 8 + 19]
+    """By hand: 4 of i, text and place of s and d, 8 a number and a place of l, f 8, e 9, r 8 and 3 and a place."""
+    expected = [4 + 8 + 8 + 8 + 17 + 8 + 9 + 19, 4 + 18 + 18 + 24 + 8 + 8 + 9 + 19]
+    expected += [4 + 8 + 8 + 8 + 29 + 8 + 9 + 19, 4 + 1008 + 1008 + 16 + 8 + 8 + 9 + 19]
     found = row_bytes(sized_record())
     np.testing.assert_allclose(found, expected, atol=8)  # a null text in a dictionary may have a place or not
     np.testing.assert_array_equal(row_bytes(sized_record().slice(1, 2)), found[1:3])
