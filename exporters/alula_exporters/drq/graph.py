@@ -194,9 +194,10 @@ def _add_signs(graph: GraphBuilder, prepared: str, signs: SignBits) -> str:
     centred = graph.node("Sub", seen, mean)
     projected = graph.node("MatMul", centred, graph.constant(signs.projection.T.numpy()))
     positive = graph.node("Greater", projected, graph.constant(-signs.offset.numpy()))
-    places = graph.constant(2.0 ** np.arange(7, -1, -1, dtype=np.float32))
-    bytes_ = graph.node("MatMul", graph.reshape(graph.node("Cast", positive, to=_FLOAT), 0, bits // 8, 8), places)
-    packed = graph.node("Cast", bytes_, to=_UINT8)
+    places = graph.constant(2.0 ** np.arange(7, -1, -1, dtype=np.float32)[:, None])
+    # one product of two matrices: onnxruntime takes a product with a vector row by row, eight times as long
+    bytes_ = graph.node("MatMul", graph.reshape(graph.node("Cast", positive, to=_FLOAT), -1, 8), places)
+    packed = graph.node("Cast", graph.reshape(bytes_, -1, bits // 8), to=_UINT8)
     graph.output("signs", packed, np.uint8, ["n", bits // 8])
     if signs.directions:
         bias = graph.reshape(graph.node("MatMul", seen, graph.constant(signs.mean.numpy()[:, None])), -1)
