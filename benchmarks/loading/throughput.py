@@ -31,7 +31,7 @@ import alula
 from benchmarks.glove import load_words
 from benchmarks.loading.checking import FIELD, companions, count, open_encoder
 from benchmarks.loading.loader import Loader
-from benchmarks.report import BUILD, Report, say
+from benchmarks.report import Report, say
 from tools.servers.lite import LiteDatabase
 from tools.servers.standalone import MilvusStandalone
 
@@ -58,7 +58,6 @@ SWEEP = 20_000  # rows with which the script's best batch is found
 TARGET = 1.5  # over script A
 QUICK_TARGET = 1.2  # over script B
 COLLECTION = "words"
-ENCODERS = BUILD / "loading-encoders"
 Row = dict[str, Any]
 F32 = npt.NDArray[np.float32]
 
@@ -115,23 +114,21 @@ def measure(report: Report, *, quick: bool) -> None:
     place = Path(tempfile.mkdtemp(prefix="alula-throughput-"))
     try:
         words = _words(place / "words.parquet", QUICK_ROWS if quick else ROWS)
-        _encode(report, words.columns[FIELD], QUICK_REPEATS if quick else REPEATS)
+        flops, drq = (_encoder(kind, place) for kind in ("flops", "drq"))
+        _encode(report, flops, drq, words.columns[FIELD], QUICK_REPEATS if quick else REPEATS)
         with LiteDatabase() as lite, MilvusStandalone() as server:
             for keep in (True,) if quick else (True, False):
                 for job in (
-                    Job("Milvus Lite 2.5", lite.uri, "FLOPS_SPARSE", encoder("flops"), keep),
-                    Job("Milvus 2.3.5", server.uri, "DRQ", encoder("drq"), keep),
+                    Job("Milvus Lite 2.5", lite.uri, "FLOPS_SPARSE", flops, keep),
+                    Job("Milvus 2.3.5", server.uri, "DRQ", drq, keep),
                 ):
                     _compare(report, job, words, quick)
     finally:
         shutil.rmtree(place)
 
 
-def encoder(kind: str) -> Path:
-    """An encoder of the README's size, trained once and cached under ``build``.
-
-    It is trained briefly: how long an encoder was trained does not change what its work costs.
-    """
+def _encoder(kind: str, place: Path) -> Path:
+    """An encoder of the README's size, of a short training: how long it was does not change what its work costs."""
     from alula_exporters import (
         DrqConfig,
         FlopsConfig,
@@ -142,21 +139,18 @@ def encoder(kind: str) -> Path:
         train_flops,
     )
 
-    path = ENCODERS / f"words-{kind}.onnx"
-    if not path.exists():
-        say(f"  training the {kind} encoder, once")
-        ENCODERS.mkdir(parents=True, exist_ok=True)
-        data = make_training_data(load_words(1000, SEED, most=20_000).rows, seed=SEED)
-        if kind == "flops":
-            export_flops(train_flops(data, FlopsConfig(dim=4096, nnz=32, steps=100, seed=SEED)), path)
-        else:
-            export_drq(train_drq(data, DrqConfig(levels=16, epochs=1, seed=SEED)), path)
+    path = place / f"words-{kind}.onnx"
+    data = make_training_data(load_words(1000, SEED, most=20_000).rows, seed=SEED)
+    if kind == "flops":
+        export_flops(train_flops(data, FlopsConfig(dim=4096, nnz=32, steps=100, seed=SEED)), path)
+    else:
+        export_drq(train_drq(data, DrqConfig(levels=16, epochs=1, seed=SEED)), path)
     return path
 
 
-def _encode(report: Report, vectors: F32, repeats: int) -> None:
+def _encode(report: Report, flops_file: Path, drq_file: Path, vectors: F32, repeats: int) -> None:
     """Rows per second of the encoders alone."""
-    flops, drq = alula.load_encoder(encoder("flops")), alula.load_encoder(encoder("drq"))
+    flops, drq = alula.load_encoder(flops_file), alula.load_encoder(drq_file)
     ways: dict[str, Callable[[F32], Any]] = {
         "FLOPS_SPARSE": flops.encode_rows,
         "DRQ, sign bits alone": drq.native_rows,
