@@ -128,7 +128,10 @@ def measure(report: Report, *, quick: bool) -> None:
 
 
 def _encoder(kind: str, place: Path) -> Path:
-    """An encoder of the README's size, of a short training: how long it was does not change what its work costs."""
+    """An encoder of the README's size.
+
+    Its training is short: how long it was does not change what encoding costs.
+    """
     from alula_exporters import (
         DrqConfig,
         FlopsConfig,
