@@ -181,10 +181,8 @@ class ClientCalls:
         with milvus_errors(f"search the collection {self._name!r}", filter=scope.filter):
             answers = send(scope.filter, {}) if native.ids is None else self._by_id(send, native.ids, scope.filter)
         return [
-            NativeHits(
-                list(hits.ids), np.fromiter(hits.distances, np.float32, len(hits)), hit_columns(hits, native.columns)
-            )
-            for hits in answers
+            NativeHits(list(hits.ids), np.fromiter(hits.distances, np.float32, len(hits)), columns)
+            for hits, columns in zip(answers, hit_columns(answers, native.columns), strict=True)
         ]
 
     def fetch(self, ids: Sequence[Id], fields: Sequence[str], scope: Scope, *, filtered: bool = False) -> ClientRows:

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import scipy.sparse as sp
 
-from alula.milvus.wire.types import DENSE_SLOTS, MILVUS_TYPE, TYPES
+from alula.milvus.wire.field_data import packed, vectors
+from alula.milvus.wire.types import MILVUS_TYPE, TYPES
 from alula.milvus.wire.vectors import F32, sparse_row
 from alula.sources.declared_types import DYNAMIC
 from alula.sources.json_values import json_text
@@ -48,7 +48,7 @@ def _vectors(rows: list[Any], field: pa.Field, data_type: str) -> pa.Array:
         content = flat.binary_vector if flat else _joined(list(values))
         return pa.FixedSizeBinaryArray.from_buffers(field.type, len(rows), [None, pa.py_buffer(content)])
     if flat and data_type == "FLOAT_VECTOR":
-        numbers = np.array(flat.float_vector.data, np.float32)
+        numbers = packed(flat.float_vector)
     else:
         numbers = to_float32(list(values), data_type).ravel()
     return pa.FixedSizeListArray.from_arrays(pa.array(numbers), field.type.list_size)
@@ -102,32 +102,33 @@ def to_float32(vectors: Sequence[Any], data_type: str) -> F32:
     return TYPES[data_type].decode(_joined(vectors)).reshape(len(vectors), -1)
 
 
-def hit_columns(hits: Any, names: Sequence[str]) -> dict[str, Any]:
-    """The output fields of the hits of one query.
+def hit_columns(answers: Sequence[Any], names: Sequence[str]) -> list[dict[str, Any]]:
+    """The output fields of the hits of each query.
 
     Args:
-        hits: The hits, as pymilvus's ``search`` returns them. Its own decoding makes a list of each vector; here they
-            are taken from its flat copy.
+        answers: The hits of each query, as pymilvus's ``search`` returns them. Its own decoding makes a list of each
+            vector; here they are taken from its flat copy.
         names: The fields.
 
     Returns:
-        float32 (n, d) for vectors of floats, uint8 (n, bytes) for binary vectors, else an array (n,).
+        For each query float32 (n, d) for vectors of floats, uint8 (n, bytes) for binary vectors, else an array (n,).
     """
-    columns: dict[str, npt.NDArray[Any]] = {}
-    for name in names:
-        flat = next((d for d in getattr(hits, "lazy_field_data", ()) if d.field_name == name and d.vectors.dim), None)
-        if flat is not None:
-            slot, start, end = flat.vectors.WhichOneof("data"), hits.start, hits.start + len(hits)
-            dim, field_type = flat.vectors.dim, DENSE_SLOTS[slot]
-            width = field_type.bytes_per_row(dim)
-            if slot == "float_vector":
-                numbers = np.array(flat.vectors.float_vector.data[start * dim : end * dim], np.float32)
-            else:
-                numbers = field_type.decode(getattr(flat.vectors, slot)[start * width : end * width])
-            columns[name] = numbers.reshape(len(hits), dim if field_type.is_float else width)
-        else:
-            columns[name] = np.array([hit["entity"][name] for hit in hits])
-    return columns
+    of_all = {name: vectors(data) for name in names if (data := _data_of_hits(answers, name)) is not None}
+    return [
+        {
+            name: of_all[name][hits.start : hits.start + len(hits)]
+            if name in of_all
+            else np.array([hit["entity"][name] for hit in hits])
+            for name in names
+        }
+        for hits in answers
+    ]
+
+
+def _data_of_hits(answers: Sequence[Any], name: str) -> Any:
+    """The vectors of all hits in the message, which pymilvus unpacks when they are read; None if it has."""
+    lazy = (data for hits in answers[:1] for data in getattr(hits, "lazy_field_data", ()))
+    return next((data for data in lazy if data.field_name == name and data.vectors.dim), None)
 
 
 def _as_read(digits: str) -> int | float:

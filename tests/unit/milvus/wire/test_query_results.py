@@ -13,7 +13,7 @@ from alula.milvus.wire.field_data import write_column
 from alula.milvus.wire.query_results import hit_columns
 from tests.tiny_encoders import random_vectors
 
-DIM, HITS = 8, (3, 2)  # of two queries
+DIM, HITS = 8, (3, 0, 2)  # of three queries
 
 
 @pytest.mark.parametrize("data_type", ["FLOAT_VECTOR", "FLOAT16_VECTOR"])
@@ -25,6 +25,8 @@ def test_vectors_of_the_hits_of_each_query(data_type):
     field = found.fields_data.add(field_name="vector", type=DataType[data_type])
     write_column(field, vectors, FieldSpec("vector", data_type, 0, {"dim": DIM}))
     stored = vectors.astype(np.float16 if data_type == "FLOAT16_VECTOR" else np.float32)
-    first, second = SearchResult(found)
-    assert np.array_equal(hit_columns(first, ["vector"])["vector"], stored[: HITS[0]].astype(np.float32))
-    assert np.array_equal(hit_columns(second, ["vector"])["vector"], stored[HITS[0] :].astype(np.float32))
+    columns = hit_columns(SearchResult(found), ["vector"])
+    start = 0
+    for count, column in zip(HITS, columns, strict=True):
+        assert np.array_equal(column["vector"], stored[start : start + count].astype(np.float32))
+        start += count
