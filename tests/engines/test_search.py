@@ -113,6 +113,17 @@ def test_all_candidates_reranked_is_brute_force(hamming, candidates_vectors, mon
         assert_exact(hits, query, encoder.info.metric)
 
 
+def test_rows_that_tie_in_a_second_search_are_ranked_by_id(lite, folder, monkeypatch):
+    """Milvus is asked for few more than are wanted, and again for all where more tie."""
+    monkeypatch.setattr(alula.search.searcher, "FETCH_BYTES", 0)
+    encoder, count = write_drq(folder / "ties.onnx", input_dim=DIM), 3 * alula.search.searcher.TIED
+    collection = alula.Collection.create(lite, "ties", encoder=encoder.path, index_type="DRQ")
+    collection.insert(np.tile(QUERIES[0], (count, 1)), {"id": np.arange(count)[::-1]})
+    (hits,) = collection.search(QUERIES[0], limit=5, candidates=count)
+    assert [hit.id for hit in hits] == [0, 1, 2, 3, 4]
+    collection.drop()
+
+
 @pytest.mark.parametrize("filter", ["", "year < 1950"])
 def test_signs_are_weighed_by_the_query(signs, filter):
     encoder, collection = signs

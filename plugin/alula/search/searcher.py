@@ -27,6 +27,7 @@ FETCH_BYTES = 600_000
 # Most bytes in the response to one native search: far below gRPC's limit on both ends.
 RESPONSE_BYTES = 16 << 20
 FETCH_ROWS = 1_000  # keeps the expression that names them far below the server's limit
+TIED = 16  # rows behind the needed ones that show whether rows with the last one's score were left out
 
 
 class Searcher:
@@ -96,9 +97,10 @@ class Searcher:
             deep = replace(plan, candidates=max(plan.candidates, depth))
             exact = scored_exactly(reranks, deep.candidates, depth, self._field)
             larger = better_is_larger(self._field.metric if exact else plan.estimate_metric)
+            keep = min(depth, wanted)
             return [
-                best_first(ids, scores, min(depth, wanted), larger=larger, exact=exact > 0)
-                for ids, scores in self._candidates(deep, queries, numbers, exact, request.scope)
+                best_first(ids, scores, keep, larger=larger, exact=exact > 0)
+                for ids, scores in self._candidates(deep, queries, numbers, exact, request.scope, keep=keep)
             ]
 
         depths = stage_depths(first, wanted)
@@ -155,8 +157,18 @@ class Searcher:
         vector: F32 = rows.vectors(self._field.name)[0]
         return vector
 
-    def score_exactly(self, query: F32, ids: Sequence[Id], scope: Scope) -> tuple[Sequence[Id], F32]:
-        """Exact scores of some rows, by a second search among them or by their vectors."""
+    def score_exactly(
+        self, query: F32, ids: Sequence[Id], scope: Scope, most: int | None = None
+    ) -> tuple[Sequence[Id], F32]:
+        """Exact scores of some rows, by a second search among them or by their vectors.
+
+        Args:
+            query: float32 (d,).
+            ids: The rows.
+            scope: The scope of the search.
+            most: The rows that are needed, of the best scores; a second search then answers with these and with all
+                that are as good as the last of them.
+        """
         field = self._field
         if field.storage == "column":
             rows = self.read_rows(ids, [field.name], scope, filtered=True)
@@ -164,6 +176,10 @@ class Searcher:
             return rows.ids, exact_scores(query, vectors, field.metric)
         queries = query[np.newaxis]
         native = NativeSearch(field.name, queries, field.metric, len(ids), ids, query_type=field.vector_type)
+        if most is not None and most + TIED < len(ids):
+            (found,) = self._calls.search(replace(native, limit=most + TIED), scope)
+            if len(found.ids) < most + TIED or found.scores[most - 1] != found.scores[-1]:
+                return found.ids, found.scores
         (found,) = self._calls.search(native, scope)
         return found.ids, found.scores
 
@@ -182,9 +198,9 @@ class Searcher:
         return first.followed_by(others) if others else first
 
     def _candidates(
-        self, plan: SearchPlan, queries: F32, numbers: Sequence[int], exact: int, scope: Scope
+        self, plan: SearchPlan, queries: F32, numbers: Sequence[int], exact: int, scope: Scope, *, keep: int
     ) -> Iterator[tuple[Sequence[Id], F32]]:
-        """Ids and scores of some queries' candidates.
+        """Ids and scores of some queries' candidates, the best `keep` of them at least.
 
         Scores are exact for the best `exact` candidates, which alone are returned, or estimates if that is 0.
         """
@@ -206,13 +222,13 @@ class Searcher:
                     vectors = np.asarray(found.columns[field.name], np.float32)
                     yield found.ids, exact_scores(queries[i], vectors, field.metric)
                 elif all_exact:
-                    yield self.score_exactly(queries[i], found.ids, scope)
+                    yield self.score_exactly(queries[i], found.ids, scope, keep)
                 else:
                     estimates = self._lowering.estimate(plan, i, Candidates(found.scores, found.columns))
                     if exact:
                         better = better_is_larger(plan.estimate_metric)
                         kept = best_first(found.ids, estimates, exact, larger=better, exact=False)
-                        yield self.score_exactly(queries[i], kept.ids, scope)
+                        yield self.score_exactly(queries[i], kept.ids, scope, keep)
                     else:
                         yield found.ids, estimates
 
