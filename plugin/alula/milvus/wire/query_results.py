@@ -126,7 +126,7 @@ def hit_columns(answers: Sequence[Any], names: Sequence[str]) -> list[dict[str, 
 
 
 def _data_of_hits(answers: Sequence[Any], name: str) -> Any:
-    """The vectors of all hits in the message, which pymilvus unpacks when they are read; None if it has."""
+    """The vectors of all hits in Milvus's message; None if pymilvus has unpacked them."""
     lazy = (data for hits in answers[:1] for data in getattr(hits, "lazy_field_data", ()))
     return next((data for data in lazy if data.field_name == name and data.vectors.dim), None)
 
