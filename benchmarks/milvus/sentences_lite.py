@@ -78,7 +78,7 @@ CASES = (
         "FLOPS_SPARSE, 16 non-zeros",
         "FLOPS_SPARSE",
         FlopsConfig(nnz=16, seed=SEED),
-        ({"candidates": 200}, {}, {"candidates": 1000}, {"candidates": 1500}),
+        ({"candidates": 200}, {}, {"candidates": 1000}, {"candidates": 1200}, {"candidates": 1500}),
     ),
 )
 
