@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 
 import grpc
 
-from alula.errors import AlulaError, ServerError
+from alula.errors import ServerError
 from alula.gateway.call_log import Call, CallLog
 from alula.gateway.capability_cache import CapabilityCache
 from alula.gateway.config import Options, split_address
@@ -192,7 +192,7 @@ class Gateway:
             reading.add_done_callback(functools.partial(self._read, key))
         try:
             return await asyncio.shield(reading)
-        except (AlulaError, grpc.RpcError):
+        except Exception:
             return None  # the call reads it again, and answers with the reason
 
     def _read(self, key: tuple[Hashable, str, str], reading: asyncio.Task[CollectionInfo]) -> None:
