@@ -195,7 +195,7 @@ def _add_signs(graph: GraphBuilder, prepared: str, signs: SignBits) -> str:
     projected = graph.node("MatMul", centred, graph.constant(signs.projection.T.numpy()))
     positive = graph.node("Greater", projected, graph.constant(-signs.offset.numpy()))
     places = graph.constant(2.0 ** np.arange(7, -1, -1, dtype=np.float32)[:, None])
-    # one product of two matrices: onnxruntime takes a product with a vector row by row, eight times as long
+    # one product of two matrices: onnxruntime takes a product with a vector row by row, which is slow
     bytes_ = graph.node("MatMul", graph.reshape(graph.node("Cast", positive, to=_FLOAT), -1, 8), places)
     packed = graph.node("Cast", graph.reshape(bytes_, -1, bits // 8), to=_UINT8)
     graph.output("signs", packed, np.uint8, ["n", bits // 8])

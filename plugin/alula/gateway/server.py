@@ -189,13 +189,13 @@ class Gateway:
             caller = Caller(self.upstream, metadata, call.context.time_remaining())
             work = functools.partial(self.views.read, caller, database, collection)
             reading = self._reading[key] = asyncio.create_task(self._workers.run(client, work))
-            reading.add_done_callback(functools.partial(self._read, key))
+            reading.add_done_callback(functools.partial(self._end_reading, key))
         try:
             return await asyncio.shield(reading)
         except Exception:
             return None  # the call reads it again, and answers with the reason
 
-    def _read(self, key: tuple[Hashable, str, str], reading: asyncio.Task[CollectionInfo]) -> None:
+    def _end_reading(self, key: tuple[Hashable, str, str], reading: asyncio.Task[CollectionInfo]) -> None:
         if self._reading.get(key) is reading:
             del self._reading[key]
         if not reading.cancelled():

@@ -121,9 +121,9 @@ class LocalSearch:
 
     def _rescored(self, ranked: RankedIds, number: int, depth: int, searcher: Searcher) -> RankedIds:
         """The candidates of one stage for one query by exact scores from Milvus."""
-        ids, scores = searcher.score_exactly(self.request.queries[number], ranked.ids, self.request.scope)
-        larger = better_is_larger(self.field.metric)
-        return best_first(ids, scores, min(depth, self.request.wanted), larger=larger, exact=True)
+        keep = min(depth, self.request.wanted)
+        ids, scores = searcher.score_exactly(self.request.queries[number], ranked.ids, self.request.scope, keep)
+        return best_first(ids, scores, keep, larger=better_is_larger(self.field.metric), exact=True)
 
     def check_milvus_can_score(self) -> None:
         """Raise a `UsageError` if Milvus cannot score that many candidates."""

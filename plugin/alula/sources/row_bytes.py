@@ -56,11 +56,9 @@ def _sizes(array: pa.Array) -> Sizes:
         values = array.values[array.offset * places : (array.offset + rows) * places]
         sizes += _sizes(values).reshape(rows, places).sum(axis=1)
     elif pa.types.is_list(data_type) or pa.types.is_large_list(data_type) or pa.types.is_map(data_type):
-        offsets = np.asarray(array.offsets).astype(np.int64)
-        each = _width(array.values.type)
-        if each is None:
-            offsets = np.concatenate([[0], np.cumsum(_sizes(array.values))])[offsets]
-        sizes += np.diff(offsets) * (each or 1) + PLACE if rows else 0
+        offsets, each = np.asarray(array.offsets).astype(np.int64), _width(array.values.type)
+        ends = each * offsets if each is not None else np.concatenate([[0], np.cumsum(_sizes(array.values))])[offsets]
+        sizes += np.diff(ends) + PLACE if rows else 0
     elif pa.types.is_struct(data_type):
         for child in array.flatten():
             sizes += _sizes(child)
@@ -70,7 +68,10 @@ def _sizes(array: pa.Array) -> Sizes:
 
 
 def _width(data_type: pa.DataType) -> int | None:
-    """The bytes of any value of a type; None where they differ from value to value."""
+    """The bytes of any value of a type; None where they differ.
+
+    A value of a type without a width counts as a place.
+    """
     if pa.types.is_fixed_size_list(data_type):
         each = _width(data_type.value_type)
         return None if each is None else data_type.list_size * each

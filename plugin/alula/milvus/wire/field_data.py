@@ -134,7 +134,9 @@ def vectors(field: Any) -> Any:
 def packed(numbers: Any) -> F32:
     """The numbers of a ``FloatArray``: float32 (n,), without a Python object for each."""
     count, raw = len(numbers.data), numbers.SerializeToString()
-    return np.frombuffer(raw, "<f4", count, offset=len(raw) - 4 * count)
+    # a copy: in the message the numbers begin at any byte, and Arrow would keep them there
+    copied: F32 = np.frombuffer(raw, "<f4", count, offset=len(raw) - 4 * count).copy()
+    return copied
 
 
 def float_arrays(arrays: Any) -> F32:
